@@ -1,0 +1,2 @@
+//! Training.
+fn main() {}
