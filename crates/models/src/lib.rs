@@ -1,1 +1,16 @@
-//! Placeholder replaced by the first commit of this crate.
+//! Model folders (configuration, weights, tokenizer) and data sets of polynomial transformers.
+#![forbid(unsafe_code)]
+
+pub mod checkpoint;
+pub mod config;
+pub mod data;
+pub mod error;
+pub mod matrix;
+pub mod tokenizer;
+
+pub use checkpoint::{Checkpoint, EmbeddingTable, LayerWeights, Linear, ModelFolder, Norm};
+pub use config::ModelConfig;
+pub use data::{DataSet, Example};
+pub use error::{ModelError, Result};
+pub use matrix::Matrix;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,219 @@
+//! Data sets of labelled sentences, their format found by content.
+
+use std::path::{Path, PathBuf};
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::error::{ModelError, Result};
+
+/// A sentence and its class.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// The sentence as it stands in the file, outer spaces removed.
+    pub text: String,
+    /// The class.
+    pub label: usize,
+}
+
+/// A list of labelled sentences in the file's order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DataSet {
+    /// The sentences.
+    pub examples: Vec<Example>,
+}
+
+impl DataSet {
+    /// Reads `path`. The formats, told apart by content:
+    /// * `label text` lines (the stsa.binary files);
+    /// * `text<TAB>label` with a header that names both columns, in any order (GLUE);
+    /// * a `.pos` and a `.neg` file with a sentence per line (rt-polarity), given either of them or
+    ///   the folder that holds the pair; positive (1) sentences first.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is not UTF-8, is of none of the formats, or a line is not in the
+    /// file's format. Messages have the line's number.
+    pub fn load(path: &Path) -> Result<Self> {
+        let set = if path.is_dir() {
+            Self::load_pair(&find_pair_in(path)?)?
+        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("pos" | "neg")) {
+            Self::load_pair(path)?
+        } else {
+            Self::parse(path, &read_text(path)?)?
+        };
+        if set.examples.is_empty() {
+            return Err(whole(path, "no sentence in it; expected at least one"));
+        }
+        Ok(set)
+    }
+
+    /// Parses the text of a single-file format; `path` is used in messages only.
+    ///
+    /// # Errors
+    /// As [`DataSet::load`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        let mut lines = text.lines().enumerate();
+        let first = text.lines().next().unwrap_or_default();
+        let columns: Vec<String> =
+            first.split('\t').map(|c| c.trim().to_ascii_lowercase()).collect();
+        let header = if columns.len() > 1 {
+            let find = |names: &[&str]| columns.iter().position(|c| names.contains(&c.as_str()));
+            let (text, label) = (find(&["sentence", "text"]), find(&["label"]));
+            let (Some(text), Some(label)) = (text, label) else {
+                return Err(ModelError::Data {
+                    path: path.to_owned(),
+                    line: 1,
+                    what: format!(
+                        "the header names the columns {columns:?}, expected `sentence` (or `text`) \
+                         and `label`; add a header line"
+                    ),
+                });
+            };
+            lines.next();
+            Some((text, label))
+        } else {
+            None
+        };
+        let mut examples = Vec::new();
+        for (index, line) in lines {
+            if line.trim().is_empty() {
+                continue;
+            }
+            let (label, text) = match header {
+                Some((text, label)) => {
+                    let cells: Vec<&str> = line.split('\t').collect();
+                    if cells.len() != columns.len() {
+                        return Err(ModelError::Data {
+                            path: path.to_owned(),
+                            line: index + 1,
+                            what: format!(
+                                "{} columns, expected the header's {}; check the line's tabs",
+                                cells.len(),
+                                columns.len()
+                            ),
+                        });
+                    }
+                    let cell = |i: usize| cells.get(i).copied().unwrap_or_default();
+                    (cell(label), cell(text))
+                }
+                None => line.split_once(' ').unwrap_or((line, "")),
+            };
+            let (label, text) = (label.trim(), text.trim());
+            let label = parse_label(label).ok_or_else(|| ModelError::Data {
+                path: path.to_owned(),
+                line: index + 1,
+                what: format!(
+                    "the label is `{}`, expected a whole number of at most 4 digits; lines are \
+                     `label text`, or `text<TAB>label` under a header, or use a .pos/.neg pair",
+                    label.chars().take(40).collect::<String>()
+                ),
+            })?;
+            if text.is_empty() {
+                return Err(ModelError::Data {
+                    path: path.to_owned(),
+                    line: index + 1,
+                    what: "no sentence beside the label; add one or remove the line".into(),
+                });
+            }
+            examples.push(Example { text: text.to_owned(), label });
+        }
+        Ok(Self { examples })
+    }
+
+    /// At most `limit` sentences drawn without repetition by a generator seeded with `seed`; the
+    /// same on every machine. With a limit at or above the size: all sentences, shuffled.
+    pub fn sample(&self, limit: usize, seed: u64) -> Self {
+        let order = permutation(self.examples.len(), &mut ChaCha8Rng::seed_from_u64(seed));
+        let examples =
+            order.into_iter().take(limit).filter_map(|i| self.examples.get(i).cloned()).collect();
+        Self { examples }
+    }
+
+    /// Number of sentences.
+    pub fn len(&self) -> usize {
+        self.examples.len()
+    }
+
+    /// Whether there is no sentence.
+    pub fn is_empty(&self) -> bool {
+        self.examples.is_empty()
+    }
+
+    fn load_pair(either: &Path) -> Result<Self> {
+        let mut examples = Vec::new();
+        for (extension, label) in [("pos", 1), ("neg", 0)] {
+            let path = either.with_extension(extension);
+            let text = read_text(&path)?;
+            examples.extend(
+                text.lines()
+                    .map(str::trim)
+                    .filter(|line| !line.is_empty())
+                    .map(|line| Example { text: line.to_owned(), label }),
+            );
+        }
+        Ok(Self { examples })
+    }
+}
+
+/// A uniform permutation of `0..n` (Fisher-Yates), a function of the generator's state only.
+pub fn permutation(n: usize, rng: &mut impl Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for i in (1..n).rev() {
+        order.swap(i, below(i as u64 + 1, rng) as usize);
+    }
+    order
+}
+
+/// A uniform number below `bound` (at least 1), by rejection.
+pub fn below(bound: u64, rng: &mut impl Rng) -> u64 {
+    let bound = bound.max(1);
+    let limit = u64::MAX - u64::MAX % bound;
+    loop {
+        let word = rng.next_u64();
+        if word < limit {
+            return word % bound;
+        }
+    }
+}
+
+fn parse_label(label: &str) -> Option<usize> {
+    let digits = (1..=4).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| label.parse().ok()).flatten()
+}
+
+fn whole(path: &Path, what: impl Into<String>) -> ModelError {
+    ModelError::DataSet { path: path.to_owned(), what: what.into() }
+}
+
+fn read_text(path: &Path) -> Result<String> {
+    let bytes =
+        std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    String::from_utf8(bytes).map_err(|e| {
+        let valid = e.utf8_error().valid_up_to();
+        let line = e.as_bytes().iter().take(valid).filter(|&&b| b == b'\n').count() + 1;
+        ModelError::Data {
+            path: path.to_owned(),
+            line,
+            what: "not UTF-8 text; convert the file to UTF-8".into(),
+        }
+    })
+}
+
+fn find_pair_in(dir: &Path) -> Result<PathBuf> {
+    let entries =
+        std::fs::read_dir(dir).map_err(|source| ModelError::Read { path: dir.to_owned(), source })?;
+    let mut found: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|e| e == "pos"))
+        .filter(|p| p.with_extension("neg").is_file())
+        .collect();
+    found.sort();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        n => Err(whole(
+            dir,
+            format!("{n} pairs of a .pos and a .neg file in this folder, expected 1; name the file"),
+        )),
+    }
+}

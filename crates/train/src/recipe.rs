@@ -1,0 +1,270 @@
+//! The recipe: every hyperparameter and seed of a training run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use veilformer_models::ModelConfig;
+use veilformer_models::config::{
+    ActivationConfig, ActivationKind, AttentionConfig, AttentionKind, FORMAT_VERSION, LengthScaling,
+    MODEL_TYPE, Normalization, Pooling,
+};
+
+use crate::error::{Result, TrainError, at};
+
+/// A training run as its recipe file says it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the model on its card.
+    pub name: String,
+    /// One or two sentences for the card: what the model tells.
+    pub task: String,
+    /// Seed of everything random: initial weights, order of the data, dropout.
+    pub seed: u64,
+    /// Files of the data folder.
+    pub data: DataRecipe,
+    /// Shape of the model.
+    pub model: ModelRecipe,
+    /// Initial values.
+    pub init: InitRecipe,
+    /// Steps and their sizes.
+    pub optimizer: OptimizerRecipe,
+    /// What keeps the model from learning sentences by heart.
+    pub regularization: RegularizationRecipe,
+    /// What keeps intermediate values small.
+    pub ranges: RangeRecipe,
+    /// Notes for the card; which values were chosen on the dev split, among what.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// Files of the data folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Training files.
+    pub train: Vec<String>,
+    /// The file on which the epoch is selected.
+    pub dev: String,
+    /// The file that is looked at once, at the end.
+    pub test: String,
+    /// Origin and terms of the data, for the card.
+    pub terms: String,
+    /// `full`: the features' whole vocabulary. `data`: only the whole words of the data's three
+    /// splits that stand in it, and `[UNK]`.
+    pub vocabulary: Vocabulary,
+}
+
+/// Which tokens the model knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Vocabulary {
+    /// The whole vocabulary of the features.
+    Full,
+    /// Only what the data's splits use.
+    Data,
+}
+
+/// Shape of the model; the fields of the same names in `config.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// Width of a token vector.
+    pub hidden_size: usize,
+    /// Number of layers.
+    pub num_hidden_layers: usize,
+    /// Attention heads.
+    pub num_attention_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Channels of the feed-forward block.
+    pub intermediate_size: usize,
+    /// Most tokens of a sentence.
+    pub max_position_embeddings: usize,
+    /// Names of the classes, class 0 first.
+    pub labels: Vec<String>,
+}
+
+/// Initial values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InitRecipe {
+    /// Standard deviation of a token's projected features.
+    pub embedding: f64,
+    /// Standard deviation of the position table's random part.
+    pub position: f64,
+    /// Amplitude of a sinusoidal part of the position table (Vaswani et al. 2017, section 3.5).
+    pub sinusoid: f64,
+    /// Standard deviation of q and k around their constant part.
+    pub score: f64,
+    /// Standard deviation of the attention block's output.
+    pub attention_output: f64,
+    /// Gain of the feed-forward block's second matrix.
+    pub ffn_output: f64,
+}
+
+/// Steps and their sizes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OptimizerRecipe {
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Sentences of a step.
+    pub batch_size: usize,
+    /// Sentences of this many steps are put in order of length before they are cut into batches.
+    pub bucket_batches: usize,
+    /// Step size of AdamW (Loshchilov & Hutter 2019), falling linearly to 0.
+    pub learning_rate: f64,
+    /// Part of all steps over which the step size rises from 0.
+    pub warmup: f64,
+    /// Decoupled weight decay, on matrices only.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub clip_norm: f64,
+    /// Decay per step of the running average of the weights, which is what is evaluated and kept.
+    pub average_decay: f64,
+    /// Part of the old value that a step leaves of the normalization's running statistics.
+    pub norm_decay: f64,
+}
+
+/// What keeps the model from learning sentences by heart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegularizationRecipe {
+    /// Part of a token's features set to zero.
+    pub feature_dropout: f64,
+    /// Part of the tokens whose features are all set to zero.
+    pub word_dropout: f64,
+    /// Part of the block outputs and of the sentence vector set to zero.
+    pub dropout: f64,
+    /// Mass that the target gives to all classes evenly.
+    pub label_smoothing: f64,
+}
+
+/// What keeps intermediate values small: the loss has, for each kind of value `z`, the term
+/// `weight * mean(relu(|z| - limit)^2)` (range minimization, Zimerman et al. 2023, section 4).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeRecipe {
+    /// Factor of all terms.
+    pub weight: f64,
+    /// Limit of the scores S, around their middle.
+    pub scores: f64,
+    /// Middle of the scores S.
+    pub scores_middle: f64,
+    /// Limit of q, k and v.
+    pub projections: f64,
+    /// Limit of the attention output o.
+    pub attention: f64,
+    /// Limit of the activation's inputs u.
+    pub activation: f64,
+    /// Limit of the logits.
+    pub logits: f64,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe file.
+    ///
+    /// # Errors
+    /// When it cannot be read, has unknown or missing fields, or a field is out of its range.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(at(path))?;
+        let fail = |what: String| TrainError::Recipe { path: path.to_owned(), what };
+        let recipe: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+        recipe.validate().map_err(fail)?;
+        Ok(recipe)
+    }
+
+    /// The recipe as the text of a file.
+    pub fn to_toml(&self) -> String {
+        // All fields have a TOML form; an error is impossible for values that validated.
+        toml::to_string_pretty(self).unwrap_or_default()
+    }
+
+    /// Checks every field's range; the error is a sentence.
+    ///
+    /// # Errors
+    /// Names the first field out of its range.
+    pub fn validate(&self) -> std::result::Result<(), String> {
+        let (o, r, i, g) = (&self.optimizer, &self.regularization, &self.init, &self.ranges);
+        let parts = [
+            ("regularization.feature_dropout", r.feature_dropout),
+            ("regularization.word_dropout", r.word_dropout),
+            ("regularization.dropout", r.dropout),
+            ("regularization.label_smoothing", r.label_smoothing),
+            ("optimizer.warmup", o.warmup),
+            ("optimizer.average_decay", o.average_decay),
+            ("optimizer.norm_decay", o.norm_decay),
+        ];
+        for (name, value) in parts {
+            if !(0.0..1.0).contains(&value) {
+                return Err(format!("{name} is {value}, expected at least 0 and below 1"));
+            }
+        }
+        let sizes = [
+            ("init.embedding", i.embedding),
+            ("init.position", i.position),
+            ("init.sinusoid", i.sinusoid),
+            ("init.score", i.score),
+            ("init.attention_output", i.attention_output),
+            ("init.ffn_output", i.ffn_output),
+            ("optimizer.learning_rate", o.learning_rate),
+            ("optimizer.weight_decay", o.weight_decay),
+            ("optimizer.clip_norm", o.clip_norm),
+            ("ranges.weight", g.weight),
+            ("ranges.scores", g.scores),
+            ("ranges.scores_middle", g.scores_middle),
+            ("ranges.projections", g.projections),
+            ("ranges.attention", g.attention),
+            ("ranges.activation", g.activation),
+            ("ranges.logits", g.logits),
+        ];
+        for (name, value) in sizes {
+            if !(0.0..=1e6).contains(&value) {
+                return Err(format!("{name} is {value}, expected a number of at least 0"));
+            }
+        }
+        let counts = [
+            ("optimizer.epochs", o.epochs, 10_000),
+            ("optimizer.batch_size", o.batch_size, 65_536),
+            ("optimizer.bucket_batches", o.bucket_batches, 65_536),
+            ("data.train: number of files", self.data.train.len(), 1000),
+            ("model.labels: number of classes", self.model.labels.len(), 4096),
+        ];
+        for (name, value, max) in counts {
+            if value == 0 || value > max {
+                return Err(format!("{name} is {value}, expected 1 to {max}"));
+            }
+        }
+        self.config(1).validate().map_err(|e| e.to_string())
+    }
+
+    /// The model's configuration with a vocabulary of `vocab_size` tokens.
+    pub fn config(&self, vocab_size: usize) -> ModelConfig {
+        let m = &self.model;
+        let id2label: BTreeMap<String, String> =
+            m.labels.iter().enumerate().map(|(i, name)| (i.to_string(), name.clone())).collect();
+        ModelConfig {
+            model_type: MODEL_TYPE.to_owned(),
+            format_version: FORMAT_VERSION,
+            hidden_size: m.hidden_size,
+            num_hidden_layers: m.num_hidden_layers,
+            num_attention_heads: m.num_attention_heads,
+            head_dim: m.head_dim,
+            intermediate_size: m.intermediate_size,
+            max_position_embeddings: m.max_position_embeddings,
+            vocab_size,
+            attention: AttentionConfig {
+                kind: AttentionKind::Power,
+                power: 2,
+                length_scaling: LengthScaling::Inverse,
+            },
+            activation: ActivationConfig { kind: ActivationKind::Polynomial, degree: 2 },
+            normalization: Normalization::Batch,
+            norm_eps: 1e-5,
+            pooling: Pooling::Mean,
+            id2label,
+        }
+    }
+}
