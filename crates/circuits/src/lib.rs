@@ -1,1 +1,6 @@
-//! Placeholder replaced by the first commit of this crate.
+//! Circuits on ciphertexts, each written once against `ckks::Ops`.
+//!
+//! * [`polynomial`]: Chebyshev polynomials at optimal depth.
+#![forbid(unsafe_code)]
+
+pub mod polynomial;
