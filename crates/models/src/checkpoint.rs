@@ -34,19 +34,41 @@ impl EmbeddingTable {
         let mut largest = vec![0.0f64; table.cols];
         for (index, &value) in table.data.iter().enumerate() {
             if !value.is_finite() {
-                return Err(bad_value("embedding.weight", index, value, "a finite number"));
+                return Err(bad_value(
+                    "embedding.weight",
+                    index,
+                    value,
+                    "a finite number",
+                ));
             }
             if let Some(m) = largest.get_mut(index % table.cols.max(1)) {
                 *m = m.max(value.abs());
             }
         }
-        let scale: Vec<f64> =
-            largest.iter().map(|&m| if m > 0.0 { f64::from((m / 127.0) as f32) } else { 1.0 }).collect();
+        let scale: Vec<f64> = largest
+            .iter()
+            .map(|&m| {
+                if m > 0.0 {
+                    f64::from((m / 127.0) as f32)
+                } else {
+                    1.0
+                }
+            })
+            .collect();
         let mut values = Vec::with_capacity(table.data.len());
         for row in table.iter_rows() {
-            values.extend(row.iter().zip(&scale).map(|(v, s)| (v / s).round().clamp(-127.0, 127.0) as i8));
+            values.extend(
+                row.iter()
+                    .zip(&scale)
+                    .map(|(v, s)| (v / s).round().clamp(-127.0, 127.0) as i8),
+            );
         }
-        Ok(Self { vocab_size: table.rows, hidden_size: table.cols, values, scale })
+        Ok(Self {
+            vocab_size: table.rows,
+            hidden_size: table.cols,
+            values,
+            scale,
+        })
     }
 
     /// The vector of token `id`, `hidden_size` values.
@@ -62,7 +84,11 @@ impl EmbeddingTable {
                 found: id as usize,
                 limit: self.vocab_size,
             })?;
-        Ok(bytes.iter().zip(&self.scale).map(|(&b, s)| f64::from(b) * s).collect())
+        Ok(bytes
+            .iter()
+            .zip(&self.scale)
+            .map(|(&b, s)| f64::from(b) * s)
+            .collect())
     }
 
     /// The model's input for the tokens `ids`: row `t` is `E[ids[t]] + P[t]`, an n x d matrix.
@@ -75,7 +101,10 @@ impl EmbeddingTable {
             return Err(ModelError::EmptySentence);
         }
         if ids.len() > position.rows {
-            return Err(ModelError::TooLong { count: ids.len(), limit: position.rows });
+            return Err(ModelError::TooLong {
+                count: ids.len(),
+                limit: position.rows,
+            });
         }
         if position.cols != self.hidden_size {
             return Err(ModelError::Dimension {
@@ -118,8 +147,12 @@ pub struct Norm {
 impl Norm {
     /// The same map as `y = gain x + offset`, one pair of values per feature.
     pub fn affine(&self, eps: f64) -> (Vec<f64>, Vec<f64>) {
-        let gain: Vec<f64> =
-            self.weight.iter().zip(&self.running_var).map(|(w, v)| w / (v + eps).sqrt()).collect();
+        let gain: Vec<f64> = self
+            .weight
+            .iter()
+            .zip(&self.running_var)
+            .map(|(w, v)| w / (v + eps).sqrt())
+            .collect();
         let offset = self
             .bias
             .iter()
@@ -178,8 +211,10 @@ impl Checkpoint {
     pub fn load(dir: &Path) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
         let path = dir.join("model.safetensors");
-        let bytes =
-            std::fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let bytes = std::fs::read(&path).map_err(|source| ModelError::Read {
+            path: path.clone(),
+            source,
+        })?;
         Self::from_bytes(config, &bytes)
     }
 
@@ -189,10 +224,17 @@ impl Checkpoint {
     /// When the bytes are malformed or do not fit the configuration.
     pub fn from_bytes(config: ModelConfig, bytes: &[u8]) -> Result<Self> {
         config.validate()?;
-        let file = SafeTensors::deserialize(bytes)
-            .map_err(|e| ModelError::Safetensors(e.to_string()))?;
-        let mut reader = Reader { file, taken: Vec::new() };
-        let (d, a, f) = (config.hidden_size, config.attention_width(), config.intermediate_size);
+        let file =
+            SafeTensors::deserialize(bytes).map_err(|e| ModelError::Safetensors(e.to_string()))?;
+        let mut reader = Reader {
+            file,
+            taken: Vec::new(),
+        };
+        let (d, a, f) = (
+            config.hidden_size,
+            config.attention_width(),
+            config.intermediate_size,
+        );
         let embedding = EmbeddingTable {
             vocab_size: config.vocab_size,
             hidden_size: d,
@@ -214,14 +256,25 @@ impl Checkpoint {
                 activation: reader
                     .floats(&p("ffn.activation"), &[f, 2])?
                     .chunks_exact(2)
-                    .map(|c| [c.first().copied().unwrap_or(0.0), c.last().copied().unwrap_or(0.0)])
+                    .map(|c| {
+                        [
+                            c.first().copied().unwrap_or(0.0),
+                            c.last().copied().unwrap_or(0.0),
+                        ]
+                    })
                     .collect(),
                 down: reader.linear(&p("ffn.down"), d, f)?,
             });
         }
         let classifier = reader.linear("classifier", config.num_classes(), d)?;
         reader.finish()?;
-        Ok(Self { config, embedding, position, layers, classifier })
+        Ok(Self {
+            config,
+            embedding,
+            position,
+            layers,
+            classifier,
+        })
     }
 
     /// The bytes of `model.safetensors`; values are rounded to f32.
@@ -230,13 +283,24 @@ impl Checkpoint {
     /// When a matrix has another shape than the configuration says.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
         self.config.validate()?;
-        let mut w = Writer { tensors: Vec::new() };
+        let mut w = Writer {
+            tensors: Vec::new(),
+        };
         let c = &self.config;
         let (d, a, f) = (c.hidden_size, c.attention_width(), c.intermediate_size);
-        let table: Vec<u8> = self.embedding.values.iter().map(|&v| v.cast_unsigned()).collect();
+        let table: Vec<u8> = self
+            .embedding
+            .values
+            .iter()
+            .map(|&v| v.cast_unsigned())
+            .collect();
         w.push("embedding.weight", &[c.vocab_size, d], Dtype::I8, table)?;
         w.floats("embedding.scale", &[d], &self.embedding.scale)?;
-        w.floats("position.weight", &[c.max_position_embeddings, d], &self.position.data)?;
+        w.floats(
+            "position.weight",
+            &[c.max_position_embeddings, d],
+            &self.position.data,
+        )?;
         if self.layers.len() != c.num_hidden_layers {
             return Err(ModelError::Dimension {
                 what: "number of layers",
@@ -270,7 +334,8 @@ impl Checkpoint {
             .collect::<Result<_>>()?;
         // The transformers library of Python wants this entry to load the file as torch tensors.
         let info = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize(views, Some(info)).map_err(|e| ModelError::Safetensors(e.to_string()))
+        safetensors::serialize(views, Some(info))
+            .map_err(|e| ModelError::Safetensors(e.to_string()))
     }
 
     /// Writes `config.json` and `model.safetensors` into the folder `dir`, which is made if absent.
@@ -279,12 +344,16 @@ impl Checkpoint {
     /// When a matrix does not fit the configuration or a file cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
         let put = |path: &Path, bytes: &[u8]| {
-            std::fs::write(path, bytes)
-                .map_err(|source| ModelError::Write { path: path.to_owned(), source })
+            std::fs::write(path, bytes).map_err(|source| ModelError::Write {
+                path: path.to_owned(),
+                source,
+            })
         };
         let (config, bytes) = (self.config.to_json()?, self.to_bytes()?);
-        std::fs::create_dir_all(dir)
-            .map_err(|source| ModelError::Write { path: dir.to_owned(), source })?;
+        std::fs::create_dir_all(dir).map_err(|source| ModelError::Write {
+            path: dir.to_owned(),
+            source,
+        })?;
         put(&dir.join("config.json"), config.as_bytes())?;
         put(&dir.join("model.safetensors"), &bytes)
     }
@@ -315,7 +384,10 @@ impl ModelFolder {
                  the folder's files do not belong together"
             )));
         }
-        Ok(Self { checkpoint, tokenizer })
+        Ok(Self {
+            checkpoint,
+            tokenizer,
+        })
     }
 
     /// The tokens of `text`, at most as many as the model has positions.
@@ -323,12 +395,18 @@ impl ModelFolder {
     /// # Errors
     /// When no token is left of the text, or more than the limit.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        self.tokenizer.encode_within(text, self.checkpoint.config.max_position_embeddings)
+        self.tokenizer
+            .encode_within(text, self.checkpoint.config.max_position_embeddings)
     }
 }
 
 fn bad_value(name: &str, index: usize, value: f64, expected: &'static str) -> ModelError {
-    ModelError::BadValue { name: name.to_owned(), index, value, expected }
+    ModelError::BadValue {
+        name: name.to_owned(),
+        index,
+        value,
+        expected,
+    }
 }
 
 struct Reader<'a> {
@@ -339,7 +417,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn raw(&mut self, name: &str, shape: &[usize], dtype: Dtype) -> Result<&[u8]> {
         let Ok(view) = self.file.tensor(name) else {
-            return Err(ModelError::MissingTensor { name: name.to_owned() });
+            return Err(ModelError::MissingTensor {
+                name: name.to_owned(),
+            });
         };
         if view.dtype() != dtype {
             return Err(ModelError::Dtype {
@@ -360,7 +440,11 @@ impl Reader<'_> {
     }
 
     fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<Vec<i8>> {
-        Ok(self.raw(name, shape, Dtype::I8)?.iter().map(|b| b.cast_signed()).collect())
+        Ok(self
+            .raw(name, shape, Dtype::I8)?
+            .iter()
+            .map(|b| b.cast_signed())
+            .collect())
     }
 
     fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {
@@ -409,8 +493,13 @@ impl Reader<'_> {
     fn finish(self) -> Result<()> {
         let mut names = self.file.names();
         names.sort_unstable();
-        match names.into_iter().find(|n| !self.taken.iter().any(|t| t == n)) {
-            Some(name) => Err(ModelError::UnexpectedTensor { name: name.to_owned() }),
+        match names
+            .into_iter()
+            .find(|n| !self.taken.iter().any(|t| t == n))
+        {
+            Some(name) => Err(ModelError::UnexpectedTensor {
+                name: name.to_owned(),
+            }),
             None => Ok(()),
         }
     }
@@ -431,7 +520,8 @@ impl Writer {
                 expected: shape.to_vec(),
             });
         }
-        self.tensors.push((name.to_owned(), dtype, shape.to_vec(), bytes));
+        self.tensors
+            .push((name.to_owned(), dtype, shape.to_vec(), bytes));
         Ok(())
     }
 
@@ -454,7 +544,11 @@ impl Writer {
     fn norm(&mut self, name: &str, width: usize, norm: &Norm) -> Result<()> {
         self.floats(&format!("{name}.weight"), &[width], &norm.weight)?;
         self.floats(&format!("{name}.bias"), &[width], &norm.bias)?;
-        self.floats(&format!("{name}.running_mean"), &[width], &norm.running_mean)?;
+        self.floats(
+            &format!("{name}.running_mean"),
+            &[width],
+            &norm.running_mean,
+        )?;
         self.floats(&format!("{name}.running_var"), &[width], &norm.running_var)
     }
 }

@@ -122,14 +122,20 @@ impl ModelConfig {
             ModelError::Config(format!("not valid JSON ({e}); copy the model folder again"))
         })?;
         // Type and version come first: their messages matter more than any field's.
-        let found = value.get("model_type").and_then(|v| v.as_str()).unwrap_or("absent");
+        let found = value
+            .get("model_type")
+            .and_then(|v| v.as_str())
+            .unwrap_or("absent");
         if found != MODEL_TYPE {
             return Err(ModelError::Config(format!(
                 "model_type is `{found}`, expected `{MODEL_TYPE}`; \
                  only models trained by veilformer-train can be loaded"
             )));
         }
-        let version = value.get("format_version").and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let version = value
+            .get("format_version")
+            .and_then(serde_json::Value::as_u64)
+            .unwrap_or(0);
         if version != u64::from(FORMAT_VERSION) {
             return Err(ModelError::Config(format!(
                 "format_version is {version}, this program reads version {FORMAT_VERSION}; \
@@ -137,7 +143,9 @@ impl ModelConfig {
             )));
         }
         let config: Self = serde_json::from_value(value).map_err(|e| {
-            ModelError::Config(format!("{e}; correct this field (see the model format's page)"))
+            ModelError::Config(format!(
+                "{e}; correct this field (see the model format's page)"
+            ))
         })?;
         config.validate()?;
         Ok(config)
@@ -149,8 +157,10 @@ impl ModelConfig {
     /// As [`ModelConfig::from_json`], or when the file cannot be read.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
-        let bytes =
-            std::fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        let bytes = std::fs::read(&path).map_err(|source| ModelError::Read {
+            path: path.clone(),
+            source,
+        })?;
         Self::from_json(&bytes)
     }
 
@@ -176,7 +186,11 @@ impl ModelConfig {
             ("num_attention_heads", self.num_attention_heads, 256),
             ("head_dim", self.head_dim, 1024),
             ("intermediate_size", self.intermediate_size, 65536),
-            ("max_position_embeddings", self.max_position_embeddings, 65536),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                65536,
+            ),
             ("vocab_size", self.vocab_size, 1 << 24),
         ];
         for (name, value, max) in ranges {
@@ -192,9 +206,10 @@ impl ModelConfig {
                 self.model_type, self.format_version
             )));
         }
-        for (name, value) in
-            [("attention.power", self.attention.power), ("activation.degree", self.activation.degree)]
-        {
+        for (name, value) in [
+            ("attention.power", self.attention.power),
+            ("activation.degree", self.activation.degree),
+        ] {
             if value != 2 {
                 return Err(ModelError::Config(format!(
                     "{name} is {value}, only 2 is supported; train the model with 2"

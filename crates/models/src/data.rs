@@ -36,7 +36,10 @@ impl DataSet {
     pub fn load(path: &Path) -> Result<Self> {
         let set = if path.is_dir() {
             Self::load_pair(&find_pair_in(path)?)?
-        } else if matches!(path.extension().and_then(|e| e.to_str()), Some("pos" | "neg")) {
+        } else if matches!(
+            path.extension().and_then(|e| e.to_str()),
+            Some("pos" | "neg")
+        ) {
             Self::load_pair(path)?
         } else {
             Self::parse(path, &read_text(path)?)?
@@ -54,8 +57,10 @@ impl DataSet {
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let first = text.lines().next().unwrap_or_default();
-        let columns: Vec<String> =
-            first.split('\t').map(|c| c.trim().to_ascii_lowercase()).collect();
+        let columns: Vec<String> = first
+            .split('\t')
+            .map(|c| c.trim().to_ascii_lowercase())
+            .collect();
         let header = if columns.len() > 1 {
             let find = |names: &[&str]| columns.iter().position(|c| names.contains(&c.as_str()));
             let (text, label) = (find(&["sentence", "text"]), find(&["label"]));
@@ -115,7 +120,10 @@ impl DataSet {
                     what: "no sentence beside the label; add one or remove the line".into(),
                 });
             }
-            examples.push(Example { text: text.to_owned(), label });
+            examples.push(Example {
+                text: text.to_owned(),
+                label,
+            });
         }
         Ok(Self { examples })
     }
@@ -124,8 +132,11 @@ impl DataSet {
     /// same on every machine. With a limit at or above the size: all sentences, shuffled.
     pub fn sample(&self, limit: usize, seed: u64) -> Self {
         let order = permutation(self.examples.len(), &mut ChaCha8Rng::seed_from_u64(seed));
-        let examples =
-            order.into_iter().take(limit).filter_map(|i| self.examples.get(i).cloned()).collect();
+        let examples = order
+            .into_iter()
+            .take(limit)
+            .filter_map(|i| self.examples.get(i).cloned())
+            .collect();
         Self { examples }
     }
 
@@ -148,7 +159,10 @@ impl DataSet {
                 text.lines()
                     .map(str::trim)
                     .filter(|line| !line.is_empty())
-                    .map(|line| Example { text: line.to_owned(), label }),
+                    .map(|line| Example {
+                        text: line.to_owned(),
+                        label,
+                    }),
             );
         }
         Ok(Self { examples })
@@ -182,15 +196,26 @@ fn parse_label(label: &str) -> Option<usize> {
 }
 
 fn whole(path: &Path, what: impl Into<String>) -> ModelError {
-    ModelError::DataSet { path: path.to_owned(), what: what.into() }
+    ModelError::DataSet {
+        path: path.to_owned(),
+        what: what.into(),
+    }
 }
 
 fn read_text(path: &Path) -> Result<String> {
-    let bytes =
-        std::fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    let bytes = std::fs::read(path).map_err(|source| ModelError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     String::from_utf8(bytes).map_err(|e| {
         let valid = e.utf8_error().valid_up_to();
-        let line = e.as_bytes().iter().take(valid).filter(|&&b| b == b'\n').count() + 1;
+        let line = e
+            .as_bytes()
+            .iter()
+            .take(valid)
+            .filter(|&&b| b == b'\n')
+            .count()
+            + 1;
         ModelError::Data {
             path: path.to_owned(),
             line,
@@ -200,8 +225,10 @@ fn read_text(path: &Path) -> Result<String> {
 }
 
 fn find_pair_in(dir: &Path) -> Result<PathBuf> {
-    let entries =
-        std::fs::read_dir(dir).map_err(|source| ModelError::Read { path: dir.to_owned(), source })?;
+    let entries = std::fs::read_dir(dir).map_err(|source| ModelError::Read {
+        path: dir.to_owned(),
+        source,
+    })?;
     let mut found: Vec<PathBuf> = entries
         .flatten()
         .map(|e| e.path())
@@ -213,7 +240,9 @@ fn find_pair_in(dir: &Path) -> Result<PathBuf> {
         1 => Ok(found.remove(0)),
         n => Err(whole(
             dir,
-            format!("{n} pairs of a .pos and a .neg file in this folder, expected 1; name the file"),
+            format!(
+                "{n} pairs of a .pos and a .neg file in this folder, expected 1; name the file"
+            ),
         )),
     }
 }

@@ -16,7 +16,11 @@ pub struct Matrix {
 impl Matrix {
     /// A matrix of zeros.
     pub fn zeros(rows: usize, cols: usize) -> Self {
-        Self { rows, cols, data: vec![0.0; rows * cols] }
+        Self {
+            rows,
+            cols,
+            data: vec![0.0; rows * cols],
+        }
     }
 
     /// Takes `rows * cols` row-major values.
@@ -39,7 +43,9 @@ impl Matrix {
         if col >= self.cols {
             return None;
         }
-        self.data.get(row.checked_mul(self.cols)?.checked_add(col)?).copied()
+        self.data
+            .get(row.checked_mul(self.cols)?.checked_add(col)?)
+            .copied()
     }
 
     /// The rows in order, each as a slice of `cols` values.
@@ -50,6 +56,8 @@ impl Matrix {
     /// Row `row`, or an empty slice outside the matrix.
     pub fn row(&self, row: usize) -> &[f64] {
         let start = row.saturating_mul(self.cols);
-        self.data.get(start..start.saturating_add(self.cols)).unwrap_or(&[])
+        self.data
+            .get(start..start.saturating_add(self.cols))
+            .unwrap_or(&[])
     }
 }

@@ -18,8 +18,10 @@ impl Tokenizer {
     /// # Errors
     /// When the file cannot be read or is no tokenizer, or has no token.
     pub fn load(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path)
-            .map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::from_bytes(&bytes)
     }
 
@@ -40,7 +42,9 @@ impl Tokenizer {
             .map_err(|e| ModelError::Tokenizer(format!("cutting cannot be switched off: {e}")))?;
         let vocab_size = inner.get_vocab_size(true);
         if vocab_size == 0 {
-            return Err(ModelError::Tokenizer("it knows no token; expected at least one".into()));
+            return Err(ModelError::Tokenizer(
+                "it knows no token; expected at least one".into(),
+            ));
         }
         Ok(Self { inner, vocab_size })
     }
@@ -78,7 +82,10 @@ impl Tokenizer {
     pub fn encode_within(&self, text: &str, limit: usize) -> Result<Vec<u32>> {
         let ids = self.encode(text)?;
         if ids.len() > limit {
-            return Err(ModelError::TooLong { count: ids.len(), limit });
+            return Err(ModelError::TooLong {
+                count: ids.len(),
+                limit,
+            });
         }
         Ok(ids)
     }
@@ -105,7 +112,9 @@ pub fn wordpiece_json<S: AsRef<str>>(tokens: &[S]) -> Result<String> {
         }
     }
     if !vocab.contains_key("[UNK]") {
-        return Err(ModelError::Tokenizer("the vocabulary has no token `[UNK]`; add it".into()));
+        return Err(ModelError::Tokenizer(
+            "the vocabulary has no token `[UNK]`; add it".into(),
+        ));
     }
     let mut normalizers = vec![serde_json::json!({
         "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,

@@ -45,7 +45,11 @@ impl Corpus {
     /// empty or longer than the model's limit, or no training sentence is left.
     pub fn load(recipe: &Recipe, data: &Path, features: Features) -> Result<Self> {
         let read = |name: &String| DataSet::load(&data.join(name));
-        let mut sets = [DataSet::default(), read(&recipe.data.dev)?, read(&recipe.data.test)?];
+        let mut sets = [
+            DataSet::default(),
+            read(&recipe.data.dev)?,
+            read(&recipe.data.test)?,
+        ];
         for name in &recipe.data.train {
             sets[0].examples.extend(read(name)?.examples);
         }
@@ -60,8 +64,11 @@ impl Corpus {
         let (dev, test, all) = (encode(dev)?, encode(test)?, encode(train)?);
         let held_out: HashSet<&[u32]> = dev.iter().chain(&test).map(|i| i.ids.as_slice()).collect();
         let before = all.len();
-        let train: Vec<Item> =
-            all.iter().filter(|i| !held_out.contains(i.ids.as_slice())).cloned().collect();
+        let train: Vec<Item> = all
+            .iter()
+            .filter(|i| !held_out.contains(i.ids.as_slice()))
+            .cloned()
+            .collect();
         if train.is_empty() {
             return Err(TrainError::Recipe {
                 path: data.to_owned(),
@@ -69,7 +76,14 @@ impl Corpus {
             });
         }
         let excluded = before - train.len();
-        Ok(Self { train, dev, test, excluded, tokenizer_json, features })
+        Ok(Self {
+            train,
+            dev,
+            test,
+            excluded,
+            tokenizer_json,
+            features,
+        })
     }
 }
 
@@ -92,7 +106,11 @@ fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<Vec<It
             Err(veilformer_models::ModelError::EmptySentence) => continue,
             other => other?,
         };
-        items.push(Item { text: example.text, ids, label: example.label });
+        items.push(Item {
+            text: example.text,
+            ids,
+            label: example.label,
+        });
     }
     Ok(items)
 }

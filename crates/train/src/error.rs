@@ -61,5 +61,8 @@ pub type Result<T> = std::result::Result<T, TrainError>;
 
 /// Makes a [`TrainError::File`] out of a system error at `path`.
 pub fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> TrainError + '_ {
-    move |source| TrainError::File { path: path.to_owned(), source }
+    move |source| TrainError::File {
+        path: path.to_owned(),
+        source,
+    }
 }

@@ -9,8 +9,10 @@ use safetensors::{Dtype, SafeTensors};
 use crate::error::{Result, TrainError, at};
 
 /// Name of the table in a BERT-type checkpoint (without and with the model's prefix).
-const TABLE_NAMES: [&str; 2] =
-    ["embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"];
+const TABLE_NAMES: [&str; 2] = [
+    "embeddings.word_embeddings.weight",
+    "bert.embeddings.word_embeddings.weight",
+];
 /// Most bytes taken out of a wheel for one file.
 const MAX_FILE: u64 = 4 << 30;
 
@@ -32,9 +34,15 @@ impl Features {
     /// # Errors
     /// When the files are absent or malformed or do not belong together.
     pub fn load(path: &Path) -> Result<Self> {
-        let fail = |what: String| TrainError::Features { path: path.to_owned(), what };
+        let fail = |what: String| TrainError::Features {
+            path: path.to_owned(),
+            what,
+        };
         let (weights, tokenizer) = if path.is_dir() {
-            (read_in_folder(path, "model.safetensors")?, read_in_folder(path, "tokenizer.json")?)
+            (
+                read_in_folder(path, "model.safetensors")?,
+                read_in_folder(path, "tokenizer.json")?,
+            )
         } else {
             read_wheel(path)?
         };
@@ -48,7 +56,11 @@ impl Features {
             )));
         }
         standardize(&mut data, width);
-        Ok(Self { tokens, width, data })
+        Ok(Self {
+            tokens,
+            width,
+            data,
+        })
     }
 
     /// The features of the tokens with the given ids only, in this order.
@@ -56,39 +68,61 @@ impl Features {
         let mut data = Vec::with_capacity(ids.len() * self.width);
         let mut tokens = Vec::with_capacity(ids.len());
         for &id in ids {
-            if let (Some(token), Some(row)) =
-                (self.tokens.get(id), self.data.get(id * self.width..(id + 1) * self.width))
-            {
+            if let (Some(token), Some(row)) = (
+                self.tokens.get(id),
+                self.data.get(id * self.width..(id + 1) * self.width),
+            ) {
                 tokens.push(token.clone());
                 data.extend_from_slice(row);
             }
         }
-        Self { tokens, width: self.width, data }
+        Self {
+            tokens,
+            width: self.width,
+            data,
+        }
     }
 }
 
 fn read_in_folder(dir: &Path, name: &str) -> Result<Vec<u8>> {
     // The wheel's folder keeps the model one level down.
     let direct = dir.join(name);
-    let path = if direct.is_file() { direct } else { dir.join("model").join(name) };
+    let path = if direct.is_file() {
+        direct
+    } else {
+        dir.join("model").join(name)
+    };
     std::fs::read(&path).map_err(at(&path))
 }
 
 fn read_wheel(path: &Path) -> Result<(Vec<u8>, Vec<u8>)> {
-    let fail = |what: String| TrainError::Features { path: path.to_owned(), what };
+    let fail = |what: String| TrainError::Features {
+        path: path.to_owned(),
+        what,
+    };
     let file = std::fs::File::open(path).map_err(at(path))?;
-    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file))
-        .map_err(|e| fail(format!("neither a folder nor a wheel ({e}); give one of them")))?;
+    let mut archive = zip::ZipArchive::new(std::io::BufReader::new(file)).map_err(|e| {
+        fail(format!(
+            "neither a folder nor a wheel ({e}); give one of them"
+        ))
+    })?;
     let mut take = |name: &str| -> Result<Vec<u8>> {
         let full = archive
             .file_names()
             .flatten()
             .find(|n| n.rsplit('/').next() == Some(name))
             .map(|n| n.into_owned())
-            .ok_or_else(|| fail(format!("no {name} in this wheel; give a wheel with a model")))?;
+            .ok_or_else(|| {
+                fail(format!(
+                    "no {name} in this wheel; give a wheel with a model"
+                ))
+            })?;
         let entry = archive.by_name(&full).map_err(|e| fail(e.to_string()))?;
         let mut bytes = Vec::new();
-        entry.take(MAX_FILE).read_to_end(&mut bytes).map_err(at(path))?;
+        entry
+            .take(MAX_FILE)
+            .read_to_end(&mut bytes)
+            .map_err(at(path))?;
         Ok(bytes)
     };
     Ok((take("model.safetensors")?, take("tokenizer.json")?))
@@ -100,12 +134,20 @@ fn vocabulary(tokenizer: &[u8]) -> std::result::Result<Vec<String>, String> {
     let vocab = value
         .pointer("/model/vocab")
         .and_then(|v| v.as_object())
-        .ok_or("tokenizer.json has no WordPiece vocabulary (model.vocab); give a BERT-type model")?;
+        .ok_or(
+            "tokenizer.json has no WordPiece vocabulary (model.vocab); give a BERT-type model",
+        )?;
     let mut tokens = vec![String::new(); vocab.len()];
     for (token, id) in vocab {
-        let slot = id.as_u64().and_then(|i| tokens.get_mut(i as usize)).ok_or_else(|| {
-            format!("token `{token}` has id {id}, expected a number below {}", vocab.len())
-        })?;
+        let slot = id
+            .as_u64()
+            .and_then(|i| tokens.get_mut(i as usize))
+            .ok_or_else(|| {
+                format!(
+                    "token `{token}` has id {id}, expected a number below {}",
+                    vocab.len()
+                )
+            })?;
         *slot = token.clone();
     }
     Ok(tokens)
@@ -119,13 +161,24 @@ fn table(weights: &[u8]) -> std::result::Result<(usize, usize, Vec<f32>), String
         .find_map(|name| file.tensor(name).ok())
         .ok_or_else(|| format!("no tensor `{}`; give a BERT-type model", TABLE_NAMES[0]))?;
     let [rows, width] = *view.shape() else {
-        return Err(format!("the embedding table has shape {:?}, expected 2 axes", view.shape()));
+        return Err(format!(
+            "the embedding table has shape {:?}, expected 2 axes",
+            view.shape()
+        ));
     };
     if view.dtype() != Dtype::F32 || width == 0 {
-        return Err(format!("the embedding table is of type {:?}, expected F32", view.dtype()));
+        return Err(format!(
+            "the embedding table is of type {:?}, expected F32",
+            view.dtype()
+        ));
     }
-    let data: Vec<f32> =
-        view.data().as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect();
+    let data: Vec<f32> = view
+        .data()
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|c| f32::from_le_bytes(*c))
+        .collect();
     if data.iter().any(|v| !v.is_finite()) {
         return Err("the embedding table holds a value that is not finite".into());
     }
@@ -143,7 +196,11 @@ fn standardize(data: &mut [f32], width: usize) {
     }
     let mut square = 0.0f64;
     for row in data.chunks_exact(width) {
-        square += row.iter().zip(&mean).map(|(&v, m)| (f64::from(v) - m).powi(2)).sum::<f64>();
+        square += row
+            .iter()
+            .zip(&mean)
+            .map(|(&v, m)| (f64::from(v) - m).powi(2))
+            .sum::<f64>();
     }
     let scale = 1.0 / (square / (rows * width as f64)).sqrt().max(1e-12);
     for row in data.chunks_exact_mut(width) {

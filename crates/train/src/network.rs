@@ -37,7 +37,11 @@ impl Batch {
                 *slot = id;
             }
         }
-        Self { ids, lengths: sentences.iter().map(|s| s.len()).collect(), width }
+        Self {
+            ids,
+            lengths: sentences.iter().map(|s| s.len()).collect(),
+            width,
+        }
     }
 
     /// 1 at real tokens and 0 at padding, B x T x 1.
@@ -52,7 +56,11 @@ impl Batch {
 
     /// One over the length, B x 1 x 1.
     pub fn inverse_length(&self, dtype: DType) -> Result<Tensor> {
-        let values: Vec<f64> = self.lengths.iter().map(|&n| 1.0 / n.max(1) as f64).collect();
+        let values: Vec<f64> = self
+            .lengths
+            .iter()
+            .map(|&n| 1.0 / n.max(1) as f64)
+            .collect();
         Ok(Tensor::from_vec(values, (self.lengths.len(), 1, 1), &Device::Cpu)?.to_dtype(dtype)?)
     }
 }
@@ -101,7 +109,10 @@ pub struct Ranges {
 impl Ranges {
     fn add(&mut self, name: &str, values: &Tensor) -> Result<()> {
         let flat = values.flatten_all()?.to_dtype(DType::F64)?;
-        let (low, high) = (flat.min(0)?.to_scalar::<f64>()?, flat.max(0)?.to_scalar::<f64>()?);
+        let (low, high) = (
+            flat.min(0)?.to_scalar::<f64>()?,
+            flat.max(0)?.to_scalar::<f64>()?,
+        );
         match self.entries.iter_mut().find(|(n, _, _)| n == name) {
             Some((_, l, h)) => (*l, *h) = (l.min(low), h.max(high)),
             None => self.entries.push((name.to_owned(), low, high)),
@@ -155,22 +166,28 @@ impl<'a> Network<'a> {
         let width = shape.pop().unwrap_or(1);
         shape.push(weight.dim(0)?);
         let flat = x.reshape(((), width))?;
-        Ok(flat.matmul(&weight.t()?)?.broadcast_add(bias)?.reshape(shape)?)
+        Ok(flat
+            .matmul(&weight.t()?)?
+            .broadcast_add(bias)?
+            .reshape(shape)?)
     }
 
-    /// Logits of a batch whose token vectors (without positions) are `embedded`, B x T x d.
+    /// Logits of a batch whose token vectors (without positions) are `embedded`, B x T x d. A
+    /// network without a position table is a bag of words.
     ///
     /// # Errors
     /// When a weight is absent or a shape does not fit.
-    pub fn forward(&self, embedded: &Tensor, batch: &Batch, mut mode: Mode<'_>) -> Result<Output> {
+    pub fn forward(&self, embedded: &Tensor, batch: &Batch, mode: &mut Mode<'_>) -> Result<Output> {
         let dtype = embedded.dtype();
-        let position = self.weight("position.weight")?.narrow(0, 0, batch.width)?;
-        let mut x = embedded.broadcast_add(&position.unsqueeze(0)?)?;
+        let mut x = match self.weights.get("position.weight") {
+            Some(p) => embedded.broadcast_add(&p.narrow(0, 0, batch.width)?.unsqueeze(0)?)?,
+            None => embedded.clone(),
+        };
         let mut pass = Pass {
             mask: batch.mask(dtype)?,
             inverse_length: batch.inverse_length(dtype)?,
             tokens: batch.lengths.iter().sum::<usize>() as f64,
-            mode: &mut mode,
+            mode,
             range_loss: None,
             statistics: Vec::new(),
         };
@@ -196,7 +213,11 @@ impl<'a> Network<'a> {
         if let Mode::Observe(ranges) = pass.mode {
             ranges.add("logits", &logits)?;
         }
-        Ok(Output { logits, range_loss: pass.range_loss, statistics: pass.statistics })
+        Ok(Output {
+            logits,
+            range_loss: pass.range_loss,
+            statistics: pass.statistics,
+        })
     }
 
     fn attention(&self, layer: &str, x: &Tensor, pass: &mut Pass<'_, '_>) -> Result<Tensor> {
@@ -209,16 +230,24 @@ impl<'a> Network<'a> {
             pass.limit(name, value)?;
         }
         let split = |z: &Tensor| -> Result<Tensor> {
-            Ok(z.reshape((b, t, heads, width))?.transpose(1, 2)?.contiguous()?)
+            Ok(z.reshape((b, t, heads, width))?
+                .transpose(1, 2)?
+                .contiguous()?)
         };
         // Padding is taken out on the value's side, where the length's inverse goes too: what a
         // padded position scores does not matter then.
-        let v = split(&v.broadcast_mul(&pass.mask)?.broadcast_mul(&pass.inverse_length)?)?;
+        let v = split(
+            &v.broadcast_mul(&pass.mask)?
+                .broadcast_mul(&pass.inverse_length)?,
+        )?;
         let scores = split(&q)?.matmul(&split(&k)?.t()?)?;
         let scores = (scores / (width as f64).sqrt())?;
         pass.limit_scores(&scores)?;
         let o = scores.sqr()?.matmul(&v)?;
-        let o = o.transpose(1, 2)?.contiguous()?.reshape((b, t, heads * width))?;
+        let o = o
+            .transpose(1, 2)?
+            .contiguous()?
+            .reshape((b, t, heads * width))?;
         pass.limit("o", &o)?;
         self.linear(&format!("{layer}.attention.output"), &o)
     }
@@ -241,14 +270,17 @@ impl<'a> Network<'a> {
             let mean = (x.broadcast_mul(&pass.mask)?.sum((0, 1))? * scale)?;
             let centered = x.broadcast_sub(&mean)?.broadcast_mul(&pass.mask)?;
             let variance = (centered.sqr()?.sum((0, 1))? * scale)?;
-            pass.statistics.push((name.to_owned(), mean.detach(), variance.detach()));
+            pass.statistics
+                .push((name.to_owned(), mean.detach(), variance.detach()));
             (mean, variance)
         } else {
             let get = |part: &str| self.weight(&format!("{name}.{part}")).cloned();
             (get("running_mean")?, get("running_var")?)
         };
         let root = (variance + self.config.norm_eps)?.sqrt()?;
-        Ok(x.broadcast_sub(&mean)?.broadcast_mul(&(gain / root)?)?.broadcast_add(bias)?)
+        Ok(x.broadcast_sub(&mean)?
+            .broadcast_mul(&(gain / root)?)?
+            .broadcast_add(bias)?)
     }
 }
 
@@ -282,7 +314,10 @@ impl Pass<'_, '_> {
                 "u" => limits.activation,
                 _ => limits.projections,
             };
-            let over = (values.abs()? - limit)?.relu()?.sqr()?.broadcast_mul(&self.mask)?;
+            let over = (values.abs()? - limit)?
+                .relu()?
+                .sqr()?
+                .broadcast_mul(&self.mask)?;
             let count = self.tokens * values.dim(D::Minus1)? as f64;
             self.add_range_term((over.sum_all()? / count)?)?;
         }
@@ -350,7 +385,11 @@ pub fn weights_of(checkpoint: &Checkpoint, dtype: DType) -> Result<Weights> {
                 ("running_mean", &norm.running_mean),
                 ("running_var", &norm.running_var),
             ] {
-                put(format!("layers.{l}.{part}.{field}"), values, &[values.len()])?;
+                put(
+                    format!("layers.{l}.{part}.{field}"),
+                    values,
+                    &[values.len()],
+                )?;
             }
         }
         let beta: Vec<f64> = layer.activation.iter().map(|[_, beta]| *beta).collect();

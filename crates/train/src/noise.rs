@@ -35,7 +35,13 @@ impl Noise {
         let (words, _) = bytes.as_chunks::<2>();
         words
             .iter()
-            .map(|w| if u32::from(u16::from_le_bytes(*w)) < threshold { 0.0 } else { kept })
+            .map(|w| {
+                if u32::from(u16::from_le_bytes(*w)) < threshold {
+                    0.0
+                } else {
+                    kept
+                }
+            })
             .collect()
     }
 
@@ -64,6 +70,10 @@ impl Noise {
 
     /// One sign, each with probability one half.
     pub fn sign(&mut self) -> f32 {
-        if self.rng.next_u32() & 1 == 0 { 1.0 } else { -1.0 }
+        if self.rng.next_u32() & 1 == 0 {
+            1.0
+        } else {
+            -1.0
+        }
     }
 }

@@ -53,12 +53,25 @@ impl Parameters {
     /// # Errors
     /// When a tensor cannot be made.
     pub fn new(recipe: &Recipe, config: &ModelConfig, features: usize) -> Result<Self> {
-        let mut init = Init { noise: Noise::new(recipe.seed, u64::MAX), list: Vec::new() };
+        let mut init = Init {
+            noise: Noise::new(recipe.seed, u64::MAX),
+            list: Vec::new(),
+        };
         let i = &recipe.init;
-        let (d, a, f) = (config.hidden_size, config.attention_width(), config.intermediate_size);
+        let (d, a, f) = (
+            config.hidden_size,
+            config.attention_width(),
+            config.intermediate_size,
+        );
         // Features have variance 1, so this gives token vectors of deviation `embedding`.
-        init.normal("projection", &[features, d], i.embedding / (features as f64).sqrt())?;
-        init.position(config.max_position_embeddings, d, i.position, i.sinusoid)?;
+        init.normal(
+            "projection",
+            &[features, d],
+            i.embedding / (features as f64).sqrt(),
+        )?;
+        if config.num_hidden_layers > 0 {
+            init.position(config.max_position_embeddings, d, i.position, i.sinusoid)?;
+        }
         let mut statistics = Vec::new();
         for l in 0..config.num_hidden_layers {
             let p = |name: &str| format!("layers.{l}.{name}");
@@ -75,7 +88,13 @@ impl Parameters {
             let c = (config.head_dim as f32).powf(-0.25);
             let constant: Vec<f32> = (0..a).map(|_| c * init.noise.sign()).collect();
             let unit = 1.0 / (d as f64).sqrt();
-            init.linear(&p("attention.query"), a, d, i.score * unit, constant.clone())?;
+            init.linear(
+                &p("attention.query"),
+                a,
+                d,
+                i.score * unit,
+                constant.clone(),
+            )?;
             init.linear(&p("attention.key"), a, d, i.score * unit, constant)?;
             init.linear(&p("attention.value"), a, d, unit, vec![0.0; a])?;
             let out = i.attention_output / (a as f64).sqrt();
@@ -86,13 +105,26 @@ impl Parameters {
             init.linear(&p("ffn.down"), d, f, down, vec![0.0; d])?;
         }
         let classes = config.num_classes();
-        init.linear("classifier", classes, d, 1.0 / (d as f64).sqrt(), vec![0.0; classes])?;
-        Ok(Self { list: init.list, statistics, step: 0 })
+        init.linear(
+            "classifier",
+            classes,
+            d,
+            1.0 / (d as f64).sqrt(),
+            vec![0.0; classes],
+        )?;
+        Ok(Self {
+            list: init.list,
+            statistics,
+            step: 0,
+        })
     }
 
     /// The trained tensors, on which gradients can be taken. No running statistics.
     pub fn trained(&self) -> Weights {
-        self.list.iter().map(|p| (p.name.clone(), p.var.as_tensor().clone())).collect()
+        self.list
+            .iter()
+            .map(|p| (p.name.clone(), p.var.as_tensor().clone()))
+            .collect()
     }
 
     /// The averaged tensors and statistics, for evaluation.
@@ -130,10 +162,13 @@ impl Parameters {
         let average = warm(average_decay, self.step) as f32;
         for (name, mean, variance) in batch {
             let new = [mean.to_vec1::<f32>()?, variance.to_vec1::<f32>()?];
-            let Some(s) = self.statistics.iter_mut().find(|s| s.name == *name) else { continue };
+            let Some(s) = self.statistics.iter_mut().find(|s| s.name == *name) else {
+                continue;
+            };
             let [mean, variance, mean_average, variance_average] = &mut s.values;
-            for ((old, averaged), new) in
-                [(mean, mean_average), (variance, variance_average)].into_iter().zip(&new)
+            for ((old, averaged), new) in [(mean, mean_average), (variance, variance_average)]
+                .into_iter()
+                .zip(&new)
             {
                 mix(old, new, decay);
                 mix(averaged, old, average);
@@ -156,18 +191,29 @@ impl Parameters {
                 Some(g) => g.flatten_all()?.to_vec1::<f32>()?,
                 None => vec![0.0; p.var.elem_count()],
             };
-            square += gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum::<f64>();
+            square += gradient
+                .iter()
+                .map(|&g| f64::from(g) * f64::from(g))
+                .sum::<f64>();
             gradients.push(gradient);
         }
         let norm = square.sqrt();
-        let clip = if norm > o.clip_norm { o.clip_norm / norm } else { 1.0 };
+        let clip = if norm > o.clip_norm {
+            o.clip_norm / norm
+        } else {
+            1.0
+        };
         self.step += 1;
         let correction1 = 1.0 - BETA1.powi(self.step as i32);
         let correction2 = 1.0 - BETA2.powi(self.step as i32);
         let average = warm(o.average_decay, self.step);
         for (p, gradient) in self.list.iter_mut().zip(&gradients) {
             let mut values = p.var.flatten_all()?.to_vec1::<f32>()?;
-            let decay = if p.decays { 1.0 - rate * o.weight_decay } else { 1.0 };
+            let decay = if p.decays {
+                1.0 - rate * o.weight_decay
+            } else {
+                1.0
+            };
             let [first, second, mean] = &mut p.state;
             let moments = first.iter_mut().zip(second.iter_mut()).zip(mean.iter_mut());
             for ((value, &g), ((m, s), e)) in values.iter_mut().zip(gradient).zip(moments) {
@@ -179,7 +225,8 @@ impl Parameters {
                 (*m, *s, *value) = (m1 as f32, s1 as f32, new as f32);
                 *e = (average * f64::from(*e) + (1.0 - average) * new) as f32;
             }
-            p.var.set(&Tensor::from_vec(values, p.var.shape(), &Device::Cpu)?)?;
+            p.var
+                .set(&Tensor::from_vec(values, p.var.shape(), &Device::Cpu)?)?;
         }
         Ok(norm)
     }
@@ -203,10 +250,19 @@ struct Init {
 
 impl Init {
     fn push(&mut self, name: &str, values: Vec<f32>, shape: &[usize], decays: bool) -> Result<()> {
-        let state = [vec![0.0; values.len()], vec![0.0; values.len()], values.clone()];
+        let state = [
+            vec![0.0; values.len()],
+            vec![0.0; values.len()],
+            values.clone(),
+        ];
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
         let var = Var::from_tensor(&tensor)?;
-        self.list.push(Parameter { name: name.to_owned(), var, decays, state });
+        self.list.push(Parameter {
+            name: name.to_owned(),
+            var,
+            decays,
+            state,
+        });
         Ok(())
     }
 
@@ -219,7 +275,14 @@ impl Init {
         self.push(name, vec![value; n], &[n], false)
     }
 
-    fn linear(&mut self, name: &str, out: usize, inp: usize, sd: f64, bias: Vec<f32>) -> Result<()> {
+    fn linear(
+        &mut self,
+        name: &str,
+        out: usize,
+        inp: usize,
+        sd: f64,
+        bias: Vec<f32>,
+    ) -> Result<()> {
         self.normal(&format!("{name}.weight"), &[out, inp], sd)?;
         self.push(&format!("{name}.bias"), bias, &[out], false)
     }

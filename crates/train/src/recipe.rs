@@ -6,8 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use veilformer_models::ModelConfig;
 use veilformer_models::config::{
-    ActivationConfig, ActivationKind, AttentionConfig, AttentionKind, FORMAT_VERSION, LengthScaling,
-    MODEL_TYPE, Normalization, Pooling,
+    ActivationConfig, ActivationKind, AttentionConfig, AttentionKind, FORMAT_VERSION,
+    LengthScaling, MODEL_TYPE, Normalization, Pooling,
 };
 
 use crate::error::{Result, TrainError, at};
@@ -24,6 +24,8 @@ pub struct Recipe {
     pub seed: u64,
     /// Files of the data folder.
     pub data: DataRecipe,
+    /// Where the frozen token features come from, for the card.
+    pub features: FeatureRecipe,
     /// Shape of the model.
     pub model: ModelRecipe,
     /// Initial values.
@@ -34,6 +36,8 @@ pub struct Recipe {
     pub regularization: RegularizationRecipe,
     /// What keeps intermediate values small.
     pub ranges: RangeRecipe,
+    /// Sentences whose logits are stored beside the model.
+    pub golden: Vec<String>,
     /// Notes for the card; which values were chosen on the dev split, among what.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -54,6 +58,16 @@ pub struct DataRecipe {
     /// `full`: the features' whole vocabulary. `data`: only the whole words of the data's three
     /// splits that stand in it, and `[UNK]`.
     pub vocabulary: Vocabulary,
+}
+
+/// Where the frozen token features come from, for the card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FeatureRecipe {
+    /// Name of the package or model.
+    pub source: String,
+    /// Its licence.
+    pub license: String,
 }
 
 /// Which tokens the model knows.
@@ -170,7 +184,10 @@ impl Recipe {
     /// When it cannot be read, has unknown or missing fields, or a field is out of its range.
     pub fn load(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(at(path))?;
-        let fail = |what: String| TrainError::Recipe { path: path.to_owned(), what };
+        let fail = |what: String| TrainError::Recipe {
+            path: path.to_owned(),
+            what,
+        };
         let recipe: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
         recipe.validate().map_err(fail)?;
         Ok(recipe)
@@ -187,7 +204,12 @@ impl Recipe {
     /// # Errors
     /// Names the first field out of its range.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let (o, r, i, g) = (&self.optimizer, &self.regularization, &self.init, &self.ranges);
+        let (o, r, i, g) = (
+            &self.optimizer,
+            &self.regularization,
+            &self.init,
+            &self.ranges,
+        );
         let parts = [
             ("regularization.feature_dropout", r.feature_dropout),
             ("regularization.word_dropout", r.word_dropout),
@@ -199,7 +221,9 @@ impl Recipe {
         ];
         for (name, value) in parts {
             if !(0.0..1.0).contains(&value) {
-                return Err(format!("{name} is {value}, expected at least 0 and below 1"));
+                return Err(format!(
+                    "{name} is {value}, expected at least 0 and below 1"
+                ));
             }
         }
         let sizes = [
@@ -222,7 +246,9 @@ impl Recipe {
         ];
         for (name, value) in sizes {
             if !(0.0..=1e6).contains(&value) {
-                return Err(format!("{name} is {value}, expected a number of at least 0"));
+                return Err(format!(
+                    "{name} is {value}, expected a number of at least 0"
+                ));
             }
         }
         let counts = [
@@ -230,7 +256,11 @@ impl Recipe {
             ("optimizer.batch_size", o.batch_size, 65_536),
             ("optimizer.bucket_batches", o.bucket_batches, 65_536),
             ("data.train: number of files", self.data.train.len(), 1000),
-            ("model.labels: number of classes", self.model.labels.len(), 4096),
+            (
+                "model.labels: number of classes",
+                self.model.labels.len(),
+                4096,
+            ),
         ];
         for (name, value, max) in counts {
             if value == 0 || value > max {
@@ -243,8 +273,12 @@ impl Recipe {
     /// The model's configuration with a vocabulary of `vocab_size` tokens.
     pub fn config(&self, vocab_size: usize) -> ModelConfig {
         let m = &self.model;
-        let id2label: BTreeMap<String, String> =
-            m.labels.iter().enumerate().map(|(i, name)| (i.to_string(), name.clone())).collect();
+        let id2label: BTreeMap<String, String> = m
+            .labels
+            .iter()
+            .enumerate()
+            .map(|(i, name)| (i.to_string(), name.clone()))
+            .collect();
         ModelConfig {
             model_type: MODEL_TYPE.to_owned(),
             format_version: FORMAT_VERSION,
@@ -260,7 +294,10 @@ impl Recipe {
                 power: 2,
                 length_scaling: LengthScaling::Inverse,
             },
-            activation: ActivationConfig { kind: ActivationKind::Polynomial, degree: 2 },
+            activation: ActivationConfig {
+                kind: ActivationKind::Polynomial,
+                degree: 2,
+            },
             normalization: Normalization::Batch,
             norm_eps: 1e-5,
             pooling: Pooling::Mean,

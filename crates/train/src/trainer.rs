@@ -1,8 +1,7 @@
 //! The training loop.
 
-use std::path::Path;
-
 use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 use veilformer_models::ModelConfig;
 use veilformer_models::data::permutation;
 
@@ -17,7 +16,7 @@ use crate::recipe::Recipe;
 const EVAL_BATCH: usize = 128;
 
 /// What an epoch came to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochReport {
     /// Number of the epoch, from 0.
     pub epoch: usize,
@@ -48,17 +47,40 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When a tensor cannot be made.
     pub fn new(recipe: &'a Recipe, corpus: &'a Corpus) -> Result<Self> {
+        Self::with_layers(recipe, corpus, recipe.model.num_hidden_layers)
+    }
+
+    /// The bag of words of the same features: a network without layers, whose sentence vector is
+    /// the mean of the projected features.
+    ///
+    /// # Errors
+    /// When a tensor cannot be made.
+    pub fn bag_of_words(recipe: &'a Recipe, corpus: &'a Corpus) -> Result<Self> {
+        Self::with_layers(recipe, corpus, 0)
+    }
+
+    fn with_layers(recipe: &'a Recipe, corpus: &'a Corpus, layers: usize) -> Result<Self> {
         let features = &corpus.features;
-        let config = recipe.config(features.tokens.len());
+        let mut config = recipe.config(features.tokens.len());
+        config.num_hidden_layers = layers;
         let shape = (features.tokens.len(), features.width);
         let table = Tensor::from_slice(&features.data, shape, &Device::Cpu)?;
         let parameters = Parameters::new(recipe, &config, features.width)?;
-        Ok(Self { recipe, corpus, config, parameters, table })
+        Ok(Self {
+            recipe,
+            corpus,
+            config,
+            parameters,
+            table,
+        })
     }
 
     /// Steps of an epoch.
     pub fn steps_per_epoch(&self) -> usize {
-        self.corpus.train.len().div_ceil(self.recipe.optimizer.batch_size)
+        self.corpus
+            .train
+            .len()
+            .div_ceil(self.recipe.optimizer.batch_size)
     }
 
     /// Token vectors of all tokens under the given weights, V x d.
@@ -81,8 +103,10 @@ impl<'a> Trainer<'a> {
         let batches = self.batches(&mut noise);
         let (mut loss_sum, mut range_sum) = (0.0, 0.0);
         for indices in &batches {
-            let items: Vec<&Item> =
-                indices.iter().filter_map(|&i| self.corpus.train.get(i)).collect();
+            let items: Vec<&Item> = indices
+                .iter()
+                .filter_map(|&i| self.corpus.train.get(i))
+                .collect();
             let (loss, range) = self.step(&items, &mut noise)?;
             loss_sum += loss;
             range_sum += range;
@@ -142,8 +166,12 @@ impl<'a> Trainer<'a> {
             activation: g.activation,
             logits: g.logits,
         };
-        let mode = Mode::Train { noise, dropout: r.dropout, limits };
-        let output = Network::new(&self.config, &weights).forward(&embedded, &batch, mode)?;
+        let mut mode = Mode::Train {
+            noise,
+            dropout: r.dropout,
+            limits,
+        };
+        let output = Network::new(&self.config, &weights).forward(&embedded, &batch, &mut mode)?;
         let loss = cross_entropy(&output.logits, items, r.label_smoothing)?;
         let range = match output.range_loss {
             Some(term) => (term * g.weight)?,
@@ -151,13 +179,16 @@ impl<'a> Trainer<'a> {
         };
         let values = (scalar(&loss)?, scalar(&range)?);
         if !(values.0 + values.1).is_finite() {
-            return Err(TrainError::Diverged { step: self.parameters.step });
+            return Err(TrainError::Diverged {
+                step: self.parameters.step,
+            });
         }
         let grads = (loss + range)?.backward()?;
         let rate = self.learning_rate();
         self.parameters.update(&grads, rate, recipe)?;
         let o = &recipe.optimizer;
-        self.parameters.take_statistics(&output.statistics, o.norm_decay, o.average_decay)?;
+        self.parameters
+            .take_statistics(&output.statistics, o.norm_decay, o.average_decay)?;
         Ok(values)
     }
 
@@ -165,7 +196,11 @@ impl<'a> Trainer<'a> {
         let o = &self.recipe.optimizer;
         let total = (self.steps_per_epoch() * o.epochs) as f64;
         let done = (self.parameters.step as f64 + 0.5) / total;
-        let shape = if done < o.warmup { done / o.warmup } else { (1.0 - done) / (1.0 - o.warmup) };
+        let shape = if done < o.warmup {
+            done / o.warmup
+        } else {
+            (1.0 - done) / (1.0 - o.warmup)
+        };
         o.learning_rate * shape.max(0.0)
     }
 }
@@ -203,31 +238,34 @@ pub fn evaluate(
     table: &Tensor,
     items: &[Item],
 ) -> Result<Vec<Vec<f64>>> {
-    evaluate_with(config, weights, table, items, &mut || Mode::Eval)
+    evaluate_with(config, weights, table, items, &mut Mode::Eval)
 }
 
 /// As [`evaluate`], and `mode` says how each batch is run.
 ///
 /// # Errors
 /// When a tensor operation fails.
-pub fn evaluate_with<'m>(
+pub fn evaluate_with(
     config: &ModelConfig,
     weights: &Weights,
     table: &Tensor,
     items: &[Item],
-    mode: &mut dyn FnMut() -> Mode<'m>,
+    mode: &mut Mode<'_>,
 ) -> Result<Vec<Vec<f64>>> {
     let mut order: Vec<usize> = (0..items.len()).collect();
     order.sort_by_key(|&i| items.get(i).map_or(0, |item| item.ids.len()));
     let mut logits = vec![Vec::new(); items.len()];
     for chunk in order.chunks(EVAL_BATCH) {
-        let sentences: Vec<&[u32]> =
-            chunk.iter().filter_map(|&i| items.get(i)).map(|item| item.ids.as_slice()).collect();
+        let sentences: Vec<&[u32]> = chunk
+            .iter()
+            .filter_map(|&i| items.get(i))
+            .map(|item| item.ids.as_slice())
+            .collect();
         let batch = Batch::new(&sentences);
         let ids = Tensor::from_slice(&batch.ids, batch.ids.len(), &Device::Cpu)?;
         let shape = (sentences.len(), batch.width, config.hidden_size);
         let embedded = table.index_select(&ids, 0)?.reshape(shape)?;
-        let output = Network::new(config, weights).forward(&embedded, &batch, mode())?;
+        let output = Network::new(config, weights).forward(&embedded, &batch, mode)?;
         let rows = output.logits.to_dtype(DType::F64)?.to_vec2::<f64>()?;
         for (&i, row) in chunk.iter().zip(rows) {
             if let Some(slot) = logits.get_mut(i) {
@@ -240,7 +278,11 @@ pub fn evaluate_with<'m>(
 
 /// Part of the items whose largest logit is their label's.
 pub fn accuracy(logits: &[Vec<f64>], items: &[Item]) -> f64 {
-    let right = logits.iter().zip(items).filter(|(row, item)| argmax(row) == item.label).count();
+    let right = logits
+        .iter()
+        .zip(items)
+        .filter(|(row, item)| argmax(row) == item.label)
+        .count();
     right as f64 / items.len().max(1) as f64
 }
 
@@ -254,6 +296,3 @@ pub fn argmax(row: &[f64]) -> usize {
     }
     best
 }
-
-#[allow(dead_code)]
-fn unused(_: &Path) {}
