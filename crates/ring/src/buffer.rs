@@ -1,0 +1,176 @@
+//! A process-wide pool of 64-byte aligned word buffers.
+//!
+//! Page faults of fresh temporaries cost more than the NTT that fills them, so buffers are kept
+//! when they are dropped. The pool is bounded; above the bound memory goes back to the system.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+/// Buffers of at least this size are aligned to it and advised for huge pages.
+const HUGE: usize = 2 << 20;
+/// Default bound on the bytes that wait in the pool.
+const DEFAULT_LIMIT: usize = 1 << 30;
+
+/// An owned, aligned, initialized block of words from the pool.
+pub(crate) struct Buffer {
+    ptr: NonNull<u64>,
+    len: usize,
+    /// Capacity in words: the size class.
+    class: usize,
+}
+
+// SAFETY: a Buffer owns its memory exclusively, like a Vec<u64>.
+unsafe impl Send for Buffer {}
+// SAFETY: shared access only reads.
+unsafe impl Sync for Buffer {}
+
+struct Pool {
+    free: BTreeMap<usize, Vec<Buffer>>,
+    bytes: usize,
+    limit: usize,
+}
+
+static POOL: Mutex<Pool> = Mutex::new(Pool {
+    free: BTreeMap::new(),
+    bytes: 0,
+    limit: DEFAULT_LIMIT,
+});
+
+/// Bounds the bytes that unused buffers may hold in the process-wide pool, and gives back what is
+/// above the bound.
+pub fn set_pool_limit(bytes: usize) {
+    let mut freed = Vec::new();
+    {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.limit = bytes;
+        while pool.bytes > pool.limit {
+            let Some(mut entry) = pool.free.last_entry() else {
+                break;
+            };
+            let buffer = entry.get_mut().pop();
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+            if let Some(b) = buffer {
+                pool.bytes -= b.class * 8;
+                freed.push(b);
+            }
+        }
+    }
+    for b in freed {
+        b.free();
+    }
+}
+
+/// Bytes of unused buffers that the pool holds now.
+pub fn pool_bytes() -> usize {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).bytes
+}
+
+/// Size classes are multiples of an eighth of the next lower power of two: at most 12.5% waste.
+fn size_class(len: usize) -> usize {
+    let step = (len.max(64).next_power_of_two() / 16).max(8);
+    len.max(64).next_multiple_of(step)
+}
+
+fn layout(class: usize) -> Option<Layout> {
+    let bytes = class.checked_mul(8)?;
+    Layout::from_size_align(bytes, if bytes >= HUGE { HUGE } else { 64 }).ok()
+}
+
+impl Buffer {
+    /// A buffer of `len` words whose contents are *arbitrary* (but initialized): the caller
+    /// overwrites all of it.
+    pub(crate) fn dirty(len: usize) -> Self {
+        let class = size_class(len);
+        {
+            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(mut b) = pool.free.get_mut(&class).and_then(Vec::pop) {
+                pool.bytes -= class * 8;
+                b.len = len;
+                return b;
+            }
+        }
+        Self::allocate(len, class)
+    }
+
+    /// A buffer of `len` zeros.
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut b = Self::dirty(len);
+        b.fill(0);
+        b
+    }
+
+    #[allow(clippy::expect_used)]
+    fn allocate(len: usize, class: usize) -> Self {
+        let layout = layout(class).expect("a buffer is far below the address space");
+        // SAFETY: the layout has non-zero size: a class has at least 64 words.
+        let raw = unsafe { alloc_zeroed(layout) };
+        let Some(ptr) = NonNull::new(raw.cast::<u64>()) else {
+            handle_alloc_error(layout)
+        };
+        #[cfg(target_os = "linux")]
+        if layout.size() >= HUGE {
+            // SAFETY: advice on a range that we own; a refusal is harmless.
+            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        Self { ptr, len, class }
+    }
+
+    fn free(self) {
+        if let Some(layout) = layout(self.class) {
+            // SAFETY: allocated with this very layout; `self` is forgotten right after.
+            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
+        }
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mine = Self {
+            ptr: self.ptr,
+            len: self.len,
+            class: self.class,
+        };
+        let rejected = {
+            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+            if pool.bytes + mine.class * 8 <= pool.limit {
+                pool.bytes += mine.class * 8;
+                pool.free.entry(mine.class).or_default().push(mine);
+                None
+            } else {
+                Some(mine)
+            }
+        };
+        if let Some(b) = rejected {
+            b.free();
+        }
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u64];
+    fn deref(&self) -> &[u64] {
+        // SAFETY: `len <= class` words at `ptr` are allocated, initialized and owned.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut b = Self::dirty(self.len);
+        b.copy_from_slice(self);
+        b
+    }
+}

@@ -1,0 +1,385 @@
+//! The CPU backend.
+
+mod convert;
+mod key_switch;
+
+use std::sync::Arc;
+
+use crate::backend::{Backend, Pair, PairRef};
+use crate::basis::Basis;
+use crate::buffer::Buffer;
+use crate::chain::Chain;
+use crate::error::{Result, RingError};
+use crate::galois::{GaloisElement, Permutation};
+use crate::kernels::{Isa, Kernels};
+use crate::key::{PlainPoly, SwitchingKey};
+use crate::poly::{Form, RnsPoly};
+use crate::reference::{check_extend, check_rescale, check_residues};
+
+/// How a [`Cpu`] computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuConfig {
+    /// The instruction set of the kernels.
+    pub isa: Isa,
+}
+
+impl Default for CpuConfig {
+    /// The best instruction set of this processor.
+    fn default() -> Self {
+        Self { isa: Isa::detect() }
+    }
+}
+
+/// The CPU backend: kernels for an instruction set chosen at run time, limb-local fused coarse
+/// operations. One call runs on one thread.
+pub struct Cpu {
+    chain: Arc<Chain>,
+    kernels: Kernels,
+}
+
+/// A switching key prepared for [`Cpu`]: rotated by the inverse automorphism, in Montgomery form,
+/// the rows that one target prime needs side by side.
+pub struct CpuKey {
+    galois: GaloisElement,
+    permutation: Permutation,
+    digits: Vec<Basis>,
+    special: Basis,
+    /// Q' + P of the stored limbs.
+    basis: Basis,
+    /// Per prime of `basis`: rows `b_0, a_0, b_1, a_1, ..` of N words.
+    rows: Vec<Buffer>,
+}
+
+impl CpuKey {
+    /// Bytes that the key occupies.
+    pub fn bytes(&self) -> usize {
+        self.rows.iter().map(|r| r.len() * 8).sum()
+    }
+}
+
+/// A plaintext prepared for [`Cpu`]: Montgomery form.
+pub struct CpuPlain {
+    basis: Basis,
+    /// Words per limb: N, a period, or 1.
+    period: usize,
+    values: Buffer,
+}
+
+impl CpuPlain {
+    /// Bytes that the plaintext occupies.
+    pub fn bytes(&self) -> usize {
+        self.values.len() * 8
+    }
+
+    fn limb_of(&self, prime: usize) -> Option<&[u64]> {
+        let pos = self.basis.position_of(prime)?;
+        self.values.get(pos * self.period..(pos + 1) * self.period)
+    }
+}
+
+impl Cpu {
+    /// A backend on a chain.
+    ///
+    /// # Errors
+    /// [`RingError::IsaUnavailable`] if this processor lacks the instruction set.
+    pub fn new(chain: Arc<Chain>, config: CpuConfig) -> Result<Self> {
+        Ok(Self {
+            chain,
+            kernels: Kernels::new(config.isa)?,
+        })
+    }
+
+    /// The instruction set in use.
+    pub fn isa(&self) -> Isa {
+        self.kernels.isa()
+    }
+
+    fn check_plain(&self, op: &'static str, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
+        self.chain.check_same(op, a.chain())?;
+        a.require_form(op, Form::Ntt)?;
+        if plain.basis.contains_all(a.basis()) {
+            Ok(())
+        } else {
+            Err(RingError::BasisMismatch {
+                op,
+                expected: a.basis(),
+                found: plain.basis,
+            })
+        }
+    }
+
+    /// Runs `f(prime, run of the first, run of the second, values of the plaintext)` over the runs
+    /// of constant plaintext (or over whole limbs if it is dense).
+    fn mul_plain_into(&self, out: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain, acc: bool) {
+        let n = self.chain.n();
+        for ((i, out), (_, a)) in out.limbs_mut().zip(a.limbs()) {
+            let m = self.chain.modulus(i);
+            let Some(values) = plain.limb_of(i) else {
+                continue;
+            };
+            if plain.period == n {
+                if acc {
+                    self.kernels.mul_mont_acc(m, out, a, values);
+                } else {
+                    self.kernels.mul_mont(m, out, a, values);
+                }
+                continue;
+            }
+            let run = n / plain.period;
+            for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
+                let c = m.shoup(m.from_mont(value));
+                if acc {
+                    self.kernels.mul_const_acc(m, out, a, c);
+                } else {
+                    self.kernels.mul_const(m, out, a, c);
+                }
+            }
+        }
+    }
+
+    fn require_pair(&self, op: &'static str, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.chain.check_same(op, a.chain())?;
+        a.require_like(op, b)
+    }
+}
+
+impl Backend for Cpu {
+    type Poly = RnsPoly;
+    type Key = CpuKey;
+    type Plain = CpuPlain;
+
+    fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    fn import(&self, poly: RnsPoly) -> Result<RnsPoly> {
+        self.chain.check_same("import", poly.chain())?;
+        Ok(poly)
+    }
+
+    fn export(&self, poly: &RnsPoly) -> Result<RnsPoly> {
+        Ok(poly.clone())
+    }
+
+    fn duplicate(&self, poly: &RnsPoly) -> RnsPoly {
+        poly.clone()
+    }
+
+    fn basis(&self, poly: &RnsPoly) -> Basis {
+        poly.basis()
+    }
+
+    fn form(&self, poly: &RnsPoly) -> Form {
+        poly.form()
+    }
+
+    fn prepare_key(&self, key: &SwitchingKey) -> Result<CpuKey> {
+        key.check(&self.chain)?;
+        let n = self.chain.n();
+        let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
+        let basis = key.basis();
+        let mut rows = Vec::with_capacity(basis.len());
+        for (pos, i) in basis.iter().enumerate() {
+            let m = self.chain.modulus(i);
+            let mut row = Buffer::dirty(2 * key.parts.len() * n);
+            let sources = key.parts.iter().flat_map(|(b, a)| [b, a]);
+            for (out, source) in row.chunks_exact_mut(n).zip(sources) {
+                self.kernels.permute(out, source.limb(pos), &inverse);
+                self.kernels.scale(m, out, m.mont_one());
+            }
+            rows.push(row);
+        }
+        Ok(CpuKey {
+            galois: key.galois,
+            permutation: Permutation::new(key.galois, self.chain.log_n()),
+            digits: key.digits.clone(),
+            special: key.special,
+            basis,
+            rows,
+        })
+    }
+
+    fn key_galois(&self, key: &CpuKey) -> GaloisElement {
+        key.galois
+    }
+
+    fn prepare_plain(&self, plain: &PlainPoly) -> Result<CpuPlain> {
+        plain.check(&self.chain)?;
+        let (period, words) = match plain {
+            PlainPoly::Dense(p) => (self.chain.n(), p.words()),
+            PlainPoly::Periodic { period, values, .. } => (*period, &values[..]),
+            PlainPoly::Scalar { residues, .. } => (1, &residues[..]),
+        };
+        let mut values = Buffer::dirty(words.len());
+        values.copy_from_slice(words);
+        for (i, limb) in plain.basis().iter().zip(values.chunks_exact_mut(period)) {
+            let m = self.chain.modulus(i);
+            self.kernels.scale(m, limb, m.mont_one());
+        }
+        Ok(CpuPlain {
+            basis: plain.basis(),
+            period,
+            values,
+        })
+    }
+
+    fn forward_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
+        self.chain.check_same("forward_ntt", poly.chain())?;
+        poly.require_form("forward_ntt", Form::Coefficient)?;
+        for (i, limb) in poly.limbs_mut() {
+            self.kernels.forward(self.chain.table(i), limb);
+        }
+        poly.set_form(Form::Ntt);
+        Ok(())
+    }
+
+    fn inverse_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
+        self.chain.check_same("inverse_ntt", poly.chain())?;
+        poly.require_form("inverse_ntt", Form::Ntt)?;
+        for (i, limb) in poly.limbs_mut() {
+            self.kernels.inverse(self.chain.table(i), limb);
+        }
+        poly.set_form(Form::Coefficient);
+        Ok(())
+    }
+
+    fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.require_pair("add_assign", a, b)?;
+        for ((i, a), (_, b)) in a.limbs_mut().zip(b.limbs()) {
+            self.kernels.add(self.chain.modulus(i), a, b);
+        }
+        Ok(())
+    }
+
+    fn sub_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.require_pair("sub_assign", a, b)?;
+        for ((i, a), (_, b)) in a.limbs_mut().zip(b.limbs()) {
+            self.kernels.sub(self.chain.modulus(i), a, b);
+        }
+        Ok(())
+    }
+
+    fn neg_assign(&self, a: &mut RnsPoly) -> Result<()> {
+        self.chain.check_same("neg_assign", a.chain())?;
+        for (i, a) in a.limbs_mut() {
+            self.kernels.neg(self.chain.modulus(i), a);
+        }
+        Ok(())
+    }
+
+    fn mul(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.require_pair("mul", a, b)?;
+        a.require_form("mul", Form::Ntt)?;
+        let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
+        for ((i, out), ((_, a), (_, b))) in out.limbs_mut().zip(a.limbs().zip(b.limbs())) {
+            self.kernels.mul(self.chain.modulus(i), out, a, b);
+        }
+        Ok(out)
+    }
+
+    fn mul_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.require_pair("mul_acc", acc, a)?;
+        self.require_pair("mul_acc", a, b)?;
+        a.require_form("mul_acc", Form::Ntt)?;
+        for ((i, acc), ((_, a), (_, b))) in acc.limbs_mut().zip(a.limbs().zip(b.limbs())) {
+            self.kernels.mul_acc(self.chain.modulus(i), acc, a, b);
+        }
+        Ok(())
+    }
+
+    fn mul_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
+        self.check_plain("mul_plain", a, plain)?;
+        let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
+        self.mul_plain_into(&mut out, a, plain, false);
+        Ok(out)
+    }
+
+    fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
+        self.check_plain("mul_plain_acc", a, plain)?;
+        acc.require_like("mul_plain_acc", a)?;
+        self.mul_plain_into(acc, a, plain, true);
+        Ok(())
+    }
+
+    fn add_plain_assign(&self, a: &mut RnsPoly, plain: &CpuPlain) -> Result<()> {
+        self.check_plain("add_plain_assign", a, plain)?;
+        let n = self.chain.n();
+        for (i, a) in a.limbs_mut() {
+            let m = self.chain.modulus(i);
+            let Some(values) = plain.limb_of(i) else {
+                continue;
+            };
+            if plain.period == n {
+                self.kernels.add_mont(m, a, values);
+            } else {
+                for (a, &value) in a.chunks_mut(n / plain.period).zip(values) {
+                    self.kernels.add_const(m, a, m.from_mont(value));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {
+        check_residues(&self.chain, a, residues)?;
+        for ((i, a), &r) in a.limbs_mut().zip(residues) {
+            let m = self.chain.modulus(i);
+            self.kernels.scale(m, a, m.shoup(r));
+        }
+        Ok(())
+    }
+
+    fn automorphism(&self, poly: &RnsPoly, g: GaloisElement) -> Result<RnsPoly> {
+        self.chain.check_same("automorphism", poly.chain())?;
+        g.check(self.chain.log_n())?;
+        let mut out = RnsPoly::dirty(&self.chain, poly.basis(), poly.form());
+        match poly.form() {
+            Form::Ntt => {
+                let p = Permutation::new(g, self.chain.log_n());
+                for ((_, out), (_, x)) in out.limbs_mut().zip(poly.limbs()) {
+                    self.kernels.permute(out, x, &p);
+                }
+            }
+            Form::Coefficient => {
+                for ((i, out), (_, x)) in out.limbs_mut().zip(poly.limbs()) {
+                    let m = self.chain.modulus(i);
+                    self.kernels.permute_coefficients(m, out, x, g.value());
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn restrict(&self, poly: &RnsPoly, to: Basis) -> Result<RnsPoly> {
+        self.chain.check_same("restrict", poly.chain())?;
+        poly.restricted(to)
+    }
+
+    fn extend(&self, poly: &RnsPoly, to: Basis) -> Result<RnsPoly> {
+        check_extend(&self.chain, poly, to)?;
+        Ok(self.extend_poly(poly, to))
+    }
+
+    fn div_round(&self, poly: &RnsPoly, drop: Basis) -> Result<RnsPoly> {
+        check_rescale(&self.chain, "div_round", poly, drop, Basis::empty())?;
+        Ok(self.rescale(poly, drop, Basis::empty()))
+    }
+
+    fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
+        check_rescale(&self.chain, "rescale_rational", poly, drop, add)?;
+        Ok(self.rescale(poly, drop, add))
+    }
+
+    fn key_switch_sum(
+        &self,
+        add: Option<PairRef<'_, RnsPoly>>,
+        terms: &[(&RnsPoly, &CpuKey)],
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        self.switch_sum(add, terms, drop)
+    }
+
+    fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
+        self.rotate_hoisted(c, keys)
+    }
+}

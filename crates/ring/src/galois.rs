@@ -1,0 +1,119 @@
+//! Galois elements and the permutations that they are in NTT order.
+
+use crate::error::{Result, RingError};
+use crate::ntt::bit_reverse;
+use serde::{Deserialize, Serialize};
+
+/// An automorphism `X -> X^g` of `Z[X]/(X^N+1)`: an odd `g` below `2N`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GaloisElement(u64);
+
+impl GaloisElement {
+    /// A checked element.
+    ///
+    /// # Errors
+    /// [`RingError::BadGalois`] if `g` is even or at least `2N`.
+    pub fn new(g: u64, log_n: u32) -> Result<Self> {
+        if g % 2 == 1 && log_n < 63 && g >> (log_n + 1) == 0 {
+            Ok(Self(g))
+        } else {
+            Err(RingError::BadGalois { value: g, log_n })
+        }
+    }
+
+    /// The identity, `g = 1`.
+    pub const fn identity() -> Self {
+        Self(1)
+    }
+
+    /// Complex conjugation of all slots, `g = 2N - 1`.
+    pub const fn conjugation(log_n: u32) -> Self {
+        Self((1 << (log_n + 1)) - 1)
+    }
+
+    /// Rotation of the slots by `by` positions to the left, `g = 5^by mod 2N`. Any integer is
+    /// taken modulo the number of slots `N/2`.
+    pub fn rotation(by: i64, log_n: u32) -> Self {
+        let slots = 1i64 << log_n.saturating_sub(1);
+        let mask = (1u64 << (log_n + 1)) - 1;
+        let (mut e, mut base, mut acc) = (by.rem_euclid(slots), 5u64, 1u64);
+        while e != 0 {
+            if e & 1 == 1 {
+                acc = acc.wrapping_mul(base) & mask;
+            }
+            base = base.wrapping_mul(base) & mask;
+            e >>= 1;
+        }
+        Self(acc & mask)
+    }
+
+    /// The exponent `g`.
+    pub const fn value(self) -> u64 {
+        self.0
+    }
+
+    /// Whether this is `g = 1`.
+    pub const fn is_identity(self) -> bool {
+        self.0 == 1
+    }
+
+    /// The inverse modulo `2N`.
+    #[must_use]
+    pub const fn inverse(self, log_n: u32) -> Self {
+        let mut inv = self.0;
+        let mut i = 0;
+        while i < 5 {
+            inv = inv.wrapping_mul(2u64.wrapping_sub(self.0.wrapping_mul(inv)));
+            i += 1;
+        }
+        Self(inv & ((1 << (log_n + 1)) - 1))
+    }
+
+    /// First `self`, then `other` (they commute).
+    #[must_use]
+    pub const fn compose(self, other: Self, log_n: u32) -> Self {
+        Self(self.0.wrapping_mul(other.0) & ((1 << (log_n + 1)) - 1))
+    }
+
+    /// Whether the element is valid for this degree.
+    pub(crate) fn check(self, log_n: u32) -> Result<()> {
+        Self::new(self.0, log_n).map(|_| ())
+    }
+}
+
+/// The permutation of NTT values that an automorphism is: `out[j] = in[source(j)]`.
+///
+/// In bit-reversed order aligned blocks go to aligned blocks, and inside a block of eight the
+/// order depends on three bits only: one word per block and eight lane orders are the whole table.
+#[derive(Clone)]
+pub(crate) struct Permutation {
+    /// Per block of eight: `source block << 3 | lane order`.
+    pub(crate) blocks: Vec<u32>,
+    /// The eight lane orders.
+    pub(crate) lanes: [[u64; 8]; 8],
+}
+
+impl Permutation {
+    pub(crate) fn new(g: GaloisElement, log_n: u32) -> Self {
+        let n = 1u64 << log_n;
+        let rev3 = |x: u64| bit_reverse(x, 3);
+        let mut lanes = [[0; 8]; 8];
+        for (c, order) in lanes.iter_mut().enumerate() {
+            for (lane, src) in order.iter_mut().enumerate() {
+                // Lane l of a block adds rev3(l) to the top three bits of (e-1)/2, where e is the
+                // exponent of psi; the automorphism multiplies that by g.
+                *src = rev3((c as u64 + g.0 * rev3(lane as u64)) % 8);
+            }
+        }
+        let blocks = (0..n / 8)
+            .map(|b| {
+                let e = 2 * bit_reverse(8 * b, log_n) + 1;
+                let half = (g.0.wrapping_mul(e) & (2 * n - 1)) >> 1;
+                let top = half >> (log_n - 3);
+                let source = bit_reverse(half, log_n) >> 3;
+                (source << 3 | top) as u32
+            })
+            .collect();
+        Self { blocks, lanes }
+    }
+}

@@ -1,0 +1,190 @@
+//! The inner loops, once per instruction set, chosen at run time.
+//!
+//! All functions work on one limb. Values are canonical unless a function says otherwise, and all
+//! instruction sets give bit-identical results. Products with a *Montgomery* operand expect it
+//! multiplied by `2^52 mod q`: one reduction then gives the plain product.
+
+mod scalar;
+
+use crate::error::{Result, RingError};
+use crate::galois::Permutation;
+use crate::modulus::{Modulus, ShoupConst};
+use crate::ntt::NttTable;
+
+/// An instruction set for which kernels exist.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub enum Isa {
+    /// Portable 64-bit code.
+    Scalar,
+    /// x86-64 with AVX2 and BMI2.
+    Avx2,
+    /// x86-64 with AVX-512 F, DQ, VL and IFMA (52-bit multiply-add).
+    Avx512Ifma,
+}
+
+impl Isa {
+    /// What this processor can run, slowest first.
+    pub fn available() -> Vec<Self> {
+        let mut list = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let bmi = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
+            if is_x86_feature_detected!("avx2") && bmi {
+                list.push(Self::Avx2);
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512ifma")
+                {
+                    list.push(Self::Avx512Ifma);
+                }
+            }
+        }
+        list
+    }
+
+    /// The fastest that this processor can run.
+    pub fn detect() -> Self {
+        Self::available().pop().unwrap_or(Self::Scalar)
+    }
+}
+
+/// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fraction {
+    /// `52 - bits(q)`: `y << shift` is below 2^52.
+    pub(crate) shift: u32,
+    /// `floor(2^(bits + 51) / q)`, below 2^52.
+    pub(crate) inverse: u64,
+    /// `q / 2`, for the exact decision with one source prime.
+    pub(crate) half: u64,
+}
+
+/// Constants of a base conversion to one target prime `p`.
+pub(crate) struct ConvRow {
+    /// `D/q_i * 2^52 mod p`, per source prime.
+    pub(crate) weights: Vec<u64>,
+    /// `-D * 2^52 mod p`.
+    pub(crate) minus_d: u64,
+}
+
+/// Source residues that enter one inner product.
+pub(crate) struct KeyRows<'a> {
+    /// Rows of N words in Montgomery form.
+    pub(crate) words: &'a [u64],
+    /// Per digit where its first row begins; its second row follows.
+    pub(crate) offsets: &'a [usize],
+}
+
+/// A checked choice of instruction set: holding one proves that the processor has it.
+#[derive(Clone, Copy)]
+pub(crate) struct Kernels {
+    isa: Isa,
+}
+
+impl Kernels {
+    pub(crate) fn new(isa: Isa) -> Result<Self> {
+        let available = Isa::available();
+        if available.contains(&isa) {
+            Ok(Self { isa })
+        } else {
+            Err(RingError::IsaUnavailable {
+                requested: isa,
+                available,
+            })
+        }
+    }
+
+    pub(crate) fn isa(self) -> Isa {
+        self.isa
+    }
+}
+
+macro_rules! kernels {
+    ($( $(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?); )*) => {
+        impl Kernels {
+            $(
+                $(#[$doc])*
+                pub(crate) fn $name(self, $($arg: $ty),*) {
+                    match self.isa {
+                        Isa::Scalar => scalar::$name($($arg),*),
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: `Kernels::new` checked that the processor has the features.
+                        Isa::Avx2 => unsafe { avx2::$name($($arg),*) },
+                        #[cfg(target_arch = "x86_64")]
+                        // SAFETY: as above.
+                        Isa::Avx512Ifma => unsafe { ifma::$name($($arg),*) },
+                        #[cfg(not(target_arch = "x86_64"))]
+                        _ => scalar::$name($($arg),*),
+                    }
+                }
+            )*
+        }
+        /// The scalar code, compiled for AVX2 and BMI2.
+        #[cfg(target_arch = "x86_64")]
+        mod avx2 {
+            use super::*;
+            $(
+                #[target_feature(enable = "avx2,bmi1,bmi2")]
+                pub(super) fn $name($($arg: $ty),*) {
+                    scalar::$name($($arg),*);
+                }
+            )*
+        }
+        #[cfg(target_arch = "x86_64")]
+        mod ifma {
+            use super::*;
+            $(
+                #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+                pub(super) fn $name($($arg: $ty),*) {
+                    scalar::$name($($arg),*);
+                }
+            )*
+        }
+    };
+}
+
+kernels! {
+    /// Forward NTT in place: input below 4q, output canonical.
+    fn forward(t: &NttTable, x: &mut [u64]);
+    /// Inverse NTT in place.
+    fn inverse(t: &NttTable, x: &mut [u64]);
+    /// `out += y`.
+    fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
+    /// `out -= y`.
+    fn sub(m: &Modulus, out: &mut [u64], y: &[u64]);
+    /// `out = -out`.
+    fn neg(m: &Modulus, out: &mut [u64]);
+    /// `out = x * y`.
+    fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out += x * y`.
+    fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = x * y` with `y` in Montgomery form.
+    fn mul_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out += x * y` with `y` in Montgomery form.
+    fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out += y` with `y` in Montgomery form.
+    fn add_mont(m: &Modulus, out: &mut [u64], y: &[u64]);
+    /// `out = x * c`.
+    fn mul_const(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
+    /// `out += x * c`.
+    fn mul_const_acc(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
+    /// `out *= c`.
+    fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst);
+    /// `out += c`.
+    fn add_const(m: &Modulus, out: &mut [u64], c: u64);
+    /// `out = (x - out) * c`.
+    fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
+    /// The quotients `v` of a centred base conversion from the scaled residues `y_i`.
+    fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]);
+    /// `out = sum_i y_i * (D/q_i) - v * D mod p`, canonical.
+    fn convert(m: &Modulus, out: &mut [u64], ys: &[&[u64]], v: &[u8], row: &ConvRow);
+    /// `out_k = sum_d digits[d] * key[2d + k]`, digits below 4q, canonical results.
+    fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], digits: &[&[u64]], key: &KeyRows<'_>);
+    /// `out[j] = x[source(j)]`.
+    fn permute(out: &mut [u64], x: &[u64], p: &Permutation);
+    /// `out[j] += x[source(j)]`.
+    fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &Permutation);
+    /// `out[source^-1]`: coefficient-form automorphism `X -> X^g`.
+    fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64);
+}

@@ -1,0 +1,267 @@
+//! Portable kernels; inlined into wrappers that enable instruction-set features.
+
+use super::{ConvRow, Fraction, KeyRows};
+use crate::galois::Permutation;
+use crate::modulus::{Modulus, ShoupConst};
+use crate::ntt::NttTable;
+
+const MASK52: u64 = (1 << 52) - 1;
+
+/// `x - bound` if that is not negative.
+#[inline(always)]
+fn reduce_once(x: u64, bound: u64) -> u64 {
+    x.min(x.wrapping_sub(bound))
+}
+
+/// Montgomery reduction with radix 2^52 of any `x` with `x / 2^52 + q < 2^64`: a value
+/// congruent to `x / 2^52`, in `(0, x / 2^52 + q]`.
+#[inline(always)]
+fn montgomery_lazy(x: u128, q: u64, inv: u64) -> u64 {
+    let m = (x as u64).wrapping_mul(inv) & MASK52;
+    let high = ((u128::from(m) * u128::from(q)) >> 52) as u64;
+    ((x >> 52) as u64).wrapping_sub(high).wrapping_add(q)
+}
+
+/// `x * y * 2^-52 mod q`, canonical, for a product below `2^52 q`.
+#[inline(always)]
+fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
+    reduce_once(montgomery_lazy(u128::from(x) * u128::from(y), q, inv), q)
+}
+
+#[inline(always)]
+pub(super) fn forward(t: &NttTable, x: &mut [u64]) {
+    let m = &t.modulus;
+    let q = m.value();
+    let n = 1usize << t.log_n;
+    let Some(x) = x.get_mut(..n) else { return };
+    let (mut blocks, mut half) = (1, n / 2);
+    while half > 0 {
+        let stage = t.forward[blocks..].iter().zip(&t.forward_quot[blocks..]);
+        for (block, (&w, &quotient)) in x.chunks_exact_mut(2 * half).zip(stage) {
+            let (lo, hi) = block.split_at_mut(half);
+            for (a, b) in lo.iter_mut().zip(hi) {
+                let u = reduce_once(*a, 2 * q);
+                let v = m.mul_shoup_lazy(*b, ShoupConst { w, quotient });
+                *a = u + v;
+                *b = u + 2 * q - v;
+            }
+        }
+        blocks *= 2;
+        half /= 2;
+    }
+    x.iter_mut()
+        .for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
+}
+
+#[inline(always)]
+pub(super) fn inverse(t: &NttTable, x: &mut [u64]) {
+    let m = &t.modulus;
+    let q = m.value();
+    let n = 1usize << t.log_n;
+    let Some(x) = x.get_mut(..n) else { return };
+    let (mut blocks, mut half) = (n / 2, 1);
+    while blocks > 1 {
+        let stage = t.inverse[blocks..].iter().zip(&t.inverse_quot[blocks..]);
+        for (block, (&w, &quotient)) in x.chunks_exact_mut(2 * half).zip(stage) {
+            let (lo, hi) = block.split_at_mut(half);
+            for (a, b) in lo.iter_mut().zip(hi) {
+                let (u, v) = (*a, *b);
+                *a = reduce_once(u + v, 2 * q);
+                *b = m.mul_shoup_lazy(u + 2 * q - v, ShoupConst { w, quotient });
+            }
+        }
+        blocks /= 2;
+        half *= 2;
+    }
+    let (lo, hi) = x.split_at_mut(n / 2);
+    for (a, b) in lo.iter_mut().zip(hi) {
+        let (u, v) = (*a, *b);
+        *a = m.mul_shoup(u + v, t.n_inv);
+        *b = m.mul_shoup(u + 2 * q - v, t.n_inv_last);
+    }
+}
+
+#[inline(always)]
+pub(super) fn add(m: &Modulus, out: &mut [u64], y: &[u64]) {
+    out.iter_mut().zip(y).for_each(|(o, &y)| *o = m.add(*o, y));
+}
+
+#[inline(always)]
+pub(super) fn sub(m: &Modulus, out: &mut [u64], y: &[u64]) {
+    out.iter_mut().zip(y).for_each(|(o, &y)| *o = m.sub(*o, y));
+}
+
+#[inline(always)]
+pub(super) fn neg(m: &Modulus, out: &mut [u64]) {
+    out.iter_mut().for_each(|o| *o = m.neg(*o));
+}
+
+#[inline(always)]
+pub(super) fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = m.mul(x, y));
+}
+
+#[inline(always)]
+pub(super) fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = m.add(*o, m.mul(x, y)));
+}
+
+#[inline(always)]
+pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    let (q, inv) = (m.value(), m.inv52());
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = montgomery(x, y, q, inv));
+}
+
+#[inline(always)]
+pub(super) fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    let (q, inv) = (m.value(), m.inv52());
+    for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
+        *o = m.add(*o, montgomery(x, y, q, inv));
+    }
+}
+
+#[inline(always)]
+pub(super) fn add_mont(m: &Modulus, out: &mut [u64], y: &[u64]) {
+    let (q, inv) = (m.value(), m.inv52());
+    out.iter_mut()
+        .zip(y)
+        .for_each(|(o, &y)| *o = m.add(*o, montgomery(y, 1, q, inv)));
+}
+
+#[inline(always)]
+pub(super) fn mul_const(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst) {
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(o, &x)| *o = m.mul_shoup(x, c));
+}
+
+#[inline(always)]
+pub(super) fn mul_const_acc(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst) {
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(o, &x)| *o = m.add(*o, m.mul_shoup(x, c)));
+}
+
+#[inline(always)]
+pub(super) fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst) {
+    out.iter_mut().for_each(|o| *o = m.mul_shoup(*o, c));
+}
+
+#[inline(always)]
+pub(super) fn add_const(m: &Modulus, out: &mut [u64], c: u64) {
+    out.iter_mut().for_each(|o| *o = m.add(*o, c));
+}
+
+#[inline(always)]
+pub(super) fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst) {
+    out.iter_mut()
+        .zip(x)
+        .for_each(|(o, &x)| *o = m.mul_shoup(m.sub(x, *o), c));
+}
+
+#[inline(always)]
+pub(super) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]) {
+    if let ([y], [f]) = (ys, fractions) {
+        v.iter_mut()
+            .zip(*y)
+            .for_each(|(v, &y)| *v = u8::from(y > f.half));
+        return;
+    }
+    // Each term is below its real value by less than 2 units of 2^-51; adding half of the largest
+    // total error centres what remains.
+    let bias = (1u64 << 50) + ys.len() as u64;
+    for (j, v) in v.iter_mut().enumerate() {
+        let sum: u64 = ys
+            .iter()
+            .zip(fractions)
+            .map(|(y, f)| {
+                let y = y.get(j).copied().unwrap_or(0);
+                ((u128::from(y << f.shift) * u128::from(f.inverse)) >> 52) as u64
+            })
+            .sum();
+        *v = ((sum + bias) >> 51) as u8;
+    }
+}
+
+#[inline(always)]
+pub(super) fn convert(m: &Modulus, out: &mut [u64], ys: &[&[u64]], v: &[u8], row: &ConvRow) {
+    let (q, inv) = (m.value(), m.inv52());
+    for (j, (o, &v)) in out.iter_mut().zip(v).enumerate() {
+        let mut sum = u128::from(v) * u128::from(row.minus_d);
+        for (y, &w) in ys.iter().zip(&row.weights) {
+            sum += u128::from(y.get(j).copied().unwrap_or(0)) * u128::from(w);
+        }
+        *o = m.reduce(montgomery_lazy(sum, q, inv));
+    }
+}
+
+#[inline(always)]
+pub(super) fn inner_product(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    digits: &[&[u64]],
+    key: &KeyRows<'_>,
+) {
+    let (q, inv, n) = (m.value(), m.inv52(), out0.len());
+    for (part, out) in [out0, out1].into_iter().enumerate() {
+        for (j, o) in out.iter_mut().enumerate() {
+            let mut sum = 0u128;
+            for (digit, offset) in digits.iter().zip(key.offsets) {
+                let k = key.words.get(offset + part * n + j).copied().unwrap_or(0);
+                sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
+            }
+            *o = m.reduce(montgomery_lazy(sum, q, inv));
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
+    for (o, &b) in out.chunks_exact_mut(8).zip(&p.blocks) {
+        let source = (b >> 3) as usize * 8;
+        let Some(src) = x.get(source..source + 8) else {
+            return;
+        };
+        let lanes = &p.lanes[(b & 7) as usize];
+        o.iter_mut()
+            .zip(lanes)
+            .for_each(|(o, &l)| *o = src[(l & 7) as usize]);
+    }
+}
+
+#[inline(always)]
+pub(super) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &Permutation) {
+    for (o, &b) in out.chunks_exact_mut(8).zip(&p.blocks) {
+        let source = (b >> 3) as usize * 8;
+        let Some(src) = x.get(source..source + 8) else {
+            return;
+        };
+        let lanes = &p.lanes[(b & 7) as usize];
+        o.iter_mut()
+            .zip(lanes)
+            .for_each(|(o, &l)| *o = m.add(*o, src[(l & 7) as usize]));
+    }
+}
+
+#[inline(always)]
+pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64) {
+    let n = out.len();
+    let mask = 2 * n as u64 - 1;
+    let mut e = 0u64;
+    for &c in x.iter().take(n) {
+        let at = e as usize;
+        if at < n {
+            out[at] = c;
+        } else {
+            out[at - n] = m.neg(c);
+        }
+        e = (e + g) & mask;
+    }
+}
