@@ -1,1 +1,43 @@
-//! Placeholder replaced by the first commit of this crate.
+//! RNS-CKKS, the public half: parameters with their security report, encoding, evaluation keys,
+//! the evaluator, the noise model and the container format. Secret keys are unknown here.
+//!
+//! | to ... | open |
+//! |---|---|
+//! | choose parameters | [`ParamsSpec`], [`Params`] |
+//! | see what is secure | [`security`] |
+//! | encode slots | [`SlotVector`], [`Encoder`] |
+//! | compute on ciphertexts | [`Ops`] (write circuits against it), [`Evaluator`] (runs them) |
+//! | store and send | [`container`] |
+//! | predict noise | `noise` |
+#![forbid(unsafe_code)]
+
+mod ciphertext;
+pub mod container;
+mod encoding;
+mod error;
+mod evaluator;
+mod fft;
+mod keys;
+mod ops;
+mod params;
+mod plain;
+mod primes;
+mod scale;
+pub mod security;
+pub mod uniform;
+
+pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
+pub use encoding::Encoder;
+pub use error::CkksError;
+pub use evaluator::{
+    Evaluator, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
+};
+pub use keys::{
+    EvaluationKeys, KeyList, KeyPurpose, PreparedKey, StoredEvaluationKeys, StoredPublicKey,
+    StoredSwitchingKey, UniformParts,
+};
+pub use ops::{Giant, Ops, OpsError, Term, Transform};
+pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
+pub use plain::{Complex, SlotVector};
+pub use scale::{SCALE_TOLERANCE, Scale};
+pub use security::{SecretKind, SecurityLevel, SecurityReport, SecurityRow};

@@ -1,0 +1,759 @@
+//! The evaluator: [`Ops`] on ciphertexts of a backend.
+
+use std::sync::Arc;
+
+use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, TransformPlan};
+
+use crate::ciphertext::CiphertextInfo;
+use crate::keys::PreparedKey;
+use crate::ops::{Giant, OpsError};
+use crate::{
+    Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, Ops, Params, Scale, SlotVector,
+    Transform,
+};
+
+/// A ciphertext on a backend, cheap to clone.
+pub type SharedCiphertext<B> = Arc<Ciphertext<<B as Backend>::Poly>>;
+
+/// A plaintext on a backend, cheap to clone.
+pub type SharedPlain<B> = Arc<PreparedPlain<B>>;
+
+/// An encoded plaintext on a backend.
+pub struct PreparedPlain<B: Backend> {
+    plain: B::Plain,
+    level: usize,
+    scale: Scale,
+}
+
+impl<B: Backend> PreparedPlain<B> {
+    /// The backend's plaintext.
+    #[must_use]
+    pub fn plain(&self) -> &B::Plain {
+        &self.plain
+    }
+
+    /// The highest level that it can be used at.
+    #[must_use]
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Its scale.
+    #[must_use]
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+}
+
+/// Runs [`Ops`] on a backend with the evaluation keys of one client.
+///
+/// All methods take `&self`, so that threads may share one evaluator; the implementation of
+/// [`Ops`] (whose `&mut self` is for recorders) calls them.
+pub struct Evaluator<'a, B: Backend> {
+    params: Params,
+    backend: &'a B,
+    keys: &'a EvaluationKeys<B>,
+    encoder: Encoder,
+}
+
+impl<B: Backend> Clone for Evaluator<'_, B> {
+    fn clone(&self) -> Self {
+        Self {
+            params: self.params.clone(),
+            backend: self.backend,
+            keys: self.keys,
+            encoder: self.encoder.clone(),
+        }
+    }
+}
+
+type Ct<B> = SharedCiphertext<B>;
+type Result<T> = std::result::Result<T, OpsError>;
+
+impl<'a, B: Backend> Evaluator<'a, B> {
+    /// An evaluator; its encoder's tables are computed here.
+    ///
+    /// # Errors
+    /// [`CkksError::WrongParams`] if the keys belong to other parameters, [`CkksError::Malformed`]
+    /// if the backend has another chain.
+    pub fn new(
+        params: &Params,
+        backend: &'a B,
+        keys: &'a EvaluationKeys<B>,
+    ) -> std::result::Result<Self, CkksError> {
+        Self::with_encoder(Encoder::new(params)?, backend, keys)
+    }
+
+    /// As [`Evaluator::new`], with an encoder that exists already.
+    ///
+    /// # Errors
+    /// As [`Evaluator::new`].
+    pub fn with_encoder(
+        encoder: Encoder,
+        backend: &'a B,
+        keys: &'a EvaluationKeys<B>,
+    ) -> std::result::Result<Self, CkksError> {
+        let params = encoder.params().clone();
+        if keys.params_digest() != params.digest() {
+            return Err(CkksError::WrongParams {
+                object: "the evaluation key set",
+                found: crate::error::short_hex(&keys.params_digest()),
+                expected: crate::error::short_hex(&params.digest()),
+            });
+        }
+        if backend.chain() != params.chain() {
+            return Err(CkksError::malformed(
+                "backend",
+                "it was made for another prime chain than the parameters'",
+            ));
+        }
+        Ok(Self {
+            params,
+            backend,
+            keys,
+            encoder,
+        })
+    }
+
+    /// The backend.
+    #[must_use]
+    pub fn backend(&self) -> &'a B {
+        self.backend
+    }
+
+    /// The evaluation keys.
+    #[must_use]
+    pub fn keys(&self) -> &'a EvaluationKeys<B> {
+        self.keys
+    }
+
+    /// The encoder.
+    #[must_use]
+    pub fn encoder(&self) -> &Encoder {
+        &self.encoder
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn parameters(&self) -> &Params {
+        &self.params
+    }
+
+    /// Takes a host ciphertext.
+    ///
+    /// # Errors
+    /// [`OpsError::WrongKey`], or if it does not conform to the parameters.
+    pub fn import(&self, ct: Ciphertext) -> Result<Ct<B>> {
+        let (parts, info) = ct.into_parts();
+        self.check_key_id("import", info)?;
+        let ct = Ciphertext::from_polys(&self.params, parts, info)?;
+        Ok(Arc::new(ct.import(self.backend)?))
+    }
+
+    /// See [`Ops::plain`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn encode(&self, slots: &SlotVector, level: usize, scale: Scale) -> Result<SharedPlain<B>> {
+        self.params.check_level(level)?;
+        let basis = self.params.basis_at(level);
+        let plain = self.encoder.encode_plain(slots, basis, scale)?;
+        Ok(Arc::new(PreparedPlain {
+            plain: self.backend.prepare_plain(&plain)?,
+            level,
+            scale,
+        }))
+    }
+
+    /// See [`Ops::add`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn add(&self, a: &Ct<B>, b: &Ct<B>) -> Result<Ct<B>> {
+        self.check_pair("add", a, b)?;
+        self.map(a, |c0, c1| {
+            self.backend.add_assign(c0, b.c0())?;
+            self.backend.add_assign(c1, b.c1())
+        })
+    }
+
+    /// See [`Ops::sub`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn sub(&self, a: &Ct<B>, b: &Ct<B>) -> Result<Ct<B>> {
+        self.check_pair("sub", a, b)?;
+        self.map(a, |c0, c1| {
+            self.backend.sub_assign(c0, b.c0())?;
+            self.backend.sub_assign(c1, b.c1())
+        })
+    }
+
+    /// See [`Ops::negate`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn negate(&self, a: &Ct<B>) -> Result<Ct<B>> {
+        self.map(a, |c0, c1| {
+            self.backend.neg_assign(c0)?;
+            self.backend.neg_assign(c1)
+        })
+    }
+
+    /// See [`Ops::add_plain`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn add_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
+        check_plain_level("add_plain", a.level(), p.level())?;
+        check_scale("add_plain", p.scale(), a.scale())?;
+        let mut c0 = self.backend.duplicate(a.c0());
+        self.backend.add_plain_assign(&mut c0, p.plain())?;
+        let c1 = self.backend.duplicate(a.c1());
+        Ok(make((c0, c1), a.info()))
+    }
+
+    /// See [`Ops::mul_plain`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn mul_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
+        check_plain_level("mul_plain", a.level(), p.level())?;
+        let c0 = self.backend.mul_plain(a.c0(), p.plain())?;
+        let c1 = self.backend.mul_plain(a.c1(), p.plain())?;
+        let info = CiphertextInfo {
+            scale: a.scale().product(p.scale()),
+            ..a.info()
+        };
+        Ok(make((c0, c1), info))
+    }
+
+    /// See [`Ops::rescale`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn rescale(&self, a: &Ct<B>) -> Result<Ct<B>> {
+        self.step("rescale", a.parts(), a.info())
+    }
+
+    /// See [`Ops::mul_sum`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn mul_sum(&self, pairs: &[(&Ct<B>, &Ct<B>)]) -> Result<Ct<B>> {
+        const OP: &str = "mul_sum";
+        let Some((first, other)) = pairs.first() else {
+            return Err(empty(OP, "product"));
+        };
+        let scale = first.scale().product(other.scale());
+        for (a, b) in pairs {
+            for operand in [a, b] {
+                check_level(OP, operand.level(), first.level())?;
+                self.check_key_id(OP, operand.info())?;
+            }
+            check_scale(OP, a.scale().product(b.scale()), scale)?;
+        }
+        let info = CiphertextInfo {
+            scale,
+            ..first.info()
+        };
+        let key = self.key(OP, KeyPurpose::Relinearization, info.level)?;
+        let operands: Vec<_> = pairs.iter().map(|(a, b)| (a.parts(), b.parts())).collect();
+        self.fused_step(OP, info, |drop| {
+            self.backend.mul_sum_relin(&operands, key.key(), drop)
+        })
+    }
+
+    /// See [`Ops::rotate_many`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn rotate_many(&self, a: &Ct<B>, by: &[i64]) -> Result<Vec<Ct<B>>> {
+        const OP: &str = "rotate_many";
+        self.check_key_id(OP, a.info())?;
+        let mut keys = Vec::with_capacity(by.len());
+        for &by in by {
+            if self.is_turn(by) {
+                let key = self.key(OP, KeyPurpose::Rotation(by), a.level())?;
+                keys.push(key.key());
+            }
+        }
+        let rotated = if keys.is_empty() {
+            Vec::new()
+        } else {
+            self.backend.rotate_many(a.parts(), &keys)?
+        };
+        let mut rotated = rotated.into_iter();
+        by.iter()
+            .map(|&by| {
+                if !self.is_turn(by) {
+                    return Ok(a.clone());
+                }
+                rotated
+                    .next()
+                    .map(|parts| make(parts, a.info()))
+                    .ok_or_else(|| short_answer(OP))
+            })
+            .collect()
+    }
+
+    /// See [`Ops::conjugate`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn conjugate(&self, a: &Ct<B>) -> Result<Ct<B>> {
+        const OP: &str = "conjugate";
+        self.check_key_id(OP, a.info())?;
+        let key = self.key(OP, KeyPurpose::Conjugation, a.level())?;
+        let parts = self.backend.rotate_many(a.parts(), &[key.key()])?.pop();
+        Ok(make(parts.ok_or_else(|| short_answer(OP))?, a.info()))
+    }
+
+    /// See [`Ops::drop_to`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn drop_to(&self, a: &Ct<B>, level: usize) -> Result<Ct<B>> {
+        if level == a.level() {
+            return Ok(a.clone());
+        }
+        if level > a.level() {
+            return Err(OpsError::OutOfLevels {
+                op: "drop_to",
+                level: a.level(),
+                needed: level,
+            });
+        }
+        let basis = self.params.basis_at(level);
+        let c0 = self.backend.restrict(a.c0(), basis)?;
+        let c1 = self.backend.restrict(a.c1(), basis)?;
+        Ok(make((c0, c1), CiphertextInfo { level, ..a.info() }))
+    }
+
+    /// See [`Ops::adjust`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn adjust(&self, a: &Ct<B>, level: usize) -> Result<Ct<B>> {
+        const OP: &str = "adjust";
+        if level > a.level() {
+            return Err(OpsError::OutOfLevels {
+                op: OP,
+                level: a.level(),
+                needed: level,
+            });
+        }
+        let target = self.params.scale_at(level);
+        if level == a.level() {
+            check_scale(OP, a.scale(), target)?;
+            return Ok(a.clone());
+        }
+        let constant = adjust_constant(&self.params, a.scale(), level)?;
+        let above = self.drop_to(a, level + 1)?;
+        let chain = self.params.chain();
+        let residues: Vec<u64> = self
+            .params
+            .basis_at(level + 1)
+            .iter()
+            .map(|prime| chain.modulus(prime).from_i128(constant))
+            .collect();
+        let scaled = self.map(&above, |c0, c1| {
+            self.backend.mul_scalar_assign(c0, &residues)?;
+            self.backend.mul_scalar_assign(c1, &residues)
+        })?;
+        let lowered = self.step(OP, scaled.parts(), scaled.info())?;
+        let (c0, c1) = match Arc::try_unwrap(lowered) {
+            Ok(ct) => ct.into_parts().0,
+            Err(shared) => (
+                self.backend.duplicate(shared.c0()),
+                self.backend.duplicate(shared.c1()),
+            ),
+        };
+        let info = CiphertextInfo {
+            level,
+            scale: target,
+            ..a.info()
+        };
+        Ok(make((c0, c1), info))
+    }
+
+    /// See [`Ops::linear_transform`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn linear_transform(
+        &self,
+        inputs: &[&Ct<B>],
+        transform: &Transform<SharedPlain<B>>,
+    ) -> Result<Ct<B>> {
+        const OP: &str = "linear_transform";
+        let Some(first) = inputs.first() else {
+            return Err(empty(OP, "input"));
+        };
+        for input in inputs {
+            check_level(OP, input.level(), first.level())?;
+            check_scale(OP, input.scale(), first.scale())?;
+            self.check_key_id(OP, input.info())?;
+        }
+        let plain_scale = self.params.scale_at(first.level());
+        let mut plan = Plan {
+            evaluator: self,
+            level: first.level(),
+            key_purposes: Vec::new(),
+            keys: Vec::new(),
+            plains: Vec::new(),
+        };
+        let giants = transform
+            .giants
+            .iter()
+            .filter(|giant| !giant.terms.is_empty())
+            .map(|giant| plan.giant(giant, inputs.len(), plain_scale))
+            .collect::<Result<Vec<_>>>()?;
+        if giants.is_empty() {
+            return Err(empty(OP, "term"));
+        }
+        let ring_plan = TransformPlan {
+            keys: plan.keys,
+            plains: plan.plains,
+            outputs: vec![giants],
+        };
+        let parts: Vec<_> = inputs.iter().map(|input| input.parts()).collect();
+        let info = CiphertextInfo {
+            scale: first.scale().product(plain_scale),
+            ..first.info()
+        };
+        self.fused_step(OP, info, |drop| {
+            let mut outputs = self.backend.linear_transform(&parts, &ring_plan, drop)?;
+            outputs
+                .pop()
+                .ok_or(veilformer_ring::RingError::Empty { op: OP })
+        })
+    }
+
+    /// Whether a rotation moves anything.
+    fn is_turn(&self, by: i64) -> bool {
+        by.rem_euclid(self.params.slots() as i64) != 0
+    }
+
+    fn key(
+        &self,
+        op: &'static str,
+        purpose: KeyPurpose,
+        level: usize,
+    ) -> Result<&'a PreparedKey<B>> {
+        let key = match purpose {
+            KeyPurpose::Relinearization => self.keys.relinearization(),
+            _ => self.keys.galois(purpose.galois(self.params.log_n())),
+        };
+        key.filter(|key| key.level() >= level)
+            .ok_or(OpsError::MissingKey { op, purpose, level })
+    }
+
+    fn check_key_id(&self, op: &'static str, info: CiphertextInfo) -> Result<()> {
+        if info.key_id == self.keys.key_id() {
+            Ok(())
+        } else {
+            Err(OpsError::WrongKey {
+                op,
+                found: info.key_id,
+                expected: self.keys.key_id(),
+            })
+        }
+    }
+
+    fn check_pair(&self, op: &'static str, a: &Ct<B>, b: &Ct<B>) -> Result<()> {
+        check_level(op, b.level(), a.level())?;
+        check_scale(op, b.scale(), a.scale())?;
+        self.check_key_id(op, a.info())?;
+        self.check_key_id(op, b.info())
+    }
+
+    /// A copy of `a` with both polynomials changed in place.
+    fn map(
+        &self,
+        a: &Ct<B>,
+        change: impl FnOnce(&mut B::Poly, &mut B::Poly) -> veilformer_ring::Result<()>,
+    ) -> Result<Ct<B>> {
+        let mut c0 = self.backend.duplicate(a.c0());
+        let mut c1 = self.backend.duplicate(a.c1());
+        change(&mut c0, &mut c1)?;
+        Ok(make((c0, c1), a.info()))
+    }
+
+    /// The rescale of a pair at `info.level`.
+    fn step(
+        &self,
+        op: &'static str,
+        (c0, c1): (&B::Poly, &B::Poly),
+        info: CiphertextInfo,
+    ) -> Result<Ct<B>> {
+        let lowered = lowered(&self.params, op, info)?;
+        let step = self.params.step_at(info.level);
+        let divide = |poly| {
+            if step.add.is_empty() {
+                self.backend.div_round(poly, step.drop)
+            } else {
+                self.backend.rescale_rational(poly, step.drop, step.add)
+            }
+        };
+        Ok(make((divide(c0)?, divide(c1)?), lowered))
+    }
+
+    /// An operation into whose last division the rescale can be fused. `info` is that of the
+    /// result before the rescale. A rational step cannot be fused and follows.
+    fn fused_step(
+        &self,
+        op: &'static str,
+        info: CiphertextInfo,
+        run: impl FnOnce(Basis) -> veilformer_ring::Result<(B::Poly, B::Poly)>,
+    ) -> Result<Ct<B>> {
+        let lowered = lowered(&self.params, op, info)?;
+        let step = self.params.step_at(info.level);
+        if step.add.is_empty() {
+            return Ok(make(run(step.drop)?, lowered));
+        }
+        let (c0, c1) = run(Basis::empty())?;
+        self.step(op, (&c0, &c1), info)
+    }
+}
+
+/// The constant of [`Ops::adjust`]: round(s_level * prod(drop) / prod(add) / scale) for the step
+/// down to `level`. Shared by everything that implements `adjust`.
+///
+/// # Errors
+/// [`OpsError::ScaleMismatch`] if the scale is so large that the constant would be below 2^16 (its
+/// rounding would be visible), or so small that it leaves 120 bits.
+pub fn adjust_constant(
+    params: &Params,
+    scale: Scale,
+    level: usize,
+) -> std::result::Result<i128, OpsError> {
+    let step = params.step_at(level + 1);
+    let target = params.scale_at(level);
+    let constant =
+        (target.value() * params.product(step.drop) / params.product(step.add) / scale.value())
+            .round_ties_even();
+    if constant >= 2f64.powi(16) && constant < 2f64.powi(120) {
+        Ok(constant as i128)
+    } else {
+        Err(OpsError::ScaleMismatch {
+            op: "adjust",
+            found: scale.value(),
+            expected: target.value(),
+        })
+    }
+}
+
+/// What a ciphertext is after the step down from `info.level`. Shared by everything that follows
+/// the level and scale rules of [`Ops`].
+///
+/// # Errors
+/// [`OpsError::OutOfLevels`] at level 0.
+pub fn lowered(
+    params: &Params,
+    op: &'static str,
+    info: CiphertextInfo,
+) -> std::result::Result<CiphertextInfo, OpsError> {
+    if info.level == 0 {
+        return Err(OpsError::OutOfLevels {
+            op,
+            level: 0,
+            needed: 1,
+        });
+    }
+    let step = params.step_at(info.level);
+    let mut scale = info.scale.divide(params.product(step.drop));
+    if !step.add.is_empty() {
+        scale = scale.multiply(params.product(step.add));
+    }
+    Ok(CiphertextInfo {
+        level: info.level - 1,
+        scale,
+        key_id: info.key_id,
+    })
+}
+
+/// The ring's plan of a transform while it is being built: every key once.
+struct Plan<'e, 'a, B: Backend> {
+    evaluator: &'e Evaluator<'a, B>,
+    level: usize,
+    key_purposes: Vec<i64>,
+    keys: Vec<&'e B::Key>,
+    plains: Vec<&'e B::Plain>,
+}
+
+impl<'e, B: Backend> Plan<'e, '_, B> {
+    fn key(&mut self, by: i64) -> Result<Option<usize>> {
+        if !self.evaluator.is_turn(by) {
+            return Ok(None);
+        }
+        let by = by.rem_euclid(self.evaluator.params.slots() as i64);
+        if let Some(known) = self.key_purposes.iter().position(|&other| other == by) {
+            return Ok(Some(known));
+        }
+        let purpose = KeyPurpose::Rotation(by);
+        let key = self
+            .evaluator
+            .key("linear_transform", purpose, self.level)?;
+        self.key_purposes.push(by);
+        self.keys.push(key.key());
+        Ok(Some(self.keys.len() - 1))
+    }
+
+    fn giant(
+        &mut self,
+        giant: &'e Giant<SharedPlain<B>>,
+        inputs: usize,
+        scale: Scale,
+    ) -> Result<GiantStep> {
+        const OP: &str = "linear_transform";
+        let mut terms = Vec::with_capacity(giant.terms.len());
+        for term in &giant.terms {
+            if term.input >= inputs {
+                return Err(OpsError::Invalid {
+                    op: OP,
+                    what: format!("term names input {}, there are {inputs}", term.input),
+                });
+            }
+            check_plain_level(OP, self.level, term.plain.level())?;
+            check_scale(OP, term.plain.scale(), scale)?;
+            self.plains.push(term.plain.plain());
+            terms.push(DiagonalTerm {
+                input: term.input,
+                baby: self.key(term.baby)?,
+                plain: self.plains.len() - 1,
+            });
+        }
+        Ok(GiantStep {
+            key: self.key(giant.rotation)?,
+            terms,
+        })
+    }
+}
+
+fn make<P>(parts: (P, P), info: CiphertextInfo) -> Arc<Ciphertext<P>> {
+    Arc::new(Ciphertext::from_checked(parts, info))
+}
+
+fn check_level(op: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpsError::LevelMismatch {
+            op,
+            found,
+            expected,
+        })
+    }
+}
+
+fn check_plain_level(op: &'static str, ct: usize, plain: usize) -> Result<()> {
+    if plain >= ct {
+        Ok(())
+    } else {
+        Err(OpsError::LevelMismatch {
+            op,
+            found: plain,
+            expected: ct,
+        })
+    }
+}
+
+fn check_scale(op: &'static str, found: Scale, expected: Scale) -> Result<()> {
+    if found.matches(expected) {
+        Ok(())
+    } else {
+        Err(OpsError::ScaleMismatch {
+            op,
+            found: found.value(),
+            expected: expected.value(),
+        })
+    }
+}
+
+fn empty(op: &'static str, what: &str) -> OpsError {
+    OpsError::Invalid {
+        op,
+        what: format!("at least one {what} is needed, none was given"),
+    }
+}
+
+fn short_answer(op: &'static str) -> OpsError {
+    OpsError::Invalid {
+        op,
+        what: "the backend returned fewer results than it was asked for".to_owned(),
+    }
+}
+
+impl<B: Backend> Ops for Evaluator<'_, B> {
+    type Ct = Ct<B>;
+    type Plain = SharedPlain<B>;
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn level(&self, ct: &Self::Ct) -> usize {
+        ct.level()
+    }
+
+    fn scale(&self, ct: &Self::Ct) -> Scale {
+        ct.scale()
+    }
+
+    fn plain(&mut self, slots: &SlotVector, level: usize, scale: Scale) -> Result<Self::Plain> {
+        self.encode(slots, level, scale)
+    }
+
+    fn add(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::add(self, a, b)
+    }
+
+    fn sub(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::sub(self, a, b)
+    }
+
+    fn negate(&mut self, a: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::negate(self, a)
+    }
+
+    fn add_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct> {
+        Evaluator::add_plain(self, a, p)
+    }
+
+    fn mul_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct> {
+        Evaluator::mul_plain(self, a, p)
+    }
+
+    fn rescale(&mut self, a: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::rescale(self, a)
+    }
+
+    fn mul_sum(&mut self, pairs: &[(&Self::Ct, &Self::Ct)]) -> Result<Self::Ct> {
+        Evaluator::mul_sum(self, pairs)
+    }
+
+    fn rotate_many(&mut self, a: &Self::Ct, by: &[i64]) -> Result<Vec<Self::Ct>> {
+        Evaluator::rotate_many(self, a, by)
+    }
+
+    fn conjugate(&mut self, a: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::conjugate(self, a)
+    }
+
+    fn drop_to(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct> {
+        Evaluator::drop_to(self, a, level)
+    }
+
+    fn adjust(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct> {
+        Evaluator::adjust(self, a, level)
+    }
+
+    fn linear_transform(
+        &mut self,
+        inputs: &[&Self::Ct],
+        transform: &Transform<Self::Plain>,
+    ) -> Result<Self::Ct> {
+        Evaluator::linear_transform(self, inputs, transform)
+    }
+}

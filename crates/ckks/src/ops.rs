@@ -1,0 +1,265 @@
+//! The one trait of ciphertext operations that every circuit is written against.
+//!
+//! [`crate::Evaluator`] runs the operations; the compiler's recorder writes them down; the noise
+//! simulator models them. They agree on levels and scales because each implementer follows the
+//! rules stated here.
+
+use veilformer_ring::RingError;
+
+use crate::{CkksError, KeyId, KeyPurpose, Params, Scale, SlotVector};
+
+/// Why a ciphertext operation was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum OpsError {
+    /// Operands of different levels.
+    #[error("{op}: an operand is at level {found}, expected level {expected}; adjust it first")]
+    LevelMismatch {
+        /// The operation.
+        op: &'static str,
+        /// Level found.
+        found: usize,
+        /// Level expected.
+        expected: usize,
+    },
+    /// The operation consumes a level and none is left, or a higher level was asked for.
+    #[error(
+        "{op}: level {level} does not suffice, at least {needed} is needed; \
+         use parameters with more levels"
+    )]
+    OutOfLevels {
+        /// The operation.
+        op: &'static str,
+        /// Level of the operand.
+        level: usize,
+        /// Level that is needed.
+        needed: usize,
+    },
+    /// Operands of different scales, or a scale other than the level's canonical one.
+    #[error("{op}: scale {found:e} met scale {expected:e}; adjust one operand first")]
+    ScaleMismatch {
+        /// The operation.
+        op: &'static str,
+        /// Scale found.
+        found: f64,
+        /// Scale expected.
+        expected: f64,
+    },
+    /// A key that was not given, or that covers fewer levels than the operand has.
+    #[error("{op}: no {purpose} key that covers level {level}; make the key list of this program")]
+    MissingKey {
+        /// The operation.
+        op: &'static str,
+        /// Which key.
+        purpose: KeyPurpose,
+        /// Level of the operand.
+        level: usize,
+    },
+    /// Operands (or keys) of different secret keys.
+    #[error("{op}: an operand belongs to secret key {found}, expected {expected}")]
+    WrongKey {
+        /// The operation.
+        op: &'static str,
+        /// Key id found.
+        found: KeyId,
+        /// Key id expected.
+        expected: KeyId,
+    },
+    /// Any other argument that the operation cannot take.
+    #[error("{op}: {what}")]
+    Invalid {
+        /// The operation.
+        op: &'static str,
+        /// What was wrong and what was expected.
+        what: String,
+    },
+    /// Encoding or parameters.
+    #[error(transparent)]
+    Ckks(#[from] CkksError),
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// A linear map on slots as baby and giant steps:
+///
+/// out = sum over giants g of rot_(g.rotation)( sum over terms t of t.plain * rot_(t.baby)(inputs\[t.input\]) )
+///
+/// The plaintexts are already rotated as this formula needs them: the factor that should meet
+/// slot j of the result stands at slot j + g.rotation.
+#[derive(Clone, Debug)]
+pub struct Transform<Pl> {
+    /// The giant steps.
+    pub giants: Vec<Giant<Pl>>,
+}
+
+/// One giant step: a rotation of a sum of plaintext products.
+#[derive(Clone, Debug)]
+pub struct Giant<Pl> {
+    /// Rotation of the sum.
+    pub rotation: i64,
+    /// The products.
+    pub terms: Vec<Term<Pl>>,
+}
+
+/// One product of a plaintext with a rotated input.
+#[derive(Clone, Debug)]
+pub struct Term<Pl> {
+    /// Which input.
+    pub input: usize,
+    /// Rotation of the input before the product.
+    pub baby: i64,
+    /// The factor.
+    pub plain: Pl,
+}
+
+/// Operations on ciphertexts.
+///
+/// Levels and scales: [`Params::scale_at`] is the canonical scale of a level,
+/// [`Params::step_at`] the way down to the next. Rotation by r moves slot j + r to slot j.
+pub trait Ops {
+    /// A ciphertext; cloning is cheap.
+    type Ct: Clone;
+    /// An encoded plaintext; cloning is cheap.
+    type Plain: Clone;
+
+    /// The parameters.
+    fn params(&self) -> &Params;
+
+    /// Level of a ciphertext.
+    fn level(&self, ct: &Self::Ct) -> usize;
+
+    /// Scale of a ciphertext.
+    fn scale(&self, ct: &Self::Ct) -> Scale;
+
+    /// Encodes a vector of slots for operands of `level` (and below).
+    ///
+    /// # Errors
+    /// If the vector does not fit the slots, or its coefficients the modulus.
+    fn plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<Self::Plain, OpsError>;
+
+    /// a + b. Both of one level and scale.
+    ///
+    /// # Errors
+    /// [`OpsError::LevelMismatch`], [`OpsError::ScaleMismatch`].
+    fn add(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct, OpsError>;
+
+    /// a - b. Both of one level and scale.
+    ///
+    /// # Errors
+    /// As [`Ops::add`].
+    fn sub(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct, OpsError>;
+
+    /// -a.
+    ///
+    /// # Errors
+    /// None of its own.
+    fn negate(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError>;
+
+    /// a + p; p at a's scale and at a's level or a higher one.
+    ///
+    /// # Errors
+    /// As [`Ops::add`].
+    fn add_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct, OpsError>;
+
+    /// a * p without rescaling: the scales multiply, the level stays. p at a's level or higher.
+    ///
+    /// # Errors
+    /// [`OpsError::LevelMismatch`].
+    fn mul_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct, OpsError>;
+
+    /// Divides by the step of the level: level - 1, scale / prod(drop) * prod(add).
+    ///
+    /// # Errors
+    /// [`OpsError::OutOfLevels`] at level 0.
+    fn rescale(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError>;
+
+    /// Sum of products with one relinearization, rescaled: level - 1, and the scale is the
+    /// products' scale after the step. All operands of one level, all products of one scale.
+    ///
+    /// # Errors
+    /// Mismatches, an empty list, no level left, or no relinearization key.
+    fn mul_sum(&mut self, pairs: &[(&Self::Ct, &Self::Ct)]) -> Result<Self::Ct, OpsError>;
+
+    /// All rotations of one ciphertext; what they share is computed once. 0 is allowed.
+    ///
+    /// # Errors
+    /// [`OpsError::MissingKey`].
+    fn rotate_many(&mut self, a: &Self::Ct, by: &[i64]) -> Result<Vec<Self::Ct>, OpsError>;
+
+    /// The complex conjugate of every slot.
+    ///
+    /// # Errors
+    /// [`OpsError::MissingKey`].
+    fn conjugate(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError>;
+
+    /// Forgets primes: the same value and scale at a lower level. The scale then is not the
+    /// canonical one of that level; the caller knows what it does.
+    ///
+    /// # Errors
+    /// [`OpsError::OutOfLevels`] if `level` is above the ciphertext's.
+    fn drop_to(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
+
+    /// The same value at the canonical scale of a lower level: drop to `level + 1`, multiply by
+    /// the constant round(s_level * q_(level+1) / scale), rescale. The identity if the value is
+    /// there already. The constant stands for the number one encoded at the scale that it makes
+    /// up for: its rounding is a relative error of at most one half of its inverse (2^-37 at
+    /// scales of 2^36), as with every encoded plaintext.
+    ///
+    /// # Errors
+    /// [`OpsError::OutOfLevels`] if `level` is above the ciphertext's;
+    /// [`OpsError::ScaleMismatch`] if it is the ciphertext's level and the scale is not canonical.
+    fn adjust(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
+
+    /// A linear map by baby and giant steps, rescaled: level - 1. All inputs of one level and
+    /// scale; every plaintext at the canonical scale of that level, encoded there or higher.
+    ///
+    /// # Errors
+    /// Mismatches, an empty transform, no level left, or a missing rotation key.
+    fn linear_transform(
+        &mut self,
+        inputs: &[&Self::Ct],
+        transform: &Transform<Self::Plain>,
+    ) -> Result<Self::Ct, OpsError>;
+
+    /// a * b, relinearized and rescaled.
+    ///
+    /// # Errors
+    /// As [`Ops::mul_sum`].
+    fn mul(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct, OpsError> {
+        self.mul_sum(&[(a, b)])
+    }
+
+    /// a * a, relinearized and rescaled.
+    ///
+    /// # Errors
+    /// As [`Ops::mul_sum`].
+    fn square(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError> {
+        self.mul_sum(&[(a, a)])
+    }
+
+    /// One rotation.
+    ///
+    /// # Errors
+    /// As [`Ops::rotate_many`].
+    fn rotate(&mut self, a: &Self::Ct, by: i64) -> Result<Self::Ct, OpsError> {
+        self.rotate_many(a, &[by])?.pop().ok_or(OpsError::Invalid {
+            op: "rotate",
+            what: "the implementation returned no ciphertext".to_owned(),
+        })
+    }
+
+    /// a - p; p at a's scale and at a's level or a higher one.
+    ///
+    /// # Errors
+    /// As [`Ops::add_plain`].
+    fn sub_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct, OpsError> {
+        let negated = self.negate(a)?;
+        let sum = self.add_plain(&negated, p)?;
+        self.negate(&sum)
+    }
+}

@@ -1,0 +1,476 @@
+//! Parameters: a specification that anyone may write, and the validated value that the rest of
+//! the system takes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use veilformer_ring::{Basis, Chain};
+
+use crate::security::{self, SecretKind, SecurityLevel, SecurityReport, SecurityRow};
+use crate::{CkksError, Scale};
+
+/// Smallest and largest log2 of the ring dimension that [`ParamsSpec::validate_insecure_for_tests`]
+/// takes; secure parameters start where the security table does.
+pub const LOG_N_RANGE: std::ops::RangeInclusive<u32> = 3..=17;
+
+/// Most primes that a chain may have.
+pub const MAX_PRIMES: usize = 128;
+
+/// What parameters are asked for. Anyone may write one; [`ParamsSpec::validate`] makes
+/// [`Params`] of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParamsSpec {
+    /// log2 of the ring dimension N; there are N/2 slots.
+    pub log_n: u32,
+    /// Bits of the last remaining prime q0 (the message at level 0 must stay below q0/2).
+    pub first_bits: u32,
+    /// The scale at the highest level is 2^scale_bits; the primes q1.. are near it.
+    pub scale_bits: u32,
+    /// Number of rescales: the highest level.
+    pub levels: usize,
+    /// Bits of each special prime.
+    pub special_bits: u32,
+    /// Number of special primes (their product is P).
+    pub special_count: usize,
+    /// Number of consecutive primes of Q per key-switching digit.
+    pub digit_limbs: usize,
+    /// Required security of every key.
+    pub security: SecurityLevel,
+}
+
+/// How a rescale goes from one level to the next lower one: the value is multiplied by the
+/// product of the primes in `add` and divided by those in `drop`, whose sets the basis loses and
+/// gains. Plain CKKS drops one prime and adds none; rational rescaling does both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LevelStep {
+    /// Primes that the basis loses.
+    pub drop: Basis,
+    /// Primes that the basis gains.
+    pub add: Basis,
+}
+
+/// Validated parameters: cheap to clone, and without a way to exist other than through the
+/// checks of [`ParamsSpec::validate`], [`ParamsSpec::validate_insecure_for_tests`] or
+/// [`Params::from_primes`].
+///
+/// # The chain
+/// Prime indices: 0 is q0, `1..=levels` are q1..qL, then come the special primes. Level l has
+/// the basis {q0..ql}.
+///
+/// # The per-level table of scales
+/// s_L = 2^scale_bits, and going down: q_l is the free NTT prime nearest to
+/// s_l^2 / 2^scale_bits, and s_(l-1) = s_l^2 / q_l. The product of two values of level l at scale
+/// s_l, rescaled, thus has *exactly* the canonical scale s_(l-1), and since the next prime is
+/// chosen against the scale that came out, the distance from 2^scale_bits stays that between
+/// neighbouring primes. A plaintext that multiplies a ciphertext of level l is encoded at s_l.
+#[derive(Clone)]
+pub struct Params(Arc<Inner>);
+
+struct Inner {
+    spec: ParamsSpec,
+    chain: Arc<Chain>,
+    primes: Vec<u64>,
+    scales: Vec<Scale>,
+    digits: Vec<Basis>,
+    special: Basis,
+    report: SecurityReport,
+    digest: [u8; 32],
+    insecure: bool,
+}
+
+impl ParamsSpec {
+    /// Chooses the primes and checks everything, security included.
+    ///
+    /// # Errors
+    /// [`CkksError::Params`] if no such chain exists, [`CkksError::Insecure`] if log2(QP) is not
+    /// 1% under the bound for a dense ternary secret at the required level.
+    pub fn validate(self) -> Result<Params, CkksError> {
+        self.build(false)
+    }
+
+    /// As [`ParamsSpec::validate`], without the security check. Everything made with the result
+    /// carries a watermark, and its security rows say what they really reach.
+    ///
+    /// # Errors
+    /// [`CkksError::Params`] if no such chain exists.
+    pub fn validate_insecure_for_tests(self) -> Result<Params, CkksError> {
+        self.build(true)
+    }
+
+    fn build(self, insecure: bool) -> Result<Params, CkksError> {
+        self.check_ranges()?;
+        let primes = crate::primes::choose(&self)?;
+        Params::assemble(self, primes, insecure)
+    }
+
+    fn check_ranges(&self) -> Result<(), CkksError> {
+        let fail = |what: String| Err(CkksError::params(what, "change the specification"));
+        if !LOG_N_RANGE.contains(&self.log_n) {
+            return fail(format!(
+                "log_n is {}, expected {} to {}",
+                self.log_n,
+                LOG_N_RANGE.start(),
+                LOG_N_RANGE.end()
+            ));
+        }
+        for (name, bits) in [
+            ("first_bits", self.first_bits),
+            ("scale_bits", self.scale_bits),
+            ("special_bits", self.special_bits),
+        ] {
+            if !(self.log_n + 5..=50).contains(&bits) {
+                return fail(format!(
+                    "{name} is {bits}, expected {} to 50 (primes are below 2^50)",
+                    self.log_n + 5
+                ));
+            }
+        }
+        if self.special_count == 0 || self.digit_limbs == 0 {
+            return fail("special_count and digit_limbs must be at least 1".to_owned());
+        }
+        let count = self
+            .levels
+            .saturating_add(1)
+            .saturating_add(self.special_count);
+        if count > MAX_PRIMES {
+            return fail(format!("{count} primes, at most {MAX_PRIMES} are possible"));
+        }
+        Ok(())
+    }
+}
+
+impl Params {
+    /// Rebuilds parameters from a specification and its primes (a file), checking everything
+    /// that [`ParamsSpec::validate`] checks, and the primes themselves.
+    ///
+    /// # Errors
+    /// [`CkksError::Params`], [`CkksError::Insecure`] or a ring error for a number that is no
+    /// NTT prime.
+    pub fn from_primes(spec: ParamsSpec, primes: &[u64]) -> Result<Self, CkksError> {
+        spec.check_ranges()?;
+        Self::assemble(spec, primes.to_vec(), false)
+    }
+
+    /// As [`Params::from_primes`], without the security check and with the watermark.
+    ///
+    /// # Errors
+    /// As [`Params::from_primes`], without [`CkksError::Insecure`].
+    pub fn from_primes_insecure_for_tests(
+        spec: ParamsSpec,
+        primes: &[u64],
+    ) -> Result<Self, CkksError> {
+        spec.check_ranges()?;
+        Self::assemble(spec, primes.to_vec(), true)
+    }
+
+    fn assemble(spec: ParamsSpec, primes: Vec<u64>, insecure: bool) -> Result<Self, CkksError> {
+        crate::primes::check(&spec, &primes)?;
+        let count = spec.levels + 1;
+        let report = security_report(&spec, &primes, insecure)?;
+        let scales = scale_table(&spec, &primes)?;
+        let digits: Vec<Basis> = (0..count)
+            .step_by(spec.digit_limbs)
+            .map(|start| Basis::range(start, (start + spec.digit_limbs).min(count)))
+            .collect();
+        let special = Basis::range(count, primes.len());
+        let digest = digest(&spec, &primes, &digits, insecure);
+        let chain = Chain::new(spec.log_n, &primes)?;
+        Ok(Self(Arc::new(Inner {
+            spec,
+            chain,
+            primes,
+            scales,
+            digits,
+            special,
+            report,
+            digest,
+            insecure,
+        })))
+    }
+
+    /// The specification.
+    #[must_use]
+    pub fn spec(&self) -> &ParamsSpec {
+        &self.0.spec
+    }
+
+    /// The prime chain: q0..qL, then the special primes.
+    #[must_use]
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.0.chain
+    }
+
+    /// The primes in chain order.
+    #[must_use]
+    pub fn primes(&self) -> &[u64] {
+        &self.0.primes
+    }
+
+    /// log2 of the ring dimension.
+    #[must_use]
+    pub fn log_n(&self) -> u32 {
+        self.0.spec.log_n
+    }
+
+    /// The ring dimension N.
+    #[must_use]
+    pub fn n(&self) -> usize {
+        1 << self.0.spec.log_n
+    }
+
+    /// Number of slots, N/2.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.n() / 2
+    }
+
+    /// The highest level.
+    #[must_use]
+    pub fn max_level(&self) -> usize {
+        self.0.spec.levels
+    }
+
+    /// The primes of a ciphertext at `level`. Above the highest level: those of the highest.
+    #[must_use]
+    pub fn basis_at(&self, level: usize) -> Basis {
+        Basis::first(level.min(self.max_level()) + 1)
+    }
+
+    /// The special primes (P).
+    #[must_use]
+    pub fn special(&self) -> Basis {
+        self.0.special
+    }
+
+    /// The key-switching digits of the highest level: consecutive runs of `digit_limbs` primes.
+    #[must_use]
+    pub fn digits(&self) -> &[Basis] {
+        &self.0.digits
+    }
+
+    /// The digits of a key that covers the primes of `level`: those of [`Params::digits`]
+    /// restricted to it, without empty ones.
+    #[must_use]
+    pub fn digits_at(&self, level: usize) -> Vec<Basis> {
+        let basis = self.basis_at(level);
+        self.0
+            .digits
+            .iter()
+            .map(|digit| digit.intersect(basis))
+            .filter(|digit| !digit.is_empty())
+            .collect()
+    }
+
+    /// The primes of a key-switching key that is used up to `level`: those of the level, and P.
+    #[must_use]
+    pub fn key_basis(&self, level: usize) -> Basis {
+        self.basis_at(level).union(self.special())
+    }
+
+    /// The canonical scale of `level`. Above the highest level: that of the highest.
+    #[must_use]
+    pub fn scale_at(&self, level: usize) -> Scale {
+        let level = level.min(self.max_level());
+        // The table has max_level() + 1 entries by construction.
+        self.0.scales[level]
+    }
+
+    /// The rescale from `level` to `level - 1`: here always drop {q_level}, add nothing. At
+    /// level 0 both sets are empty: there is no lower level.
+    #[must_use]
+    pub fn step_at(&self, level: usize) -> LevelStep {
+        let add = Basis::empty();
+        if level == 0 {
+            return LevelStep { drop: add, add };
+        }
+        LevelStep {
+            drop: Basis::single(level.min(self.max_level())),
+            add,
+        }
+    }
+
+    /// Product of the primes of a basis that a rescale divides by, as the exact scale table uses
+    /// it.
+    #[must_use]
+    pub fn product(&self, basis: Basis) -> f64 {
+        self.moduli(basis).iter().map(|&q| q as f64).product()
+    }
+
+    /// The moduli of a basis, ascending by prime index. Indices beyond the chain are left out.
+    #[must_use]
+    pub fn moduli(&self, basis: Basis) -> Vec<u64> {
+        basis
+            .iter()
+            .filter_map(|i| self.0.primes.get(i).copied())
+            .collect()
+    }
+
+    /// log2 of the modulus of `level`.
+    #[must_use]
+    pub fn log_q(&self, level: usize) -> f64 {
+        security::log2_product(&self.moduli(self.basis_at(level)))
+    }
+
+    /// log2 of the product of all primes.
+    #[must_use]
+    pub fn log_qp(&self) -> f64 {
+        security::log2_product(&self.0.primes)
+    }
+
+    /// BLAKE3 digest of the specification, the primes, the word set of every level and the
+    /// watermark: equal digests mean that objects may meet.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        self.0.digest
+    }
+
+    /// The security rows of the largest key-switching key and of the public key under a dense
+    /// secret. Every key that is made gets a row of its own: [`Params::check_key`].
+    #[must_use]
+    pub fn security(&self) -> &SecurityReport {
+        &self.0.report
+    }
+
+    /// Whether these parameters came without the security check.
+    #[must_use]
+    pub fn is_insecure(&self) -> bool {
+        self.0.insecure
+    }
+
+    /// The security row of a key that lives on `basis` under a secret of the given kind. For
+    /// insecure parameters the row says what is reached, and nothing is refused.
+    ///
+    /// # Errors
+    /// [`CkksError::Insecure`] if the key's own moduli exceed the bound of its own secret.
+    pub fn check_key(
+        &self,
+        key: &str,
+        basis: Basis,
+        secret: SecretKind,
+    ) -> Result<SecurityRow, CkksError> {
+        self.check_key_moduli(key, &self.moduli(basis), secret)
+    }
+
+    /// As [`Params::check_key`], for moduli given as numbers.
+    ///
+    /// # Errors
+    /// [`CkksError::Insecure`].
+    pub fn check_key_moduli(
+        &self,
+        key: &str,
+        moduli: &[u64],
+        secret: SecretKind,
+    ) -> Result<SecurityRow, CkksError> {
+        let row = security::assess(self.log_n(), moduli, secret).named(key);
+        if self.is_insecure() || row.bits >= self.spec().security.bits() {
+            Ok(row)
+        } else {
+            Err(security::insecure(key, &row, self.spec().security, 1.0))
+        }
+    }
+
+    /// `Ok` if `level` exists.
+    ///
+    /// # Errors
+    /// [`CkksError::Level`].
+    pub fn check_level(&self, level: usize) -> Result<(), CkksError> {
+        if level <= self.max_level() {
+            Ok(())
+        } else {
+            Err(CkksError::Level {
+                level,
+                max: self.max_level(),
+            })
+        }
+    }
+}
+
+impl PartialEq for Params {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.digest() == other.digest()
+    }
+}
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Params")
+            .field("spec", &self.0.spec)
+            .field("log_qp", &self.log_qp())
+            .field("insecure", &self.is_insecure())
+            .finish_non_exhaustive()
+    }
+}
+
+fn security_report(
+    spec: &ParamsSpec,
+    primes: &[u64],
+    insecure: bool,
+) -> Result<SecurityReport, CkksError> {
+    let secret = SecretKind::DenseTernary;
+    let ciphertext_primes = primes.get(..=spec.levels).unwrap_or(primes);
+    let keys = security::assess(spec.log_n, primes, secret).named("key switching (highest level)");
+    let public = security::assess(spec.log_n, ciphertext_primes, secret).named("public key");
+    let bound = security::bound(spec.log_n, secret, spec.security).unwrap_or(0.0);
+    if !insecure && keys.log_qp > bound * security::VALIDATION_MARGIN {
+        return Err(security::insecure(
+            "parameters",
+            &keys,
+            spec.security,
+            security::VALIDATION_MARGIN,
+        ));
+    }
+    Ok(SecurityReport {
+        rows: vec![keys, public],
+    })
+}
+
+fn scale_table(spec: &ParamsSpec, primes: &[u64]) -> Result<Vec<Scale>, CkksError> {
+    let mut scale = Scale::power_of_two(spec.scale_bits);
+    let mut table = vec![scale];
+    for &prime in primes.iter().take(spec.levels + 1).skip(1).rev() {
+        scale = scale.product(scale).divide(prime as f64);
+        table.push(scale);
+    }
+    let top = f64::from(spec.scale_bits);
+    if table.iter().any(|scale| (scale.log2() - top).abs() > 1.0) {
+        return Err(CkksError::params(
+            "the scales of the levels drift from 2^scale_bits by more than a factor of two",
+            "choose a smaller ring or another scale_bits, so that primes are near each other",
+        ));
+    }
+    table.reverse();
+    Ok(table)
+}
+
+fn digest(spec: &ParamsSpec, primes: &[u64], digits: &[Basis], insecure: bool) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"veilformer ckks parameters 1\0");
+    let words = |hasher: &mut blake3::Hasher, values: &mut dyn Iterator<Item = u64>| {
+        let list: Vec<u64> = values.collect();
+        hasher.update(&(list.len() as u64).to_le_bytes());
+        for value in list {
+            hasher.update(&value.to_le_bytes());
+        }
+    };
+    let numbers = [
+        u64::from(spec.log_n),
+        u64::from(spec.first_bits),
+        u64::from(spec.scale_bits),
+        spec.levels as u64,
+        u64::from(spec.special_bits),
+        spec.special_count as u64,
+        spec.digit_limbs as u64,
+        u64::from(spec.security.bits()),
+        u64::from(insecure),
+    ];
+    words(&mut hasher, &mut numbers.into_iter());
+    words(&mut hasher, &mut primes.iter().copied());
+    for digit in digits {
+        words(&mut hasher, &mut digit.iter().map(|i| i as u64));
+    }
+    for level in 0..=spec.levels {
+        words(&mut hasher, &mut (0..=level as u64));
+    }
+    *hasher.finalize().as_bytes()
+}
