@@ -8,6 +8,7 @@
 
 use chacha20::ChaCha20Rng;
 use rand_core::{CryptoRng, Infallible, Rng, SeedableRng, TryCryptoRng, TryRng};
+use veilformer_ckks::Params;
 use zeroize::Zeroizing;
 
 use crate::SecretError;
@@ -77,11 +78,24 @@ impl Entropy {
         Self(rng.0)
     }
 
-    /// The caller has checked that the parameters are insecure.
-    pub(crate) fn deterministic_for_tests(seed: u64) -> Self {
+    /// A stream with a fixed seed, for parameters that protect nothing.
+    pub(crate) fn insecure(params: &Params, seed: u64) -> Result<Self, SecretError> {
+        if params.is_insecure() {
+            Ok(Self::deterministic(seed))
+        } else {
+            Err(SecretError::DeterministicForSecureParams)
+        }
+    }
+
+    fn deterministic(seed: u64) -> Self {
         let mut key = [0u8; 32];
         key[..8].copy_from_slice(&seed.to_le_bytes());
         Self(ChaCha20Rng::from_seed(key))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_sampler_tests(seed: u64) -> Self {
+        Self::deterministic(seed)
     }
 
     /// An independent stream keyed by 256 bits of this one: one per key, so that keys can be

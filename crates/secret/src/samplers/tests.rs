@@ -21,7 +21,7 @@ fn chi_square_limit(degrees: usize) -> f64 {
 
 #[test]
 fn ternary_values_are_uniform_and_independent_of_their_neighbours() {
-    let mut rng = Entropy::deterministic_for_tests(1);
+    let mut rng = Entropy::for_sampler_tests(1);
     let mut values = vec![0i8; 1 << 18];
     ternary(&mut rng, &mut values);
     let mut single = [0u64; 3];
@@ -39,7 +39,7 @@ fn ternary_values_are_uniform_and_independent_of_their_neighbours() {
 
 #[test]
 fn ternary_fills_lengths_that_are_no_multiple_of_a_chunk() {
-    let mut rng = Entropy::deterministic_for_tests(2);
+    let mut rng = Entropy::for_sampler_tests(2);
     for length in [0, 1, 255, 256, 257, 1000] {
         let mut values = vec![7i8; length];
         ternary(&mut rng, &mut values);
@@ -49,7 +49,7 @@ fn ternary_fills_lengths_that_are_no_multiple_of_a_chunk() {
 
 #[test]
 fn gaussian_matches_its_probabilities() {
-    let mut rng = Entropy::deterministic_for_tests(3);
+    let mut rng = Entropy::for_sampler_tests(3);
     let mut values = vec![0i64; 1 << 20];
     gaussian(&mut rng, &mut values);
     let bound = 13;
@@ -97,7 +97,7 @@ fn gaussian_table_is_the_cumulative_distribution() {
 
 #[test]
 fn fixed_weight_has_the_weight_and_is_uniform_over_places_and_signs() {
-    let mut rng = Entropy::deterministic_for_tests(4);
+    let mut rng = Entropy::for_sampler_tests(4);
     let (length, weight, rounds) = (64usize, 12usize, 8000u64);
     let mut places = vec![0u64; length];
     let mut positive = 0u64;
@@ -120,7 +120,7 @@ fn fixed_weight_has_the_weight_and_is_uniform_over_places_and_signs() {
 
 #[test]
 fn fixed_weight_takes_the_extremes_and_refuses_the_impossible() {
-    let mut rng = Entropy::deterministic_for_tests(5);
+    let mut rng = Entropy::for_sampler_tests(5);
     let mut values = vec![0i8; 1024];
     fixed_weight(&mut rng, 0, &mut values).unwrap();
     assert!(values.iter().all(|v| *v == 0));
@@ -134,7 +134,7 @@ fn fixed_weight_takes_the_extremes_and_refuses_the_impossible() {
 
 #[test]
 fn forked_streams_differ() {
-    let mut rng = Entropy::deterministic_for_tests(6);
+    let mut rng = Entropy::for_sampler_tests(6);
     let (mut a, mut b) = (rng.fork(), rng.fork());
     assert_ne!(a.bytes::<32>(), b.bytes::<32>());
 }

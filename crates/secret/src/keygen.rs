@@ -1,0 +1,296 @@
+//! Key generation.
+
+use std::ops::ControlFlow;
+
+use rayon::prelude::*;
+use veilformer_ckks::uniform::{self, EXPANDER, Stream};
+use veilformer_ckks::{
+    KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
+    StoredSwitchingKey, Uniform, UniformParts,
+};
+use veilformer_ring::{Backend, Basis};
+use zeroize::Zeroizing;
+
+use crate::poly::SecretPoly;
+use crate::rng::{Entropy, SecureRng};
+use crate::{SecretError, SecretKey, samplers};
+
+/// What is told after each key: keys made, keys asked for. `Break` stops the generation.
+pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
+
+/// Makes secret keys and everything that is published about them.
+///
+/// Every key is checked against the security bound of its own moduli and of the secret that it
+/// hides under before it is made; [`StoredSwitchingKey::conform`] checks again when it is loaded.
+pub struct KeyGenerator {
+    params: Params,
+    rng: Entropy,
+}
+
+impl KeyGenerator {
+    /// A generator on randomness of the operating system.
+    #[must_use]
+    pub fn new(params: &Params, rng: SecureRng) -> Self {
+        Self {
+            params: params.clone(),
+            rng: Entropy::secure(rng),
+        }
+    }
+
+    /// A generator whose keys follow from `seed`: for tests, with parameters that protect
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`SecretError::DeterministicForSecureParams`] unless [`Params::is_insecure`].
+    pub fn insecure_deterministic_for_tests(
+        params: &Params,
+        seed: u64,
+    ) -> Result<Self, SecretError> {
+        Ok(Self {
+            params: params.clone(),
+            rng: Entropy::insecure(params, seed)?,
+        })
+    }
+
+    /// A fresh secret key, uniform on the ternary polynomials.
+    ///
+    /// # Errors
+    /// The ring's.
+    pub fn secret_key(&mut self) -> Result<SecretKey, SecretError> {
+        let mut coefficients = Zeroizing::new(vec![0i8; self.params.n()]);
+        samplers::ternary(&mut self.rng, &mut coefficients);
+        let id = KeyId::from_bytes(self.rng.bytes());
+        SecretKey::assemble(&self.params, SecretKind::DenseTernary, id, coefficients)
+    }
+
+    /// A fresh secret key with exactly `hamming_weight` non-zero coefficients. What is made with
+    /// it is held to the much lower bounds of sparse secrets.
+    ///
+    /// # Errors
+    /// [`SecretError::Weight`], or the ring's.
+    pub fn sparse_secret_key(&mut self, hamming_weight: u32) -> Result<SecretKey, SecretError> {
+        let mut coefficients = Zeroizing::new(vec![0i8; self.params.n()]);
+        samplers::fixed_weight(&mut self.rng, hamming_weight as usize, &mut coefficients)?;
+        let id = KeyId::from_bytes(self.rng.bytes());
+        let kind = SecretKind::SparseTernary { hamming_weight };
+        SecretKey::assemble(&self.params, kind, id, coefficients)
+    }
+
+    /// A public key for encryption at `level` and below: an encryption of zero,
+    /// (b, a) with b = -(a s + e).
+    ///
+    /// # Errors
+    /// The level, the security bound, or another parameter set than the key's.
+    pub fn public_key(
+        &mut self,
+        key: &SecretKey,
+        level: usize,
+    ) -> Result<StoredPublicKey, SecretError> {
+        self.check(key)?;
+        self.params.check_level(level)?;
+        let basis = self.params.basis_at(level);
+        self.params.check_key("public key", basis, key.kind())?;
+        let seed = self.rng.bytes();
+        let a = uniform::expand(&self.params, EXPANDER, &seed, Stream::PublicKey, basis)?;
+        let b = SecretPoly::rlwe(key.backend(), &a, key.ntt(), &mut self.rng)?;
+        Ok(StoredPublicKey {
+            b: b.publish()?,
+            a: Uniform::Seed(seed),
+            level,
+            secret: key.kind(),
+            key_id: key.id(),
+            expander: EXPANDER,
+        })
+    }
+
+    /// The key for products of ciphertexts, used at `level` and below.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::switching_key`].
+    pub fn relinearization(
+        &mut self,
+        key: &SecretKey,
+        level: usize,
+    ) -> Result<StoredSwitchingKey, SecretError> {
+        self.switching_key(key, KeyPurpose::Relinearization, level)
+    }
+
+    /// The key for rotations by `by` slots, used at `level` and below.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::switching_key`].
+    pub fn rotation(
+        &mut self,
+        key: &SecretKey,
+        by: i64,
+        level: usize,
+    ) -> Result<StoredSwitchingKey, SecretError> {
+        self.switching_key(key, KeyPurpose::Rotation(by), level)
+    }
+
+    /// The key for conjugation, used at `level` and below.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::switching_key`].
+    pub fn conjugation(
+        &mut self,
+        key: &SecretKey,
+        level: usize,
+    ) -> Result<StoredSwitchingKey, SecretError> {
+        self.switching_key(key, KeyPurpose::Conjugation, level)
+    }
+
+    /// A switching key on the primes of `level` and P: per digit d, with P g_d as in
+    /// [`StoredSwitchingKey`], b_d = -(a_d s + e_d) + P g_d s'.
+    ///
+    /// # Errors
+    /// The level, the security bound, a purpose that is not known, or another parameter set than
+    /// the key's.
+    pub fn switching_key(
+        &mut self,
+        key: &SecretKey,
+        purpose: KeyPurpose,
+        level: usize,
+    ) -> Result<StoredSwitchingKey, SecretError> {
+        self.check(key)?;
+        let mut rng = self.rng.fork();
+        switching_key(key, purpose, level, &mut rng)
+    }
+
+    /// All keys of a program's list, made on all threads of the current pool. `progress` is
+    /// called on this thread, first with zero keys made.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::switching_key`], or [`SecretError::Stopped`].
+    pub fn evaluation_keys(
+        &mut self,
+        key: &SecretKey,
+        list: &KeyList,
+        program: [u8; 32],
+        progress: &mut Progress<'_>,
+    ) -> Result<StoredEvaluationKeys, SecretError> {
+        let mut keys = Vec::with_capacity(list.len());
+        self.each_evaluation_key(key, list, progress, &mut |switching_key| {
+            keys.push(switching_key);
+            Ok(())
+        })?;
+        Ok(StoredEvaluationKeys {
+            params: self.params.digest(),
+            key_id: key.id(),
+            program,
+            keys,
+        })
+    }
+
+    /// As [`KeyGenerator::evaluation_keys`], handing each key to `sink` in the order of the list:
+    /// no more keys are in memory at once than there are threads.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::evaluation_keys`], or the sink's.
+    pub fn each_evaluation_key(
+        &mut self,
+        key: &SecretKey,
+        list: &KeyList,
+        progress: &mut Progress<'_>,
+        sink: &mut dyn FnMut(StoredSwitchingKey) -> Result<(), SecretError>,
+    ) -> Result<(), SecretError> {
+        self.check(key)?;
+        let wanted: Vec<_> = list.iter().collect();
+        let total = wanted.len();
+        let mut done = 0;
+        let mut tell = |done| match progress(done, total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(SecretError::Stopped { done, total }),
+        };
+        tell(0)?;
+        for batch in wanted.chunks(rayon::current_num_threads().max(1)) {
+            // One stream per key, taken in order: the keys do not depend on the threads.
+            let mut jobs: Vec<_> = batch.iter().map(|&job| (job, self.rng.fork())).collect();
+            let made = jobs
+                .par_iter_mut()
+                .map(|((purpose, level), rng)| switching_key(key, *purpose, *level, rng))
+                .collect::<Result<Vec<_>, _>>()?;
+            for switching_key in made {
+                sink(switching_key)?;
+                done += 1;
+                tell(done)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self, key: &SecretKey) -> Result<(), SecretError> {
+        if key.params() == &self.params {
+            Ok(())
+        } else {
+            Err(SecretError::WrongParams {
+                object: "the key generator",
+            })
+        }
+    }
+}
+
+fn switching_key(
+    key: &SecretKey,
+    purpose: KeyPurpose,
+    level: usize,
+    rng: &mut Entropy,
+) -> Result<StoredSwitchingKey, SecretError> {
+    let params = key.params();
+    params.check_level(level)?;
+    let basis = params.key_basis(level);
+    params.check_key(&purpose.to_string(), basis, key.kind())?;
+    let seed = rng.bytes();
+    let backend = key.backend();
+    let secret = SecretPoly::new(backend.restrict(key.ntt(), basis)?);
+    let source = source_secret(key, &secret, purpose)?;
+    let mut parts = Vec::new();
+    for (digit, primes) in params.digits_at(level).into_iter().enumerate() {
+        let a = uniform::expand(params, EXPANDER, &seed, Stream::Key { digit }, basis)?;
+        let mut b = SecretPoly::rlwe(backend, &a, &secret, rng)?;
+        add_gadget(params, &mut b, &source, primes);
+        parts.push(b.publish()?);
+    }
+    Ok(StoredSwitchingKey {
+        purpose,
+        secret: key.kind(),
+        level,
+        key_id: key.id(),
+        b: parts,
+        a: UniformParts::Seed(seed),
+        expander: EXPANDER,
+    })
+}
+
+/// The secret s' that a key switches from, on the basis of `secret`.
+fn source_secret(
+    key: &SecretKey,
+    secret: &SecretPoly,
+    purpose: KeyPurpose,
+) -> Result<SecretPoly, SecretError> {
+    let backend = key.backend();
+    Ok(SecretPoly::new(match purpose {
+        KeyPurpose::Relinearization => backend.mul(secret, secret)?,
+        KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
+            backend.automorphism(secret, purpose.galois(key.params().log_n()))?
+        }
+        other => return Err(SecretError::Purpose(other)),
+    }))
+}
+
+/// Adds P s' on the primes of one digit; P vanishes modulo its own primes and g_d modulo those of
+/// the other digits.
+fn add_gadget(params: &Params, b: &mut SecretPoly, source: &SecretPoly, digit: Basis) {
+    let chain = params.chain();
+    for prime in digit.iter() {
+        let (Some(position), Some(from)) = (b.basis().position_of(prime), source.limb_of(prime))
+        else {
+            continue;
+        };
+        let modulus = chain.modulus(prime);
+        let factor = modulus.shoup(chain.product_mod(params.special(), prime));
+        for (word, &s) in b.limb_mut(position).iter_mut().zip(from) {
+            *word = modulus.add(*word, modulus.mul_shoup(s, factor));
+        }
+    }
+}
