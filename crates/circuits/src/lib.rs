@@ -4,3 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod polynomial;
+
+pub mod attention;
+pub mod reduce;
+pub mod transform;

@@ -86,14 +86,14 @@ pub enum OpsError {
 ///
 /// The plaintexts are already rotated as this formula needs them: the factor that should meet
 /// slot j of the result stands at slot j + g.rotation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Transform<Pl> {
     /// The giant steps.
     pub giants: Vec<Giant<Pl>>,
 }
 
 /// One giant step: a rotation of a sum of plaintext products.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Giant<Pl> {
     /// Rotation of the sum.
     pub rotation: i64,
@@ -102,7 +102,7 @@ pub struct Giant<Pl> {
 }
 
 /// One product of a plaintext with a rotated input.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Term<Pl> {
     /// Which input.
     pub input: usize,

@@ -1,0 +1,38 @@
+//! Weighted sums over all slots.
+
+use veilformer_ckks::{Ops, OpsError, SlotVector};
+
+/// `sum over all slots j and operands of weights[j] * ct[j]`, in every slot of the result; one
+/// level below its operands. Nothing but the sum is left in any slot, so an answer made this way
+/// carries no junk back to the client.
+///
+/// # Errors
+/// An empty list; operands of different levels; what `ops` refuses.
+pub fn weighted_slot_sum<O: Ops>(
+    ops: &mut O,
+    operands: &[(&O::Ct, SlotVector)],
+) -> Result<O::Ct, OpsError> {
+    let mut sum: Option<O::Ct> = None;
+    for (ct, weights) in operands {
+        let level = ops.level(ct);
+        let scale = ops.params().scale_at(level);
+        let plain = ops.plain(weights, level, scale)?;
+        let product = ops.mul_plain(ct, &plain)?;
+        sum = Some(match sum {
+            None => product,
+            Some(s) => ops.add(&s, &product)?,
+        });
+    }
+    let sum = sum.ok_or(OpsError::Invalid {
+        op: "slot sum",
+        what: "no operands".into(),
+    })?;
+    let mut sum = ops.rescale(&sum)?;
+    let mut step = ops.params().slots() as i64 / 2;
+    while step >= 1 {
+        let turned = ops.rotate(&sum, step)?;
+        sum = ops.add(&sum, &turned)?;
+        step /= 2;
+    }
+    Ok(sum)
+}

@@ -1,0 +1,423 @@
+//! Pass 3: layouts, levels, and the ciphertext program itself, recorded from the circuits.
+
+use crate::CompileError;
+use crate::length::{LengthFree, LevelForm, Node, Power, Source};
+use crate::signature::{InputKind, InputSpec, Signature};
+use veilformer_circuits::attention::{
+    AttentionShape, POWER_ATTENTION_FACTOR, POWER_ATTENTION_LEVELS, power_attention,
+};
+use veilformer_circuits::reduce::weighted_slot_sum;
+use veilformer_circuits::transform::{Chunk, Layout, LayoutMap, Weight};
+use veilformer_ckks::{Complex, Ops, Params, SlotVector};
+use veilformer_ir::ciphertext::{CiphertextProgram, Recorder, ValueId};
+
+/// Levels that the program needs: the longest chain of products.
+pub fn levels(program: &LengthFree) -> usize {
+    let mut depth: Vec<usize> = Vec::with_capacity(program.nodes.len());
+    let form = |f: &LevelForm, depth: &[usize]| {
+        1 + f
+            .terms
+            .iter()
+            .map(|(s, _)| source_depth(*s, depth))
+            .max()
+            .unwrap_or(0)
+    };
+    for node in &program.nodes {
+        let d = match node {
+            Node::Attention {
+                query, key, value, ..
+            } => {
+                let operands = [query, key, value].map(|f| form(f, &depth));
+                operands.into_iter().max().unwrap_or(0) + POWER_ATTENTION_LEVELS
+            }
+            Node::Square { form: f, .. } | Node::Lift { form: f, .. } => form(f, &depth) + 1,
+        };
+        depth.push(d);
+    }
+    form(&program.answer, &depth)
+}
+
+fn source_depth(source: Source, depth: &[usize]) -> usize {
+    match source {
+        Source::Tokens => 0,
+        Source::Node(n) => depth.get(n).copied().unwrap_or(0),
+    }
+}
+
+/// Slots that a chunk takes: tokens padded to a power of two, at least two.
+pub fn run_length(max_tokens: usize) -> usize {
+    max_tokens.next_power_of_two().max(2)
+}
+
+/// Least number of chunks that the program can be laid out in: one head in doubled rows.
+pub fn least_chunks(program: &LengthFree) -> usize {
+    let head = program.nodes.iter().map(|n| match n {
+        Node::Attention { query, heads, .. } => {
+            2 * (query.bias.len() / (*heads).max(1)).next_power_of_two()
+        }
+        _ => 1,
+    });
+    head.max().unwrap_or(1)
+}
+
+/// A lowered program with the names of its inputs.
+pub struct Lowered {
+    /// The program.
+    pub program: CiphertextProgram,
+    /// Its inputs and outputs.
+    pub signature: Signature,
+}
+
+/// Records the program for `params`.
+///
+/// # Errors
+/// A program that does not fit the slots or levels; what a circuit refuses.
+pub fn lower(
+    program: &LengthFree,
+    labels: &[String],
+    answer_bound: f64,
+    params: &Params,
+) -> Result<Lowered, CompileError> {
+    let run = run_length(program.max_tokens);
+    let chunks = params.slots() / run;
+    if chunks < least_chunks(program) {
+        return Err(CompileError::DoesNotFit {
+            slots: params.slots(),
+            needed: run * least_chunks(program),
+        });
+    }
+    let mut pass = Lower {
+        program,
+        recorder: Recorder::new(params),
+        run,
+        chunks,
+        inputs: vec![],
+        values: vec![],
+    };
+    for (index, node) in program.nodes.iter().enumerate() {
+        let bound = program.bounds.get(index).copied().unwrap_or(f64::INFINITY);
+        let values = pass.node(node, bound)?;
+        pass.values.push(values);
+    }
+    let outputs = pass.answer(answer_bound)?;
+    let signature = Signature {
+        max_tokens: program.max_tokens,
+        run,
+        features: program.token_features,
+        inputs: pass.inputs.iter().map(|i| i.spec.clone()).collect(),
+        labels: labels.to_vec(),
+    };
+    let program = pass.recorder.finish(outputs);
+    program.verify(params)?;
+    Ok(Lowered { program, signature })
+}
+
+/// A ciphertext and what lies where in it.
+type Placed = (ValueId, Layout);
+
+struct InputValue {
+    spec: InputSpec,
+    value: ValueId,
+}
+
+struct Lower<'a> {
+    program: &'a LengthFree,
+    recorder: Recorder,
+    run: usize,
+    chunks: usize,
+    inputs: Vec<InputValue>,
+    values: Vec<Vec<Placed>>,
+}
+
+impl Lower<'_> {
+    fn node(&mut self, node: &Node, bound: f64) -> Result<Vec<Placed>, CompileError> {
+        match node {
+            Node::Attention {
+                query,
+                key,
+                value,
+                heads,
+                layer,
+            } => self.attention([query, key, value], *heads, *layer, bound),
+            Node::Square { form, layer } => {
+                let mut out = Vec::new();
+                for layout in self.plain_layouts(form.bias.len()) {
+                    self.recorder
+                        .section(format!("layer {layer}, feed-forward"));
+                    let x = self.form(form, &layout, 1.0)?;
+                    self.recorder.tighten(x, bound.sqrt());
+                    let y = self.recorder.square(&x)?;
+                    out.push((y, layout));
+                }
+                Ok(out)
+            }
+            Node::Lift { form, by } => {
+                let mut out = Vec::new();
+                for layout in self.plain_layouts(form.bias.len()) {
+                    self.recorder.section("length");
+                    let x = self.form(form, &layout, 1.0)?;
+                    self.recorder.tighten(x, bound);
+                    let level = self.recorder.level(&x);
+                    let mask = self.mask(*by, level)?;
+                    let y = self.recorder.mul(&x, &mask)?;
+                    out.push((y, layout));
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    fn attention(
+        &mut self,
+        [query, key, value]: [&LevelForm; 3],
+        heads: usize,
+        layer: usize,
+        bound: f64,
+    ) -> Result<Vec<Placed>, CompileError> {
+        let head_dim = query.bias.len() / heads.max(1);
+        let dim = head_dim.next_power_of_two();
+        let fit = (self.chunks / (2 * dim)).max(1);
+        let group = (if fit.is_power_of_two() {
+            fit
+        } else {
+            fit.next_power_of_two() / 2
+        })
+        .min(heads.next_power_of_two());
+        let shape = AttentionShape {
+            tokens: self.run,
+            heads: group,
+            dim,
+        };
+        let mut out = Vec::new();
+        for first in (0..heads).step_by(group) {
+            let row = |r: usize| {
+                let (i, h) = (r / group, first + r % group);
+                (i < head_dim && h < heads).then_some(h * head_dim + i)
+            };
+            let rows: Vec<Option<usize>> = (0..dim * group).map(row).collect();
+            let layout = Layout::doubled(&rows, self.run, self.chunks);
+            self.recorder
+                .section(format!("layer {layer}, query, key, value"));
+            let q = self.form(query, &layout, 1.0)?;
+            let k = self.form(key, &layout, 1.0)?;
+            let v = self.form(value, &layout, 1.0 / POWER_ATTENTION_FACTOR)?;
+            let level = [q, k, v]
+                .iter()
+                .map(|x| self.recorder.level(x))
+                .min()
+                .unwrap_or(0);
+            let q = self.recorder.adjust(&q, level)?;
+            let k = self.recorder.adjust(&k, level)?;
+            let v = self.recorder.adjust(&v, level)?;
+            self.recorder.section(format!("layer {layer}, attention"));
+            let o = power_attention(&mut self.recorder, &q, &k, &v, shape)?;
+            self.recorder.tighten(o, bound);
+            out.push((o, layout.first_halves()));
+        }
+        Ok(out)
+    }
+
+    /// `features` in one or more ciphertexts, one chunk each.
+    fn plain_layouts(&self, features: usize) -> Vec<Layout> {
+        let all: Vec<usize> = (0..features).collect();
+        all.chunks(self.chunks)
+            .map(|block| Layout::plain(block, self.run, self.chunks))
+            .collect()
+    }
+
+    /// Evaluates `factor * form` into `target`, one level below its sources.
+    fn form(
+        &mut self,
+        form: &LevelForm,
+        target: &Layout,
+        factor: f64,
+    ) -> Result<ValueId, CompileError> {
+        let top = self.recorder.params().max_level();
+        let level = self.level_of(form).unwrap_or(top);
+        let mut operands: Vec<(ValueId, Layout, Option<usize>)> = Vec::new();
+        for (index, (source, _)) in form.terms.iter().enumerate() {
+            for (value, layout) in self.source(*source, form.power, level, target)? {
+                operands.push((self.recorder.adjust(&value, level)?, layout, Some(index)));
+            }
+        }
+        if form.has_bias() {
+            let mask = self.mask(form.power, level)?;
+            let everywhere = Layout {
+                run: self.run,
+                chunks: vec![Chunk::Feature(0); self.chunks],
+            };
+            operands.push((mask, everywhere, None));
+        }
+        let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
+            .iter()
+            .map(|(_, _, term)| -> Box<dyn Fn(usize, usize) -> f64> {
+                match term.and_then(|t| form.terms.get(t)) {
+                    Some((_, matrix)) => Box::new(move |j, i| factor * matrix.get(j, i)),
+                    None => Box::new(move |j, _| factor * form.bias.get(j).copied().unwrap_or(0.0)),
+                }
+            })
+            .collect();
+        let sources = operands
+            .iter()
+            .zip(&weights)
+            .map(|(o, w)| (&o.1, &**w as Weight<'_>))
+            .collect();
+        let map = LayoutMap { sources, target };
+        let transform = map.transform(&mut self.recorder, level)?;
+        let inputs: Vec<&ValueId> = operands.iter().map(|o| &o.0).collect();
+        Ok(self.recorder.linear_transform(&inputs, &transform)?)
+    }
+
+    /// Lowest level of the nodes that a form reads.
+    fn level_of(&self, form: &LevelForm) -> Option<usize> {
+        let nodes = form.terms.iter().filter_map(|(s, _)| match s {
+            Source::Node(n) => self.values.get(*n),
+            Source::Tokens => None,
+        });
+        nodes.flatten().map(|(v, _)| self.recorder.level(v)).min()
+    }
+
+    fn source(
+        &mut self,
+        source: Source,
+        power: Power,
+        level: usize,
+        target: &Layout,
+    ) -> Result<Vec<Placed>, CompileError> {
+        match source {
+            Source::Node(n) => Ok(self.values.get(n).cloned().unwrap_or_default()),
+            Source::Tokens => {
+                let features: Vec<usize> = (0..self.program.token_features).collect();
+                let doubled = is_doubled(target);
+                let block = if doubled {
+                    (self.chunks / 2).max(1)
+                } else {
+                    self.chunks
+                };
+                let mut out = Vec::new();
+                for part in features.chunks(block) {
+                    let layout = if doubled {
+                        let rows: Vec<Option<usize>> = part.iter().map(|f| Some(*f)).collect();
+                        Layout::doubled(&rows, self.run, self.chunks)
+                    } else {
+                        Layout::plain(part, self.run, self.chunks)
+                    };
+                    let value = self.token_input(&layout, power, level)?;
+                    out.push((value, layout));
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    fn token_input(
+        &mut self,
+        layout: &Layout,
+        power: Power,
+        level: usize,
+    ) -> Result<ValueId, CompileError> {
+        let chunk = |c: &Chunk| match c {
+            Chunk::Feature(f) => Some(*f as u32),
+            Chunk::Junk => None,
+        };
+        let kind = InputKind::Tokens {
+            chunks: layout.chunks.iter().map(chunk).collect(),
+        };
+        // n >= 1 and the power is not negative: the factor n^-power is at most one.
+        let bound = self
+            .program
+            .token_bound
+            .iter()
+            .fold(0.0f64, |m, b| m.max(*b));
+        self.input(
+            InputSpec {
+                kind,
+                power: power.0,
+                level,
+            },
+            bound,
+        )
+    }
+
+    fn mask(&mut self, power: Power, level: usize) -> Result<ValueId, CompileError> {
+        self.input(
+            InputSpec {
+                kind: InputKind::Mask,
+                power: power.0,
+                level,
+            },
+            1.0,
+        )
+    }
+
+    /// An input of this kind at `level`: one that is there already, adjusted, or a new one.
+    fn input(&mut self, spec: InputSpec, bound: f64) -> Result<ValueId, CompileError> {
+        let same = |i: &&InputValue| {
+            i.spec.kind == spec.kind
+                && Power(i.spec.power).same(Power(spec.power))
+                && i.spec.level >= spec.level
+        };
+        if let Some(known) = self.inputs.iter().find(same) {
+            let value = known.value;
+            return Ok(self.recorder.adjust(&value, spec.level)?);
+        }
+        let value = self.recorder.input(spec.level, bound)?;
+        self.inputs.push(InputValue { spec, value });
+        Ok(value)
+    }
+
+    fn answer(&mut self, bound: f64) -> Result<Vec<ValueId>, CompileError> {
+        self.recorder.section("answer");
+        let program = self.program;
+        let form = &program.answer;
+        let top = self.recorder.params().max_level();
+        let level = self.level_of(form).unwrap_or(top).min(top);
+        let plain = Layout::plain(&[], self.run, self.chunks);
+        let mut operands: Vec<(ValueId, Layout, usize)> = Vec::new();
+        for (index, (source, _)) in form.terms.iter().enumerate() {
+            for (value, layout) in self.source(*source, form.power, level, &plain)? {
+                operands.push((self.recorder.adjust(&value, level)?, layout, index));
+            }
+        }
+        let mut outputs = Vec::new();
+        for first in (0..program.constant.len()).step_by(2) {
+            let weighted: Vec<(&ValueId, SlotVector)> = operands
+                .iter()
+                .map(|(value, layout, index)| {
+                    let matrix = &form.terms[*index].1;
+                    let weight = |f| Complex::new(matrix.get(first, f), matrix.get(first + 1, f));
+                    (value, SlotVector::Dense(once_each(layout, weight)))
+                })
+                .collect();
+            let sum = weighted_slot_sum(&mut self.recorder, &weighted)?;
+            let at = |i: usize| program.constant.get(i).copied().unwrap_or(0.0);
+            let constant = SlotVector::Constant(Complex::new(at(first), at(first + 1)));
+            let (level, scale) = (self.recorder.level(&sum), self.recorder.scale(&sum));
+            let constant = self.recorder.plain(&constant, level, scale)?;
+            self.recorder.tighten(sum, bound);
+            let answer = self.recorder.add_plain(&sum, &constant)?;
+            self.recorder.tighten(answer, bound);
+            outputs.push(answer);
+        }
+        Ok(outputs)
+    }
+}
+
+/// The weights on the first chunk of every feature: a repeated feature counts once.
+fn once_each(layout: &Layout, weight: impl Fn(usize) -> Complex) -> Vec<Complex> {
+    let mut seen = std::collections::BTreeSet::new();
+    let value = |c: &Chunk| match c {
+        Chunk::Feature(f) if seen.insert(*f) => weight(*f),
+        _ => Complex::new(0.0, 0.0),
+    };
+    let values: Vec<Complex> = layout.chunks.iter().map(value).collect();
+    values
+        .into_iter()
+        .flat_map(|v| std::iter::repeat_n(v, layout.run))
+        .collect()
+}
+
+/// True where both chunks of every row hold the same.
+fn is_doubled(layout: &Layout) -> bool {
+    layout.chunks.len() >= 2 && layout.chunks.chunks(2).all(|row| row.first() == row.last())
+}

@@ -1,0 +1,16 @@
+//! The ciphertext program: a straight line of operations on ciphertexts (SSA).
+//!
+//! What is recorded here is what runs: [`crate::ciphertext::Recorder`] records it from a circuit,
+//! the compiler's verifier checks it, `plan` folds over it and the runtime replays it.
+
+mod print;
+mod program;
+mod recorder;
+mod replay;
+mod verify;
+
+pub use program::{
+    CiphertextProgram, Instruction, Operation, PlainId, PlainPattern, PlainSpec, ValueId, ValueInfo,
+};
+pub use recorder::Recorder;
+pub use replay::{last_uses, replay};

@@ -1,0 +1,231 @@
+//! The entities of a ciphertext program.
+
+use serde::{Deserialize, Serialize};
+use veilformer_ckks::{CkksError, Complex, Scale, SlotVector, Transform};
+
+/// A ciphertext of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ValueId(pub u32);
+
+/// A plaintext of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PlainId(pub u32);
+
+/// The slots of a plaintext, stored no larger than what is distinct in them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum PlainPattern {
+    /// One value in every slot.
+    Constant(Complex),
+    /// Slot `j` holds `values[j / run]`: constant over the tokens of one feature.
+    Runs {
+        /// Length of each run, in slots.
+        run: usize,
+        /// One value per run.
+        values: Vec<Complex>,
+    },
+    /// Anything else.
+    Slots(SlotVector),
+}
+
+impl PlainPattern {
+    /// The pattern of a slot vector, in its smallest form.
+    pub fn of(slots: &SlotVector) -> Self {
+        let dense = match slots {
+            SlotVector::Constant(c) => return Self::Constant(*c),
+            SlotVector::Periodic(_) => return Self::Slots(slots.clone()),
+            SlotVector::Dense(v) => v,
+        };
+        let mut run = dense.len().max(1);
+        while run > 1 && !dense.chunks(run).all(|c| c.iter().all(|x| *x == c[0])) {
+            run /= 2;
+        }
+        match dense.first() {
+            Some(c) if run == dense.len() => Self::Constant(*c),
+            _ if run > 1 => Self::Runs {
+                run,
+                values: dense.iter().step_by(run).copied().collect(),
+            },
+            _ => Self::Slots(slots.clone()),
+        }
+    }
+
+    /// The slots themselves.
+    pub fn expand(&self) -> SlotVector {
+        match self {
+            Self::Constant(c) => SlotVector::Constant(*c),
+            Self::Runs { run, values } => SlotVector::Dense(
+                values
+                    .iter()
+                    .flat_map(|v| std::iter::repeat_n(*v, *run))
+                    .collect(),
+            ),
+            Self::Slots(s) => s.clone(),
+        }
+    }
+
+    /// Checks that the pattern fills exactly `slots` slots, without expanding it.
+    ///
+    /// # Errors
+    /// What does not fit, or is not finite.
+    pub fn check(&self, slots: usize) -> Result<(), CkksError> {
+        match self {
+            Self::Constant(c) => SlotVector::Constant(*c).check(slots),
+            Self::Slots(s) => s.check(slots),
+            Self::Runs { run, values } => {
+                // The runs alone, as a vector of their own, have the same finiteness.
+                SlotVector::Dense(values.clone()).check(values.len())?;
+                if values.len().checked_mul(*run) == Some(slots) {
+                    return Ok(());
+                }
+                Err(CkksError::Slots(format!(
+                    "{} runs of {run} do not make {slots} slots",
+                    values.len()
+                )))
+            }
+        }
+    }
+
+    /// Largest absolute value in any slot.
+    pub fn max_abs(&self) -> f64 {
+        match self {
+            Self::Constant(c) => c.norm(),
+            Self::Runs { values, .. } => values.iter().fold(0.0, |m, v| m.max(v.norm())),
+            Self::Slots(s) => s.max_abs(),
+        }
+    }
+}
+
+/// A plaintext operand: its slots, and the level and scale at which it is encoded.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlainSpec {
+    /// The slots.
+    pub pattern: PlainPattern,
+    /// Level of the ciphertexts that it meets.
+    pub level: usize,
+    /// Encoding scale.
+    pub scale: Scale,
+}
+
+/// What is known of a value before anything runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValueInfo {
+    /// Level of the ciphertext.
+    pub level: usize,
+    /// Its exact scale.
+    pub scale: Scale,
+    /// No slot, junk and padding included, exceeds this in absolute value.
+    pub bound: f64,
+}
+
+/// One operation. All of them give one value, but for [`Operation::RotateMany`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Ciphertext number `index` of the client.
+    Input {
+        /// Position in the client's upload.
+        index: usize,
+    },
+    /// Sum.
+    Add(ValueId, ValueId),
+    /// Difference.
+    Sub(ValueId, ValueId),
+    /// Negation.
+    Negate(ValueId),
+    /// Sum with a plaintext.
+    AddPlain(ValueId, PlainId),
+    /// Product with a plaintext, not rescaled.
+    MulPlain(ValueId, PlainId),
+    /// Rescale by one level.
+    Rescale(ValueId),
+    /// Sum of products, relinearized once and rescaled.
+    MulSum(Vec<(ValueId, ValueId)>),
+    /// Rotations of one value by each of the steps, from one decomposition.
+    RotateMany {
+        /// What is rotated.
+        source: ValueId,
+        /// `out[j] = in[j + step]`, one result per step.
+        steps: Vec<i64>,
+    },
+    /// Complex conjugate of every slot.
+    Conjugate(ValueId),
+    /// Forgets limbs; the scale stays.
+    DropTo {
+        /// The operand.
+        source: ValueId,
+        /// The lower level.
+        level: usize,
+    },
+    /// To the canonical scale of a lower level.
+    Adjust {
+        /// The operand.
+        source: ValueId,
+        /// The lower level.
+        level: usize,
+    },
+    /// A linear map on slots by baby-step giant-step, rescaled.
+    LinearTransform {
+        /// The operands, all of one level and scale.
+        inputs: Vec<ValueId>,
+        /// The map.
+        transform: Transform<PlainId>,
+    },
+}
+
+impl Operation {
+    /// The values that the operation reads, repeats included.
+    pub fn operands(&self) -> Vec<ValueId> {
+        match self {
+            Self::Input { .. } => vec![],
+            Self::Add(a, b) | Self::Sub(a, b) => vec![*a, *b],
+            Self::Negate(a)
+            | Self::AddPlain(a, _)
+            | Self::MulPlain(a, _)
+            | Self::Rescale(a)
+            | Self::Conjugate(a) => vec![*a],
+            Self::MulSum(pairs) => pairs.iter().flat_map(|(a, b)| [*a, *b]).collect(),
+            Self::RotateMany { source, .. }
+            | Self::DropTo { source, .. }
+            | Self::Adjust { source, .. } => vec![*source],
+            Self::LinearTransform { inputs, .. } => inputs.clone(),
+        }
+    }
+}
+
+/// An operation and the values that it makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Instruction {
+    /// What is done.
+    pub operation: Operation,
+    /// What comes out.
+    pub results: Vec<ValueId>,
+    /// Which part of the model this belongs to (an index into `CiphertextProgram::sections`).
+    pub section: u32,
+}
+
+/// A program on ciphertexts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CiphertextProgram {
+    /// Digest of the parameters that it was compiled for.
+    pub params_digest: [u8; 32],
+    /// Slots per ciphertext.
+    pub slots: usize,
+    /// Names of the model's parts, for people: "layer 0 attention scores".
+    pub sections: Vec<String>,
+    /// Per input ciphertext: level, scale and slot bound that the client must keep.
+    pub inputs: Vec<ValueInfo>,
+    /// The plaintext operands.
+    pub plains: Vec<PlainSpec>,
+    /// The instructions, operands before their uses.
+    pub instructions: Vec<Instruction>,
+    /// Per value.
+    pub values: Vec<ValueInfo>,
+    /// What goes back to the client.
+    pub outputs: Vec<ValueId>,
+}
+
+impl CiphertextProgram {
+    /// What is known of `id`, where it exists.
+    pub fn info(&self, id: ValueId) -> Option<&ValueInfo> {
+        self.values.get(id.0 as usize)
+    }
+}

@@ -1,0 +1,492 @@
+//! Records what a circuit does, instead of doing it.
+
+use super::{
+    CiphertextProgram, Instruction, Operation, PlainId, PlainPattern, PlainSpec, ValueId, ValueInfo,
+};
+use std::collections::HashMap;
+use veilformer_ckks::{Ops, OpsError, Params, Scale, SlotVector, Transform};
+
+/// An implementer of [`Ops`] whose ciphertexts are names: running a circuit on it yields the
+/// circuit's program. It applies the scheme's level and scale rules exactly as the evaluator
+/// does, and bounds every slot of every value.
+pub struct Recorder {
+    params: Params,
+    program: CiphertextProgram,
+    section: u32,
+    /// Plaintexts already stored, by their content: a repeated one is stored once.
+    known: HashMap<u64, Vec<PlainId>>,
+}
+
+impl Recorder {
+    /// An empty program for `params`.
+    pub fn new(params: &Params) -> Self {
+        let program = CiphertextProgram {
+            params_digest: params.digest(),
+            slots: params.slots(),
+            sections: vec![],
+            inputs: vec![],
+            plains: vec![],
+            instructions: vec![],
+            values: vec![],
+            outputs: vec![],
+        };
+        Self {
+            params: params.clone(),
+            program,
+            section: 0,
+            known: HashMap::new(),
+        }
+    }
+
+    /// Names the part of the model that the following instructions belong to.
+    pub fn section(&mut self, name: impl Into<String>) {
+        self.program.sections.push(name.into());
+        self.section = self.program.sections.len() as u32 - 1;
+    }
+
+    /// A new input at `level` and its canonical scale, whose slots are at most `bound`.
+    ///
+    /// # Errors
+    /// A level that the parameters do not have.
+    pub fn input(&mut self, level: usize, bound: f64) -> Result<ValueId, OpsError> {
+        self.params.check_level(level)?;
+        let info = ValueInfo {
+            level,
+            scale: self.params.scale_at(level),
+            bound,
+        };
+        let index = self.program.inputs.len();
+        self.program.inputs.push(info.clone());
+        Ok(self.emit(Operation::Input { index }, info))
+    }
+
+    /// Slot bound of a value.
+    pub fn bound(&self, ct: ValueId) -> f64 {
+        self.program.info(ct).map_or(f64::INFINITY, |i| i.bound)
+    }
+
+    /// States a tighter bound of a value than its operations show, which the caller answers for.
+    pub fn tighten(&mut self, ct: ValueId, bound: f64) {
+        if let Some(v) = self.program.values.get_mut(ct.0 as usize) {
+            v.bound = v.bound.min(bound);
+        }
+    }
+
+    /// The finished program, answering with `outputs`.
+    pub fn finish(mut self, outputs: Vec<ValueId>) -> CiphertextProgram {
+        self.program.outputs = outputs;
+        self.program
+    }
+
+    /// Number of values so far.
+    pub(super) fn value_count(&self) -> usize {
+        self.program.values.len()
+    }
+
+    /// The values from number `first` on.
+    pub(super) fn results_since(&self, first: usize) -> Vec<ValueId> {
+        (first as u32..self.program.values.len() as u32)
+            .map(ValueId)
+            .collect()
+    }
+
+    /// Stores a plaintext under the next number even where an equal one is there.
+    pub(super) fn keep_plain(&mut self, spec: &PlainSpec) -> Result<(), OpsError> {
+        self.params.check_level(spec.level)?;
+        spec.pattern.check(self.params.slots())?;
+        self.program.plains.push(spec.clone());
+        Ok(())
+    }
+
+    fn info(&self, op: &'static str, id: ValueId) -> Result<ValueInfo, OpsError> {
+        self.program
+            .info(id)
+            .cloned()
+            .ok_or_else(|| OpsError::Invalid {
+                op,
+                what: format!("ciphertext c{} is not of this program", id.0),
+            })
+    }
+
+    fn plain_spec(&self, op: &'static str, id: PlainId) -> Result<&PlainSpec, OpsError> {
+        self.program
+            .plains
+            .get(id.0 as usize)
+            .ok_or_else(|| OpsError::Invalid {
+                op,
+                what: format!("plaintext p{} is not of this program", id.0),
+            })
+    }
+
+    fn emit_many(&mut self, operation: Operation, infos: Vec<ValueInfo>) -> Vec<ValueId> {
+        let first = self.program.values.len() as u32;
+        let results: Vec<ValueId> = (first..first + infos.len() as u32).map(ValueId).collect();
+        self.program.values.extend(infos);
+        let section = self.section;
+        self.program.instructions.push(Instruction {
+            operation,
+            results: results.clone(),
+            section,
+        });
+        results
+    }
+
+    fn emit(&mut self, operation: Operation, info: ValueInfo) -> ValueId {
+        let id = ValueId(self.program.values.len() as u32);
+        self.emit_many(operation, vec![info]);
+        id
+    }
+
+    /// Checks that `b` has the level of `a` and a scale that may be added to it.
+    fn alike(
+        &self,
+        op: &'static str,
+        a: ValueId,
+        b: ValueId,
+    ) -> Result<(ValueInfo, ValueInfo), OpsError> {
+        let (x, y) = (self.info(op, a)?, self.info(op, b)?);
+        expect_level(op, y.level, x.level)?;
+        expect_scale(op, y.scale, x.scale)?;
+        Ok((x, y))
+    }
+
+    /// Level and scale below `level`.
+    fn step(
+        &self,
+        op: &'static str,
+        level: usize,
+        scale: Scale,
+    ) -> Result<(usize, Scale), OpsError> {
+        if level == 0 {
+            return Err(OpsError::OutOfLevels {
+                op,
+                level,
+                needed: 1,
+            });
+        }
+        let step = self.params.step_at(level);
+        let scale = scale
+            .multiply(self.params.product(step.add))
+            .divide(self.params.product(step.drop));
+        Ok((level - 1, scale))
+    }
+
+    fn check_plain(&self, op: &'static str, p: &PlainSpec, level: usize) -> Result<(), OpsError> {
+        if p.level < level {
+            return Err(OpsError::LevelMismatch {
+                op,
+                found: p.level,
+                expected: level,
+            });
+        }
+        Ok(())
+    }
+}
+
+fn expect_level(op: &'static str, found: usize, expected: usize) -> Result<(), OpsError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpsError::LevelMismatch {
+            op,
+            found,
+            expected,
+        })
+    }
+}
+
+fn expect_scale(op: &'static str, found: Scale, expected: Scale) -> Result<(), OpsError> {
+    if found.matches(expected) {
+        return Ok(());
+    }
+    Err(OpsError::ScaleMismatch {
+        op,
+        found: found.value(),
+        expected: expected.value(),
+    })
+}
+
+/// A cheap fingerprint of a plaintext; equality is checked on the content.
+fn fingerprint(spec: &PlainSpec) -> u64 {
+    let mut h = spec.level as u64 ^ spec.scale.value().to_bits();
+    let mut mix = |x: f64| h = (h.rotate_left(5) ^ x.to_bits()).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    match &spec.pattern {
+        PlainPattern::Constant(c) => {
+            mix(c.re);
+            mix(c.im);
+        }
+        PlainPattern::Runs { values, .. } => values.iter().for_each(|c| {
+            mix(c.re);
+            mix(c.im);
+        }),
+        PlainPattern::Slots(s) => s.entries().iter().for_each(|c| {
+            mix(c.re);
+            mix(c.im);
+        }),
+    }
+    h
+}
+
+impl Ops for Recorder {
+    type Ct = ValueId;
+    type Plain = PlainId;
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn level(&self, ct: &ValueId) -> usize {
+        self.program.info(*ct).map_or(0, |i| i.level)
+    }
+
+    fn scale(&self, ct: &ValueId) -> Scale {
+        self.program
+            .info(*ct)
+            .map_or_else(|| self.params.scale_at(0), |i| i.scale)
+    }
+
+    fn plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<PlainId, OpsError> {
+        self.params.check_level(level)?;
+        slots.check(self.params.slots())?;
+        let spec = PlainSpec {
+            pattern: PlainPattern::of(slots),
+            level,
+            scale,
+        };
+        let print = fingerprint(&spec);
+        let same = self.known.get(&print).into_iter().flatten();
+        if let Some(id) = same
+            .copied()
+            .find(|id| self.program.plains.get(id.0 as usize) == Some(&spec))
+        {
+            return Ok(id);
+        }
+        let id = PlainId(self.program.plains.len() as u32);
+        self.program.plains.push(spec);
+        self.known.entry(print).or_default().push(id);
+        Ok(id)
+    }
+
+    fn add(&mut self, a: &ValueId, b: &ValueId) -> Result<ValueId, OpsError> {
+        let (x, y) = self.alike("add", *a, *b)?;
+        Ok(self.emit(
+            Operation::Add(*a, *b),
+            ValueInfo {
+                bound: x.bound + y.bound,
+                ..x
+            },
+        ))
+    }
+
+    fn sub(&mut self, a: &ValueId, b: &ValueId) -> Result<ValueId, OpsError> {
+        let (x, y) = self.alike("sub", *a, *b)?;
+        Ok(self.emit(
+            Operation::Sub(*a, *b),
+            ValueInfo {
+                bound: x.bound + y.bound,
+                ..x
+            },
+        ))
+    }
+
+    fn negate(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
+        let x = self.info("negate", *a)?;
+        Ok(self.emit(Operation::Negate(*a), x))
+    }
+
+    fn add_plain(&mut self, a: &ValueId, p: &PlainId) -> Result<ValueId, OpsError> {
+        let x = self.info("add_plain", *a)?;
+        let spec = self.plain_spec("add_plain", *p)?;
+        self.check_plain("add_plain", spec, x.level)?;
+        expect_scale("add_plain", spec.scale, x.scale)?;
+        let bound = x.bound + spec.pattern.max_abs();
+        Ok(self.emit(Operation::AddPlain(*a, *p), ValueInfo { bound, ..x }))
+    }
+
+    fn mul_plain(&mut self, a: &ValueId, p: &PlainId) -> Result<ValueId, OpsError> {
+        let x = self.info("mul_plain", *a)?;
+        let spec = self.plain_spec("mul_plain", *p)?;
+        self.check_plain("mul_plain", spec, x.level)?;
+        let bound = x.bound * spec.pattern.max_abs();
+        let scale = x.scale.product(spec.scale);
+        Ok(self.emit(Operation::MulPlain(*a, *p), ValueInfo { bound, scale, ..x }))
+    }
+
+    fn rescale(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
+        let x = self.info("rescale", *a)?;
+        let (level, scale) = self.step("rescale", x.level, x.scale)?;
+        Ok(self.emit(
+            Operation::Rescale(*a),
+            ValueInfo {
+                level,
+                scale,
+                bound: x.bound,
+            },
+        ))
+    }
+
+    fn mul_sum(&mut self, pairs: &[(&ValueId, &ValueId)]) -> Result<ValueId, OpsError> {
+        let op = "mul_sum";
+        let mut sum: Option<ValueInfo> = None;
+        for (a, b) in pairs {
+            let (x, y) = (self.info(op, **a)?, self.info(op, **b)?);
+            expect_level(op, y.level, x.level)?;
+            let (scale, bound) = (x.scale.product(y.scale), x.bound * y.bound);
+            sum = Some(match sum {
+                None => ValueInfo {
+                    level: x.level,
+                    scale,
+                    bound,
+                },
+                Some(s) => {
+                    expect_level(op, x.level, s.level)?;
+                    expect_scale(op, scale, s.scale)?;
+                    ValueInfo {
+                        bound: s.bound + bound,
+                        ..s
+                    }
+                }
+            });
+        }
+        let Some(sum) = sum else {
+            return Err(OpsError::Invalid {
+                op,
+                what: "an empty sum of products".into(),
+            });
+        };
+        let (level, scale) = self.step(op, sum.level, sum.scale)?;
+        let pairs = pairs.iter().map(|(a, b)| (**a, **b)).collect();
+        Ok(self.emit(
+            Operation::MulSum(pairs),
+            ValueInfo {
+                level,
+                scale,
+                bound: sum.bound,
+            },
+        ))
+    }
+
+    fn rotate_many(&mut self, a: &ValueId, by: &[i64]) -> Result<Vec<ValueId>, OpsError> {
+        let x = self.info("rotate", *a)?;
+        let slots = self.params.slots() as i64;
+        let steps: Vec<i64> = by.iter().map(|s| s.rem_euclid(slots)).collect();
+        let turned: Vec<i64> = steps.iter().copied().filter(|s| *s != 0).collect();
+        let infos = vec![x; turned.len()];
+        let mut results = if turned.is_empty() {
+            vec![]
+        } else {
+            self.emit_many(
+                Operation::RotateMany {
+                    source: *a,
+                    steps: turned,
+                },
+                infos,
+            )
+        }
+        .into_iter();
+        Ok(steps
+            .iter()
+            .map(|s| {
+                if *s == 0 {
+                    *a
+                } else {
+                    results.next().unwrap_or(*a)
+                }
+            })
+            .collect())
+    }
+
+    fn conjugate(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
+        let x = self.info("conjugate", *a)?;
+        Ok(self.emit(Operation::Conjugate(*a), x))
+    }
+
+    fn drop_to(&mut self, a: &ValueId, level: usize) -> Result<ValueId, OpsError> {
+        let x = self.info("drop_to", *a)?;
+        if level > x.level {
+            return Err(OpsError::OutOfLevels {
+                op: "drop_to",
+                level: x.level,
+                needed: level,
+            });
+        }
+        if level == x.level {
+            return Ok(*a);
+        }
+        Ok(self.emit(
+            Operation::DropTo { source: *a, level },
+            ValueInfo { level, ..x },
+        ))
+    }
+
+    fn adjust(&mut self, a: &ValueId, level: usize) -> Result<ValueId, OpsError> {
+        let x = self.info("adjust", *a)?;
+        let scale = self.params.scale_at(level);
+        if level > x.level {
+            return Err(OpsError::OutOfLevels {
+                op: "adjust",
+                level: x.level,
+                needed: level,
+            });
+        }
+        if level == x.level {
+            expect_scale("adjust", x.scale, scale)?;
+            return Ok(*a);
+        }
+        let info = ValueInfo {
+            level,
+            scale,
+            bound: x.bound,
+        };
+        Ok(self.emit(Operation::Adjust { source: *a, level }, info))
+    }
+
+    fn linear_transform(
+        &mut self,
+        inputs: &[&ValueId],
+        transform: &Transform<PlainId>,
+    ) -> Result<ValueId, OpsError> {
+        let op = "linear_transform";
+        let Some(first) = inputs.first() else {
+            return Err(OpsError::Invalid {
+                op,
+                what: "no inputs".into(),
+            });
+        };
+        let x = self.info(op, **first)?;
+        for other in inputs {
+            self.alike(op, **first, **other)?;
+        }
+        let canonical = self.params.scale_at(x.level);
+        let mut bound = 0.0;
+        for term in transform.giants.iter().flat_map(|g| &g.terms) {
+            let Some(input) = inputs.get(term.input) else {
+                let what = format!("a term reads input {} of {}", term.input, inputs.len());
+                return Err(OpsError::Invalid { op, what });
+            };
+            let spec = self.plain_spec(op, term.plain)?;
+            self.check_plain(op, spec, x.level)?;
+            expect_scale(op, spec.scale, canonical)?;
+            bound += self.bound(**input) * spec.pattern.max_abs();
+        }
+        let (level, scale) = self.step(op, x.level, x.scale.product(canonical))?;
+        let inputs = inputs.iter().map(|i| **i).collect();
+        let operation = Operation::LinearTransform {
+            inputs,
+            transform: transform.clone(),
+        };
+        Ok(self.emit(
+            operation,
+            ValueInfo {
+                level,
+                scale,
+                bound,
+            },
+        ))
+    }
+}

@@ -1,0 +1,94 @@
+//! Runs a recorded program on any implementer of `Ops`, instruction by instruction.
+
+use super::{CiphertextProgram, Operation, PlainId, ValueId};
+use veilformer_ckks::{Giant, Ops, OpsError, Term, Transform};
+
+/// Per instruction: the values whose last use it is (outputs of the program excluded), so that
+/// an executor can let go of them.
+pub fn last_uses(program: &CiphertextProgram) -> Vec<Vec<ValueId>> {
+    let mut last = vec![None; program.values.len()];
+    for (i, instruction) in program.instructions.iter().enumerate() {
+        for id in instruction
+            .operation
+            .operands()
+            .iter()
+            .chain(&instruction.results)
+        {
+            if let Some(slot) = last.get_mut(id.0 as usize) {
+                *slot = Some(i);
+            }
+        }
+    }
+    let mut out = vec![Vec::new(); program.instructions.len()];
+    for (v, at) in last.into_iter().enumerate() {
+        let id = ValueId(v as u32);
+        if let Some(i) = at
+            && !program.outputs.contains(&id)
+        {
+            out[i].push(id);
+        }
+    }
+    out
+}
+
+/// Runs one operation. `value` finds an operand, `plain` an encoded plaintext, `input` a
+/// ciphertext of the client.
+///
+/// # Errors
+/// What `ops` refuses, and an operand that is not there.
+pub fn replay<O: Ops>(
+    ops: &mut O,
+    operation: &Operation,
+    value: &dyn Fn(ValueId) -> Option<O::Ct>,
+    plain: &dyn Fn(PlainId) -> Option<O::Plain>,
+    input: &dyn Fn(usize) -> Option<O::Ct>,
+) -> Result<Vec<O::Ct>, OpsError> {
+    let missing = |what: String| OpsError::Invalid { op: "replay", what };
+    let get =
+        |id: &ValueId| value(*id).ok_or_else(|| missing(format!("c{} is not there yet", id.0)));
+    let constant =
+        |id: &PlainId| plain(*id).ok_or_else(|| missing(format!("p{} is not encoded", id.0)));
+    let one = |ct: O::Ct| Ok(vec![ct]);
+    match operation {
+        Operation::Input { index } => {
+            one(input(*index).ok_or_else(|| missing(format!("input {index} was not given")))?)
+        }
+        Operation::Add(a, b) => one(ops.add(&get(a)?, &get(b)?)?),
+        Operation::Sub(a, b) => one(ops.sub(&get(a)?, &get(b)?)?),
+        Operation::Negate(a) => one(ops.negate(&get(a)?)?),
+        Operation::AddPlain(a, p) => one(ops.add_plain(&get(a)?, &constant(p)?)?),
+        Operation::MulPlain(a, p) => one(ops.mul_plain(&get(a)?, &constant(p)?)?),
+        Operation::Rescale(a) => one(ops.rescale(&get(a)?)?),
+        Operation::MulSum(pairs) => {
+            let pairs: Vec<(O::Ct, O::Ct)> = pairs
+                .iter()
+                .map(|(a, b)| Ok((get(a)?, get(b)?)))
+                .collect::<Result<_, OpsError>>()?;
+            let pairs: Vec<(&O::Ct, &O::Ct)> = pairs.iter().map(|(a, b)| (a, b)).collect();
+            one(ops.mul_sum(&pairs)?)
+        }
+        Operation::RotateMany { source, steps } => ops.rotate_many(&get(source)?, steps),
+        Operation::Conjugate(a) => one(ops.conjugate(&get(a)?)?),
+        Operation::DropTo { source, level } => one(ops.drop_to(&get(source)?, *level)?),
+        Operation::Adjust { source, level } => one(ops.adjust(&get(source)?, *level)?),
+        Operation::LinearTransform { inputs, transform } => {
+            let inputs: Vec<O::Ct> = inputs.iter().map(get).collect::<Result<_, _>>()?;
+            let inputs: Vec<&O::Ct> = inputs.iter().collect();
+            let giants = transform.giants.iter().map(|g| {
+                let terms = g.terms.iter().map(|t| {
+                    Ok(Term {
+                        input: t.input,
+                        baby: t.baby,
+                        plain: constant(&t.plain)?,
+                    })
+                });
+                Ok(Giant {
+                    rotation: g.rotation,
+                    terms: terms.collect::<Result<_, OpsError>>()?,
+                })
+            });
+            let giants = giants.collect::<Result<_, OpsError>>()?;
+            one(ops.linear_transform(&inputs, &Transform { giants })?)
+        }
+    }
+}

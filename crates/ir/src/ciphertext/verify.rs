@@ -1,0 +1,136 @@
+//! The verifier: run after every pass that touches a ciphertext program, and when one is loaded.
+
+use super::{CiphertextProgram, Operation, PlainId, Recorder, ValueId, replay};
+use crate::IrError;
+use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params};
+
+impl CiphertextProgram {
+    /// Checks the program against the parameters: operands precede their uses, every level and
+    /// scale follows the scheme's rules, and no value can exceed its modulus.
+    ///
+    /// A loaded program is a stranger's: what passes here never panics in an evaluator.
+    ///
+    /// # Errors
+    /// [`IrError`] names the first instruction that does not hold.
+    pub fn verify(&self, params: &Params) -> Result<(), IrError> {
+        if self.params_digest != params.digest() {
+            return Err(IrError::Program(
+                "it was compiled for other parameters".into(),
+            ));
+        }
+        if self.slots != params.slots() {
+            return Err(IrError::Program(format!(
+                "{} slots, the parameters have {}",
+                self.slots,
+                params.slots()
+            )));
+        }
+        let mut twin = Recorder::new(params);
+        for plain in &self.plains {
+            twin.keep_plain(plain)
+                .map_err(|e| IrError::Program(e.to_string()))?;
+        }
+        let mut inputs_seen = 0;
+        for (index, instruction) in self.instructions.iter().enumerate() {
+            let fail = |why: String| IrError::Ciphertext { index, why };
+            let before = twin.value_count();
+            if let Operation::Input { index: i } = &instruction.operation {
+                let Some(info) = self.inputs.get(*i) else {
+                    return Err(fail(format!("input {i} of {}", self.inputs.len())));
+                };
+                if *i != inputs_seen {
+                    return Err(fail(format!("input {i} where input {inputs_seen} is due")));
+                }
+                inputs_seen += 1;
+                twin.input(info.level, info.bound)
+                    .map_err(|e| fail(e.to_string()))?;
+            } else {
+                let value = |id: ValueId| ((id.0 as usize) < before).then_some(id);
+                let plain = |id: PlainId| ((id.0 as usize) < self.plains.len()).then_some(id);
+                replay(&mut twin, &instruction.operation, &value, &plain, &|_| None)
+                    .map_err(|e| fail(e.to_string()))?;
+            }
+            let made = twin.results_since(before);
+            if made != instruction.results || made.is_empty() {
+                return Err(fail("its results are not numbered in order".into()));
+            }
+            for id in &made {
+                self.check_value(params, &mut twin, *id).map_err(fail)?;
+            }
+        }
+        if self.outputs.is_empty()
+            || self
+                .outputs
+                .iter()
+                .any(|o| o.0 as usize >= twin.value_count())
+        {
+            return Err(IrError::Program(
+                "an answer is not a value of the program".into(),
+            ));
+        }
+        if inputs_seen != self.inputs.len() || twin.value_count() != self.values.len() {
+            return Err(IrError::Program(
+                "its tables and its instructions disagree in length".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_value(&self, params: &Params, twin: &mut Recorder, id: ValueId) -> Result<(), String> {
+        let Some(info) = self.info(id) else {
+            return Err(format!("c{} is not in the table", id.0));
+        };
+        let (level, scale) = (twin.level(&id), twin.scale(&id));
+        if info.level != level || !info.scale.matches(scale) {
+            return Err(format!(
+                "c{} is noted at level {} but is at level {level}",
+                id.0, info.level
+            ));
+        }
+        // One bit for the sign; the bound is of slots, and a coefficient is at most their mean.
+        let room = params.log_q(level) - 1.0;
+        let need = info.bound.max(f64::MIN_POSITIVE).log2() + scale.log2();
+        if need > room || need.is_nan() {
+            return Err(format!(
+                "slots up to {:.3e} at scale 2^{:.1} need {need:.1} bits, level {level} has {room:.1}",
+                info.bound,
+                scale.log2()
+            ));
+        }
+        twin.tighten(id, info.bound);
+        Ok(())
+    }
+
+    /// The evaluation keys that the program uses, each with the highest level of its use.
+    pub fn key_list(&self) -> KeyList {
+        let mut list = KeyList::default();
+        let level_of = |id: &ValueId| self.info(*id).map_or(0, |i| i.level);
+        let mut need = |purpose, level| list.need(purpose, level, self.slots);
+        for instruction in &self.instructions {
+            match &instruction.operation {
+                Operation::MulSum(pairs) => {
+                    let level = pairs.first().map_or(0, |p| level_of(&p.0));
+                    need(KeyPurpose::Relinearization, level);
+                }
+                Operation::Conjugate(a) => need(KeyPurpose::Conjugation, level_of(a)),
+                Operation::RotateMany { source, steps } => {
+                    steps
+                        .iter()
+                        .for_each(|s| need(KeyPurpose::Rotation(*s), level_of(source)));
+                }
+                Operation::LinearTransform { inputs, transform } => {
+                    let level = inputs.first().map_or(0, level_of);
+                    for giant in &transform.giants {
+                        need(KeyPurpose::Rotation(giant.rotation), level);
+                        giant
+                            .terms
+                            .iter()
+                            .for_each(|t| need(KeyPurpose::Rotation(t.baby), level));
+                    }
+                }
+                _ => {}
+            }
+        }
+        list
+    }
+}

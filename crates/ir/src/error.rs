@@ -1,0 +1,27 @@
+//! What can be wrong with a program.
+
+use thiserror::Error;
+
+/// A program that does not hold together.
+#[derive(Debug, Error, Clone, PartialEq)]
+pub enum IrError {
+    /// An operation of the tensor program does not fit its operands.
+    #[error("tensor program, operation %{index}: {why}")]
+    Tensor {
+        /// Index of the operation.
+        index: usize,
+        /// What was found and what was expected.
+        why: String,
+    },
+    /// An instruction of the ciphertext program does not fit its operands.
+    #[error("ciphertext program, instruction {index}: {why}")]
+    Ciphertext {
+        /// Index of the instruction.
+        index: usize,
+        /// What was found and what was expected.
+        why: String,
+    },
+    /// The program as a whole.
+    #[error("ciphertext program: {0}")]
+    Program(String),
+}
