@@ -68,15 +68,13 @@ impl Encoder {
     pub fn coefficients(&self, slots: &SlotVector, scale: Scale) -> Result<Vec<i128>, CkksError> {
         slots.check(self.0.params.slots())?;
         let exact = self.0.embedding.inverse(slots.entries());
-        let largest = exact.iter().fold(0.0, |max: f64, c| max.max(c.abs())) * scale.value();
-        // NaN from an overflow of the transform must fail as well.
-        if !(largest < COEFFICIENT_BITS.exp2()) {
+        let scaled: Vec<f64> = exact.iter().map(|c| c * scale.value()).collect();
+        // NaN from an overflow of the transform fails this comparison as well.
+        if !scaled.iter().all(|c| c.abs() < COEFFICIENT_BITS.exp2()) {
+            let largest = scaled.iter().fold(0.0, |max: f64, c| max.max(c.abs()));
             return Err(too_large(largest, COEFFICIENT_BITS + 1.0));
         }
-        Ok(exact
-            .iter()
-            .map(|c| (c * scale.value()).round_ties_even() as i128)
-            .collect())
+        Ok(scaled.iter().map(|c| c.round_ties_even() as i128).collect())
     }
 
     /// Encodes into a polynomial in NTT form on `basis`.

@@ -1,0 +1,425 @@
+//! Evaluation keys and public keys in a container.
+//!
+//! The metadata of all keys comes first, so that the length of every section is known before
+//! the first key is made: keys are written one by one as they are generated, and read one by
+//! one as they are prepared.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+use veilformer_ring::ExpanderId;
+
+use super::bits::{expect_end, poly_len, put_poly, take_poly};
+use super::writer::to_meta;
+use super::{ContainerError, Kind, Reader, StreamWriter, Tag, Writer, bad_section};
+use crate::{
+    CkksError, KeyId, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
+    StoredSwitchingKey, Uniform, UniformParts,
+};
+
+/// Most keys that one file may hold.
+const MAX_KEYS: usize = 1 << 12;
+
+/// Bytes of a seed.
+const SEED_BYTES: usize = 32;
+
+/// What a set of evaluation keys is, without its polynomials. Its postcard form is wire format.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationKeysHeader {
+    /// The secret key.
+    pub key_id: KeyId,
+    /// Digest of the program whose key list they answer.
+    pub program: [u8; 32],
+    /// Every key, in the order of their sections.
+    pub keys: Vec<KeyRecord>,
+}
+
+/// What one evaluation key is, without its polynomials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// What it is for.
+    pub purpose: KeyPurpose,
+    /// The highest level at which it can be used.
+    pub level: u32,
+    /// Distribution of the secret.
+    pub secret: SecretKind,
+    /// Whether its uniform half is a seed.
+    pub seeded: bool,
+    /// How the seed expands.
+    pub expander: u8,
+}
+
+impl KeyRecord {
+    /// The record of a key.
+    #[must_use]
+    pub fn of(key: &StoredSwitchingKey) -> Self {
+        Self {
+            purpose: key.purpose,
+            level: key.level as u32,
+            secret: key.secret,
+            seeded: matches!(key.a, UniformParts::Seed(_)),
+            expander: key.expander.into(),
+        }
+    }
+
+    fn bytes(&self, params: &Params) -> usize {
+        switching_key_bytes(params, self.level as usize, self.seeded)
+    }
+}
+
+/// Bytes of the section of one switching key: what a client uploads for it.
+#[must_use]
+pub fn switching_key_bytes(params: &Params, level: usize, seeded: bool) -> usize {
+    let half = params.digits_at(level).len() * poly_len(params, params.key_basis(level));
+    if seeded { SEED_BYTES + half } else { 2 * half }
+}
+
+/// Writes evaluation keys one by one.
+pub struct EvaluationKeysWriter<W: Write> {
+    out: StreamWriter<W>,
+    params: Params,
+    key_id: KeyId,
+    expected: std::vec::IntoIter<KeyRecord>,
+}
+
+impl<W: Write> EvaluationKeysWriter<W> {
+    /// Writes what is known before the first key is.
+    ///
+    /// # Errors
+    /// The stream's, too many keys, or a level that does not exist.
+    pub fn begin(
+        out: W,
+        params: &Params,
+        header: &EvaluationKeysHeader,
+    ) -> Result<Self, CkksError> {
+        check_count(header)?;
+        for key in &header.keys {
+            params.check_level(key.level as usize)?;
+        }
+        let params_bytes = super::params_to_bytes(params)?;
+        let meta = to_meta(Tag::KEYS, header)?;
+        let mut table = vec![
+            (Tag::PARAMS, params_bytes.len() as u64),
+            (Tag::KEYS, meta.len() as u64),
+        ];
+        let keys = header.keys.iter();
+        table.extend(keys.map(|key| (Tag::KEY, key.bytes(params) as u64)));
+        let mut out = StreamWriter::begin(out, Kind::EvaluationKeys, Some(params), table)?;
+        out.section(Tag::PARAMS, &params_bytes)?;
+        out.section(Tag::KEYS, &meta)?;
+        Ok(Self {
+            out,
+            params: params.clone(),
+            key_id: header.key_id,
+            expected: header.keys.clone().into_iter(),
+        })
+    }
+
+    /// Writes the next key of the header's list.
+    ///
+    /// # Errors
+    /// If it is another than announced or does not conform, or the stream's.
+    pub fn write(&mut self, key: &StoredSwitchingKey) -> Result<(), CkksError> {
+        key.conform(&self.params)?;
+        if key.key_id != self.key_id {
+            return Err(CkksError::WrongKey {
+                object: "a switching key of the set",
+                found: key.key_id,
+                expected: self.key_id,
+            });
+        }
+        if self.expected.next() != Some(KeyRecord::of(key)) {
+            let what = format!("{} is not the next key of the list", key.purpose);
+            return Err(bad_section(Tag::KEY, what).into());
+        }
+        self.out.next_section(Tag::KEY)?;
+        let mut buffer = Vec::new();
+        let polys: &[_] = match &key.a {
+            UniformParts::Seed(seed) => {
+                self.out.write(seed)?;
+                &[]
+            }
+            UniformParts::Polys(polys) => polys,
+        };
+        for poly in key.b.iter().chain(polys) {
+            buffer.clear();
+            put_poly(&self.params, poly, &mut buffer);
+            self.out.write(&buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the digest; returns the stream and the length of the file in bytes.
+    ///
+    /// # Errors
+    /// If keys are missing, or the stream's.
+    pub fn finish(self) -> Result<(W, u64), CkksError> {
+        Ok(self.out.finish()?)
+    }
+}
+
+/// Writes a set of keys from an iterator, in the order of `header`; `progress` gets (done,
+/// total) after each and may stop.
+///
+/// # Errors
+/// As [`EvaluationKeysWriter`], the iterator's, or [`ContainerError::Stopped`].
+pub fn write_evaluation_keys<W: Write>(
+    out: W,
+    params: &Params,
+    header: &EvaluationKeysHeader,
+    keys: impl Iterator<Item = Result<StoredSwitchingKey, CkksError>>,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<u64, CkksError> {
+    let mut writer = EvaluationKeysWriter::begin(out, params, header)?;
+    for (done, key) in keys.enumerate() {
+        writer.write(&key?)?;
+        if progress(done + 1, header.keys.len()).is_break() {
+            return Err(ContainerError::Stopped.into());
+        }
+    }
+    Ok(writer.finish()?.1)
+}
+
+/// A set of keys as a file in memory.
+///
+/// # Errors
+/// If it does not conform to the parameters.
+pub fn evaluation_keys_to_bytes(
+    params: &Params,
+    keys: &StoredEvaluationKeys,
+) -> Result<Vec<u8>, CkksError> {
+    keys.conform(params)?;
+    let header = EvaluationKeysHeader {
+        key_id: keys.key_id,
+        program: keys.program,
+        keys: keys.keys.iter().map(KeyRecord::of).collect(),
+    };
+    let mut out = Vec::new();
+    let mut writer = EvaluationKeysWriter::begin(&mut out, params, &header)?;
+    for key in &keys.keys {
+        writer.write(key)?;
+    }
+    writer.finish()?;
+    Ok(out)
+}
+
+/// Reads evaluation keys one by one, in any order and from several threads.
+pub struct EvaluationKeysReader<'a> {
+    params: Params,
+    header: EvaluationKeysHeader,
+    bodies: Vec<&'a [u8]>,
+}
+
+impl<'a> EvaluationKeysReader<'a> {
+    /// Checks the list of keys, their lengths and their security; no polynomial is read yet.
+    ///
+    /// # Errors
+    /// [`ContainerError::WrongKind`], [`ContainerError::WrongParams`], [`CkksError::Insecure`],
+    /// or what is malformed.
+    pub fn open(reader: &Reader<'a>, params: &Params) -> Result<Self, CkksError> {
+        reader.expect_kind(Kind::EvaluationKeys)?;
+        reader.expect_params(params)?;
+        let header: EvaluationKeysHeader = reader.meta(Tag::KEYS)?;
+        check_count(&header)?;
+        let bodies: Vec<&[u8]> = reader.sections_of(Tag::KEY).collect();
+        if bodies.len() != header.keys.len() {
+            let what = format!("{} keys, {} are announced", bodies.len(), header.keys.len());
+            return Err(bad_section(Tag::KEY, what).into());
+        }
+        for (record, body) in header.keys.iter().zip(&bodies) {
+            let level = record.level as usize;
+            params.check_level(level)?;
+            let name = record.purpose.to_string();
+            params.check_key(&name, params.key_basis(level), record.secret)?;
+            ExpanderId::try_from(record.expander)?;
+            let expected = record.bytes(params);
+            if body.len() != expected {
+                let what = format!("{name} has {} bytes, expected {expected}", body.len());
+                return Err(bad_section(Tag::KEY, what).into());
+            }
+        }
+        Ok(Self {
+            params: params.clone(),
+            header,
+            bodies,
+        })
+    }
+
+    /// What the set is.
+    #[must_use]
+    pub fn header(&self) -> &EvaluationKeysHeader {
+        &self.header
+    }
+
+    /// Number of keys.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bodies.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bodies.is_empty()
+    }
+
+    /// Reads one key.
+    ///
+    /// # Errors
+    /// If there is no such key, or a residue is not below its prime.
+    pub fn key(&self, index: usize) -> Result<StoredSwitchingKey, CkksError> {
+        const TAG: Tag = Tag::KEY;
+        let (Some(record), Some(&body)) = (self.header.keys.get(index), self.bodies.get(index))
+        else {
+            return Err(bad_section(TAG, format!("there is no key {index}")).into());
+        };
+        let mut bytes = body;
+        let level = record.level as usize;
+        let basis = self.params.key_basis(level);
+        let digits = self.params.digits_at(level).len();
+        let seed = if record.seeded {
+            let Some((seed, rest)) = bytes.split_first_chunk::<SEED_BYTES>() else {
+                return Err(bad_section(TAG, "its seed is missing").into());
+            };
+            bytes = rest;
+            Some(*seed)
+        } else {
+            None
+        };
+        let mut parts = || {
+            (0..digits)
+                .map(|_| take_poly(&self.params, basis, TAG, &mut bytes))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let b = parts()?;
+        let a = match seed {
+            Some(seed) => UniformParts::Seed(seed),
+            None => UniformParts::Polys(parts()?),
+        };
+        expect_end(TAG, bytes)?;
+        Ok(StoredSwitchingKey {
+            purpose: record.purpose,
+            secret: record.secret,
+            level,
+            key_id: self.header.key_id,
+            b,
+            a,
+            expander: ExpanderId::try_from(record.expander)?,
+        })
+    }
+}
+
+/// Reads and checks a whole set of keys.
+///
+/// # Errors
+/// As [`EvaluationKeysReader`] and [`StoredEvaluationKeys::conform`].
+pub fn read_evaluation_keys(
+    reader: &Reader<'_>,
+    params: &Params,
+) -> Result<StoredEvaluationKeys, CkksError> {
+    let keys = EvaluationKeysReader::open(reader, params)?;
+    let stored = StoredEvaluationKeys {
+        params: params.digest(),
+        key_id: keys.header.key_id,
+        program: keys.header.program,
+        keys: (0..keys.len())
+            .map(|index| keys.key(index))
+            .collect::<Result<_, _>>()?,
+    };
+    stored.conform(params)?;
+    Ok(stored)
+}
+
+#[derive(Serialize, Deserialize)]
+struct PublicKeyRecord {
+    level: u32,
+    secret: SecretKind,
+    key_id: KeyId,
+    expander: u8,
+    seed: Option<[u8; SEED_BYTES]>,
+}
+
+/// Adds a public key to a container.
+///
+/// # Errors
+/// If it does not conform to the parameters.
+pub fn append_public_key(
+    writer: &mut Writer,
+    params: &Params,
+    key: &StoredPublicKey,
+) -> Result<(), CkksError> {
+    key.conform(params)?;
+    let mut body = Vec::new();
+    put_poly(params, &key.b, &mut body);
+    let seed = match &key.a {
+        Uniform::Seed(seed) => Some(*seed),
+        Uniform::Poly(a) => {
+            put_poly(params, a, &mut body);
+            None
+        }
+    };
+    let record = PublicKeyRecord {
+        level: key.level as u32,
+        secret: key.secret,
+        key_id: key.key_id,
+        expander: key.expander.into(),
+        seed,
+    };
+    writer.meta(Tag::PUBLIC, &record)?;
+    writer.section(Tag::PUBLIC_BODY, body);
+    Ok(())
+}
+
+/// A public key as a file in memory.
+///
+/// # Errors
+/// As [`append_public_key`].
+pub fn public_key_to_bytes(params: &Params, key: &StoredPublicKey) -> Result<Vec<u8>, CkksError> {
+    let mut writer = Writer::new(Kind::PublicKey, Some(params))?;
+    append_public_key(&mut writer, params, key)?;
+    Ok(writer.to_bytes()?)
+}
+
+/// Reads and checks a public key.
+///
+/// # Errors
+/// [`ContainerError::WrongParams`], or what does not conform.
+pub fn read_public_key(reader: &Reader<'_>, params: &Params) -> Result<StoredPublicKey, CkksError> {
+    const TAG: Tag = Tag::PUBLIC_BODY;
+    reader.expect_params(params)?;
+    let record: PublicKeyRecord = reader.meta(Tag::PUBLIC)?;
+    let level = record.level as usize;
+    params.check_level(level)?;
+    let basis = params.basis_at(level);
+    let mut bytes = reader.section(TAG)?;
+    let b = take_poly(params, basis, TAG, &mut bytes)?;
+    let a = match record.seed {
+        Some(seed) => Uniform::Seed(seed),
+        None => Uniform::Poly(take_poly(params, basis, TAG, &mut bytes)?),
+    };
+    expect_end(TAG, bytes)?;
+    let key = StoredPublicKey {
+        b,
+        a,
+        level,
+        secret: record.secret,
+        key_id: record.key_id,
+        expander: ExpanderId::try_from(record.expander)?,
+    };
+    key.conform(params)?;
+    Ok(key)
+}
+
+fn check_count(header: &EvaluationKeysHeader) -> Result<(), ContainerError> {
+    if header.keys.len() > MAX_KEYS {
+        return Err(bad_section(
+            Tag::KEYS,
+            format!(
+                "{} keys, at most {MAX_KEYS} are possible",
+                header.keys.len()
+            ),
+        ));
+    }
+    Ok(())
+}
