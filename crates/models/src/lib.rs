@@ -6,6 +6,7 @@ pub mod config;
 pub mod data;
 pub mod error;
 pub mod matrix;
+pub mod random;
 pub mod tokenizer;
 
 pub use checkpoint::{Checkpoint, EmbeddingTable, LayerWeights, Linear, ModelFolder, Norm};
@@ -13,4 +14,5 @@ pub use config::ModelConfig;
 pub use data::{DataSet, Example};
 pub use error::{ModelError, Result};
 pub use matrix::Matrix;
+pub use random::random_checkpoint;
 pub use tokenizer::Tokenizer;

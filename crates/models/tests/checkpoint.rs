@@ -1,0 +1,284 @@
+//! Reading and writing of configurations and weights, and what a wrong file is answered.
+
+mod common;
+
+use std::collections::HashMap;
+
+use common::{TINY, Xorshift, root, tiny};
+use proptest::prelude::*;
+use safetensors::tensor::{Dtype, TensorView};
+use veilformer_models::{
+    Checkpoint, EmbeddingTable, Matrix, ModelConfig, ModelFolder, random_checkpoint,
+};
+
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+fn tensors(bytes: &[u8]) -> Tensors {
+    let file = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    file.iter()
+        .map(|(n, v)| {
+            (
+                n.to_owned(),
+                v.dtype(),
+                v.shape().to_vec(),
+                v.data().to_vec(),
+            )
+        })
+        .collect()
+}
+
+fn pack(tensors: &Tensors) -> Vec<u8> {
+    let views = tensors
+        .iter()
+        .map(|(n, d, s, b)| (n.as_str(), TensorView::new(*d, s.clone(), b).unwrap()));
+    safetensors::serialize(views, None::<HashMap<String, String>>).unwrap()
+}
+
+#[test]
+fn a_saved_model_loads_unchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = random_checkpoint(&tiny(), 3).unwrap();
+    model.save(dir.path()).unwrap();
+    // Not assert_eq: a failure would print the whole model.
+    assert!(Checkpoint::load(dir.path()).unwrap() == model);
+    assert!(random_checkpoint(&tiny(), 3).unwrap() == model);
+    assert!(random_checkpoint(&tiny(), 4).unwrap() != model);
+}
+
+#[test]
+fn a_wrong_weights_file_is_refused_with_its_reason() {
+    let good = random_checkpoint(&tiny(), 1).unwrap().to_bytes().unwrap();
+    let named = |t: &mut Tensors, name: &str| t.iter().position(|x| x.0 == name).unwrap();
+    type Change<'a> = Box<dyn Fn(&mut Tensors) + 'a>;
+    let cases: Vec<(&str, Change<'_>)> = vec![
+        (
+            "no tensor `layers.1.ffn.up.weight`",
+            Box::new(|t| {
+                let i = named(t, "layers.1.ffn.up.weight");
+                t.remove(i);
+            }),
+        ),
+        (
+            "tensor `position.weight` has shape [6, 5], expected [5, 6]",
+            Box::new(|t| {
+                let i = named(t, "position.weight");
+                t[i].2 = vec![6, 5];
+            }),
+        ),
+        (
+            "tensor `classifier.bias` has element type I32, expected F32",
+            Box::new(|t| {
+                let i = named(t, "classifier.bias");
+                t[i].1 = Dtype::I32;
+            }),
+        ),
+        (
+            "tensor `embedding.weight` has element type U8, expected I8",
+            Box::new(|t| {
+                let i = named(t, "embedding.weight");
+                t[i].1 = Dtype::U8;
+            }),
+        ),
+        (
+            "tensor `layers.0.attention.key.bias` holds NaN at index 2",
+            Box::new(|t| {
+                let i = named(t, "layers.0.attention.key.bias");
+                t[i].3[8..12].copy_from_slice(&f32::NAN.to_le_bytes());
+            }),
+        ),
+        (
+            "tensor `layers.0.norm2.running_var` holds -1 at index 0",
+            Box::new(|t| {
+                let i = named(t, "layers.0.norm2.running_var");
+                t[i].3[..4].copy_from_slice(&(-1f32).to_le_bytes());
+            }),
+        ),
+        (
+            "a tensor `layers.2.extra` that config.json does not call for",
+            Box::new(|t| t.push(("layers.2.extra".into(), Dtype::F32, vec![1], vec![0; 4]))),
+        ),
+    ];
+    for (expected, change) in cases {
+        let mut t = tensors(&good);
+        change(&mut t);
+        let message = Checkpoint::from_bytes(tiny(), &pack(&t))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    for cut in [0, 4, 100, good.len() - 1] {
+        let message = Checkpoint::from_bytes(tiny(), &good[..cut])
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains("malformed"), "{message}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_with_its_reason() {
+    let cases = [
+        (
+            r#""format_version":1"#,
+            r#""format_version":2"#,
+            "format_version is 2, this program",
+        ),
+        (
+            "veilformer-poly",
+            "bert",
+            "model_type is `bert`, expected `veilformer-poly`",
+        ),
+        (
+            r#""hidden_size":6"#,
+            r#""hidden_size":0"#,
+            "hidden_size is 0, expected 1 to 4096",
+        ),
+        (
+            r#""vocab_size":7"#,
+            r#""vocab_size":99999999"#,
+            "vocab_size is 99999999",
+        ),
+        (
+            r#""vocab_size":7"#,
+            r#""vocab_size":-7"#,
+            "invalid value: integer `-7`",
+        ),
+        (
+            r#""power":2"#,
+            r#""power":4"#,
+            "attention.power is 4, only 2",
+        ),
+        (
+            r#""kind":"power""#,
+            r#""kind":"softmax""#,
+            "unknown variant `softmax`",
+        ),
+        (
+            r#""degree":2"#,
+            r#""degree":3"#,
+            "activation.degree is 3, only 2",
+        ),
+        (
+            r#""normalization":"batch""#,
+            r#""normalization":"layer""#,
+            "unknown variant `layer`",
+        ),
+        ("1e-5", "0", "norm_eps is 0"),
+        (r#""pooling":"mean","#, "", "missing field `pooling`"),
+        (
+            r#""pooling":"mean","#,
+            r#""pooling":"mean","dropout":1,"#,
+            "unknown field `dropout`",
+        ),
+        (
+            r#""1":"positive""#,
+            r#""5":"positive""#,
+            "id2label has no entry \"1\"",
+        ),
+        ("{", "", "not valid JSON"),
+    ];
+    for (from, to, expected) in cases {
+        let text = TINY.replacen(from, to, 1);
+        let message = ModelConfig::from_json(text.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    let config = tiny();
+    assert_eq!(
+        ModelConfig::from_json(config.to_json().unwrap().as_bytes()).unwrap(),
+        config
+    );
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = ModelFolder::load(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("config.json"), "{message}");
+    std::fs::write(dir.path().join("config.json"), TINY).unwrap();
+    let message = ModelFolder::load(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors"), "{message}");
+}
+
+#[test]
+fn lookup_adds_positions_and_refuses_what_lies_outside() {
+    let model = random_checkpoint(&tiny(), 5).unwrap();
+    let x = model.embedding.lookup(&[3, 0], &model.position).unwrap();
+    assert_eq!((x.rows, x.cols), (2, 6));
+    let expected = f64::from(model.embedding.values[3 * 6 + 2]) * model.embedding.scale[2]
+        + model.position.get(0, 2).unwrap();
+    assert_eq!(x.get(0, 2), Some(expected));
+    let refusal = |ids: &[u32]| {
+        model
+            .embedding
+            .lookup(ids, &model.position)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refusal(&[]).contains("empty"));
+    assert!(refusal(&[0; 6]).contains("6 tokens and the model's limit is 5"));
+    assert!(refusal(&[7]).contains("token 7 lies outside the table of 7 rows"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn rounding_to_bytes_is_off_by_half_a_scale_at_most(
+        values in prop::collection::vec(-1e3f64..1e3, 12),
+        shrink in 1e-6f64..1.0,
+    ) {
+        let data: Vec<f64> =
+            values.iter().enumerate().map(|(i, v)| if i % 3 == 0 { v * shrink } else { *v }).collect();
+        let table = Matrix::from_vec(4, 3, data).unwrap();
+        let rounded = EmbeddingTable::quantize(&table).unwrap();
+        for id in 0..4 {
+            let row = rounded.row(id as u32).unwrap();
+            for ((r, v), s) in row.iter().zip(table.row(id)).zip(&rounded.scale) {
+                prop_assert!((r - v).abs() <= 0.5001 * s, "{r} {v} {s}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_table_with_a_value_that_is_no_number_is_not_rounded() {
+    let table = Matrix::from_vec(1, 2, vec![0.0, f64::INFINITY]).unwrap();
+    assert!(EmbeddingTable::quantize(&table).is_err());
+}
+
+#[test]
+fn a_hundred_thousand_mutations_of_each_file_never_panic() {
+    let weights = random_checkpoint(&tiny(), 1).unwrap().to_bytes().unwrap();
+    let mut rng = Xorshift(1);
+    let mut accepted = [0; 2];
+    for _ in 0..100_000 {
+        let mut bytes = TINY.as_bytes().to_vec();
+        rng.mutate(&mut bytes);
+        accepted[0] += usize::from(ModelConfig::from_json(&bytes).is_ok());
+        let mut bytes = weights.clone();
+        rng.mutate(&mut bytes);
+        accepted[1] += usize::from(Checkpoint::from_bytes(tiny(), &bytes).is_ok());
+    }
+    // Changes of a weight or a label are no errors; most others are.
+    assert!(
+        accepted.iter().all(|&n| n > 0 && n < 90_000),
+        "{accepted:?}"
+    );
+}
+
+#[test]
+fn the_shipped_models_load_and_are_small() {
+    for (name, limit) in [("sst2-poly", 5_000_000), ("order", 1_500_000)] {
+        let dir = root().join("models").join(name);
+        let folder = ModelFolder::load(&dir).unwrap();
+        assert!(!folder.encode("the red house").unwrap().is_empty());
+        for file in ["README.md", "recipe.toml", "golden.json"] {
+            assert!(dir.join(file).is_file(), "{name} has no {file}");
+        }
+        let size: u64 = std::fs::read_dir(&dir)
+            .unwrap()
+            .map(|e| e.unwrap().metadata().unwrap().len())
+            .sum();
+        assert!(size < limit, "{name} has {size} bytes");
+    }
+}
