@@ -1,10 +1,15 @@
 //! Circuits on ciphertexts, each written once against `ckks::Ops`.
 //!
-//! * [`polynomial`]: Chebyshev polynomials at optimal depth.
+//! | to ... | open |
+//! |---|---|
+//! | evaluate a function on every slot | [`polynomial`] |
+//! | know the precision of a bootstrap | [`bootstrap`] |
+//! | test a circuit without encryption | [`testing`] |
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
+mod error;
 pub mod polynomial;
+pub mod testing;
 
-pub mod attention;
-pub mod reduce;
-pub mod transform;
+pub use error::CircuitError;

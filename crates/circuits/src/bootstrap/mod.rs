@@ -1,0 +1,12 @@
+//! Bootstrapping. So far its noise model, which had to exist before its code: parameters that
+//! the model refuses are not worth implementing.
+
+mod embedding;
+mod estimate;
+mod eval_mod;
+pub mod noise;
+mod random;
+pub mod tail;
+
+pub use estimate::{NoiseEstimate, StageNoise, estimate};
+pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};

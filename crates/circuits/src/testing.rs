@@ -1,0 +1,542 @@
+//! [`ClearOps`]: the operations on unencrypted slots, for tests of circuits and for simulation.
+
+use std::sync::Arc;
+
+use veilformer_ckks::{
+    CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SlotVector, Transform,
+    adjust_constant,
+};
+
+type Result<T> = std::result::Result<T, OpsError>;
+
+/// A "ciphertext" in the clear. Slots are kept as the *encoded* numbers (value times scale), as a
+/// ciphertext keeps them: a circuit that gets a scale wrong gets wrong values, not just a wrong
+/// label.
+#[derive(Clone, Debug)]
+pub struct ClearCiphertext {
+    raw: Arc<Vec<Complex>>,
+    level: usize,
+    scale: Scale,
+}
+
+/// A plaintext in the clear, likewise encoded. Real constants are rounded to integers as the
+/// encoder does it; other vectors stay exact.
+#[derive(Clone, Debug)]
+pub struct ClearPlain {
+    raw: Arc<Vec<Complex>>,
+    level: usize,
+    scale: Scale,
+}
+
+/// How often each operation ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClearCounts {
+    /// Relinearizations.
+    pub relinearizations: usize,
+    /// Products of two ciphertexts.
+    pub products: usize,
+    /// Products with a plaintext, those of `adjust` and of transforms included.
+    pub plain_products: usize,
+    /// Rescales that are not fused into a product or transform.
+    pub rescales: usize,
+    /// Rotations by something else than 0, those of transforms included (each distinct baby step
+    /// per input once), and conjugations.
+    pub rotations: usize,
+    /// Linear transforms.
+    pub transforms: usize,
+}
+
+/// [`Ops`] on plain slots, with the level, scale and range rules of the evaluator and none of its
+/// noise. Also notes which keys the circuit needed.
+pub struct ClearOps {
+    params: Params,
+    keys: KeyList,
+    counts: ClearCounts,
+}
+
+impl ClearOps {
+    /// Operations under these parameters.
+    #[must_use]
+    pub fn new(params: &Params) -> Self {
+        Self {
+            params: params.clone(),
+            keys: KeyList::default(),
+            counts: ClearCounts::default(),
+        }
+    }
+
+    /// A value at the canonical scale of `level`.
+    ///
+    /// # Errors
+    /// As [`Ops::plain`].
+    pub fn encrypt(&mut self, slots: &SlotVector, level: usize) -> Result<ClearCiphertext> {
+        self.encrypt_at(slots, level, self.params.scale_at(level))
+    }
+
+    /// A value at any scale.
+    ///
+    /// # Errors
+    /// As [`Ops::plain`].
+    pub fn encrypt_at(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<ClearCiphertext> {
+        let plain = self.plain(slots, level, scale)?;
+        Ok(ClearCiphertext {
+            raw: plain.raw,
+            level,
+            scale,
+        })
+    }
+
+    /// The slots' values.
+    #[must_use]
+    pub fn decrypt(&self, ct: &ClearCiphertext) -> Vec<Complex> {
+        ct.raw.iter().map(|z| z / ct.scale.value()).collect()
+    }
+
+    /// Keys needed so far, with their levels.
+    #[must_use]
+    pub fn keys(&self) -> &KeyList {
+        &self.keys
+    }
+
+    /// Operations performed so far.
+    #[must_use]
+    pub fn counts(&self) -> ClearCounts {
+        self.counts
+    }
+
+    fn need(&mut self, purpose: KeyPurpose, level: usize) {
+        self.keys.need(purpose, level, self.params.slots());
+    }
+
+    /// Checks that the encoded numbers still fit the modulus; on real ciphertexts they would
+    /// wrap around without notice.
+    fn fitting(
+        &self,
+        op: &'static str,
+        raw: Vec<Complex>,
+        level: usize,
+        scale: Scale,
+    ) -> Result<ClearCiphertext> {
+        let largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
+        if largest > 0.0 && !(largest.log2() + 1.0 <= self.params.log_q(level)) {
+            return Err(OpsError::Invalid {
+                op,
+                what: format!(
+                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{:.1}; bound the slots or keep a level more",
+                    largest.log2(),
+                    self.params.log_q(level)
+                ),
+            });
+        }
+        Ok(ClearCiphertext {
+            raw: Arc::new(raw),
+            level,
+            scale,
+        })
+    }
+
+    fn zip(
+        &self,
+        op: &'static str,
+        a: &ClearCiphertext,
+        b: &[Complex],
+        f: impl Fn(Complex, Complex) -> Complex,
+    ) -> Result<ClearCiphertext> {
+        let raw = a.raw.iter().zip(b).map(|(x, y)| f(*x, *y)).collect();
+        self.fitting(op, raw, a.level, a.scale)
+    }
+
+    fn divided(&self, op: &'static str, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        if a.level == 0 {
+            return Err(OpsError::OutOfLevels {
+                op,
+                level: 0,
+                needed: 1,
+            });
+        }
+        let step = self.params.step_at(a.level);
+        let factor = self.params.product(step.drop) / self.params.product(step.add);
+        let raw = a.raw.iter().map(|z| z / factor).collect();
+        self.fitting(op, raw, a.level - 1, a.scale.divide(factor))
+    }
+}
+
+fn same_level(op: &'static str, found: usize, expected: usize) -> Result<()> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(OpsError::LevelMismatch {
+            op,
+            found,
+            expected,
+        })
+    }
+}
+
+/// A plaintext serves its own level and lower ones.
+fn plain_level(op: &'static str, plain: usize, operand: usize) -> Result<()> {
+    same_level(op, plain.min(operand), operand)
+}
+
+fn same_scale(op: &'static str, found: Scale, expected: Scale) -> Result<()> {
+    if found.matches(expected) {
+        Ok(())
+    } else {
+        Err(OpsError::ScaleMismatch {
+            op,
+            found: found.value(),
+            expected: expected.value(),
+        })
+    }
+}
+
+fn empty(op: &'static str) -> OpsError {
+    OpsError::Invalid {
+        op,
+        what: "nothing was given; give at least one operand".to_owned(),
+    }
+}
+
+fn turned(raw: &[Complex], by: i64) -> Vec<Complex> {
+    let mut out = raw.to_vec();
+    if !out.is_empty() {
+        out.rotate_left(by.rem_euclid(raw.len() as i64) as usize);
+    }
+    out
+}
+
+impl Ops for ClearOps {
+    type Ct = ClearCiphertext;
+    type Plain = ClearPlain;
+
+    fn params(&self) -> &Params {
+        &self.params
+    }
+
+    fn level(&self, ct: &ClearCiphertext) -> usize {
+        ct.level
+    }
+
+    fn scale(&self, ct: &ClearCiphertext) -> Scale {
+        ct.scale
+    }
+
+    fn plain(&mut self, slots: &SlotVector, level: usize, scale: Scale) -> Result<ClearPlain> {
+        self.params.check_level(level)?;
+        let needed = (slots.max_abs() * scale.value()).log2() + 1.0;
+        let available = self.params.log_q(level);
+        if needed > available {
+            return Err(CkksError::TooLarge { needed, available }.into());
+        }
+        let rounds = matches!(slots, SlotVector::Constant(value) if value.im == 0.0);
+        let raw = slots
+            .to_dense(self.params.slots())?
+            .iter()
+            .map(|z| z * scale.value())
+            .map(|z| {
+                if rounds {
+                    Complex::new(z.re.round(), 0.0)
+                } else {
+                    z
+                }
+            })
+            .collect();
+        Ok(ClearPlain {
+            raw: Arc::new(raw),
+            level,
+            scale,
+        })
+    }
+
+    fn add(&mut self, a: &ClearCiphertext, b: &ClearCiphertext) -> Result<ClearCiphertext> {
+        same_level("add", b.level, a.level)?;
+        same_scale("add", b.scale, a.scale)?;
+        self.zip("add", a, &b.raw, |x, y| x + y)
+    }
+
+    fn sub(&mut self, a: &ClearCiphertext, b: &ClearCiphertext) -> Result<ClearCiphertext> {
+        same_level("sub", b.level, a.level)?;
+        same_scale("sub", b.scale, a.scale)?;
+        self.zip("sub", a, &b.raw, |x, y| x - y)
+    }
+
+    fn negate(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        self.zip("negate", a, &a.raw, |x, _| -x)
+    }
+
+    fn add_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
+        plain_level("add_plain", p.level, a.level)?;
+        same_scale("add_plain", p.scale, a.scale)?;
+        self.zip("add_plain", a, &p.raw, |x, y| x + y)
+    }
+
+    fn mul_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
+        plain_level("mul_plain", p.level, a.level)?;
+        self.counts.plain_products += 1;
+        let raw = a.raw.iter().zip(p.raw.iter()).map(|(x, y)| x * y).collect();
+        self.fitting("mul_plain", raw, a.level, a.scale.product(p.scale))
+    }
+
+    fn rescale(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        let out = self.divided("rescale", a)?;
+        self.counts.rescales += 1;
+        Ok(out)
+    }
+
+    fn mul_sum(
+        &mut self,
+        pairs: &[(&ClearCiphertext, &ClearCiphertext)],
+    ) -> Result<ClearCiphertext> {
+        const OP: &str = "mul_sum";
+        let (first, other) = pairs.first().ok_or_else(|| empty(OP))?;
+        let scale = first.scale.product(other.scale);
+        let mut raw = vec![Complex::new(0.0, 0.0); self.params.slots()];
+        for (a, b) in pairs {
+            same_level(OP, a.level, first.level)?;
+            same_level(OP, b.level, first.level)?;
+            same_scale(OP, a.scale.product(b.scale), scale)?;
+            for ((sum, x), y) in raw.iter_mut().zip(a.raw.iter()).zip(b.raw.iter()) {
+                *sum += x * y;
+            }
+        }
+        let sum = self.fitting(OP, raw, first.level, scale)?;
+        let out = self.divided(OP, &sum)?;
+        self.need(KeyPurpose::Relinearization, first.level);
+        self.counts.products += pairs.len();
+        self.counts.relinearizations += 1;
+        Ok(out)
+    }
+
+    fn rotate_many(&mut self, a: &ClearCiphertext, by: &[i64]) -> Result<Vec<ClearCiphertext>> {
+        let slots = self.params.slots() as i64;
+        by.iter()
+            .map(|&by| {
+                self.need(KeyPurpose::Rotation(by), a.level);
+                self.counts.rotations += usize::from(by.rem_euclid(slots) != 0);
+                self.fitting("rotate_many", turned(&a.raw, by), a.level, a.scale)
+            })
+            .collect()
+    }
+
+    fn conjugate(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        self.need(KeyPurpose::Conjugation, a.level);
+        self.counts.rotations += 1;
+        self.zip("conjugate", a, &a.raw, |x, _| x.conj())
+    }
+
+    fn drop_to(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {
+        if level > a.level {
+            return Err(OpsError::OutOfLevels {
+                op: "drop_to",
+                level: a.level,
+                needed: level,
+            });
+        }
+        self.fitting("drop_to", a.raw.to_vec(), level, a.scale)
+    }
+
+    fn adjust(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {
+        const OP: &str = "adjust";
+        if level == a.level {
+            same_scale(OP, a.scale, self.params.scale_at(level))?;
+            return Ok(a.clone());
+        }
+        if level > a.level {
+            return Err(OpsError::OutOfLevels {
+                op: OP,
+                level: a.level,
+                needed: level,
+            });
+        }
+        let constant = adjust_constant(&self.params, a.scale, level)? as f64;
+        let above = self.drop_to(a, level + 1)?;
+        let scaled = above.raw.iter().map(|z| z * constant).collect();
+        let scaled = self.fitting(OP, scaled, level + 1, above.scale)?;
+        self.counts.plain_products += 1;
+        let lowered = self.rescale(&scaled)?;
+        Ok(ClearCiphertext {
+            scale: self.params.scale_at(level),
+            ..lowered
+        })
+    }
+
+    fn linear_transform(
+        &mut self,
+        inputs: &[&ClearCiphertext],
+        transform: &Transform<ClearPlain>,
+    ) -> Result<ClearCiphertext> {
+        const OP: &str = "linear_transform";
+        let first = *inputs.first().ok_or_else(|| empty(OP))?;
+        for input in inputs {
+            same_level(OP, input.level, first.level)?;
+            same_scale(OP, input.scale, first.scale)?;
+        }
+        let slots = self.params.slots();
+        let plain_scale = self.params.scale_at(first.level);
+        let mut babies = std::collections::BTreeSet::new();
+        let mut total = vec![Complex::new(0.0, 0.0); slots];
+        let mut terms = 0;
+        for giant in &transform.giants {
+            let mut sum = vec![Complex::new(0.0, 0.0); slots];
+            for term in &giant.terms {
+                let input = inputs.get(term.input).ok_or_else(|| OpsError::Invalid {
+                    op: OP,
+                    what: format!("input {} of {}", term.input, inputs.len()),
+                })?;
+                plain_level(OP, term.plain.level, first.level)?;
+                same_scale(OP, term.plain.scale, plain_scale)?;
+                let baby = term.baby.rem_euclid(slots as i64);
+                babies.insert((term.input, baby));
+                let rotated = turned(&input.raw, baby);
+                for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
+                    *s += x * p;
+                }
+                self.need(KeyPurpose::Rotation(baby), first.level);
+                terms += 1;
+            }
+            if !giant.terms.is_empty() {
+                self.need(KeyPurpose::Rotation(giant.rotation), first.level);
+                self.counts.rotations += usize::from(giant.rotation.rem_euclid(slots as i64) != 0);
+            }
+            for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
+                *t += s;
+            }
+        }
+        if terms == 0 {
+            return Err(empty(OP));
+        }
+        self.counts.rotations += babies.iter().filter(|(_, baby)| *baby != 0).count();
+        self.counts.plain_products += terms;
+        self.counts.transforms += 1;
+        let scale = first.scale.product(plain_scale);
+        let sum = self.fitting(OP, total, first.level, scale)?;
+        self.divided(OP, &sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::toy_params;
+    use veilformer_ckks::{Giant, Term};
+
+    fn ramp(n: usize) -> SlotVector {
+        SlotVector::real(&(0..n).map(|i| i as f64 / n as f64).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn rules_are_enforced() {
+        let params = toy_params(3);
+        let mut ops = ClearOps::new(&params);
+        let x = ops.encrypt(&ramp(params.slots()), 3).unwrap();
+        let low = ops.drop_to(&x, 1).unwrap();
+        assert!(matches!(
+            ops.add(&x, &low),
+            Err(OpsError::LevelMismatch { .. })
+        ));
+        let unscaled = {
+            let p = ops
+                .plain(&SlotVector::real_constant(0.5), 3, params.scale_at(3))
+                .unwrap();
+            ops.mul_plain(&x, &p).unwrap()
+        };
+        assert!(matches!(
+            ops.add(&x, &unscaled),
+            Err(OpsError::ScaleMismatch { .. })
+        ));
+        let zero = ops.drop_to(&x, 0).unwrap();
+        assert!(matches!(
+            ops.mul(&zero, &zero),
+            Err(OpsError::OutOfLevels { .. }) | Err(OpsError::Invalid { .. })
+        ));
+        assert!(matches!(
+            ops.drop_to(&zero, 1),
+            Err(OpsError::OutOfLevels { .. })
+        ));
+        assert!(ops.mul_sum(&[]).is_err());
+        // Values beyond the modulus are found.
+        let big = ops
+            .plain(&SlotVector::real_constant(1e12), 3, params.scale_at(3))
+            .unwrap();
+        let huge = ops.mul_plain(&x, &big).unwrap();
+        assert!(matches!(
+            ops.drop_to(&huge, 0),
+            Err(OpsError::Invalid { .. })
+        ));
+    }
+
+    #[test]
+    fn values_follow_the_operations() {
+        let params = toy_params(3);
+        let n = params.slots();
+        let mut ops = ClearOps::new(&params);
+        let x = ops.encrypt(&ramp(n), 3).unwrap();
+        let square = ops.square(&x).unwrap();
+        assert_eq!(ops.level(&square), 2);
+        assert!(ops.scale(&square).matches(params.scale_at(2)));
+        let low = ops.adjust(&x, 1).unwrap();
+        let diff = ops.adjust(&square, 1).unwrap();
+        let diff = ops.sub(&low, &diff).unwrap();
+        let turned = ops.rotate(&diff, 3).unwrap();
+        let got = ops.decrypt(&turned);
+        for (i, z) in got.iter().enumerate() {
+            let v = ((i + 3) % n) as f64 / n as f64;
+            assert!((z.re - (v - v * v)).abs() < 1e-9 && z.im.abs() < 1e-9);
+        }
+        assert_eq!(ops.keys().rotations, vec![(3, 1)]);
+        assert_eq!(ops.keys().relinearization, Some(3));
+    }
+
+    #[test]
+    fn transforms_follow_their_formula() {
+        let params = toy_params(2);
+        let n = params.slots();
+        let mut ops = ClearOps::new(&params);
+        let x = ops.encrypt(&ramp(n), 2).unwrap();
+        let plain = ops.plain(&ramp(n), 2, params.scale_at(2)).unwrap();
+        let t = Transform {
+            giants: vec![Giant {
+                rotation: 2,
+                terms: vec![Term {
+                    input: 0,
+                    baby: 1,
+                    plain,
+                }],
+            }],
+        };
+        let y = ops.linear_transform(&[&x], &t).unwrap();
+        let got = ops.decrypt(&y);
+        let v = |i: usize| (i % n) as f64 / n as f64;
+        for (i, z) in got.iter().enumerate() {
+            assert!((z.re - v(i + 2) * v(i + 3)).abs() < 1e-9);
+        }
+        assert_eq!(ops.counts().rotations, 2);
+    }
+}
+
+/// Small parameters without security, for tests: N = 2^8, `levels` levels of 36 bits.
+///
+/// # Panics
+/// If no such parameters exist, which no number of levels up to 20 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_params(levels: usize) -> Params {
+    veilformer_ckks::ParamsSpec {
+        log_n: 8,
+        first_bits: 45,
+        scale_bits: 36,
+        levels,
+        special_bits: 45,
+        special_count: 2,
+        digit_limbs: 2,
+        security: veilformer_ckks::SecurityLevel::Bits128,
+    }
+    .validate_insecure_for_tests()
+    .expect("toy parameters exist")
+}
