@@ -305,7 +305,7 @@ impl Cpu {
             digits,
             &KeyRows {
                 words: rows,
-                offsets: &offsets,
+                offsets: &offsets, stride: n,
             },
         );
     }

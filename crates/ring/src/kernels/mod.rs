@@ -4,6 +4,8 @@
 //! instruction sets give bit-identical results. Products with a *Montgomery* operand expect it
 //! multiplied by `2^52 mod q`: one reduction then gives the plain product.
 
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 mod scalar;
 
 use crate::error::{Result, RingError};
@@ -49,6 +51,9 @@ impl Isa {
     }
 }
 
+/// log2 of the words of a block on which the end of a forward NTT runs alone (32 KiB: L1).
+pub(crate) const LOW_LOG: u32 = 12;
+
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fraction {
@@ -72,8 +77,10 @@ pub(crate) struct ConvRow {
 pub(crate) struct KeyRows<'a> {
     /// Rows of N words in Montgomery form.
     pub(crate) words: &'a [u64],
-    /// Per digit where its first row begins; its second row follows.
+    /// Per digit where its first row begins.
     pub(crate) offsets: &'a [usize],
+    /// From a digit's first row to its second.
+    pub(crate) stride: usize,
 }
 
 /// A checked choice of instruction set: holding one proves that the processor has it.
@@ -131,22 +138,16 @@ macro_rules! kernels {
                 }
             )*
         }
-        #[cfg(target_arch = "x86_64")]
-        mod ifma {
-            use super::*;
-            $(
-                #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-                pub(super) fn $name($($arg: $ty),*) {
-                    scalar::$name($($arg),*);
-                }
-            )*
-        }
     };
 }
 
 kernels! {
     /// Forward NTT in place: input below 4q, output canonical.
     fn forward(t: &NttTable, x: &mut [u64]);
+    /// The stages of the forward NTT before blocks of `2^LOW_LOG` words stand alone.
+    fn forward_top(t: &NttTable, x: &mut [u64]);
+    /// The rest of the forward NTT on the block of that number; output canonical.
+    fn forward_low(t: &NttTable, x: &mut [u64], block: usize);
     /// Inverse NTT in place.
     fn inverse(t: &NttTable, x: &mut [u64]);
     /// `out += y`.

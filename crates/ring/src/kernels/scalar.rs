@@ -1,6 +1,6 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
-use super::{ConvRow, Fraction, KeyRows};
+use super::{ConvRow, Fraction, KeyRows, LOW_LOG};
 use crate::galois::Permutation;
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
@@ -30,27 +30,54 @@ fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
 
 #[inline(always)]
 pub(super) fn forward(t: &NttTable, x: &mut [u64]) {
+    forward_top(t, x);
+    for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
+        forward_low(t, block, b);
+    }
+}
+
+#[inline(always)]
+pub(super) fn forward_top(t: &NttTable, x: &mut [u64]) {
+    forward_stages(t, x, t.log_n.saturating_sub(LOW_LOG), (1, 0));
+}
+
+#[inline(always)]
+pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize) {
+    let len_log = LOW_LOG.min(t.log_n);
+    forward_stages(t, x, len_log, (1 << (t.log_n - len_log), block));
+    let q = t.modulus.value();
+    x.iter_mut().for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
+}
+
+/// The next `stages` stages of block `number` of `blocks`.
+#[inline(always)]
+fn forward_stages(
+    t: &NttTable,
+    x: &mut [u64],
+    stages: u32,
+    (mut blocks, mut number): (usize, usize),
+) {
     let m = &t.modulus;
     let q = m.value();
-    let n = 1usize << t.log_n;
-    let Some(x) = x.get_mut(..n) else { return };
-    let (mut blocks, mut half) = (1, n / 2);
-    while half > 0 {
-        let stage = t.forward[blocks..].iter().zip(&t.forward_quot[blocks..]);
-        for (block, (&w, &quotient)) in x.chunks_exact_mut(2 * half).zip(stage) {
+    let mut half = x.len() / 2;
+    for _ in 0..stages {
+        if half == 0 {
+            return;
+        }
+        for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
+            let w = t.forward.get(blocks, number + i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let u = reduce_once(*a, 2 * q);
-                let v = m.mul_shoup_lazy(*b, ShoupConst { w, quotient });
+                let v = m.mul_shoup_lazy(*b, w);
                 *a = u + v;
                 *b = u + 2 * q - v;
             }
         }
         blocks *= 2;
+        number *= 2;
         half /= 2;
     }
-    x.iter_mut()
-        .for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
 }
 
 #[inline(always)]
@@ -61,13 +88,13 @@ pub(super) fn inverse(t: &NttTable, x: &mut [u64]) {
     let Some(x) = x.get_mut(..n) else { return };
     let (mut blocks, mut half) = (n / 2, 1);
     while blocks > 1 {
-        let stage = t.inverse[blocks..].iter().zip(&t.inverse_quot[blocks..]);
-        for (block, (&w, &quotient)) in x.chunks_exact_mut(2 * half).zip(stage) {
+        for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
+            let w = t.inverse.get(blocks, i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let (u, v) = (*a, *b);
                 *a = reduce_once(u + v, 2 * q);
-                *b = m.mul_shoup_lazy(u + 2 * q - v, ShoupConst { w, quotient });
+                *b = m.mul_shoup_lazy(u + 2 * q - v, w);
             }
         }
         blocks /= 2;
@@ -209,12 +236,12 @@ pub(super) fn inner_product(
     digits: &[&[u64]],
     key: &KeyRows<'_>,
 ) {
-    let (q, inv, n) = (m.value(), m.inv52(), out0.len());
+    let (q, inv) = (m.value(), m.inv52());
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let mut sum = 0u128;
             for (digit, offset) in digits.iter().zip(key.offsets) {
-                let k = key.words.get(offset + part * n + j).copied().unwrap_or(0);
+                let k = key.words.get(offset + part * key.stride + j).copied().unwrap_or(0);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             *o = m.reduce(montgomery_lazy(sum, q, inv));

@@ -4,16 +4,15 @@
 //! The forward transform of `p` holds at index `j` the value `p(psi^(2*rev(j)+1))`, where `rev`
 //! reverses the `log2 N` bits of `j`. Stored keys and ciphertexts and periodic plaintexts depend
 //! on this order and on this choice of `psi`.
+//!
+//! Algorithm: Cooley-Tukey forward, Gentleman-Sande inverse, lazy values (Harvey, "Faster
+//! arithmetic for number-theoretic transforms", 2014): below `4q` forward, below `2q` inverse.
 
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Reverses the low `bits` bits of `x`.
 pub(crate) fn bit_reverse(x: u64, bits: u32) -> u64 {
-    if bits == 0 {
-        0
-    } else {
-        x.reverse_bits() >> (64 - bits)
-    }
+    if bits == 0 { 0 } else { x.reverse_bits() >> (64 - bits) }
 }
 
 /// The primitive 2N-th root of unity that the contract names.
@@ -26,17 +25,75 @@ pub(crate) fn primitive_root(m: &Modulus, log_n: u32) -> u64 {
         .unwrap_or(1)
 }
 
-/// Twiddle factors of one prime, with 52-bit Shoup quotients.
+/// From this degree on the twiddles of the last two stages are stored in blocks.
+const BLOCKED_FROM: u32 = 6;
+
+/// Twiddle factors of one direction, with 52-bit Shoup quotients.
+pub(crate) struct Twiddles {
+    log_n: u32,
+    /// `root^rev(i)` at `i`: the twiddle of block `i - 2^s` of stage `s` (`i` in `2^s..2^(s+1)`).
+    /// All stages for small N; all but the last two (half block 2 and 1) otherwise.
+    pub(crate) w: Vec<u64>,
+    pub(crate) quot: Vec<u64>,
+    /// The last two stages, per 64 words of data 96 words: for half block 2 `w` of even, of odd
+    /// blocks, then their quotients alike (4 x 8); for half block 1 `w` of blocks 0, 1, 2, 3 mod 4,
+    /// then their quotients alike (8 x 8). This is the order in which eight lanes want them.
+    pub(crate) tail: Vec<u64>,
+}
+
+impl Twiddles {
+    fn new(m: &Modulus, log_n: u32, root: u64) -> Self {
+        let n = 1usize << log_n;
+        let mut all = vec![0; n];
+        let mut power = 1;
+        let step = m.shoup(root);
+        for i in 0..n as u64 {
+            all[bit_reverse(i, log_n) as usize] = power;
+            power = m.mul_shoup(power, step);
+        }
+        let mut tail = Vec::new();
+        let mut w = all;
+        if log_n >= BLOCKED_FROM {
+            tail.reserve_exact(3 * n / 2);
+            let full = w;
+            for block in 0..n / 64 {
+                for (columns, first) in [(2, n / 4 + 16 * block), (4, n / 2 + 32 * block)] {
+                    let column = |c: usize| (0..8).map(move |lane| first + columns * lane + c);
+                    for c in 0..columns {
+                        tail.extend(column(c).map(|i| full[i]));
+                    }
+                    for c in 0..columns {
+                        tail.extend(column(c).map(|i| m.shoup(full[i]).quotient));
+                    }
+                }
+            }
+            w = full[..n / 4].to_vec();
+        }
+        let quot = w.iter().map(|&w| m.shoup(w).quotient).collect();
+        Self { log_n, w, quot, tail }
+    }
+
+    /// Twiddle `i` of the stage with `blocks` blocks.
+    #[inline(always)]
+    pub(crate) fn get(&self, blocks: usize, i: usize) -> ShoupConst {
+        if let (Some(&w), Some(&quotient)) = (self.w.get(blocks + i), self.quot.get(blocks + i)) {
+            return ShoupConst { w, quotient };
+        }
+        let last = blocks << 1 >> self.log_n;
+        let (columns, offset) = if last == 1 { (4, 32) } else { (2, 0) };
+        let (lane, column) = (i / columns % 8, i % columns);
+        let at = i / (8 * columns) * 96 + offset + 8 * column + lane;
+        let get = |at: usize| self.tail.get(at).copied().unwrap_or(0);
+        ShoupConst { w: get(at), quotient: get(at + 8 * columns) }
+    }
+}
+
+/// Tables of one prime.
 pub(crate) struct NttTable {
     pub(crate) modulus: Modulus,
     pub(crate) log_n: u32,
-    /// `psi^rev(i)` at `i`: the twiddle of block `i - 2^s` of forward stage `s` (`i` in
-    /// `2^s..2^(s+1)`).
-    pub(crate) forward: Vec<u64>,
-    pub(crate) forward_quot: Vec<u64>,
-    /// `psi^-rev(i)` at `i`.
-    pub(crate) inverse: Vec<u64>,
-    pub(crate) inverse_quot: Vec<u64>,
+    pub(crate) forward: Twiddles,
+    pub(crate) inverse: Twiddles,
     /// `N^-1`, and `N^-1 * psi^-rev(1)` for the last inverse stage.
     pub(crate) n_inv: ShoupConst,
     pub(crate) n_inv_last: ShoupConst,
@@ -44,32 +101,16 @@ pub(crate) struct NttTable {
 
 impl NttTable {
     pub(crate) fn new(m: &Modulus, log_n: u32) -> Self {
-        let n = 1usize << log_n;
         let psi = primitive_root(m, log_n);
-        let psi_inv = m.inv(psi).unwrap_or(1);
-        let table = |root: u64| {
-            let mut w = vec![0; n];
-            let mut power = 1;
-            for i in 0..n as u64 {
-                w[bit_reverse(i, log_n) as usize] = power;
-                power = m.mul(power, root);
-            }
-            let quot = w.iter().map(|&w| m.shoup(w).quotient).collect::<Vec<_>>();
-            (w, quot)
-        };
-        let (forward, forward_quot) = table(psi);
-        let (inverse, inverse_quot) = table(psi_inv);
-        let n_inv = m.inv(m.reduce(n as u64)).unwrap_or(1);
-        let n_inv_last = m.shoup(m.mul(n_inv, inverse[1]));
+        let inverse = Twiddles::new(m, log_n, m.inv(psi).unwrap_or(1));
+        let n_inv = m.inv(m.reduce(1 << log_n)).unwrap_or(1);
         Self {
             modulus: m.clone(),
             log_n,
-            forward,
-            forward_quot,
-            inverse,
-            inverse_quot,
+            forward: Twiddles::new(m, log_n, psi),
             n_inv: m.shoup(n_inv),
-            n_inv_last,
+            n_inv_last: m.shoup(m.mul(n_inv, inverse.get(1, 0).w)),
+            inverse,
         }
     }
 }

@@ -1,0 +1,40 @@
+//! All instruction sets of this machine give the same bits, at degrees where each path of the
+//! vector kernels runs.
+
+use veilformer_ring::conformance::{Samples, test_chain};
+use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Form, GaloisElement, Isa};
+
+#[test]
+fn all_isas_agree_at_every_degree() {
+    for log_n in 5..=17 {
+        let chain = test_chain(log_n, 6, 2).unwrap();
+        let digits = [Basis::range(0, 2), Basis::range(2, 4), Basis::range(4, 6)];
+        let mut results = Vec::new();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+            let mut samples = Samples::new(&chain, log_n as u8);
+            let basis = Basis::range(0, 4);
+            let a = samples.poly(chain.all(), Form::Coefficient).unwrap();
+            let mut ntt = a.clone();
+            cpu.forward_ntt(&mut ntt).unwrap();
+            let mut back = ntt.clone();
+            cpu.inverse_ntt(&mut back).unwrap();
+            assert!(a == back, "{isa:?} at {log_n}: the inverse NTT does not invert");
+            let x = cpu.restrict(&ntt, basis).unwrap();
+            let y = samples.poly(basis, Form::Ntt).unwrap();
+            let g = GaloisElement::rotation(5, log_n);
+            let key = samples.key(g, &digits, Basis::range(6, 8)).unwrap();
+            let key = cpu.prepare_key(&key).unwrap();
+            let (s0, s1) =
+                cpu.key_switch_sum(Some((&y, &x)), &[(&x, &key)], Basis::single(3)).unwrap();
+            let mut more = vec![ntt, s0, s1, cpu.div_round(&x, Basis::single(2)).unwrap()];
+            for (c0, c1) in cpu.rotate_many((&y, &x), &[&key]).unwrap() {
+                more.extend([c0, c1]);
+            }
+            results.push((isa, more));
+        }
+        for (isa, r) in &results[1..] {
+            assert!(*r == results[0].1, "{isa:?} at N = 2^{log_n} differs from scalar");
+        }
+    }
+}
