@@ -2,14 +2,20 @@
 //!
 //! | to ... | open |
 //! |---|---|
+//! | multiply by a plaintext matrix | [`transform`] |
+//! | attend | [`attention`] |
+//! | sum slots | [`reduce`] |
 //! | evaluate a function on every slot | [`polynomial`] |
 //! | know the precision of a bootstrap | [`bootstrap`] |
 //! | test a circuit without encryption | [`testing`] |
 #![forbid(unsafe_code)]
 
+pub mod attention;
 pub mod bootstrap;
 mod error;
 pub mod polynomial;
+pub mod reduce;
 pub mod testing;
+pub mod transform;
 
 pub use error::CircuitError;

@@ -122,8 +122,10 @@ impl ClearOps {
         level: usize,
         scale: Scale,
     ) -> Result<ClearCiphertext> {
+        // A maximum would pass over values that are not numbers.
+        let broken = raw.iter().any(|z| !z.is_finite());
         let largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
-        if largest > 0.0 && !(largest.log2() + 1.0 <= self.params.log_q(level)) {
+        if broken || largest.log2() + 1.0 > self.params.log_q(level) {
             return Err(OpsError::Invalid {
                 op,
                 what: format!(
@@ -419,6 +421,28 @@ impl Ops for ClearOps {
     }
 }
 
+/// Small parameters without security, for tests: N = 2^8, `levels` levels of 36 bits.
+///
+/// # Panics
+/// If no such parameters exist, which no number of levels up to 20 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_params(levels: usize) -> Params {
+    veilformer_ckks::ParamsSpec {
+        log_n: 8,
+        first_bits: 45,
+        scale_bits: 36,
+        levels,
+        special_bits: 45,
+        special_count: 2,
+        digit_limbs: 2,
+        security: veilformer_ckks::SecurityLevel::Bits128,
+    }
+    .validate_insecure_for_tests()
+    .expect("toy parameters exist")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -517,26 +541,4 @@ mod tests {
         }
         assert_eq!(ops.counts().rotations, 2);
     }
-}
-
-/// Small parameters without security, for tests: N = 2^8, `levels` levels of 36 bits.
-///
-/// # Panics
-/// If no such parameters exist, which no number of levels up to 20 causes.
-#[doc(hidden)]
-#[must_use]
-#[allow(clippy::expect_used)]
-pub fn toy_params(levels: usize) -> Params {
-    veilformer_ckks::ParamsSpec {
-        log_n: 8,
-        first_bits: 45,
-        scale_bits: 36,
-        levels,
-        special_bits: 45,
-        special_count: 2,
-        digit_limbs: 2,
-        security: veilformer_ckks::SecurityLevel::Bits128,
-    }
-    .validate_insecure_for_tests()
-    .expect("toy parameters exist")
 }
