@@ -8,7 +8,7 @@
 //! | encode slots | [`SlotVector`], [`Encoder`] |
 //! | compute on ciphertexts | [`Ops`] (write circuits against it), [`Evaluator`] (runs them) |
 //! | store and send | [`container`] |
-//! | predict noise | `noise` |
+//! | predict noise | [`noise`] |
 #![forbid(unsafe_code)]
 
 mod ciphertext;
@@ -18,12 +18,15 @@ mod error;
 mod evaluator;
 mod fft;
 mod keys;
+pub mod noise;
 mod ops;
 mod params;
 mod plain;
 mod primes;
 mod scale;
 pub mod security;
+#[doc(hidden)]
+pub mod testing;
 pub mod uniform;
 
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};

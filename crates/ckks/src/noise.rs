@@ -1,0 +1,203 @@
+//! Predicted noise: the variance of one coefficient of the error after each operation.
+//!
+//! For a ciphertext with c0 + c1 s = m + e, where m is the exact encoded message (coefficients at
+//! the ciphertext's scale), the functions give Var(e_k), which is the same for every coefficient
+//! k in the usual average-case model: coefficients independent with mean zero, a product of
+//! polynomials a b having variance N Var(a) Var(b) per coefficient (Costache, Curtis, Hales,
+//! Murphy, Ogilvie, Player, "On the precision loss in approximate homomorphic encryption",
+//! ePrint 2022/162). A slot sums N coefficients with weights of absolute value one, so that its
+//! mean squared error is N Var(e) / scale^2.
+
+use veilformer_ring::Basis;
+
+use crate::{Params, Scale, SecretKind};
+
+/// Standard deviation of fresh errors, that of the security table.
+pub const SIGMA: f64 = 3.2;
+
+/// Variance of the rounding error of a number rounded to the nearest integer.
+pub const ROUNDING: f64 = 1.0 / 12.0;
+
+/// The noise of operations under one parameter set and one kind of secret. Arguments and results
+/// named "variance" are per coefficient, in units of the encoded integers.
+#[derive(Clone, Debug)]
+pub struct NoiseModel {
+    params: Params,
+    secret: SecretKind,
+    sigma: f64,
+}
+
+impl NoiseModel {
+    /// The model for a secret of the given kind and errors of deviation [`SIGMA`].
+    #[must_use]
+    pub fn new(params: &Params, secret: SecretKind) -> Self {
+        Self {
+            params: params.clone(),
+            secret,
+            sigma: SIGMA,
+        }
+    }
+
+    /// Ring dimension as a number.
+    fn n(&self) -> f64 {
+        self.params.n() as f64
+    }
+
+    /// Expected squared norm of the secret: N Var(s).
+    fn secret_norm(&self) -> f64 {
+        self.n() * self.secret.variance(self.params.n())
+    }
+
+    /// Rounding both halves of a ciphertext to integers: 1/12 for c0 and N Var(s)/12 for c1 times
+    /// the secret. N/18 for a dense ternary secret: what a rescale or ModDown leaves.
+    #[must_use]
+    pub fn division(&self) -> f64 {
+        ROUNDING * (1.0 + self.secret_norm())
+    }
+
+    /// Encryption under the secret key: sigma^2. The message counts as what was encoded.
+    #[must_use]
+    pub fn fresh_secret_key(&self) -> f64 {
+        self.sigma * self.sigma
+    }
+
+    /// Encryption under a public key b = -a s + e with a ternary v and errors e0, e1:
+    /// v e + e0 + e1 s, that is sigma^2 (1 + N 2/3 + N Var(s)).
+    #[must_use]
+    pub fn fresh_public_key(&self) -> f64 {
+        self.sigma * self.sigma * (1.0 + self.n() * 2.0 / 3.0 + self.secret_norm())
+    }
+
+    /// Rounding of the coefficients of a plaintext of `period` slots (N/2 for a dense vector): the
+    /// variance per coefficient, averaged over all N (a periodic plaintext has 2 period
+    /// coefficients that are not exact zeros; a real constant has one).
+    #[must_use]
+    pub fn encoding(&self, rounded_coefficients: usize) -> f64 {
+        ROUNDING * rounded_coefficients as f64 / self.n()
+    }
+
+    /// Sum or difference of independent ciphertexts.
+    #[must_use]
+    pub fn sum(&self, a: f64, b: f64) -> f64 {
+        a + b
+    }
+
+    /// Product with a plaintext whose coefficients have the squared norm
+    /// `plain_norm` (see [`NoiseModel::message_norm`]); the plaintext's own rounding counts as
+    /// part of it. The scale is then the product of both.
+    #[must_use]
+    pub fn plain_product(&self, variance: f64, plain_norm: f64) -> f64 {
+        variance * plain_norm
+    }
+
+    /// Product of two ciphertexts with independent noise and messages of the given squared
+    /// coefficient norms: m1 e2 + m2 e1 + e1 e2, before relinearization.
+    #[must_use]
+    pub fn product(&self, a: f64, a_norm: f64, b: f64, b_norm: f64) -> f64 {
+        a * b_norm + b * a_norm + self.n() * a * b
+    }
+
+    /// Square of a ciphertext: 2 m e + e^2.
+    #[must_use]
+    pub fn square(&self, variance: f64, norm: f64) -> f64 {
+        4.0 * variance * norm + 2.0 * self.n() * variance * variance
+    }
+
+    /// The error of key-switching a polynomial at `level`, before the division by P, in units of
+    /// P^2: sum over digits of N |D|^2/12 sigma^2 / P^2, where D is the product of the digit's
+    /// primes at this level.
+    #[must_use]
+    pub fn key_switch_error(&self, level: usize) -> f64 {
+        let log_p = self.params.chain().product_log2(self.params.special());
+        self.params
+            .digits_at(level)
+            .into_iter()
+            .map(|digit| {
+                let log_d = self.params.chain().product_log2(digit);
+                self.n() * ROUNDING * self.sigma * self.sigma * (2.0 * (log_d - log_p)).exp2()
+            })
+            .sum()
+    }
+
+    /// What a key switch (rotation, conjugation) at `level` adds: its error and the rounding of
+    /// ModDown.
+    #[must_use]
+    pub fn key_switch(&self, level: usize) -> f64 {
+        self.key_switch_error(level) + self.division()
+    }
+
+    /// What is left of a variance after the rescale of `level`, rounding included.
+    #[must_use]
+    pub fn rescale(&self, variance: f64, level: usize) -> f64 {
+        variance * self.step_factor(level) + self.division()
+    }
+
+    /// Relinearization and rescale in one division, as [`crate::Ops::mul_sum`] does: `variance` is
+    /// that of the sum of products.
+    #[must_use]
+    pub fn relinearize_rescale(&self, variance: f64, level: usize) -> f64 {
+        (variance + self.key_switch_error(level)) * self.step_factor(level) + self.division()
+    }
+
+    /// (prod(add) / prod(drop))^2 of the step of `level`.
+    fn step_factor(&self, level: usize) -> f64 {
+        let step = self.params.step_at(level);
+        let log = |basis: Basis| self.params.chain().product_log2(basis);
+        (2.0 * (log(step.add) - log(step.drop))).exp2()
+    }
+
+    /// Expected squared norm of the coefficients of a message whose slots have the mean squared
+    /// absolute value `mean_square`: the embedding is sqrt(N) times an isometry (on the
+    /// N/2 slots and their conjugates), so the coefficients' squared norm is
+    /// `mean_square * scale^2`.
+    #[must_use]
+    pub fn message_norm(mean_square: f64, scale: Scale) -> f64 {
+        mean_square * scale.value() * scale.value()
+    }
+
+    /// Root mean square of a slot's (complex) error: sqrt(N Var(e)) / scale.
+    #[must_use]
+    pub fn slot_deviation(&self, variance: f64, scale: Scale) -> f64 {
+        (self.n() * variance).sqrt() / scale.value()
+    }
+
+    /// Root mean square of the real part of a slot's error.
+    #[must_use]
+    pub fn slot_deviation_real(&self, variance: f64, scale: Scale) -> f64 {
+        self.slot_deviation(variance, scale) / 2f64.sqrt()
+    }
+
+    /// Bits of precision of a slot: -log2 of [`NoiseModel::slot_deviation_real`].
+    #[must_use]
+    pub fn precision_bits(&self, variance: f64, scale: Scale) -> f64 {
+        -self.slot_deviation_real(variance, scale).log2()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    #[test]
+    fn rescale_noise_of_the_design_note() {
+        // "a rescale under a dense secret leaves about 2^-26 per slot at scale 2^40":
+        // sqrt(N) sqrt(N/18) / 2^40 at N = 2^16.
+        let n = 65536f64;
+        let expected = (n * (n / 18.0)).sqrt() / 2f64.powi(40);
+        assert!((expected.log2() + 26.0).abs() < 0.2);
+        let params = testing::toy_params();
+        let model = NoiseModel::new(&params, SecretKind::DenseTernary);
+        let n = params.n() as f64;
+        assert!((model.division() - (n / 18.0 + 1.0 / 12.0)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn key_switch_is_dominated_by_rounding() {
+        let params = testing::toy_params();
+        let model = NoiseModel::new(&params, SecretKind::DenseTernary);
+        for level in 0..=params.max_level() {
+            assert!(model.key_switch_error(level) < 4.0 * model.division());
+        }
+    }
+}
