@@ -49,15 +49,18 @@ pub fn random_checkpoint(config: &ModelConfig, seed: u64) -> Result<Checkpoint> 
             } else {
                 -constant
             };
-            *q += sign;
-            *k += sign;
+            *q = f64::from((*q + sign) as f32);
+            *k = f64::from((*k + sign) as f32);
         }
         let value = g.linear(a, d, unit, 0.02);
         let output = g.linear(d, a, 0.5 / (a as f64).sqrt(), 0.02);
         let norm2 = g.norm(d);
         let up = g.linear(f, d, unit, 0.1);
         let beta = g.normal(f, 0.5);
-        let activation = beta.into_iter().map(|b| [1.0, f64::from((1.0 + b) as f32)]).collect();
+        let activation = beta
+            .into_iter()
+            .map(|b| [1.0, f64::from((1.0 + b) as f32)])
+            .collect();
         let down = g.linear(d, f, 0.3 / (f as f64).sqrt(), 0.02);
         layers.push(LayerWeights {
             norm1,

@@ -27,25 +27,31 @@ impl Tokenizer {
 
     /// Reads the bytes of a `tokenizer.json`.
     ///
+    /// Padding, cutting, post-processing and decoding entries are left out: the model must see
+    /// every token of the text and no others.
+    ///
     /// # Errors
-    /// When the bytes are no tokenizer, or it has no token.
+    /// When the bytes are no WordPiece tokenizer, it has tokens outside the vocabulary, or its ids
+    /// are not the numbers below their count.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| {
+        let malformed = |e: String| {
             ModelError::Tokenizer(format!(
                 "not a tokenizer in the Hugging Face format ({e}); copy the model folder again"
             ))
-        })?;
-        // A file may carry both; the model must see every token of the text and no others.
-        inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| ModelError::Tokenizer(format!("cutting cannot be switched off: {e}")))?;
-        let vocab_size = inner.get_vocab_size(true);
-        if vocab_size == 0 {
-            return Err(ModelError::Tokenizer(
-                "it knows no token; expected at least one".into(),
-            ));
+        };
+        // The tokenizers crate panics on some files that are not JSON, so that is found out first.
+        let mut file: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        let vocab_size = checked_vocabulary(&file)?;
+        let fields = file
+            .as_object_mut()
+            .ok_or_else(|| malformed("not an object".into()))?;
+        for unused in ["truncation", "padding", "post_processor", "decoder"] {
+            fields.insert(unused.to_owned(), serde_json::Value::Null);
         }
+        let text = serde_json::to_vec(&file).map_err(|e| malformed(e.to_string()))?;
+        let inner =
+            tokenizers::Tokenizer::from_bytes(text).map_err(|e| malformed(e.to_string()))?;
         Ok(Self { inner, vocab_size })
     }
 
@@ -89,6 +95,51 @@ impl Tokenizer {
         }
         Ok(ids)
     }
+}
+
+/// Number of tokens of a tokenizer file, after checks that every id the tokenizer can give is
+/// below it.
+fn checked_vocabulary(file: &serde_json::Value) -> Result<usize> {
+    let refuse = |what: String| Err(ModelError::Tokenizer(what));
+    let kind = file
+        .pointer("/model/type")
+        .and_then(|v| v.as_str())
+        .unwrap_or("absent");
+    if kind != "WordPiece" {
+        return refuse(format!(
+            "not a tokenizer in the Hugging Face format, or of another kind: model.type is \
+             `{}`, expected `WordPiece`",
+            kind.chars().take(40).collect::<String>()
+        ));
+    }
+    if file
+        .get("added_tokens")
+        .and_then(|v| v.as_array())
+        .is_some_and(|a| !a.is_empty())
+    {
+        return refuse("it has added tokens, expected none: no text may name a token".into());
+    }
+    let vocab = file.pointer("/model/vocab").and_then(|v| v.as_object());
+    let Some(vocab) = vocab.filter(|v| !v.is_empty()) else {
+        return refuse("it knows no token; expected at least one in model.vocab".into());
+    };
+    let mut seen = vec![false; vocab.len()];
+    for (token, id) in vocab {
+        match id
+            .as_u64()
+            .and_then(|i| seen.get_mut(usize::try_from(i).ok()?))
+        {
+            Some(slot) if !*slot => *slot = true,
+            _ => {
+                return refuse(format!(
+                    "token `{}` has id {id}; expected the ids 0 to {}, each once",
+                    token.chars().take(40).collect::<String>(),
+                    vocab.len() - 1
+                ));
+            }
+        }
+    }
+    Ok(vocab.len())
 }
 
 /// The `tokenizer.json` of a WordPiece vocabulary: token `i` of `tokens` has id `i`. One of them

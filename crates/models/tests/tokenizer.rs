@@ -198,6 +198,28 @@ fn wrong_files_are_refused() {
         let message = Tokenizer::from_bytes(bytes).unwrap_err().to_string();
         assert!(message.contains("tokenizer.json"), "{message}");
     }
+    let good = wordpiece_json(&["[UNK]", "a", "b"]).unwrap();
+    for (from, to, expected) in [
+        ("\"a\":1", "\"a\":2", "each once"),
+        ("\"a\":1", "\"a\":3", "expected the ids 0 to 2"),
+        (
+            "\"type\":\"WordPiece\",\"unk",
+            "\"type\":\"BPE\",\"unk",
+            "model.type is `BPE`",
+        ),
+        (
+            "\"added_tokens\":[]",
+            "\"added_tokens\":[1]",
+            "added tokens",
+        ),
+    ] {
+        let text = good.replacen(from, to, 1);
+        assert_ne!(text, good, "{from}");
+        let message = Tokenizer::from_bytes(text.as_bytes())
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}");
+    }
     assert!(wordpiece_json(&["a"]).is_err());
     assert!(wordpiece_json(&["[UNK]", "a", "a"]).is_err());
 }

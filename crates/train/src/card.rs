@@ -140,7 +140,7 @@ fn ranges(out: &mut String, figures: &Figures) {
         .collect();
     let _ = writeln!(
         out,
-        "\nx: input of the first layer; q, k, v, S: queries, keys, values, scores; o: attention \
+        "\nE: the whole token table; x: input of the first layer; q, k, v, S: queries, keys, values, scores; o: attention \
          before its output matrix; y: after attention; u: input of the activation. Standard \
          deviation of the logits over the test split: {}.\n",
         deviations.join(", ")

@@ -132,10 +132,13 @@ pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<Gold
     for id in 0..embedding.vocab_size {
         values.extend(embedding.row(id as u32)?);
     }
+    let mut ranges = Ranges::default();
+    let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    ranges.entries.push(("E".to_owned(), smallest, largest));
     let shape = (embedding.vocab_size, embedding.hidden_size);
     let table = Tensor::from_vec(values, shape, &Device::Cpu)?;
 
-    let mut ranges = Ranges::default();
     let mut logits_of = |items: &[Item]| -> Result<Vec<Vec<f64>>> {
         let mut mode = Mode::Observe(&mut ranges);
         evaluate_with(config, &weights, &table, items, &mut mode)

@@ -63,6 +63,17 @@ impl Features {
         })
     }
 
+    /// Scales every token's features to mean square 1.
+    pub fn unit_rows(&mut self) {
+        for row in self.data.chunks_exact_mut(self.width) {
+            let square: f64 = row.iter().map(|&v| f64::from(v) * f64::from(v)).sum();
+            let scale = (self.width as f64 / square.max(1e-12)).sqrt();
+            for v in row {
+                *v = (f64::from(*v) * scale) as f32;
+            }
+        }
+    }
+
     /// The features of the tokens with the given ids only, in this order.
     pub fn select(&self, ids: &[usize]) -> Self {
         let mut data = Vec::with_capacity(ids.len() * self.width);

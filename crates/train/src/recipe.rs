@@ -24,7 +24,7 @@ pub struct Recipe {
     pub seed: u64,
     /// Files of the data folder.
     pub data: DataRecipe,
-    /// Where the frozen token features come from, for the card.
+    /// The frozen token features.
     pub features: FeatureRecipe,
     /// Shape of the model.
     pub model: ModelRecipe,
@@ -60,7 +60,7 @@ pub struct DataRecipe {
     pub vocabulary: Vocabulary,
 }
 
-/// Where the frozen token features come from, for the card.
+/// The frozen token features: where they come from, for the card, and how they are scaled.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeatureRecipe {
@@ -68,6 +68,9 @@ pub struct FeatureRecipe {
     pub source: String,
     /// Its licence.
     pub license: String,
+    /// Whether every token's features are scaled to mean square 1, which bounds the input for
+    /// tokens that training never sees.
+    pub unit_rows: bool,
 }
 
 /// Which tokens the model knows.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use veilformer_models::Tokenizer;
+
 use crate::card;
 use crate::corpus::Corpus;
 use crate::error::{Result, TrainError, at};
@@ -48,7 +50,11 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
     if !resume && (has_state || paths.out.join("model.safetensors").exists()) {
         return Err(TrainError::Exists(paths.out.clone()));
     }
-    let corpus = Corpus::load(&recipe, &paths.data, Features::load(&paths.features)?)?;
+    let mut features = Features::load(&paths.features)?;
+    if recipe.features.unit_rows {
+        features.unit_rows();
+    }
+    let corpus = Corpus::load(&recipe, &paths.data, features)?;
     observer.line(&format!(
         "{} training sentences ({} left out: their tokens are those of a dev or test sentence), \
          {} dev, {} test, {} tokens",
@@ -58,6 +64,11 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
         corpus.test.len(),
         corpus.features.tokens.len()
     ));
+    // Before training and not after it: a golden sentence that the model cannot take.
+    let tokenizer = Tokenizer::from_bytes(corpus.tokenizer_json.as_bytes())?;
+    for sentence in &recipe.golden {
+        tokenizer.encode_within(sentence, recipe.model.max_position_embeddings)?;
+    }
     std::fs::create_dir_all(&paths.out).map_err(at(&paths.out))?;
 
     let mut trainer = Trainer::new(&recipe, &corpus)?;
