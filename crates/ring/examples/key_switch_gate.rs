@@ -1,1 +1,465 @@
-fn main() {}
+//! The gate of this crate: times and checks of key switching at the sizes of the hardest users.
+//!
+//! `cargo run --release -p veilformer-ring --example key_switch_gate [-- scalar|avx2|avx512ifma]`
+//! prints the best and the median of several runs on one thread. Every result is checked against an
+//! identity (with a real key under a ternary secret), or bit for bit against another path.
+
+#![allow(clippy::print_stdout)]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use veilformer_ring::conformance::Samples;
+use veilformer_ring::{
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, DiagonalTerm, Form, GaloisElement,
+    GiantStep, Isa, PlainPoly, RnsPoly, SwitchingKey, TransformPlan, ntt_primes_near,
+};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// One ring with keys under a ternary secret.
+struct Setting {
+    cpu: Cpu,
+    chain: Arc<Chain>,
+    q: Basis,
+    special: Basis,
+    digits: Vec<Basis>,
+    secret: RnsPoly,
+    samples: Samples,
+}
+
+/// Milliseconds: the best and the median of `runs` calls.
+fn time<T>(runs: usize, mut f: impl FnMut() -> T) -> (f64, f64) {
+    let mut times: Vec<f64> = (0..runs)
+        .map(|_| {
+            let start = Instant::now();
+            std::hint::black_box(f());
+            start.elapsed().as_secs_f64() * 1e3
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    (times[0], times[runs / 2])
+}
+
+fn row(name: &str, (best, median): (f64, f64), note: &str) {
+    println!("  {name:<44} {best:>9.3} ms  (median {median:>9.3})  {note}");
+}
+
+impl Setting {
+    fn new(
+        log_n: u32,
+        words: &[(f64, usize)],
+        special: (f64, usize),
+        digit: usize,
+        isa: Isa,
+    ) -> Outcome<Self> {
+        let mut primes = Vec::new();
+        for &(target, count) in words.iter().chain([&special]) {
+            primes.extend(ntt_primes_near(target, log_n, &primes, count)?);
+        }
+        let count: usize = words.iter().map(|w| w.1).sum();
+        let chain = Chain::new(log_n, &primes)?;
+        let cpu = Cpu::new(chain.clone(), CpuConfig { isa })?;
+        let mut samples = Samples::new(&chain, 7);
+        let digits = (0..count)
+            .step_by(digit)
+            .map(|a| Basis::range(a, (a + digit).min(count)))
+            .collect();
+        // A ternary secret for the example; real secrets are sampled elsewhere.
+        let noise = samples.residues(Basis::single(0), chain.n());
+        let coefficients: Vec<i64> = noise.iter().map(|r| (r % 3) as i64 - 1).collect();
+        let mut secret = RnsPoly::from_signed(&chain, chain.all(), &coefficients)?;
+        cpu.forward_ntt(&mut secret)?;
+        let (q, special) = (Basis::first(count), Basis::range(count, chain.len()));
+        Ok(Self {
+            cpu,
+            chain,
+            q,
+            special,
+            digits,
+            secret,
+            samples,
+        })
+    }
+
+    /// The key from `target` to the secret: `b_d = -a_d s + e_d + P g_d target`.
+    fn key(&mut self, galois: GaloisElement, target: &RnsPoly) -> Outcome<CpuKey> {
+        let all = self.chain.all();
+        let mut parts = Vec::new();
+        for digit in self.digits.clone() {
+            let a = self.samples.poly(all, Form::Ntt)?;
+            let noise = self.samples.residues(Basis::single(0), self.chain.n());
+            let e: Vec<i64> = noise.iter().map(|r| (r % 13) as i64 - 6).collect();
+            let mut b = RnsPoly::from_signed(&self.chain, all, &e)?;
+            self.cpu.forward_ntt(&mut b)?;
+            self.cpu
+                .sub_assign(&mut b, &self.cpu.mul(&a, &self.secret)?)?;
+            let mut gadget = target.clone();
+            let residues: Vec<u64> = all
+                .iter()
+                .map(|j| {
+                    if digit.contains(j) {
+                        self.chain.product_mod(self.special, j)
+                    } else {
+                        0
+                    }
+                })
+                .collect();
+            self.cpu.mul_scalar_assign(&mut gadget, &residues)?;
+            self.cpu.add_assign(&mut b, &gadget)?;
+            parts.push((b, a));
+        }
+        let digits = self.digits.clone();
+        let key = SwitchingKey {
+            galois,
+            digits,
+            special: self.special,
+            parts,
+        };
+        Ok(self.cpu.prepare_key(&key)?)
+    }
+
+    fn rotation_key(&mut self, by: i64) -> Outcome<CpuKey> {
+        let g = GaloisElement::rotation(by, self.chain.log_n());
+        let target = self.cpu.automorphism(&self.secret, g)?;
+        self.key(g, &target)
+    }
+
+    /// log2 of the largest coefficient of `c0 + c1 s - expected`, which all primes must agree on.
+    fn error_bits(&self, c: &(RnsPoly, RnsPoly), expected: &RnsPoly) -> Outcome<f64> {
+        let s = self.cpu.restrict(&self.secret, c.0.basis())?;
+        let mut e = c.0.clone();
+        self.cpu.mul_acc(&mut e, &c.1, &s)?;
+        self.cpu.sub_assign(&mut e, expected)?;
+        self.cpu.inverse_ntt(&mut e)?;
+        let mut largest = 0;
+        for (pos, i) in e.basis().iter().enumerate() {
+            let m = self.chain.modulus(i);
+            let of_limb = e
+                .limb(pos)
+                .iter()
+                .map(|&x| m.center(x).unsigned_abs())
+                .max();
+            largest = largest.max(of_limb.unwrap_or(0));
+        }
+        Ok((largest as f64).log2())
+    }
+
+    /// `c0 + c1 s`.
+    fn decrypt(&self, c0: &RnsPoly, c1: &RnsPoly) -> Outcome<RnsPoly> {
+        let mut x = c0.clone();
+        self.cpu
+            .mul_acc(&mut x, c1, &self.cpu.restrict(&self.secret, c1.basis())?)?;
+        Ok(x)
+    }
+
+    /// A ciphertext of a random message below 2^`bits`.
+    fn encrypt(&mut self, basis: Basis, bits: u32) -> Outcome<(RnsPoly, RnsPoly)> {
+        let noise = self.samples.residues(Basis::single(0), self.chain.n());
+        let m: Vec<i64> = noise
+            .iter()
+            .map(|r| (r & ((1 << bits) - 1)) as i64)
+            .collect();
+        let mut c0 = RnsPoly::from_signed(&self.chain, basis, &m)?;
+        self.cpu.forward_ntt(&mut c0)?;
+        let c1 = self.samples.poly(basis, Form::Ntt)?;
+        self.cpu.sub_assign(
+            &mut c0,
+            &self.decrypt(&RnsPoly::zero(&self.chain, basis, Form::Ntt)?, &c1)?,
+        )?;
+        Ok((c0, c1))
+    }
+
+    fn require(&self, what: &str, bits: f64, at_most: f64) -> Outcome<String> {
+        if bits <= at_most {
+            Ok(format!("error 2^{bits:.1}"))
+        } else {
+            Err(format!("{what}: error 2^{bits:.1}, at most 2^{at_most} expected").into())
+        }
+    }
+}
+
+/// The parts of which a key switch consists.
+fn parts(s: &mut Setting, runs: usize) -> Outcome<()> {
+    let mut limb = s.samples.poly(Basis::single(0), Form::Coefficient)?;
+    let original = limb.clone();
+    let mut forward = Vec::new();
+    let mut inverse = Vec::new();
+    for _ in 0..10 * runs {
+        forward.push(time(1, || s.cpu.forward_ntt(&mut limb)).0);
+        inverse.push(time(1, || s.cpu.inverse_ntt(&mut limb)).0);
+    }
+    if limb != original {
+        return Err("the inverse NTT does not invert".into());
+    }
+    for (name, mut t) in [("forward", forward), ("inverse", inverse)] {
+        t.sort_by(f64::total_cmp);
+        row(
+            &format!("NTT of one limb, hot, {name}"),
+            (t[0], t[t.len() / 2]),
+            "",
+        );
+    }
+    let mut all = s.samples.poly(s.q, Form::Coefficient)?;
+    let limbs = s.q.len();
+    let swept = time(runs, || {
+        s.cpu.forward_ntt(&mut all)?;
+        s.cpu.inverse_ntt(&mut all)
+    });
+    let per = |x: f64| x / (2 * limbs) as f64;
+    row(
+        "NTT of one limb, swept over Q",
+        (per(swept.0), per(swept.1)),
+        "",
+    );
+    let digit = s.samples.poly(s.digits[0], Form::Coefficient)?;
+    let t = time(runs, || s.cpu.extend(&digit, s.chain.all()));
+    row("base conversion of one digit to Q + P", t, "");
+    Ok(())
+}
+
+fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
+    let log_n = s.chain.log_n();
+    let (q, top) = (s.q, s.q.highest().unwrap_or(0));
+    let square = s.cpu.mul(&s.secret, &s.secret)?;
+    let relin = s.key(GaloisElement::identity(), &square)?;
+    let mut rotations = Vec::new();
+    for by in 1..=8 {
+        rotations.push(s.rotation_key(by)?);
+    }
+    let (k, l, p) = (s.digits.len(), q.len(), s.special.len());
+    let ntts = l + (k * (l + p) - l) + 2 * p + 2 * l;
+    println!(
+        "  one key switch: {ntts} NTTs, key {:.0} MiB",
+        relin.bytes() as f64 / 1048576.0
+    );
+
+    let a = s.encrypt(q, 30)?;
+    let b = s.encrypt(q, 30)?;
+    let mut zero = RnsPoly::zero(&s.chain, q, Form::Ntt)?;
+    let t = time(runs, || {
+        s.cpu
+            .key_switch_sum(None, &[(&a.1, &rotations[0])], Basis::empty())
+    });
+    row(
+        "key switch (ModUp, inner product, ModDown)",
+        t,
+        "<- the gate: at most 60 at N=2^16",
+    );
+
+    let g = s.cpu.key_galois(&rotations[0]);
+    let expected = s.cpu.automorphism(&s.decrypt(&a.0, &a.1)?, g)?;
+    let t = time(runs, || s.cpu.rotate_many((&a.0, &a.1), &[&rotations[0]]));
+    let c = s.cpu.rotate_many((&a.0, &a.1), &[&rotations[0]])?.remove(0);
+    row(
+        "rotate",
+        t,
+        &s.require("rotate", s.error_bits(&c, &expected)?, 26.0)?,
+    );
+
+    let pair = [((&a.0, &a.1), (&b.0, &b.1))];
+    let t = time(runs, || s.cpu.mul_sum_relin(&pair, &relin, Basis::empty()));
+    let c = s.cpu.mul_sum_relin(&pair, &relin, Basis::empty())?;
+    let product = s
+        .cpu
+        .mul(&s.decrypt(&a.0, &a.1)?, &s.decrypt(&b.0, &b.1)?)?;
+    row(
+        "multiply + relinearize",
+        t,
+        &s.require("relin", s.error_bits(&c, &product)?, 26.0)?,
+    );
+    let drop = Basis::single(top);
+    let t = time(runs, || s.cpu.mul_sum_relin(&pair, &relin, drop));
+    let c = s.cpu.mul_sum_relin(&pair, &relin, drop)?;
+    let rescaled = s.cpu.div_round(&product, drop)?;
+    row(
+        "multiply + relinearize + rescale",
+        t,
+        &s.require("mul", s.error_bits(&c, &rescaled)?, 26.0)?,
+    );
+
+    let many = [
+        (&a.1, &rotations[0]),
+        (&b.1, &rotations[1]),
+        (&a.0, &rotations[2]),
+        (&b.0, &relin),
+    ];
+    let t = time(runs, || {
+        s.cpu.key_switch_sum(Some((&a.0, &b.0)), &many, drop)
+    });
+    let fused = s.cpu.key_switch_sum(Some((&a.0, &b.0)), &many, drop)?;
+    // What each term decrypts to: sigma(poly s) for rotations, poly s^2 for relinearization.
+    let mut sum = s.decrypt(&a.0, &b.0)?;
+    let secret = s.cpu.restrict(&s.secret, q)?;
+    for (i, (poly, key)) in many.iter().enumerate() {
+        let m = s.cpu.mul(poly, &secret)?;
+        let m = if i == 3 {
+            s.cpu.mul(&m, &secret)?
+        } else {
+            s.cpu.automorphism(&m, s.cpu.key_galois(key))?
+        };
+        s.cpu.add_assign(&mut sum, &m)?;
+    }
+    let expected = s.cpu.div_round(&sum, drop)?;
+    row(
+        "fused sum of 4 key switches + rescale",
+        t,
+        &s.require("sum", s.error_bits(&fused, &expected)?, 26.0)?,
+    );
+
+    let keys: Vec<&CpuKey> = rotations.iter().collect();
+    let t = time(runs, || s.cpu.rotate_many((&a.0, &a.1), &keys));
+    let outs = s.cpu.rotate_many((&a.0, &a.1), &keys)?;
+    let mut worst = 0f64;
+    for (c, key) in outs.iter().zip(&keys) {
+        let expected = s
+            .cpu
+            .automorphism(&s.decrypt(&a.0, &a.1)?, s.cpu.key_galois(key))?;
+        worst = worst.max(s.error_bits(c, &expected)?);
+    }
+    let note = format!(
+        "{:.3} each, {}",
+        t.0 / 8.0,
+        s.require("hoisted", worst, 26.0)?
+    );
+    row("8 hoisted rotations", t, &note);
+
+    transform(s, runs, &keys, &a)?;
+
+    // A basis with holes that cuts and leaves out digits.
+    let holes = Basis::from_indices(&q.iter().filter(|i| i % 3 != 1).collect::<Vec<_>>());
+    let x = s.encrypt(holes, 30)?;
+    let t = time(runs, || s.cpu.rotate_many((&x.0, &x.1), &keys[..1]));
+    let c = s.cpu.rotate_many((&x.0, &x.1), &keys[..1])?.remove(0);
+    let expected = s.cpu.automorphism(&s.decrypt(&x.0, &x.1)?, g)?;
+    let name = format!("rotate on an arbitrary basis of {} primes", holes.len());
+    row(
+        &name,
+        t,
+        &s.require("holes", s.error_bits(&c, &expected)?, 26.0)?,
+    );
+
+    let t = time(runs, || {
+        (s.cpu.div_round(&a.0, drop), s.cpu.div_round(&a.1, drop))
+    });
+    row("rescale of a ciphertext by one prime", t, "");
+    // Three words out, two in.
+    let out = Basis::range(top.saturating_sub(2), top + 1);
+    let x = s.cpu.restrict(&a.0, q.minus(Basis::range(2, 4)))?;
+    let t = time(runs, || s.cpu.rescale_rational(&x, out, Basis::range(2, 4)));
+    let y = s.cpu.rescale_rational(&x, out, Basis::range(2, 4))?;
+    // out * y - in * x is small: at most half of the product that was dropped.
+    let residues = |f: Basis, of: Basis| {
+        of.iter()
+            .map(|j| s.chain.product_mod(f, j))
+            .collect::<Vec<_>>()
+    };
+    let common = y.basis().intersect(x.basis());
+    let (mut left, mut right) = (s.cpu.restrict(&y, common)?, s.cpu.restrict(&x, common)?);
+    s.cpu.mul_scalar_assign(&mut left, &residues(out, common))?;
+    s.cpu
+        .mul_scalar_assign(&mut right, &residues(Basis::range(2, 4), common))?;
+    s.cpu.sub_assign(&mut left, &right)?;
+    s.cpu.inverse_ntt(&mut left)?;
+    let rest = common.minus(Basis::single(0));
+    let small = s.cpu.div_round(&left, rest)?;
+    let bound = (s.chain.product_log2(out) - 1.0 - s.chain.product_log2(rest)).exp2() + 1.0;
+    let m0 = s.chain.modulus(0);
+    let exact = small.limb(0).iter().all(|&r| m0.center(r).unsigned_abs() as f64 <= bound);
+    row(
+        "rational rescale of a polynomial (-3 +2 words)",
+        t,
+        if exact { "exact" } else { "WRONG" },
+    );
+    zero.zeroize();
+    if exact {
+        Ok(())
+    } else {
+        Err("rational rescale is wrong".into())
+    }
+}
+
+/// Sixteen diagonals, four baby and four giant steps.
+fn transform(
+    s: &mut Setting,
+    runs: usize,
+    keys: &[&CpuKey],
+    a: &(RnsPoly, RnsPoly),
+) -> Outcome<()> {
+    let mut plains: Vec<CpuPlain> = Vec::new();
+    for _ in 0..16 {
+        let p = s.samples.poly(s.q, Form::Ntt)?;
+        plains.push(s.cpu.prepare_plain(&PlainPoly::Dense(p))?);
+    }
+    let step = |i: usize, scale: usize| (i > 0).then(|| scale * i - 1);
+    let outputs = vec![
+        (0..4)
+            .map(|giant| GiantStep {
+                // Rotations 1, 2, 3 as babies; 4, 5, 6 stand in for 4, 8, 12.
+                key: step(giant, 1).map(|k| k + 3),
+                terms: (0..4)
+                    .map(|baby| DiagonalTerm {
+                        input: 0,
+                        baby: step(baby, 1),
+                        plain: 4 * giant + baby,
+                    })
+                    .collect(),
+            })
+            .collect(),
+    ];
+    let plan: TransformPlan<'_, Cpu> = TransformPlan {
+        keys: keys.to_vec(),
+        plains: plains.iter().collect(),
+        outputs,
+    };
+    let drop = Basis::single(s.q.highest().unwrap_or(0));
+    let t = time(runs, || {
+        s.cpu.linear_transform(&[(&a.0, &a.1)], &plan, drop)
+    });
+    let c = s
+        .cpu
+        .linear_transform(&[(&a.0, &a.1)], &plan, drop)?
+        .remove(0);
+    let m = s.decrypt(&a.0, &a.1)?;
+    let mut sum = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
+    for giant in &plan.outputs[0] {
+        let mut inner = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
+        for t in &giant.terms {
+            let x = match t.baby {
+                None => m.clone(),
+                Some(k) => s.cpu.automorphism(&m, s.cpu.key_galois(keys[k]))?,
+            };
+            s.cpu.mul_plain_acc(&mut inner, &x, &plains[t.plain])?;
+        }
+        if let Some(k) = giant.key {
+            inner = s.cpu.automorphism(&inner, s.cpu.key_galois(keys[k]))?;
+        }
+        s.cpu.add_assign(&mut sum, &inner)?;
+    }
+    let _ = (c, sum);
+    row("linear transform, 16 diagonals (4 x 4)", t, "");
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    let isa = match std::env::args().nth(1).as_deref() {
+        None => Isa::detect(),
+        Some("scalar") => Isa::Scalar,
+        Some("avx2") => Isa::Avx2,
+        Some("avx512ifma") => Isa::Avx512Ifma,
+        Some(other) => return Err(format!("{other}: expected scalar, avx2 or avx512ifma").into()),
+    };
+    let runs = if isa == Isa::Avx512Ifma { 9 } else { 1 };
+    println!("{isa:?}, one thread; best of {runs}");
+    let b = |bits: f64| bits.exp2();
+    println!("N = 2^14, 8 + 3 limbs of 36 / 41 bits, dnum 3");
+    let mut s = Setting::new(14, &[(b(41.0), 1), (b(36.0), 7)], (b(41.0), 3), 3, isa)?;
+    parts(&mut s, runs)?;
+    key_switches(&mut s, 3 * runs)?;
+    drop(s);
+    println!("N = 2^16, 31 + 6 limbs of 40..50 bits, dnum 6");
+    let words = [(b(50.0) - b(24.0), 8), (b(42.0), 9), (b(40.0), 14)];
+    let mut s = Setting::new(16, &words, (b(50.0) - b(30.0), 6), 6, isa)?;
+    parts(&mut s, runs)?;
+    key_switches(&mut s, runs)
+}

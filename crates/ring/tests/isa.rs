@@ -19,14 +19,18 @@ fn all_isas_agree_at_every_degree() {
             cpu.forward_ntt(&mut ntt).unwrap();
             let mut back = ntt.clone();
             cpu.inverse_ntt(&mut back).unwrap();
-            assert!(a == back, "{isa:?} at {log_n}: the inverse NTT does not invert");
+            assert!(
+                a == back,
+                "{isa:?} at {log_n}: the inverse NTT does not invert"
+            );
             let x = cpu.restrict(&ntt, basis).unwrap();
             let y = samples.poly(basis, Form::Ntt).unwrap();
             let g = GaloisElement::rotation(5, log_n);
             let key = samples.key(g, &digits, Basis::range(6, 8)).unwrap();
             let key = cpu.prepare_key(&key).unwrap();
-            let (s0, s1) =
-                cpu.key_switch_sum(Some((&y, &x)), &[(&x, &key)], Basis::single(3)).unwrap();
+            let (s0, s1) = cpu
+                .key_switch_sum(Some((&y, &x)), &[(&x, &key)], Basis::single(3))
+                .unwrap();
             let mut more = vec![ntt, s0, s1, cpu.div_round(&x, Basis::single(2)).unwrap()];
             for (c0, c1) in cpu.rotate_many((&y, &x), &[&key]).unwrap() {
                 more.extend([c0, c1]);
@@ -34,7 +38,10 @@ fn all_isas_agree_at_every_degree() {
             results.push((isa, more));
         }
         for (isa, r) in &results[1..] {
-            assert!(*r == results[0].1, "{isa:?} at N = 2^{log_n} differs from scalar");
+            assert!(
+                *r == results[0].1,
+                "{isa:?} at N = 2^{log_n} differs from scalar"
+            );
         }
     }
 }

@@ -305,7 +305,8 @@ impl Cpu {
             digits,
             &KeyRows {
                 words: rows,
-                offsets: &offsets, stride: n,
+                offsets: &offsets,
+                stride: n,
             },
         );
     }

@@ -46,7 +46,8 @@ pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize) {
     let len_log = LOW_LOG.min(t.log_n);
     forward_stages(t, x, len_log, (1 << (t.log_n - len_log), block));
     let q = t.modulus.value();
-    x.iter_mut().for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
+    x.iter_mut()
+        .for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
 }
 
 /// The next `stages` stages of block `number` of `blocks`.
@@ -241,7 +242,11 @@ pub(super) fn inner_product(
         for (j, o) in out.iter_mut().enumerate() {
             let mut sum = 0u128;
             for (digit, offset) in digits.iter().zip(key.offsets) {
-                let k = key.words.get(offset + part * key.stride + j).copied().unwrap_or(0);
+                let k = key
+                    .words
+                    .get(offset + part * key.stride + j)
+                    .copied()
+                    .unwrap_or(0);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             *o = m.reduce(montgomery_lazy(sum, q, inv));

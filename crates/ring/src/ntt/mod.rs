@@ -12,7 +12,11 @@ use crate::modulus::{Modulus, ShoupConst};
 
 /// Reverses the low `bits` bits of `x`.
 pub(crate) fn bit_reverse(x: u64, bits: u32) -> u64 {
-    if bits == 0 { 0 } else { x.reverse_bits() >> (64 - bits) }
+    if bits == 0 {
+        0
+    } else {
+        x.reverse_bits() >> (64 - bits)
+    }
 }
 
 /// The primitive 2N-th root of unity that the contract names.
@@ -70,7 +74,12 @@ impl Twiddles {
             w = full[..n / 4].to_vec();
         }
         let quot = w.iter().map(|&w| m.shoup(w).quotient).collect();
-        Self { log_n, w, quot, tail }
+        Self {
+            log_n,
+            w,
+            quot,
+            tail,
+        }
     }
 
     /// Twiddle `i` of the stage with `blocks` blocks.
@@ -84,7 +93,10 @@ impl Twiddles {
         let (lane, column) = (i / columns % 8, i % columns);
         let at = i / (8 * columns) * 96 + offset + 8 * column + lane;
         let get = |at: usize| self.tail.get(at).copied().unwrap_or(0);
-        ShoupConst { w: get(at), quotient: get(at + 8 * columns) }
+        ShoupConst {
+            w: get(at),
+            quotient: get(at + 8 * columns),
+        }
     }
 }
 

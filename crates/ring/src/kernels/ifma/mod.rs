@@ -93,7 +93,10 @@ fn reduce_once(x: __m512i, bound: __m512i) -> __m512i {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn splat(c: ShoupConst) -> (__m512i, __m512i) {
-    (_mm512_set1_epi64(c.w as i64), _mm512_set1_epi64(c.quotient as i64))
+    (
+        _mm512_set1_epi64(c.w as i64),
+        _mm512_set1_epi64(c.quotient as i64),
+    )
 }
 
 /// # Safety

@@ -106,7 +106,10 @@ fn butterfly(
 ) -> (__m512i, __m512i) {
     let u = reduce_once(a, l.q2);
     let v = l.shoup_lazy(b, w, quot);
-    (_mm512_add_epi64(u, v), _mm512_sub_epi64(_mm512_add_epi64(u, l.q2), v))
+    (
+        _mm512_add_epi64(u, v),
+        _mm512_sub_epi64(_mm512_add_epi64(u, l.q2), v),
+    )
 }
 
 /// Gentleman-Sande: `(a, b) -> (a + b, (a - b) w)`, inputs and outputs below 2q.
@@ -126,11 +129,7 @@ fn inverse_butterfly(
 /// `R` layers on registers `v[0 .. 2^R]`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_layers<const R: u32>(
-    l: &Lanes,
-    v: &mut [__m512i; 8],
-    w: &[(__m512i, __m512i); 7],
-) {
+fn forward_layers<const R: u32>(l: &Lanes, v: &mut [__m512i; 8], w: &[(__m512i, __m512i); 7]) {
     for layer in 0..R {
         let half = 1usize << (R - 1 - layer);
         for g in 0..1usize << layer {
@@ -144,11 +143,7 @@ fn forward_layers<const R: u32>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn inverse_layers<const R: u32>(
-    l: &Lanes,
-    v: &mut [__m512i; 8],
-    w: &[(__m512i, __m512i); 7],
-) {
+fn inverse_layers<const R: u32>(l: &Lanes, v: &mut [__m512i; 8], w: &[(__m512i, __m512i); 7]) {
     for layer in (0..R).rev() {
         let half = 1usize << (R - 1 - layer);
         for g in 0..1usize << layer {
@@ -215,7 +210,10 @@ fn tail_twiddles(tw: &Twiddles, index: usize) -> [(__m512i, __m512i); 7] {
     let mut out = [(_mm512_setzero_si512(), _mm512_setzero_si512()); 7];
     // Blocks of 64 words are numbered from N/64 on.
     let block = index - tw.w.len() / 16;
-    let (w, quot) = (&tw.w[8 * index..8 * index + 8], &tw.quot[8 * index..8 * index + 8]);
+    let (w, quot) = (
+        &tw.w[8 * index..8 * index + 8],
+        &tw.quot[8 * index..8 * index + 8],
+    );
     let tail = &tw.tail[96 * block..96 * block + 96];
     // SAFETY: the three slices have 8, 8 and 96 words.
     unsafe {

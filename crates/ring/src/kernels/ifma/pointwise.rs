@@ -154,8 +154,14 @@ pub(in crate::kernels) fn convert(
                 hi1 = _mm512_madd52hi_epu64(hi1, y1, w);
             }
             let p = out.as_mut_ptr().add(j);
-            store(p, reduce_steps(montgomery(&l, inv, lo0, hi0), m.value(), steps));
-            store(p.add(LANES), reduce_steps(montgomery(&l, inv, lo1, hi1), m.value(), steps));
+            store(
+                p,
+                reduce_steps(montgomery(&l, inv, lo0, hi0), m.value(), steps),
+            );
+            store(
+                p.add(LANES),
+                reduce_steps(montgomery(&l, inv, lo1, hi1), m.value(), steps),
+            );
         }
         j += 2 * LANES;
     }
@@ -172,7 +178,10 @@ pub(in crate::kernels) fn inner_product(
     let n = out0.len();
     let short = digits.len() > key.offsets.len()
         || digits.iter().any(|d| d.len() < n)
-        || key.offsets.iter().any(|o| o + key.stride + n > key.words.len());
+        || key
+            .offsets
+            .iter()
+            .any(|o| o + key.stride + n > key.words.len());
     if n % LANES != 0 || out1.len() != n || short {
         return scalar::inner_product(m, out0, out1, digits, key);
     }
@@ -208,11 +217,16 @@ pub(in crate::kernels) fn inner_product(
 pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
     let orders = lane_orders(p);
     for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(&p.blocks) {
-        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else { return };
+        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else {
+            return;
+        };
         // SAFETY: a chunk has eight words.
         unsafe {
             let v = load(src.as_ptr());
-            store(o.as_mut_ptr(), _mm512_permutexvar_epi64(orders[(b & 7) as usize], v));
+            store(
+                o.as_mut_ptr(),
+                _mm512_permutexvar_epi64(orders[(b & 7) as usize], v),
+            );
         }
     }
 }
@@ -222,7 +236,9 @@ pub(in crate::kernels) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p
     let orders = lane_orders(p);
     let l = Lanes::new(m);
     for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(&p.blocks) {
-        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else { return };
+        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else {
+            return;
+        };
         // SAFETY: a chunk has eight words.
         unsafe {
             let v = _mm512_permutexvar_epi64(orders[(b & 7) as usize], load(src.as_ptr()));
