@@ -15,11 +15,14 @@
 mod decrypt;
 mod encrypt;
 mod error;
+mod file;
 mod keygen;
 mod poly;
 mod rng;
 pub mod samplers;
 mod secret_key;
+#[cfg(test)]
+mod tests;
 
 pub use decrypt::{Decrypted, Decryptor, Disclosure, FLOODING_BITS, Private, Shared};
 pub use encrypt::{Encryptor, PublicEncryptor};

@@ -10,7 +10,7 @@ use crate::poly::{SecretPoly, host};
 /// A secret key: a polynomial with coefficients in {-1, 0, 1}.
 ///
 /// It cannot be cloned or printed, its memory is wiped when it is dropped, and outside this
-/// crate its coefficients can only be had as a file (see [`SecretKey::to_file`]).
+/// crate its coefficients can only be had as a file (see [`SecretKey::to_bytes`]).
 pub struct SecretKey {
     params: Params,
     kind: SecretKind,
