@@ -68,9 +68,9 @@ impl NoiseModel {
         self.sigma * self.sigma * (1.0 + self.n() * 2.0 / 3.0 + self.secret_norm())
     }
 
-    /// Rounding of the coefficients of a plaintext of `period` slots (N/2 for a dense vector): the
-    /// variance per coefficient, averaged over all N (a periodic plaintext has 2 period
-    /// coefficients that are not exact zeros; a real constant has one).
+    /// Rounding of a plaintext's coefficients, the variance averaged over all N of them:
+    /// `rounded_coefficients` are not exact zeros (N of a dense vector, 2m of one of period m, one
+    /// of a real constant).
     #[must_use]
     pub fn encoding(&self, rounded_coefficients: usize) -> f64 {
         ROUNDING * rounded_coefficients as f64 / self.n()

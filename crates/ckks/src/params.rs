@@ -114,14 +114,15 @@ impl ParamsSpec {
                 LOG_N_RANGE.end()
             ));
         }
-        for (name, bits) in [
-            ("first_bits", self.first_bits),
-            ("scale_bits", self.scale_bits),
-            ("special_bits", self.special_bits),
+        // The primes of the levels lie on both sides of 2^scale_bits, the others may lie below.
+        for (name, bits, most) in [
+            ("first_bits", self.first_bits, 50),
+            ("scale_bits", self.scale_bits, 49),
+            ("special_bits", self.special_bits, 50),
         ] {
-            if !(self.log_n + 5..=50).contains(&bits) {
+            if !(self.log_n + 5..=most).contains(&bits) {
                 return fail(format!(
-                    "{name} is {bits}, expected {} to 50 (primes are below 2^50)",
+                    "{name} is {bits}, expected {} to {most} (primes are below 2^50)",
                     self.log_n + 5
                 ));
             }

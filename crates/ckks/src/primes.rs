@@ -18,6 +18,8 @@ pub(crate) const SPECIAL_SLACK_BITS: f64 = 0.5;
 pub(crate) fn choose(spec: &ParamsSpec) -> Result<Vec<u64>, CkksError> {
     let mut used: Vec<u64> = Vec::new();
     let mut take = |target: f64, count: usize| -> Result<Vec<u64>, CkksError> {
+        // A target of 2^50 means the largest primes there are.
+        let target = target.min((PRIME_LIMIT - 1) as f64);
         let found = ntt_primes_near(target, spec.log_n, &used, count)?;
         if found.len() < count {
             return Err(CkksError::params(

@@ -1,0 +1,271 @@
+//! The container: round trips, what each kind of damage is called, streaming, inspection.
+
+mod support;
+
+use std::ops::ControlFlow;
+
+use support::{ToyClient, assert_close};
+use veilformer_ckks::container::*;
+use veilformer_ckks::testing::{reseal, tiny_params, toy_params};
+use veilformer_ckks::*;
+use veilformer_ring::Cpu;
+
+fn list(params: &Params) -> KeyList {
+    let mut list = KeyList::default();
+    list.need(KeyPurpose::Relinearization, 3, params.slots());
+    list.need(KeyPurpose::Rotation(1), 2, params.slots());
+    list.need(KeyPurpose::Conjugation, 0, params.slots());
+    list
+}
+
+#[test]
+fn ciphertexts_round_trip() {
+    let params = toy_params();
+    let mut client = ToyClient::new(&params, 3);
+    let slots = client.random_slots();
+    let fresh = client.encrypt(&SlotVector::Dense(slots.clone()), 2);
+    let full = fresh.expand(&params).unwrap().into_stored();
+    let bytes = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[fresh, full]).unwrap();
+    let reader = Reader::open_for(&bytes, Kind::Ciphertexts, &params).unwrap();
+    let back = read_ciphertexts(&reader, &params).unwrap();
+    assert_eq!(back.len(), 2);
+    for ct in &back {
+        let host = ct.expand(&params).unwrap();
+        assert_close(&client.decrypt(&host), &slots, 1e-5, "round trip");
+    }
+    let sections: Vec<usize> = reader
+        .sections_of(Tag::CIPHERTEXT)
+        .map(<[u8]>::len)
+        .collect();
+    assert_eq!(sections[1], 2 * sections[0], "a seed halves the upload");
+    let bits: usize = params
+        .moduli(params.basis_at(2))
+        .iter()
+        .map(|q| 64 - q.leading_zeros() as usize)
+        .sum();
+    assert_eq!(sections[0], bits * params.n() / 8);
+}
+
+#[test]
+fn evaluation_keys_round_trip_and_stream() {
+    let params = toy_params();
+    let mut client = ToyClient::new(&params, 4);
+    let list = list(&params);
+    let keys = client.keys(&list);
+    let bytes = evaluation_keys_to_bytes(&params, &keys).unwrap();
+    let back = read_evaluation_keys(&Reader::open(&bytes).unwrap(), &params).unwrap();
+    assert_eq!((back.program, back.key_id), ([7; 32], client.key_id));
+    for (a, b) in keys.keys.iter().zip(&back.keys) {
+        assert!(a.purpose == b.purpose && a.level == b.level && a.b == b.b);
+    }
+    assert!(EvaluationKeys::<Cpu>::prepare(&params, &client.backend, &back).is_ok());
+
+    let header = EvaluationKeysHeader {
+        key_id: keys.key_id,
+        program: keys.program,
+        keys: keys.keys.iter().map(KeyRecord::of).collect(),
+    };
+    let mut streamed = Vec::new();
+    let mut seen = Vec::new();
+    let length = write_evaluation_keys(
+        &mut streamed,
+        &params,
+        &header,
+        keys.keys.into_iter().map(Ok),
+        &mut |done, total| {
+            seen.push((done, total));
+            ControlFlow::Continue(())
+        },
+    )
+    .unwrap();
+    assert_eq!(seen, [(1, 3), (2, 3), (3, 3)]);
+    assert!(streamed == bytes && length == bytes.len() as u64);
+    let reader = Reader::open(&bytes).unwrap();
+    let predicted: usize = list
+        .iter()
+        .map(|(_, level)| switching_key_bytes(&params, level, true))
+        .sum();
+    assert_eq!(
+        reader.sections_of(Tag::KEY).map(<[u8]>::len).sum::<usize>(),
+        predicted
+    );
+
+    let refused = write_evaluation_keys(
+        Vec::new(),
+        &params,
+        &header,
+        std::iter::empty(),
+        &mut |_, _| ControlFlow::Continue(()),
+    );
+    assert!(refused.is_err(), "missing keys");
+    let stopped = write_evaluation_keys(
+        Vec::new(),
+        &params,
+        &header,
+        client.keys(&list).keys.into_iter().map(Ok),
+        &mut |_, _| ControlFlow::Break(()),
+    );
+    assert!(matches!(
+        stopped,
+        Err(CkksError::Container(ContainerError::Stopped))
+    ));
+}
+
+#[test]
+fn keys_in_full_and_public_keys() {
+    let params = toy_params();
+    let mut client = ToyClient::new(&params, 8);
+    let mut key = client.key(KeyPurpose::Rotation(2), 1);
+    let a: Vec<_> = key
+        .expand(&params)
+        .unwrap()
+        .parts
+        .into_iter()
+        .map(|part| part.1)
+        .collect();
+    key.a = UniformParts::Polys(a);
+    let keys = StoredEvaluationKeys {
+        params: params.digest(),
+        key_id: client.key_id,
+        program: [0; 32],
+        keys: vec![key],
+    };
+    let bytes = evaluation_keys_to_bytes(&params, &keys).unwrap();
+    let back = read_evaluation_keys(&Reader::open(&bytes).unwrap(), &params).unwrap();
+    let (UniformParts::Polys(x), UniformParts::Polys(y)) = (&keys.keys[0].a, &back.keys[0].a)
+    else {
+        panic!("the kind of the uniform half changed");
+    };
+    assert!(x == y);
+    let public = client.public_key(2);
+    let bytes = public_key_to_bytes(&params, &public).unwrap();
+    let reader = Reader::open_for(&bytes, Kind::PublicKey, &params).unwrap();
+    let back = read_public_key(&reader, &params).unwrap();
+    assert!(back.b == public.b && back.level == 2);
+}
+
+#[test]
+fn each_damage_has_its_name() {
+    let params = tiny_params();
+    let mut client = ToyClient::new(&params, 5);
+    let ct = client.encrypt(&SlotVector::real_constant(0.5), 1);
+    let good = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[ct]).unwrap();
+    let open = |bytes: &[u8]| Reader::open(bytes).map(|_| ());
+    assert!(open(&good).is_ok());
+    assert!(matches!(open(b""), Err(ContainerError::NotOurs)));
+    assert!(matches!(
+        open(b"PK\x03\x04 something else"),
+        Err(ContainerError::NotOurs)
+    ));
+    for len in [8, 63, 64, 100, good.len() - 1] {
+        assert!(
+            matches!(open(&good[..len]), Err(ContainerError::Truncated { .. })),
+            "{len}"
+        );
+    }
+    let mut longer = good.clone();
+    longer.push(0);
+    assert!(matches!(
+        open(&longer),
+        Err(ContainerError::Trailing { extra: 1 })
+    ));
+    let mut flipped = good.clone();
+    *flipped.last_mut().unwrap() ^= 1;
+    assert!(matches!(open(&flipped), Err(ContainerError::Corrupted)));
+    let mut flipped = good.clone();
+    flipped[good.len() / 2] ^= 1;
+    assert!(open(&flipped).is_err());
+    let mut newer = good.clone();
+    newer[8] = 2;
+    reseal(&mut newer);
+    let error = open(&newer).unwrap_err();
+    assert!(error.to_string().contains("newer"), "{error}");
+    let mut minor = good.clone();
+    minor[10] = 9;
+    reseal(&mut minor);
+    assert!(open(&minor).is_ok(), "minor versions stay readable");
+    let wrong = Reader::open_kind(&good, Kind::SecretKey)
+        .map(|_| ())
+        .unwrap_err();
+    let text = wrong.to_string();
+    assert!(
+        text.contains("encrypted inputs") && text.contains("secret key"),
+        "{text}"
+    );
+    let other = Reader::open_for(&good, Kind::Ciphertexts, &toy_params()).map(|_| ());
+    assert!(matches!(other, Err(ContainerError::WrongParams { .. })));
+}
+
+#[test]
+fn a_residue_above_its_prime_is_refused() {
+    let params = tiny_params();
+    let mut client = ToyClient::new(&params, 6);
+    let ct = client.encrypt(&SlotVector::real_constant(0.5), 0);
+    let mut bytes = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[ct]).unwrap();
+    let end = bytes.len() - 32;
+    bytes[end - 5..end].fill(0xff);
+    reseal(&mut bytes);
+    let reader = Reader::open(&bytes).unwrap();
+    let error = read_ciphertexts(&reader, &params)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(error.contains("prime"), "{error}");
+}
+
+#[test]
+fn bundles_of_other_crates() {
+    const NAME: Tag = Tag(*b"NAME");
+    let params = toy_params();
+    let mut writer = Writer::new(Kind::ServerBundle, Some(&params)).unwrap();
+    writer.meta(NAME, &("model", 64u32)).unwrap();
+    writer.section(Tag(*b"BLOB"), vec![1, 2, 3]);
+    let bytes = writer.to_bytes().unwrap();
+    let reader = Reader::open_kind(&bytes, Kind::ServerBundle).unwrap();
+    assert!(reader.is_insecure());
+    assert_eq!(read_params(&reader).unwrap(), params);
+    let meta: (String, u32) = reader.meta(NAME).unwrap();
+    assert_eq!(meta, ("model".to_owned(), 64));
+    assert_eq!(reader.section(Tag(*b"BLOB")).unwrap(), [1, 2, 3]);
+    let missing = reader.section(Tag(*b"NONE"));
+    assert!(matches!(
+        missing,
+        Err(ContainerError::MissingSection { .. })
+    ));
+    assert!(reader.meta_up_to::<(String, u32)>(NAME, 3).is_err());
+    let bare = Writer::new(Kind::CostTable, None)
+        .unwrap()
+        .to_bytes()
+        .unwrap();
+    let reader = Reader::open(&bare).unwrap();
+    assert_eq!(reader.params_digest(), [0; 32]);
+    assert!(read_params(&reader).is_err());
+}
+
+#[test]
+fn inspection_tells_what_a_file_is() {
+    let params = toy_params();
+    let mut client = ToyClient::new(&params, 7);
+    let keys = client.keys(&list(&params));
+    let bytes = evaluation_keys_to_bytes(&params, &keys).unwrap();
+    let inspection = inspect(&bytes).unwrap();
+    assert_eq!(inspection.kind, Kind::EvaluationKeys);
+    assert_eq!(inspection.security.len(), 3);
+    let text = inspection.to_string();
+    for part in [
+        "evaluation keys",
+        "INSECURE",
+        "rotation 1: up to level 2",
+        "KEY  x 3",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let ct = client.encrypt(&SlotVector::real_constant(0.5), 2);
+    let bytes = ciphertexts_to_bytes(Kind::Answer, &params, &[ct]).unwrap();
+    let text = inspect(&bytes).unwrap().to_string();
+    assert!(
+        text.contains("ciphertext 0: level 2, scale 2^30") && text.contains("seeded"),
+        "{text}"
+    );
+    assert!(inspect(b"hello").is_err());
+}
