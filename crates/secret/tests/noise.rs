@@ -149,7 +149,6 @@ fn every_operation(params: &Params) {
     let square = measured(params, |s| {
         (s.ops.square(&s.a).unwrap(), map(s, |x, _| x * x))
     });
-    // |z|^4 has the mean 28/45 here, and the noise of a square weighs slots by it.
     gate(
         "square",
         square,
