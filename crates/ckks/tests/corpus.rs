@@ -1,0 +1,110 @@
+//! Files of released formats stay readable. `corpus/v1.*` were written by format 1.0 with toy
+//! parameters; they are never rewritten: a new format gets new files beside them.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{ToyClient, assert_close};
+use veilformer_ckks::container::*;
+use veilformer_ckks::testing::tiny_params;
+use veilformer_ckks::*;
+use veilformer_ring::Cpu;
+
+fn slots() -> SlotVector {
+    SlotVector::real(&[0.5, -0.25, 0.125, 1.0])
+}
+
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/corpus")
+        .join(name)
+}
+
+/// What the corpus holds, made anew: (input, keys, public key).
+fn make() -> (ToyClient, [Vec<u8>; 3]) {
+    let params = tiny_params();
+    let mut client = ToyClient::new(&params, 77);
+    let seeded = client.encrypt(&slots(), 3);
+    let full = client
+        .encrypt(&slots(), 1)
+        .expand(&params)
+        .unwrap()
+        .into_stored();
+    let mut list = KeyList::default();
+    list.need(KeyPurpose::Relinearization, 3, params.slots());
+    list.need(KeyPurpose::Rotation(1), 3, params.slots());
+    list.need(KeyPurpose::Conjugation, 1, params.slots());
+    let keys = client.keys(&list);
+    let public = client.public_key(2);
+    let files = [
+        ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[seeded, full]).unwrap(),
+        evaluation_keys_to_bytes(&params, &keys).unwrap(),
+        public_key_to_bytes(&params, &public).unwrap(),
+    ];
+    (client, files)
+}
+
+const NAMES: [&str; 3] = ["v1.ciphertexts.veil", "v1.keys.veil", "v1.public.veil"];
+
+/// Writes the corpus of the current format where files are missing.
+#[test]
+#[ignore = "writes files: run once after a new format version"]
+fn write_missing_files() {
+    let (_, files) = make();
+    for (name, bytes) in NAMES.into_iter().zip(files) {
+        if !path(name).exists() {
+            std::fs::write(path(name), bytes).unwrap();
+        }
+    }
+}
+
+#[test]
+fn format_1_is_still_readable() {
+    let params = tiny_params();
+    let (client, _) = make();
+    let files = NAMES.map(|name| std::fs::read(path(name)).unwrap());
+    for bytes in &files {
+        assert!(inspect(bytes).is_ok());
+        assert_eq!(read_params(&Reader::open(bytes).unwrap()).unwrap(), params);
+    }
+    let reader = Reader::open_for(&files[0], Kind::Ciphertexts, &params).unwrap();
+    let inputs = read_ciphertexts(&reader, &params).unwrap();
+    let expected = slots().to_dense(params.slots()).unwrap().into_owned();
+    for (input, level) in inputs.iter().zip([3, 1]) {
+        assert_eq!(input.info.level, level);
+        let host = input.expand(&params).unwrap();
+        assert_close(&client.decrypt(&host), &expected, 1e-6, "stored ciphertext");
+    }
+    let reader = Reader::open_for(&files[1], Kind::EvaluationKeys, &params).unwrap();
+    let stored = read_evaluation_keys(&reader, &params).unwrap();
+    let keys = EvaluationKeys::<Cpu>::prepare(&params, &client.backend, &stored).unwrap();
+    let evaluator = Evaluator::new(&params, &client.backend, &keys).unwrap();
+    let ct = evaluator
+        .import(inputs[0].expand(&params).unwrap())
+        .unwrap();
+    let turned = evaluator.rotate_many(&ct, &[1]).unwrap();
+    let product = evaluator.mul_sum(&[(&ct, &turned[0])]).unwrap();
+    let host = product.export(&client.backend).unwrap();
+    let products: Vec<Complex> = (0..4)
+        .map(|j| expected[j] * expected[(j + 1) % 4])
+        .collect();
+    assert_close(
+        &client.decrypt(&host),
+        &products,
+        1e-5,
+        "computed with stored keys",
+    );
+    let reader = Reader::open_for(&files[2], Kind::PublicKey, &params).unwrap();
+    assert_eq!(read_public_key(&reader, &params).unwrap().level, 2);
+}
+
+/// The bytes of format 1.0 themselves: what this program writes today from the same inputs is
+/// what it wrote then.
+#[test]
+fn writing_is_reproducible() {
+    let (_, files) = make();
+    for (name, bytes) in NAMES.into_iter().zip(files) {
+        assert!(std::fs::read(path(name)).unwrap() == bytes, "{name}");
+    }
+}
