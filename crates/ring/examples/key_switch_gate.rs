@@ -365,7 +365,10 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
     let small = s.cpu.div_round(&left, rest)?;
     let bound = (s.chain.product_log2(out) - 1.0 - s.chain.product_log2(rest)).exp2() + 1.0;
     let m0 = s.chain.modulus(0);
-    let exact = small.limb(0).iter().all(|&r| m0.center(r).unsigned_abs() as f64 <= bound);
+    let exact = small
+        .limb(0)
+        .iter()
+        .all(|&r| m0.center(r).unsigned_abs() as f64 <= bound);
     row(
         "rational rescale of a polynomial (-3 +2 words)",
         t,

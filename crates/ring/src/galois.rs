@@ -1,6 +1,7 @@
 //! Galois elements and the permutations that they are in NTT order.
 
 use crate::error::{Result, RingError};
+use crate::kernels::{LOW_LOG, PermutationPiece};
 use crate::ntt::bit_reverse;
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +92,10 @@ pub(crate) struct Permutation {
     pub(crate) blocks: Vec<u32>,
     /// The eight lane orders.
     pub(crate) lanes: [[u64; 8]; 8],
+    /// Words of the pieces below.
+    piece: usize,
+    /// Source piece `i` goes to piece `target[i]`.
+    target: Vec<usize>,
 }
 
 impl Permutation {
@@ -105,7 +110,7 @@ impl Permutation {
                 *src = rev3((c as u64 + g.0 * rev3(lane as u64)) % 8);
             }
         }
-        let blocks = (0..n / 8)
+        let blocks: Vec<u32> = (0..n / 8)
             .map(|b| {
                 let e = 2 * bit_reverse(8 * b, log_n) + 1;
                 let half = (g.0.wrapping_mul(e) & (2 * n - 1)) >> 1;
@@ -114,6 +119,40 @@ impl Permutation {
                 (source << 3 | top) as u32
             })
             .collect();
-        Self { blocks, lanes }
+        let piece = 1usize << LOW_LOG.min(log_n);
+        let mut target = vec![0; (n as usize) / piece];
+        for (i, first) in blocks.iter().step_by(piece / 8).enumerate() {
+            let source = (first >> 3) as usize * 8 / piece;
+            target[source] = i;
+        }
+        Self {
+            blocks,
+            lanes,
+            piece,
+            target,
+        }
+    }
+
+    /// The whole permutation.
+    pub(crate) fn whole(&self) -> PermutationPiece<'_> {
+        PermutationPiece {
+            blocks: &self.blocks,
+            base: 0,
+            lanes: &self.lanes,
+        }
+    }
+
+    /// Where source piece `i` (of `2^LOW_LOG` words, or all) goes, and how.
+    pub(crate) fn of_piece(&self, i: usize) -> (usize, PermutationPiece<'_>) {
+        let (target, chunks) = (self.target[i], self.piece / 8);
+        let blocks = &self.blocks[target * chunks..(target + 1) * chunks];
+        (
+            target,
+            PermutationPiece {
+                blocks,
+                base: i * chunks,
+                lanes: &self.lanes,
+            },
+        )
     }
 }

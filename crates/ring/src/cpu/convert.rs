@@ -4,8 +4,7 @@ use super::Cpu;
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
-use crate::kernels::{ConvRow, Fraction};
-use crate::modulus::ShoupConst;
+use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -18,13 +17,22 @@ pub(super) struct Scaled {
 }
 
 impl Scaled {
-    fn limbs(&self) -> Vec<&[u64]> {
+    pub(super) fn limbs(&self) -> Vec<&[u64]> {
         self.y.chunks_exact(self.n).collect()
+    }
+
+    pub(super) fn quotients(&self) -> &[u8] {
+        &self.v
+    }
+
+    /// Constants towards target prime `j`.
+    pub(super) fn row(&self, chain: &Chain, j: usize) -> ConvRow {
+        target_row(chain, self.basis, j)
     }
 }
 
 /// Constants of the source side.
-fn source_constants(chain: &Chain, basis: Basis) -> (Vec<ShoupConst>, Vec<Fraction>) {
+fn source_constants(chain: &Chain, basis: Basis) -> (Vec<u64>, Vec<Fraction>) {
     basis
         .iter()
         .map(|i| {
@@ -35,7 +43,7 @@ fn source_constants(chain: &Chain, basis: Basis) -> (Vec<ShoupConst>, Vec<Fracti
                 inverse: ((1u128 << (m.bits() + 51)) / u128::from(m.value())) as u64,
                 half: m.value() / 2,
             };
-            (m.shoup(inverse), fraction)
+            (inverse, fraction)
         })
         .unzip()
 }
@@ -53,13 +61,38 @@ fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
     }
 }
 
+/// The column ranges in which `convert_top` works.
+pub(super) fn tiles(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let width = n.min(1 << LOW_LOG);
+    (0..width)
+        .step_by(TILE)
+        .map(move |a| a..(a + TILE).min(width))
+}
+
 impl Cpu {
-    /// Scales residues in place (`y`: coefficient-form limbs of `basis`) and finds the quotients.
-    pub(super) fn scale_source(&self, basis: Basis, mut y: Buffer) -> Scaled {
+    /// Brings the limbs of `basis` that `limb_of` gives, in a form, to scaled residues and finds
+    /// the quotients; `factor(i)` multiplies the value first.
+    pub(super) fn scale_source<'a>(
+        &self,
+        basis: Basis,
+        form: Form,
+        limb_of: impl Fn(usize) -> Option<&'a [u64]>,
+        factor: impl Fn(usize) -> u64,
+    ) -> Scaled {
         let n = self.chain.n();
+        let mut y = Buffer::dirty(basis.len() * n);
         let (scales, fractions) = source_constants(&self.chain, basis);
-        for ((i, limb), c) in basis.iter().zip(y.chunks_exact_mut(n)).zip(scales) {
-            self.kernels.scale(self.chain.modulus(i), limb, c);
+        for ((i, out), c) in basis.iter().zip(y.chunks_exact_mut(n)).zip(scales) {
+            let m = self.chain.modulus(i);
+            let c = m.mul(c, factor(i));
+            match (limb_of(i), form) {
+                (Some(x), Form::Ntt) => {
+                    let table = self.chain.table(i);
+                    self.kernels.inverse(table, out, x, &table.scaled(c));
+                }
+                (Some(x), Form::Coefficient) => self.kernels.mul_const(m, out, x, m.shoup(c)),
+                (None, _) => out.fill(0),
+            }
         }
         let mut v = vec![0; n];
         let limbs: Vec<&[u64]> = y.chunks_exact(n).collect();
@@ -70,28 +103,31 @@ impl Cpu {
     /// The centred value modulo prime `j`, in coefficient form.
     pub(super) fn convert_to(&self, source: &Scaled, j: usize, out: &mut [u64]) {
         let row = target_row(&self.chain, source.basis, j);
+        let source = ConvSource {
+            ys: &source.limbs(),
+            v: &source.v,
+        };
         self.kernels
-            .convert(self.chain.modulus(j), out, &source.limbs(), &source.v, &row);
+            .convert(self.chain.modulus(j), out, &source, &row);
     }
 
-    /// Coefficient-form limbs of `which` of a polynomial, in a new buffer.
-    pub(super) fn coefficients(&self, poly: &RnsPoly, which: Basis) -> Buffer {
-        let n = self.chain.n();
-        let mut y = Buffer::dirty(which.len() * n);
-        for (i, out) in which.iter().zip(y.chunks_exact_mut(n)) {
-            if let Some(x) = poly.limb_of(i) {
-                out.copy_from_slice(x);
-            }
-            if poly.form() == Form::Ntt {
-                self.kernels.inverse(self.chain.table(i), out);
-            }
+    /// The centred value modulo prime `j`, in NTT form but for the last stages
+    /// (`Kernels::forward_low`).
+    pub(super) fn convert_top(&self, source: &Scaled, j: usize, out: &mut [u64]) {
+        let row = target_row(&self.chain, source.basis, j);
+        let source = ConvSource {
+            ys: &source.limbs(),
+            v: &source.v,
+        };
+        for tile in tiles(self.chain.n()) {
+            self.kernels
+                .convert_top(self.chain.table(j), out, &source, &row, &tile);
         }
-        y
     }
 
     pub(super) fn extend_poly(&self, poly: &RnsPoly, to: Basis) -> RnsPoly {
         let basis = poly.basis();
-        let scaled = self.scale_source(basis, self.coefficients(poly, basis));
+        let scaled = self.scale_source(basis, poly.form(), |i| poly.limb_of(i), |_| 1);
         let mut out = RnsPoly::dirty(&self.chain, to, Form::Coefficient);
         for (j, out) in out.limbs_mut() {
             match poly.limb_of(j) {
@@ -104,22 +140,20 @@ impl Cpu {
 
     /// `round(x prod(add) / prod(drop))`; the bases are checked.
     pub(super) fn rescale(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> RnsPoly {
-        let mut y = self.coefficients(poly, drop);
-        if !add.is_empty() {
-            for (i, limb) in drop.iter().zip(y.chunks_exact_mut(self.chain.n())) {
-                let m = self.chain.modulus(i);
-                self.kernels
-                    .scale(m, limb, m.shoup(self.chain.product_mod(add, i)));
-            }
-        }
-        let scaled = self.scale_source(drop, y);
+        let factor = |i| self.chain.product_mod(add, i);
+        let scaled = self.scale_source(drop, poly.form(), |i| poly.limb_of(i), factor);
         let to = poly.basis().minus(drop).union(add);
         let mut out = RnsPoly::dirty(&self.chain, to, poly.form());
         for (j, out) in out.limbs_mut() {
             let m = self.chain.modulus(j);
-            self.convert_to(&scaled, j, out);
             if poly.form() == Form::Ntt {
-                self.kernels.forward(self.chain.table(j), out);
+                self.convert_top(&scaled, j, out);
+                let block = 1 << LOW_LOG.min(self.chain.log_n());
+                for (b, words) in out.chunks_exact_mut(block).enumerate() {
+                    self.kernels.forward_low(self.chain.table(j), words, b);
+                }
+            } else {
+                self.convert_to(&scaled, j, out);
             }
             let inverse = self.chain.product_inverse_mod(drop, j);
             match poly.limb_of(j) {

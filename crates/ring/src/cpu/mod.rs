@@ -1,6 +1,7 @@
 //! The CPU backend.
 
 mod convert;
+mod engine;
 mod key_switch;
 
 use std::sync::Arc;
@@ -184,7 +185,8 @@ impl Backend for Cpu {
             let mut row = Buffer::dirty(2 * key.parts.len() * n);
             let sources = key.parts.iter().flat_map(|(b, a)| [b, a]);
             for (out, source) in row.chunks_exact_mut(n).zip(sources) {
-                self.kernels.permute(out, source.limb(pos), &inverse);
+                self.kernels
+                    .permute(out, source.limb(pos), &inverse.whole());
                 self.kernels.scale(m, out, m.mont_one());
             }
             rows.push(row);
@@ -236,10 +238,12 @@ impl Backend for Cpu {
     fn inverse_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
         self.chain.check_same("inverse_ntt", poly.chain())?;
         poly.require_form("inverse_ntt", Form::Ntt)?;
-        for (i, limb) in poly.limbs_mut() {
-            self.kernels.inverse(self.chain.table(i), limb);
+        let mut out = RnsPoly::dirty(&self.chain, poly.basis(), Form::Coefficient);
+        for ((i, out), (_, limb)) in out.limbs_mut().zip(poly.limbs()) {
+            let table = self.chain.table(i);
+            self.kernels.inverse(table, out, limb, &table.scaled(1));
         }
-        poly.set_form(Form::Coefficient);
+        *poly = out;
         Ok(())
     }
 
@@ -337,7 +341,7 @@ impl Backend for Cpu {
             Form::Ntt => {
                 let p = Permutation::new(g, self.chain.log_n());
                 for ((_, out), (_, x)) in out.limbs_mut().zip(poly.limbs()) {
-                    self.kernels.permute(out, x, &p);
+                    self.kernels.permute(out, x, &p.whole());
                 }
             }
             Form::Coefficient => {

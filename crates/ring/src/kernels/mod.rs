@@ -8,10 +8,11 @@
 mod ifma;
 mod scalar;
 
+use std::ops::Range;
+
 use crate::error::{Result, RingError};
-use crate::galois::Permutation;
 use crate::modulus::{Modulus, ShoupConst};
-use crate::ntt::NttTable;
+use crate::ntt::{InverseScale, NttTable};
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -54,6 +55,9 @@ impl Isa {
 /// log2 of the words of a block on which the end of a forward NTT runs alone (32 KiB: L1).
 pub(crate) const LOW_LOG: u32 = 12;
 
+/// Columns of a tile of `convert_top`: with six source limbs a tile of sources stays near L1.
+pub(crate) const TILE: usize = 64;
+
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fraction {
@@ -71,6 +75,33 @@ pub(crate) struct ConvRow {
     pub(crate) weights: Vec<u64>,
     /// `-D * 2^52 mod p`.
     pub(crate) minus_d: u64,
+}
+
+/// The source side of a base conversion.
+pub(crate) struct ConvSource<'a> {
+    /// Scaled residues, one limb per source prime.
+    pub(crate) ys: &'a [&'a [u64]],
+    /// Quotients.
+    pub(crate) v: &'a [u8],
+}
+
+/// A value that an inner product adds, times a constant.
+#[derive(Clone, Copy)]
+pub(crate) struct Extra<'a> {
+    /// Added to the first and to the second output.
+    pub(crate) x: [Option<&'a [u64]>; 2],
+    /// The constant in Montgomery form.
+    pub(crate) factor: u64,
+}
+
+/// A piece of a `Permutation`: aligned blocks go to aligned blocks.
+pub(crate) struct PermutationPiece<'a> {
+    /// As in `Permutation`.
+    pub(crate) blocks: &'a [u32],
+    /// The block of eight with which the source slice begins.
+    pub(crate) base: usize,
+    /// As in `Permutation`.
+    pub(crate) lanes: &'a [[u64; 8]; 8],
 }
 
 /// Source residues that enter one inner product.
@@ -148,8 +179,8 @@ kernels! {
     fn forward_top(t: &NttTable, x: &mut [u64]);
     /// The rest of the forward NTT on the block of that number; output canonical.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize);
-    /// Inverse NTT in place.
-    fn inverse(t: &NttTable, x: &mut [u64]);
+    /// Inverse NTT of `x`, times a constant, into `out`.
+    fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
     /// `out += y`.
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.
@@ -179,13 +210,16 @@ kernels! {
     /// The quotients `v` of a centred base conversion from the scaled residues `y_i`.
     fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]);
     /// `out = sum_i y_i * (D/q_i) - v * D mod p`, canonical.
-    fn convert(m: &Modulus, out: &mut [u64], ys: &[&[u64]], v: &[u8], row: &ConvRow);
-    /// `out_k = sum_d digits[d] * key[2d + k]`, digits below 4q, canonical results.
-    fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], digits: &[&[u64]], key: &KeyRows<'_>);
+    fn convert(m: &Modulus, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow);
+    /// `convert` followed by `forward_top` for the columns of one tile. `out` holds a whole limb;
+    /// tiles come in ascending order and cover all columns.
+    fn convert_top(t: &NttTable, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow, tile: &Range<usize>);
+    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
+    fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], digits: &[&[u64]], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out[j] = x[source(j)]`.
-    fn permute(out: &mut [u64], x: &[u64], p: &Permutation);
+    fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[j] += x[source(j)]`.
-    fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &Permutation);
+    fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[source^-1]`: coefficient-form automorphism `X -> X^g`.
     fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64);
 }

@@ -1,9 +1,10 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
-use super::{ConvRow, Fraction, KeyRows, LOW_LOG};
-use crate::galois::Permutation;
+use std::ops::Range;
+
+use super::{ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece};
 use crate::modulus::{Modulus, ShoupConst};
-use crate::ntt::NttTable;
+use crate::ntt::{InverseScale, NttTable};
 
 const MASK52: u64 = (1 << 52) - 1;
 
@@ -82,14 +83,17 @@ fn forward_stages(
 }
 
 #[inline(always)]
-pub(super) fn inverse(t: &NttTable, x: &mut [u64]) {
+pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
     let m = &t.modulus;
     let q = m.value();
     let n = 1usize << t.log_n;
-    let Some(x) = x.get_mut(..n) else { return };
+    if out.len() != n || x.len() != n {
+        return;
+    }
+    out.copy_from_slice(x);
     let (mut blocks, mut half) = (n / 2, 1);
     while blocks > 1 {
-        for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
+        for (i, block) in out.chunks_exact_mut(2 * half).enumerate() {
             let w = t.inverse.get(blocks, i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
@@ -101,11 +105,11 @@ pub(super) fn inverse(t: &NttTable, x: &mut [u64]) {
         blocks /= 2;
         half *= 2;
     }
-    let (lo, hi) = x.split_at_mut(n / 2);
+    let (lo, hi) = out.split_at_mut(n / 2);
     for (a, b) in lo.iter_mut().zip(hi) {
         let (u, v) = (*a, *b);
-        *a = m.mul_shoup(u + v, t.n_inv);
-        *b = m.mul_shoup(u + 2 * q - v, t.n_inv_last);
+        *a = m.mul_shoup(u + v, c.low);
+        *b = m.mul_shoup(u + 2 * q - v, c.high);
     }
 }
 
@@ -218,14 +222,64 @@ pub(super) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]) {
 }
 
 #[inline(always)]
-pub(super) fn convert(m: &Modulus, out: &mut [u64], ys: &[&[u64]], v: &[u8], row: &ConvRow) {
+pub(super) fn convert(m: &Modulus, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow) {
+    convert_from(m, out, source, row, 0);
+}
+
+/// The conversion of the coefficients from `first` on.
+#[inline(always)]
+fn convert_from(
+    m: &Modulus,
+    out: &mut [u64],
+    source: &ConvSource<'_>,
+    row: &ConvRow,
+    first: usize,
+) {
     let (q, inv) = (m.value(), m.inv52());
-    for (j, (o, &v)) in out.iter_mut().zip(v).enumerate() {
+    let steps = steps_for(source.ys.len() / 4 + 1);
+    for (j, o) in out.iter_mut().enumerate() {
+        let at = first + j;
+        let v = source.v.get(at).copied().unwrap_or(0);
         let mut sum = u128::from(v) * u128::from(row.minus_d);
-        for (y, &w) in ys.iter().zip(&row.weights) {
-            sum += u128::from(y.get(j).copied().unwrap_or(0)) * u128::from(w);
+        for (y, &w) in source.ys.iter().zip(&row.weights) {
+            sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
         }
-        *o = m.reduce(montgomery_lazy(sum, q, inv));
+        *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+    }
+}
+
+/// `ceil(log2(terms + 2))`: brings a Montgomery-reduced sum of `terms` products, each below
+/// `2^52 q`, to canonical form.
+pub(super) fn steps_for(terms: usize) -> u32 {
+    (terms + 2).next_power_of_two().trailing_zeros()
+}
+
+/// Brings a value below `2^steps q` to canonical form.
+#[inline(always)]
+fn reduce_steps(mut x: u64, q: u64, steps: u32) -> u64 {
+    for s in (0..steps).rev() {
+        x = reduce_once(x, q << s);
+    }
+    x
+}
+
+#[inline(always)]
+pub(super) fn convert_top(
+    t: &NttTable,
+    out: &mut [u64],
+    source: &ConvSource<'_>,
+    row: &ConvRow,
+    tile: &Range<usize>,
+) {
+    let width = 1usize << LOW_LOG.min(t.log_n);
+    for (r, columns) in out.chunks_exact_mut(width).enumerate() {
+        if let Some(part) = columns.get_mut(tile.clone()) {
+            convert_from(&t.modulus, part, source, row, r * width + tile.start);
+        }
+    }
+    // Tiles are for the vector kernels' sake; here the stages wait for the last one.
+    if tile.end == width {
+        forward_top(t, out);
     }
 }
 
@@ -236,11 +290,14 @@ pub(super) fn inner_product(
     out1: &mut [u64],
     digits: &[&[u64]],
     key: &KeyRows<'_>,
+    extra: &Extra<'_>,
 ) {
     let (q, inv) = (m.value(), m.inv52());
+    let steps = steps_for(digits.len() + 1);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
-            let mut sum = 0u128;
+            let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
+            let mut sum = u128::from(add) * u128::from(extra.factor);
             for (digit, offset) in digits.iter().zip(key.offsets) {
                 let k = key
                     .words
@@ -249,16 +306,16 @@ pub(super) fn inner_product(
                     .unwrap_or(0);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
-            *o = m.reduce(montgomery_lazy(sum, q, inv));
+            *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
         }
     }
 }
 
 #[inline(always)]
-pub(super) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
-    for (o, &b) in out.chunks_exact_mut(8).zip(&p.blocks) {
-        let source = (b >> 3) as usize * 8;
-        let Some(src) = x.get(source..source + 8) else {
+pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
+    for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
+        let source = ((b >> 3) as usize).wrapping_sub(p.base);
+        let Some(src) = x.as_chunks::<8>().0.get(source) else {
             return;
         };
         let lanes = &p.lanes[(b & 7) as usize];
@@ -269,10 +326,10 @@ pub(super) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
 }
 
 #[inline(always)]
-pub(super) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &Permutation) {
-    for (o, &b) in out.chunks_exact_mut(8).zip(&p.blocks) {
-        let source = (b >> 3) as usize * 8;
-        let Some(src) = x.get(source..source + 8) else {
+pub(super) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
+    for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
+        let source = ((b >> 3) as usize).wrapping_sub(p.base);
+        let Some(src) = x.as_chunks::<8>().0.get(source) else {
             return;
         };
         let lanes = &p.lanes[(b & 7) as usize];

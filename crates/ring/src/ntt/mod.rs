@@ -106,9 +106,14 @@ pub(crate) struct NttTable {
     pub(crate) log_n: u32,
     pub(crate) forward: Twiddles,
     pub(crate) inverse: Twiddles,
-    /// `N^-1`, and `N^-1 * psi^-rev(1)` for the last inverse stage.
-    pub(crate) n_inv: ShoupConst,
-    pub(crate) n_inv_last: ShoupConst,
+    n_inv: u64,
+}
+
+/// What the last stage of an inverse NTT multiplies by: `c N^-1` for the low half and
+/// `c N^-1 psi^-rev(1)` for the high half.
+pub(crate) struct InverseScale {
+    pub(crate) low: ShoupConst,
+    pub(crate) high: ShoupConst,
 }
 
 impl NttTable {
@@ -120,9 +125,19 @@ impl NttTable {
             modulus: m.clone(),
             log_n,
             forward: Twiddles::new(m, log_n, psi),
-            n_inv: m.shoup(n_inv),
-            n_inv_last: m.shoup(m.mul(n_inv, inverse.get(1, 0).w)),
+            n_inv,
             inverse,
+        }
+    }
+
+    /// The inverse NTT times `c`.
+    pub(crate) fn scaled(&self, c: u64) -> InverseScale {
+        let m = &self.modulus;
+        let low = m.mul(self.n_inv, c);
+        let high = m.mul(low, self.inverse.get(1, 0).w);
+        InverseScale {
+            low: m.shoup(low),
+            high: m.shoup(high),
         }
     }
 }

@@ -8,10 +8,10 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Lanes, load, reduce_once, splat, store};
 use crate::kernels::{LOW_LOG, scalar};
-use crate::ntt::{NttTable, Twiddles};
+use crate::ntt::{InverseScale, NttTable, Twiddles};
 
 /// Below this degree the scalar code runs.
-const MIN_LOG: u32 = 7;
+pub(super) const MIN_LOG: u32 = 7;
 
 /// How `stages` stages are cut into passes of at most three.
 fn passes(stages: u32) -> &'static [u32] {
@@ -63,7 +63,7 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize)
 /// The next `stages` stages of a block with twiddle index `index` (blocks so far, plus its number).
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
+pub(super) fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
     let lanes = Lanes::new(&t.modulus);
     let (mut index, mut len) = (index, x.len());
     for &r in passes(stages) {
@@ -263,38 +263,47 @@ fn store_64(x: &mut [u64; 64], v: &[__m512i; 8]) {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn inverse(t: &NttTable, x: &mut [u64]) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
-        return scalar::inverse(t, x);
+pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
+        return scalar::inverse(t, out, x, c);
     }
     let len_log = LOW_LOG.min(t.log_n);
-    let top = t.log_n - len_log;
-    for (b, block) in x.chunks_exact_mut(1 << len_log).enumerate() {
-        inverse_low(t, block, b);
+    let block = 1usize << len_log;
+    for (b, (out, x)) in out
+        .chunks_exact_mut(block)
+        .zip(x.chunks_exact(block))
+        .enumerate()
+    {
+        inverse_low(t, out, x, b, c);
     }
-    inverse_passes(t, x, top, 1);
+    inverse_passes(t, out, t.log_n - len_log, 1, c);
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn inverse_low(t: &NttTable, x: &mut [u64], block: usize) {
+fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], block: usize, c: &InverseScale) {
     let len_log = LOW_LOG.min(t.log_n);
     let lanes = Lanes::new(&t.modulus);
     let first = (1 << (t.log_n - 6)) + (block << (len_log - 6));
-    for (i, words) in x.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+    let pairs = out
+        .as_chunks_mut::<64>()
+        .0
+        .iter_mut()
+        .zip(x.as_chunks::<64>().0);
+    for (i, (out, words)) in pairs.enumerate() {
         let mut v = transpose(&load_64(words));
         inverse_layers::<3>(&lanes, &mut v, &tail_twiddles(&t.inverse, first + i));
         let mut v = transpose(&v);
         inverse_layers::<3>(&lanes, &mut v, &broadcast::<3>(&t.inverse, first + i));
-        store_64(words, &v);
+        store_64(out, &v);
     }
-    inverse_passes(t, x, len_log - 6, (1 << (t.log_n - len_log)) + block);
+    inverse_passes(t, out, len_log - 6, (1 << (t.log_n - len_log)) + block, c);
 }
 
 /// The `stages` stages before block `index` is whole.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
+fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &InverseScale) {
     let lanes = Lanes::new(&t.modulus);
     let (mut index, mut len) = (index << stages, x.len() >> stages);
     for &r in passes(stages).iter().rev() {
@@ -302,18 +311,18 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
         len <<= r;
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
             match (r, index) {
-                (1, 1) => inverse_pass::<1, true>(&lanes, t, block, 1),
-                (2, 1) => inverse_pass::<2, true>(&lanes, t, block, 1),
-                (_, 1) => inverse_pass::<3, true>(&lanes, t, block, 1),
-                (1, _) => inverse_pass::<1, false>(&lanes, t, block, index + i),
-                (2, _) => inverse_pass::<2, false>(&lanes, t, block, index + i),
-                _ => inverse_pass::<3, false>(&lanes, t, block, index + i),
+                (1, 1) => inverse_pass::<1, true>(&lanes, t, block, 1, c),
+                (2, 1) => inverse_pass::<2, true>(&lanes, t, block, 1, c),
+                (_, 1) => inverse_pass::<3, true>(&lanes, t, block, 1, c),
+                (1, _) => inverse_pass::<1, false>(&lanes, t, block, index + i, c),
+                (2, _) => inverse_pass::<2, false>(&lanes, t, block, index + i, c),
+                _ => inverse_pass::<3, false>(&lanes, t, block, index + i, c),
             }
         }
     }
 }
 
-/// `R` inverse stages; with `LAST` the final one multiplies by `N^-1` and gives canonical values.
+/// `R` inverse stages; with `LAST` the final one multiplies by `c` and gives canonical values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 fn inverse_pass<const R: u32, const LAST: bool>(
@@ -321,11 +330,12 @@ fn inverse_pass<const R: u32, const LAST: bool>(
     t: &NttTable,
     x: &mut [u64],
     index: usize,
+    c: &InverseScale,
 ) {
     let mut w = broadcast::<R>(&t.inverse, index);
-    let n_inv = splat(t.n_inv);
+    let low = splat(c.low);
     if LAST {
-        w[0] = splat(t.n_inv_last);
+        w[0] = splat(c.high);
     }
     let stride = x.len() >> R;
     let p = x.as_mut_ptr();
@@ -339,10 +349,10 @@ fn inverse_pass<const R: u32, const LAST: bool>(
             }
             inverse_layers::<R>(l, &mut v, &w);
             if LAST {
-                // The low half still lacks N^-1, which the high half got from its twiddle.
+                // The low half still lacks the factor that the high half got from its twiddle.
                 let half = 1usize << (R - 1);
                 for k in 0..half {
-                    v[k] = l.shoup(v[k], n_inv.0, n_inv.1);
+                    v[k] = l.shoup(v[k], low.0, low.1);
                     v[k + half] = reduce_once(v[k + half], l.q);
                 }
             }

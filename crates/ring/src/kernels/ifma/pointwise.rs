@@ -1,11 +1,16 @@
 //! Element-wise kernels, base conversion and inner products.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
+use super::ntt::{MIN_LOG, forward_passes};
 use super::{LANES, Lanes, load, reduce_once, splat, store};
-use crate::galois::Permutation;
-use crate::kernels::{ConvRow, Fraction, KeyRows, scalar};
+use crate::kernels::scalar::{self, steps_for};
+use crate::kernels::{
+    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE,
+};
 use crate::modulus::{Modulus, ShoupConst};
+use crate::ntt::NttTable;
 
 /// Montgomery reduction of lazy pairs: from `lo + 2^52 hi` to a value in `(0, (hi + 1) + q]`
 /// congruent to the sum times `2^-52`.
@@ -18,20 +23,14 @@ fn montgomery(l: &Lanes, inv: __m512i, lo: __m512i, hi: __m512i) -> __m512i {
     _mm512_sub_epi64(_mm512_add_epi64(sum, l.q), high)
 }
 
-/// Brings a value below `2^steps q` to canonical form.
+/// Brings a value below `2^steps q` below `2^LAZY q`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn reduce_steps(mut x: __m512i, q: u64, steps: u32) -> __m512i {
-    for s in (0..steps).rev() {
+fn reduce_steps<const LAZY: u32>(mut x: __m512i, q: u64, steps: u32) -> __m512i {
+    for s in (LAZY..steps).rev() {
         x = reduce_once(x, _mm512_set1_epi64((q << s) as i64));
     }
     x
-}
-
-/// `ceil(log2(terms + 1))`: steps after a sum whose Montgomery reduction is at most
-/// `(terms + 1) q`.
-fn steps_for(terms: usize) -> u32 {
-    (terms + 2).next_power_of_two().trailing_zeros()
 }
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -120,52 +119,117 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fra
 pub(in crate::kernels) fn convert(
     m: &Modulus,
     out: &mut [u64],
-    ys: &[&[u64]],
-    v: &[u8],
+    source: &ConvSource<'_>,
     row: &ConvRow,
 ) {
     let n = out.len();
-    if n % (2 * LANES) != 0 || v.len() < n || ys.iter().any(|y| y.len() < n) {
-        return scalar::convert(m, out, ys, v, row);
+    if n % (2 * LANES) != 0 || source.v.len() < n || source.ys.iter().any(|y| y.len() < n) {
+        return scalar::convert(m, out, source, row);
     }
+    // SAFETY: n is a multiple of 16, and v and every y have at least n elements.
+    unsafe { convert_from::<0>(m, out, source, row, 0) };
+}
+
+/// The conversion of `out.len()` coefficients from `first` on, to values below `2^LAZY q` (0:
+/// canonical).
+///
+/// # Safety
+/// `out.len()` is a multiple of 16; `source.v` and all `source.ys` have at least
+/// `first + out.len()` elements.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+unsafe fn convert_from<const LAZY: u32>(
+    m: &Modulus,
+    out: &mut [u64],
+    source: &ConvSource<'_>,
+    row: &ConvRow,
+    first: usize,
+) {
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let minus_d = _mm512_set1_epi64(row.minus_d as i64);
-    // Each product is below 2^50 q, so the sum is below (terms / 4) 2^52 q.
-    let steps = steps_for(ys.len() / 4 + 1);
+    // Each product is below 2^50 q, so the sum of `terms` is below (terms / 4) 2^52 q, and with
+    // the reduction's own q at most (terms / 4 + 1) q.
+    let terms = source.ys.len();
+    let steps = if LAZY == 2 && terms <= 12 {
+        2
+    } else {
+        steps_for(terms / 4 + 1)
+    };
     let mut j = 0;
-    while j < n {
-        // SAFETY: n is a multiple of 16 and v and every y have at least n elements.
+    while j < out.len() {
+        // SAFETY: the caller's promise.
         unsafe {
-            let quotients = _mm_loadu_si128(v.as_ptr().add(j).cast());
+            let quotients = _mm_loadu_si128(source.v.as_ptr().add(first + j).cast());
             let v0 = _mm512_cvtepu8_epi64(quotients);
             let v1 = _mm512_cvtepu8_epi64(_mm_srli_si128::<8>(quotients));
             let mut lo0 = _mm512_madd52lo_epu64(l.zero, v0, minus_d);
             let mut hi0 = _mm512_madd52hi_epu64(l.zero, v0, minus_d);
             let mut lo1 = _mm512_madd52lo_epu64(l.zero, v1, minus_d);
             let mut hi1 = _mm512_madd52hi_epu64(l.zero, v1, minus_d);
-            for (y, &w) in ys.iter().zip(&row.weights) {
+            for (y, &w) in source.ys.iter().zip(&row.weights) {
                 let w = _mm512_set1_epi64(w as i64);
-                let y0 = load(y.as_ptr().add(j));
-                let y1 = load(y.as_ptr().add(j + LANES));
+                let y0 = load(y.as_ptr().add(first + j));
+                let y1 = load(y.as_ptr().add(first + j + LANES));
                 lo0 = _mm512_madd52lo_epu64(lo0, y0, w);
                 hi0 = _mm512_madd52hi_epu64(hi0, y0, w);
                 lo1 = _mm512_madd52lo_epu64(lo1, y1, w);
                 hi1 = _mm512_madd52hi_epu64(hi1, y1, w);
             }
             let p = out.as_mut_ptr().add(j);
-            store(
-                p,
-                reduce_steps(montgomery(&l, inv, lo0, hi0), m.value(), steps),
-            );
-            store(
-                p.add(LANES),
-                reduce_steps(montgomery(&l, inv, lo1, hi1), m.value(), steps),
-            );
+            let (x0, x1) = (montgomery(&l, inv, lo0, hi0), montgomery(&l, inv, lo1, hi1));
+            store(p, reduce_steps::<LAZY>(x0, m.value(), steps));
+            store(p.add(LANES), reduce_steps::<LAZY>(x1, m.value(), steps));
         }
         j += 2 * LANES;
     }
 }
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn convert_top(
+    t: &NttTable,
+    out: &mut [u64],
+    source: &ConvSource<'_>,
+    row: &ConvRow,
+    tile: &Range<usize>,
+) {
+    let (n, width) = (out.len(), 1usize << LOW_LOG.min(t.log_n));
+    let aligned = tile.start % (2 * LANES) == 0 && tile.end % (2 * LANES) == 0;
+    let inside = tile.start <= tile.end && tile.end <= width && n == 1 << t.log_n;
+    let long = source.v.len() >= n && source.ys.iter().all(|y| y.len() >= n);
+    if t.log_n < MIN_LOG || !(aligned && inside && long) || tile.len() > TILE {
+        return scalar::convert_top(t, out, source, row, tile);
+    }
+    let (rows, columns) = (n / width, tile.len());
+    if rows == 1 {
+        // SAFETY: the lengths were checked above.
+        unsafe {
+            convert_from::<2>(&t.modulus, &mut out[tile.clone()], source, row, tile.start);
+        }
+        return;
+    }
+    // A compact copy of the tile: rows of `out` are 32 KiB apart and would share cache sets.
+    let mut scratch = Tile([0; MAX_ROWS * TILE]);
+    let Some(words) = scratch.0.get_mut(..rows * columns) else {
+        return;
+    };
+    for (r, part) in words.chunks_exact_mut(columns).enumerate() {
+        // SAFETY: r * width + tile.end <= n, and the lengths were checked above.
+        unsafe {
+            convert_from::<2>(&t.modulus, part, source, row, r * width + tile.start);
+        }
+    }
+    forward_passes(t, words, t.log_n - LOW_LOG, 1);
+    for (r, part) in words.chunks_exact(columns).enumerate() {
+        out[r * width + tile.start..r * width + tile.end].copy_from_slice(part);
+    }
+}
+
+/// Rows of the longest limb.
+const MAX_ROWS: usize = 1 << (17 - LOW_LOG);
+
+#[repr(align(64))]
+struct Tile([u64; MAX_ROWS * TILE]);
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn inner_product(
@@ -174,6 +238,7 @@ pub(in crate::kernels) fn inner_product(
     out1: &mut [u64],
     digits: &[&[u64]],
     key: &KeyRows<'_>,
+    extra: &Extra<'_>,
 ) {
     let n = out0.len();
     let short = digits.len() > key.offsets.len()
@@ -181,20 +246,32 @@ pub(in crate::kernels) fn inner_product(
         || key
             .offsets
             .iter()
-            .any(|o| o + key.stride + n > key.words.len());
+            .any(|o| o + key.stride + n > key.words.len())
+        || extra.x.iter().flatten().any(|x| x.len() < n);
     if n % LANES != 0 || out1.len() != n || short {
-        return scalar::inner_product(m, out0, out1, digits, key);
+        return scalar::inner_product(m, out0, out1, digits, key, extra);
     }
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
+    let factor = _mm512_set1_epi64(extra.factor as i64);
     // Digits may be below 4q < 2^52, so each product is below 2^52 q.
-    let steps = steps_for(digits.len());
+    let steps = steps_for(digits.len() + 1);
     let words = key.words.as_ptr();
     let mut j = 0;
     while j < n {
         let (mut lo0, mut hi0, mut lo1, mut hi1) = (l.zero, l.zero, l.zero, l.zero);
-        // SAFETY: j + LANES <= n; the lengths of digits, rows and outputs were checked above.
+        // SAFETY: j + LANES <= n; the lengths of digits, rows, extras and outputs were checked.
         unsafe {
+            if let Some(x) = extra.x[0] {
+                let x = load(x.as_ptr().add(j));
+                lo0 = _mm512_madd52lo_epu64(lo0, x, factor);
+                hi0 = _mm512_madd52hi_epu64(hi0, x, factor);
+            }
+            if let Some(x) = extra.x[1] {
+                let x = load(x.as_ptr().add(j));
+                lo1 = _mm512_madd52lo_epu64(lo1, x, factor);
+                hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
+            }
             for (digit, &offset) in digits.iter().zip(key.offsets) {
                 let x = load(digit.as_ptr().add(j));
                 let k0 = load(words.add(offset + j));
@@ -204,8 +281,8 @@ pub(in crate::kernels) fn inner_product(
                 lo1 = _mm512_madd52lo_epu64(lo1, x, k1);
                 hi1 = _mm512_madd52hi_epu64(hi1, x, k1);
             }
-            let r0 = reduce_steps(montgomery(&l, inv, lo0, hi0), m.value(), steps);
-            let r1 = reduce_steps(montgomery(&l, inv, lo1, hi1), m.value(), steps);
+            let r0 = reduce_steps::<0>(montgomery(&l, inv, lo0, hi0), m.value(), steps);
+            let r1 = reduce_steps::<0>(montgomery(&l, inv, lo1, hi1), m.value(), steps);
             store(out0.as_mut_ptr().add(j), r0);
             store(out1.as_mut_ptr().add(j), r1);
         }
@@ -214,10 +291,11 @@ pub(in crate::kernels) fn inner_product(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
+pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
     let orders = lane_orders(p);
-    for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(&p.blocks) {
-        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else {
+    for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(p.blocks) {
+        let source = ((b >> 3) as usize).wrapping_sub(p.base);
+        let Some(src) = x.as_chunks::<LANES>().0.get(source) else {
             return;
         };
         // SAFETY: a chunk has eight words.
@@ -232,11 +310,17 @@ pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &Permutation) {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &Permutation) {
+pub(in crate::kernels) fn permute_acc(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+) {
     let orders = lane_orders(p);
     let l = Lanes::new(m);
-    for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(&p.blocks) {
-        let Some(src) = x.as_chunks::<LANES>().0.get((b >> 3) as usize) else {
+    for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(p.blocks) {
+        let source = ((b >> 3) as usize).wrapping_sub(p.base);
+        let Some(src) = x.as_chunks::<LANES>().0.get(source) else {
             return;
         };
         // SAFETY: a chunk has eight words.
@@ -249,9 +333,9 @@ pub(in crate::kernels) fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn lane_orders(p: &Permutation) -> [__m512i; 8] {
+fn lane_orders(p: &PermutationPiece<'_>) -> [__m512i; 8] {
     let mut orders = [_mm512_setzero_si512(); 8];
-    for (o, lanes) in orders.iter_mut().zip(&p.lanes) {
+    for (o, lanes) in orders.iter_mut().zip(p.lanes) {
         // SAFETY: eight words.
         *o = unsafe { load(lanes.as_ptr()) };
     }
