@@ -99,15 +99,15 @@ impl state::State for Shared {
 /// A decryption. In the state [`Private`] it has neither `Debug` nor `Clone` nor accessors, and
 /// is wiped when dropped; see [`Decrypted::reveal_to_owner`] and [`Decrypted::disclose`].
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn leak(d: veilformer_secret::Decrypted) { println!("{d:?}"); }
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// fn keep(d: &veilformer_secret::Decrypted) -> veilformer_secret::Decrypted { d.clone() }
 /// ```
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// fn share(d: veilformer_secret::Decrypted) { d.into_slots(); }
 /// ```
 pub struct Decrypted<S: state::State = Private> {

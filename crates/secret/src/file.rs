@@ -105,6 +105,15 @@ fn read(reader: &Reader<'_>, params: &Params) -> Result<SecretKey, SecretError> 
             "it claims to have {hamming_weight} non-zero coefficients and has not"
         )));
     }
+    // A sparse secret that calls itself dense would be held to bounds that it does not meet. Ten
+    // standard deviations: no dense key is ever refused.
+    let n = params.n() as f64;
+    let unlikely = (f64::from(weight) - 2.0 / 3.0 * n).abs() > 10.0 * (2.0 / 9.0 * n).sqrt();
+    if record.kind == SecretKind::DenseTernary && unlikely {
+        return Err(malformed(
+            "it claims to be uniformly ternary and cannot be".to_owned(),
+        ));
+    }
     SecretKey::assemble(params, record.kind, record.key_id, coefficients)
 }
 

@@ -1,8 +1,10 @@
 //! Key generation.
 
+use std::io::Write;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
+use veilformer_ckks::container::{EvaluationKeysHeader, EvaluationKeysWriter, KeyRecord};
 use veilformer_ckks::uniform::{self, EXPANDER, Stream};
 use veilformer_ckks::{
     KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
@@ -217,6 +219,37 @@ impl KeyGenerator {
             }
         }
         Ok(())
+    }
+
+    /// As [`KeyGenerator::evaluation_keys`], written to `out` as a file of evaluation keys while
+    /// they are made. Returns the file's length in bytes.
+    ///
+    /// # Errors
+    /// As [`KeyGenerator::evaluation_keys`], or the stream's.
+    pub fn write_evaluation_keys<W: Write>(
+        &mut self,
+        key: &SecretKey,
+        list: &KeyList,
+        program: [u8; 32],
+        out: W,
+        progress: &mut Progress<'_>,
+    ) -> Result<u64, SecretError> {
+        let record = |(purpose, level): (_, usize)| KeyRecord {
+            purpose,
+            // Levels are below 128; a larger one is refused before it is written.
+            level: u32::try_from(level).unwrap_or(u32::MAX),
+            secret: key.kind(),
+            seeded: true,
+            expander: EXPANDER.into(),
+        };
+        let header = EvaluationKeysHeader {
+            key_id: key.id(),
+            program,
+            keys: list.iter().map(record).collect(),
+        };
+        let mut writer = EvaluationKeysWriter::begin(out, &self.params, &header)?;
+        self.each_evaluation_key(key, list, progress, &mut |key| Ok(writer.write(&key)?))?;
+        Ok(writer.finish()?.1)
     }
 
     fn check(&self, key: &SecretKey) -> Result<(), SecretError> {

@@ -23,7 +23,7 @@ mod sealed {
 ///
 /// A deterministic generator does not satisfy it:
 ///
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// use chacha20::ChaCha20Rng;
 /// use rand_core::SeedableRng;
 /// let mut rng = ChaCha20Rng::from_seed([0; 32]);

@@ -8,6 +8,7 @@ use veilformer_ckks::{
     StoredSwitchingKey,
 };
 use veilformer_ring::{Backend, Basis, RnsPoly};
+use zeroize::Zeroizing;
 
 use crate::poly::SecretPoly;
 use crate::samplers::GAUSSIAN_BOUND;
@@ -360,4 +361,16 @@ fn insecure_parameters_say_what_they_reach() {
     assert_eq!(top.conform(&params).unwrap().bits, 0);
     let low = generator.relinearization(&key, 1).unwrap();
     assert_eq!(low.conform(&params).unwrap().bits, 128);
+}
+
+#[test]
+fn a_sparse_key_that_calls_itself_dense_is_not_loaded() {
+    let (params, mut generator, dense) = toy(1);
+    assert!(SecretKey::from_bytes(&dense.to_bytes().unwrap()).is_ok());
+    let sparse = generator.sparse_secret_key(32).unwrap();
+    let coefficients = Zeroizing::new(sparse.coefficients().to_vec());
+    let kind = SecretKind::DenseTernary;
+    let liar = SecretKey::assemble(&params, kind, sparse.id(), coefficients).unwrap();
+    let result = SecretKey::from_bytes(&liar.to_bytes().unwrap());
+    assert!(matches!(result, Err(SecretError::MalformedKey { .. })));
 }

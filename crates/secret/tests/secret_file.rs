@@ -165,3 +165,29 @@ fn damaged_files_never_panic() {
         "{accepted} accepted, {malformed} malformed"
     );
 }
+
+const CORPUS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/v1.secret.veil");
+
+/// A file that an earlier version wrote: it stays readable.
+#[test]
+fn a_file_of_format_1_is_read() {
+    let bytes = std::fs::read(CORPUS).unwrap();
+    let secret = SecretKey::from_bytes(&bytes).unwrap();
+    assert_eq!(secret.kind(), SecretKind::DenseTernary);
+    assert_eq!(secret.params().n(), 128);
+    let mut encryptor = Encryptor::insecure_deterministic_for_tests(&secret, 1).unwrap();
+    let one = encryptor
+        .encrypt(&SlotVector::real_constant(1.0), 1)
+        .unwrap();
+    let found = Decryptor::new(&secret)
+        .unwrap()
+        .decrypt_stored(&one)
+        .unwrap();
+    assert!((found.reveal_to_owner().unwrap()[5].re - 1.0).abs() < 2f64.powi(-24));
+}
+
+#[test]
+#[ignore = "writes a new corpus file; only for a new format"]
+fn write_the_corpus() {
+    std::fs::write(CORPUS, &*key(&toy(7), 2026).to_bytes().unwrap()).unwrap();
+}
