@@ -6,21 +6,24 @@ use veilformer_ckks::{Ops, OpsError, SlotVector};
 /// level below its operands. Nothing but the sum is left in any slot, so an answer made this way
 /// carries no junk back to the client.
 ///
+/// `product` hears of the weighted sum before its slots are added up, for whoever knows a bound.
+///
 /// # Errors
 /// An empty list; operands of different levels; what `ops` refuses.
 pub fn weighted_slot_sum<O: Ops>(
     ops: &mut O,
     operands: &[(&O::Ct, SlotVector)],
+    product: impl FnOnce(&mut O, &O::Ct),
 ) -> Result<O::Ct, OpsError> {
     let mut sum: Option<O::Ct> = None;
     for (ct, weights) in operands {
         let level = ops.level(ct);
         let scale = ops.params().scale_at(level);
         let plain = ops.plain(weights, level, scale)?;
-        let product = ops.mul_plain(ct, &plain)?;
+        let weighted = ops.mul_plain(ct, &plain)?;
         sum = Some(match sum {
-            None => product,
-            Some(s) => ops.add(&s, &product)?,
+            None => weighted,
+            Some(s) => ops.add(&s, &weighted)?,
         });
     }
     let sum = sum.ok_or(OpsError::Invalid {
@@ -28,6 +31,7 @@ pub fn weighted_slot_sum<O: Ops>(
         what: "no operands".into(),
     })?;
     let mut sum = ops.rescale(&sum)?;
+    product(ops, &sum);
     let mut step = ops.params().slots() as i64 / 2;
     while step >= 1 {
         let turned = ops.rotate(&sum, step)?;

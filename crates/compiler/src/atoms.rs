@@ -183,8 +183,6 @@ impl Atom {
 pub struct AtomProgram {
     /// Atoms, operands first.
     pub atoms: Vec<Atom>,
-    /// Per atom the largest absolute value it takes, by calibration; infinite where unknown.
-    pub bounds: Vec<f64>,
     /// The logits before pooling, one feature per label.
     pub answer: Form,
     /// Longest sentence.
@@ -199,22 +197,17 @@ const MIN_CURVATURE: f64 = 1e-3;
 /// Folds everything affine. A quadratic `c0 + c1 x + c2 x^2` becomes
 /// `sign(c2) (sqrt|c2| x + c1 / (2 sign sqrt|c2|))^2 + c0 - c1^2 / (4 c2)`.
 ///
-/// `ranges` holds per operation of the program the largest absolute value seen, or nothing.
-///
 /// # Errors
 /// The program's own verification; a channel that is neither affine nor clearly quadratic.
-pub fn fold(program: &TensorProgram, ranges: &[f64]) -> Result<AtomProgram, CompileError> {
+pub fn fold(program: &TensorProgram) -> Result<AtomProgram, CompileError> {
     let shapes = program.verify()?;
     let mut atoms: Vec<Atom> = Vec::new();
-    let mut bounds: Vec<f64> = Vec::new();
-    let range = |op: usize| ranges.get(op).copied().unwrap_or(f64::INFINITY);
     let mut forms: Vec<Form> = Vec::new();
     let mut layer = 0;
     for (index, op) in program.ops.iter().enumerate() {
         let of = |id: &veilformer_ir::tensor::TensorId| &forms[id.0];
         let form = match op {
             TensorOp::Input { features, bound } => {
-                bounds.push(bound.iter().fold(0.0f64, |m, b| m.max(*b)));
                 atoms.push(Atom::Input {
                     features: *features,
                     bound: bound.clone(),
@@ -233,7 +226,6 @@ pub fn fold(program: &TensorProgram, ranges: &[f64]) -> Result<AtomProgram, Comp
                 score_scale,
             } => {
                 let n = shapes[query.0].features;
-                bounds.push(range(index));
                 let query = of(query).affine(&vec![*score_scale; n], &vec![0.0; n]);
                 atoms.push(Atom::Attention {
                     query,
@@ -245,7 +237,6 @@ pub fn fold(program: &TensorProgram, ranges: &[f64]) -> Result<AtomProgram, Comp
                 Form::atom(atoms.len() - 1, n)
             }
             TensorOp::Quadratic { x, coefficients } => {
-                bounds.push(completed_bound(range(x.0), coefficients));
                 let (square, back) = complete_square(of(x), coefficients).map_err(|channel| {
                     CompileError::FlatActivation {
                         operation: index,
@@ -267,20 +258,10 @@ pub fn fold(program: &TensorProgram, ranges: &[f64]) -> Result<AtomProgram, Comp
     let answer = forms.pop().ok_or(CompileError::Empty)?;
     Ok(AtomProgram {
         atoms,
-        bounds,
         answer,
         max_tokens: program.max_tokens,
         labels: program.labels.clone(),
     })
-}
-
-/// Bound of the completed squares of channels whose argument is at most `x`.
-fn completed_bound(x: f64, coefficients: &[[f64; 3]]) -> f64 {
-    let root = |[_, c1, c2]: &[f64; 3]| c2.abs().sqrt() * x + c1.abs() / (2.0 * c2.abs().sqrt());
-    coefficients
-        .iter()
-        .map(|c| root(c).powi(2))
-        .fold(0.0, f64::max)
 }
 
 type Completed = (Form, (Vec<f64>, Vec<f64>));

@@ -94,8 +94,6 @@ pub struct LengthFree {
     pub token_bound: Vec<f64>,
     /// Products, operands first.
     pub nodes: Vec<Node>,
-    /// Per node the largest absolute value of its result, by calibration; infinite where unknown.
-    pub bounds: Vec<f64>,
     /// The logits: the sum over tokens of this form, plus `constant`.
     pub answer: LevelForm,
     /// Per logit.
@@ -121,7 +119,6 @@ pub fn absorb(program: &AtomProgram, max_features: usize) -> Result<LengthFree, 
         native: native_powers(program),
         node_of: BTreeMap::new(),
         nodes: Vec::new(),
-        bounds: Vec::new(),
     };
     for (id, atom) in program.atoms.iter().enumerate() {
         let Some(power) = pass.native.get(&id).copied() else {
@@ -150,9 +147,8 @@ pub fn absorb(program: &AtomProgram, max_features: usize) -> Result<LengthFree, 
                 layer: *layer,
             },
         };
-        let bound = program.bounds.get(id).copied().unwrap_or(f64::INFINITY);
-        let id_of_node = pass.push(node, bound);
-        pass.node_of.insert(id, id_of_node);
+        let index = pass.push(node);
+        pass.node_of.insert(id, index);
     }
     let constant = program.answer.bias.clone();
     let answer = pass.answer(&program.answer, max_features);
@@ -160,7 +156,6 @@ pub fn absorb(program: &AtomProgram, max_features: usize) -> Result<LengthFree, 
         token_features: *features,
         token_bound: bound.clone(),
         nodes: pass.nodes,
-        bounds: pass.bounds,
         answer,
         constant,
         max_tokens: program.max_tokens,
@@ -202,24 +197,17 @@ fn native_powers(program: &AtomProgram) -> BTreeMap<AtomId, Power> {
     lowest
 }
 
-/// What the squares of the answer's linear part stay below, before calibration says better: a
-/// linear part of 2^10 per token, which no answer that fits its modulus can reach on average.
-const STACKED_BOUND: f64 = 1024.0 * 1024.0;
-
 struct Pass<'a> {
     atoms: &'a [Atom],
     native: BTreeMap<AtomId, Power>,
     node_of: BTreeMap<AtomId, usize>,
     nodes: Vec<Node>,
-    bounds: Vec<f64>,
 }
 
 impl Pass<'_> {
-    /// Appends a node whose result is at most `bound` times its power of the length, which is at
-    /// most one.
-    fn push(&mut self, node: Node, bound: f64) -> usize {
+    /// Appends a node and returns its index.
+    fn push(&mut self, node: Node) -> usize {
         self.nodes.push(node);
-        self.bounds.push(bound);
         self.nodes.len() - 1
     }
 
@@ -276,7 +264,7 @@ impl Pass<'_> {
                 form: part,
                 by: Power(power.0 - p.0),
             };
-            let node = Source::Node(self.push(lift, f64::INFINITY));
+            let node = Source::Node(self.push(lift));
             out.terms.push((node, Matrix::identity(form.features())));
         }
         out
@@ -329,19 +317,14 @@ impl Pass<'_> {
                     stack_onto(form, &squares);
                     let after = form.bias.len();
                     widen(&mut self.nodes, &mut out, h, before, after, &back);
-                    // The host's calibrated bound says nothing of its new features.
-                    self.bounds[h] = self.bounds[h].max(STACKED_BOUND);
                 }
             }
             None => {
                 let layer = self.nodes.len();
-                let node = self.push(
-                    Node::Square {
-                        form: squares,
-                        layer,
-                    },
-                    f64::INFINITY,
-                );
+                let node = self.push(Node::Square {
+                    form: squares,
+                    layer,
+                });
                 out.terms.push((Source::Node(node), back));
             }
         }

@@ -3,21 +3,22 @@
 //! One file per pass, each a function from a program to a program:
 //! 1. [`atoms::fold`]: everything affine folds into the matrices between products;
 //! 2. [`length::absorb`]: the sentence's length disappears into the inputs;
-//! 3. [`select::select`]: the smallest secure ring;
-//! 4. [`lower::lower`]: layouts, levels, and the program itself, recorded from the circuits.
+//! 3. [`calibrate::calibrate`]: bounds of every value, from inputs that occur;
+//! 4. [`select::select`]: the smallest secure ring;
+//! 5. [`lower::lower`]: layouts, levels, and the program itself, recorded from the circuits.
 //!
 //! [`compile`] runs them all. No pass knows a particular model.
 #![forbid(unsafe_code)]
 
 pub mod atoms;
+pub mod calibrate;
 mod error;
 pub mod length;
 pub mod lower;
 pub mod select;
-mod signature;
 
 pub use error::CompileError;
-pub use signature::{InputKind, InputSpec, Signature};
+pub use veilformer_ir::{InputKind, InputSpec, Signature};
 
 use veilformer_ckks::{KeyList, Params, SecurityLevel};
 use veilformer_ir::ciphertext::CiphertextProgram;
@@ -28,9 +29,9 @@ use veilformer_ir::tensor::TensorProgram;
 pub struct Options {
     /// Security of every key.
     pub security: SecurityLevel,
-    /// Per operation of the tensor program the largest absolute value seen in calibration.
-    pub ranges: Vec<f64>,
-    /// Factor by which an input may exceed those ranges.
+    /// Inputs (rows of token features) whose ranges the program must hold.
+    pub calibration: Vec<Vec<Vec<f64>>>,
+    /// Factor by which values may exceed the ranges of the calibration inputs.
     pub margin: f64,
 }
 
@@ -55,16 +56,16 @@ pub struct Compiled {
 /// # Errors
 /// What the passes refuse; see [`CompileError`].
 pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, CompileError> {
-    let ranges: Vec<f64> = options.ranges.iter().map(|r| r * options.margin).collect();
-    let answer_bound = ranges.last().copied().unwrap_or(f64::INFINITY);
-    let folded = atoms::fold(program, &ranges)?;
+    let folded = atoms::fold(program)?;
     // The number of features that one ciphertext holds depends on the ring, which depends on the
     // depth alone: a first absorption without stacking gives it.
     let free = length::absorb(&folded, 0)?;
-    let params = select::select(&free, answer_bound.min(1e6), options.security)?;
+    let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
+    let params = select::select(&free, &bounds, options.security)?;
     let chunks = params.slots() / lower::run_length(program.max_tokens);
     let free = length::absorb(&folded, chunks)?;
-    let lowered = lower::lower(&free, &program.labels, answer_bound, &params)?;
+    let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
+    let lowered = lower::lower(&free, &program.labels, &bounds, &params)?;
     let keys = lowered.program.key_list();
     Ok(Compiled {
         params,

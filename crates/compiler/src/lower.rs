@@ -1,8 +1,8 @@
 //! Pass 3: layouts, levels, and the ciphertext program itself, recorded from the circuits.
 
 use crate::CompileError;
+use crate::calibrate::Bounds;
 use crate::length::{LengthFree, LevelForm, Node, Power, Source};
-use crate::signature::{InputKind, InputSpec, Signature};
 use veilformer_circuits::attention::{
     AttentionShape, POWER_ATTENTION_FACTOR, POWER_ATTENTION_LEVELS, power_attention,
 };
@@ -10,6 +10,7 @@ use veilformer_circuits::reduce::weighted_slot_sum;
 use veilformer_circuits::transform::{Chunk, Layout, LayoutMap, Weight};
 use veilformer_ckks::{Complex, Ops, Params, SlotVector};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder, ValueId};
+use veilformer_ir::{InputKind, InputSpec, Signature};
 
 /// Levels that the program needs: the longest chain of products.
 pub fn levels(program: &LengthFree) -> usize {
@@ -75,7 +76,7 @@ pub struct Lowered {
 pub fn lower(
     program: &LengthFree,
     labels: &[String],
-    answer_bound: f64,
+    bounds: &Bounds,
     params: &Params,
 ) -> Result<Lowered, CompileError> {
     let run = run_length(program.max_tokens);
@@ -95,11 +96,11 @@ pub fn lower(
         values: vec![],
     };
     for (index, node) in program.nodes.iter().enumerate() {
-        let bound = program.bounds.get(index).copied().unwrap_or(f64::INFINITY);
-        let values = pass.node(node, bound)?;
+        let at = |b: &[f64]| b.get(index).copied().unwrap_or(f64::INFINITY);
+        let values = pass.node(node, [at(&bounds.nodes), at(&bounds.forms)])?;
         pass.values.push(values);
     }
-    let outputs = pass.answer(answer_bound)?;
+    let outputs = pass.answer(bounds)?;
     let signature = Signature {
         max_tokens: program.max_tokens,
         run,
@@ -130,7 +131,7 @@ struct Lower<'a> {
 }
 
 impl Lower<'_> {
-    fn node(&mut self, node: &Node, bound: f64) -> Result<Vec<Placed>, CompileError> {
+    fn node(&mut self, node: &Node, [bound, read]: [f64; 2]) -> Result<Vec<Placed>, CompileError> {
         match node {
             Node::Attention {
                 query,
@@ -138,15 +139,16 @@ impl Lower<'_> {
                 value,
                 heads,
                 layer,
-            } => self.attention([query, key, value], *heads, *layer, bound),
+            } => self.attention([query, key, value], *heads, *layer, [bound, read]),
             Node::Square { form, layer } => {
                 let mut out = Vec::new();
                 for layout in self.plain_layouts(form.bias.len()) {
                     self.recorder
                         .section(format!("layer {layer}, feed-forward"));
                     let x = self.form(form, &layout, 1.0)?;
-                    self.recorder.tighten(x, bound.sqrt());
+                    self.recorder.tighten(x, read);
                     let y = self.recorder.square(&x)?;
+                    self.recorder.tighten(y, bound);
                     out.push((y, layout));
                 }
                 Ok(out)
@@ -156,7 +158,7 @@ impl Lower<'_> {
                 for layout in self.plain_layouts(form.bias.len()) {
                     self.recorder.section("length");
                     let x = self.form(form, &layout, 1.0)?;
-                    self.recorder.tighten(x, bound);
+                    self.recorder.tighten(x, read);
                     let level = self.recorder.level(&x);
                     let mask = self.mask(*by, level)?;
                     let y = self.recorder.mul(&x, &mask)?;
@@ -172,7 +174,7 @@ impl Lower<'_> {
         [query, key, value]: [&LevelForm; 3],
         heads: usize,
         layer: usize,
-        bound: f64,
+        [bound, read]: [f64; 2],
     ) -> Result<Vec<Placed>, CompileError> {
         let head_dim = query.bias.len() / heads.max(1);
         let dim = head_dim.next_power_of_two();
@@ -201,6 +203,9 @@ impl Lower<'_> {
             let q = self.form(query, &layout, 1.0)?;
             let k = self.form(key, &layout, 1.0)?;
             let v = self.form(value, &layout, 1.0 / POWER_ATTENTION_FACTOR)?;
+            for x in [q, k, v] {
+                self.recorder.tighten(x, read);
+            }
             let level = [q, k, v]
                 .iter()
                 .map(|x| self.recorder.level(x))
@@ -366,7 +371,7 @@ impl Lower<'_> {
         Ok(value)
     }
 
-    fn answer(&mut self, bound: f64) -> Result<Vec<ValueId>, CompileError> {
+    fn answer(&mut self, bounds: &Bounds) -> Result<Vec<ValueId>, CompileError> {
         self.recorder.section("answer");
         let program = self.program;
         let form = &program.answer;
@@ -389,7 +394,12 @@ impl Lower<'_> {
                     (value, SlotVector::Dense(once_each(layout, weight)))
                 })
                 .collect();
-            let sum = weighted_slot_sum(&mut self.recorder, &weighted)?;
+            // A logit pair is one complex value: both parts bound it.
+            let terms = 2.0 * bounds.answer_terms / self.recorder.params().slots() as f64;
+            let sum = weighted_slot_sum(&mut self.recorder, &weighted, |recorder, product| {
+                recorder.tighten_mean(*product, terms);
+            })?;
+            let bound = 2.0 * bounds.answer;
             let at = |i: usize| program.constant.get(i).copied().unwrap_or(0.0);
             let constant = SlotVector::Constant(Complex::new(at(first), at(first + 1)));
             let (level, scale) = (self.recorder.level(&sum), self.recorder.scale(&sum));

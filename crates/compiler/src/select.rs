@@ -1,6 +1,7 @@
 //! Chooses parameters: the smallest ring that carries the program at the wanted security.
 
 use crate::CompileError;
+use crate::calibrate::Bounds;
 use crate::length::LengthFree;
 use crate::lower::{least_chunks, levels, run_length};
 use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
@@ -8,7 +9,7 @@ use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
 /// Largest size of a prime, in bits, that all kernels take.
 const MAX_PRIME_BITS: u32 = 49;
 
-/// The parameters for a program whose answers stay below `answer_bound`.
+/// The parameters for a program whose values stay within `bounds`.
 ///
 /// The scale leaves about 22 bits above the rescale noise, which grows with the ring:
 /// `N / sqrt(18)` in a slot (design of the scheme, noise of a rescale under a dense secret).
@@ -17,7 +18,7 @@ const MAX_PRIME_BITS: u32 = 49;
 /// [`CompileError::TooDeep`] where no ring carries the depth.
 pub fn select(
     program: &LengthFree,
-    answer_bound: f64,
+    bounds: &Bounds,
     security: SecurityLevel,
 ) -> Result<Params, CompileError> {
     let levels = levels(program);
@@ -27,7 +28,8 @@ pub fn select(
             continue;
         }
         for scale_bits in [log_n + 22, log_n + 20] {
-            let head = answer_bound.max(1.0).log2().ceil() as u32 + 3;
+            // The bottom prime must hold a complex answer with its sign.
+            let head = (4.0 * bounds.answer).clamp(1.0, 1e6).log2().ceil() as u32 + 1;
             let first_bits = (scale_bits + head.max(8)).min(MAX_PRIME_BITS);
             let found = candidates(levels, first_bits, scale_bits)
                 .into_iter()

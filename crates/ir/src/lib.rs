@@ -11,7 +11,9 @@
 pub mod ciphertext;
 mod error;
 mod matrix;
+mod signature;
 pub mod tensor;
 
 pub use error::IrError;
 pub use matrix::Matrix;
+pub use signature::{InputKind, InputSpec, Signature};

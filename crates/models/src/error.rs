@@ -5,6 +5,9 @@ use std::path::PathBuf;
 /// Error of this crate. Every message says what was wrong, what was expected and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// The model's tensor program.
+    #[error(transparent)]
+    Program(#[from] veilformer_ir::IrError),
     /// A file could not be read.
     #[error("cannot read {path}: {source}; check that the file exists and is readable")]
     Read {

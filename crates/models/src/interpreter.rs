@@ -28,33 +28,59 @@ pub fn interpret(program: &TensorProgram, tokens: &[Vec<f64>]) -> Result<Run, Mo
     let n = tokens.len();
     let wrong = |why: String| ModelError::Program(IrError::Tensor { index: 0, why });
     if n == 0 || n > program.max_tokens {
-        return Err(wrong(format!("{n} tokens, between 1 and {} are expected", program.max_tokens)));
+        return Err(wrong(format!(
+            "{n} tokens, between 1 and {} are expected",
+            program.max_tokens
+        )));
     }
     let mut values: Vec<Rows> = Vec::with_capacity(program.ops.len());
     for op in &program.ops {
         let rows = match op {
             TensorOp::Input { features, .. } => {
                 if let Some(row) = tokens.iter().find(|r| r.len() != *features) {
-                    return Err(wrong(format!("a row of {} features, {features} are expected", row.len())));
+                    return Err(wrong(format!(
+                        "a row of {} features, {features} are expected",
+                        row.len()
+                    )));
                 }
                 tokens.to_vec()
             }
             TensorOp::Linear { x, weight, bias } => each(&values[x.0], |row| {
-                weight.apply(row).iter().zip(bias).map(|(v, b)| v + b).collect()
+                weight
+                    .apply(row)
+                    .iter()
+                    .zip(bias)
+                    .map(|(v, b)| v + b)
+                    .collect()
             }),
             TensorOp::Affine { x, scale, shift } => each(&values[x.0], |row| {
-                row.iter().zip(scale).zip(shift).map(|((v, s), b)| v * s + b).collect()
+                row.iter()
+                    .zip(scale)
+                    .zip(shift)
+                    .map(|((v, s), b)| v * s + b)
+                    .collect()
             }),
             TensorOp::Add { x, y } => values[x.0]
                 .iter()
                 .zip(&values[y.0])
                 .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a + b).collect())
                 .collect(),
-            TensorOp::PowerAttention { query, key, value, heads, score_scale } => {
-                attention([&values[query.0], &values[key.0], &values[value.0]], *heads, *score_scale)
-            }
+            TensorOp::PowerAttention {
+                query,
+                key,
+                value,
+                heads,
+                score_scale,
+            } => attention(
+                [&values[query.0], &values[key.0], &values[value.0]],
+                *heads,
+                *score_scale,
+            ),
             TensorOp::Quadratic { x, coefficients } => each(&values[x.0], |row| {
-                row.iter().zip(coefficients).map(|(v, c)| c[0] + v * (c[1] + v * c[2])).collect()
+                row.iter()
+                    .zip(coefficients)
+                    .map(|(v, c)| c[0] + v * (c[1] + v * c[2]))
+                    .collect()
             }),
             TensorOp::MeanPool { x } => {
                 let rows = &values[x.0];
@@ -67,7 +93,10 @@ pub fn interpret(program: &TensorProgram, tokens: &[Vec<f64>]) -> Result<Run, Mo
     }
     let largest = |rows: &Rows| rows.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
     let ranges = values.iter().map(largest).collect();
-    let logits = values.pop().and_then(|mut rows| rows.pop()).unwrap_or_default();
+    let logits = values
+        .pop()
+        .and_then(|mut rows| rows.pop())
+        .unwrap_or_default();
     Ok(Run { logits, ranges })
 }
 
@@ -84,9 +113,16 @@ fn attention([query, key, value]: [&Rows; 3], heads: usize, score_scale: f64) ->
         for h in 0..heads {
             let head = h * dim..(h + 1) * dim;
             for (k, v) in key.iter().zip(value) {
-                let dot: f64 = q[head.clone()].iter().zip(&k[head.clone()]).map(|(a, b)| a * b).sum();
+                let dot: f64 = q[head.clone()]
+                    .iter()
+                    .zip(&k[head.clone()])
+                    .map(|(a, b)| a * b)
+                    .sum();
                 let weight = (dot * score_scale).powi(2) / n;
-                out[head.clone()].iter_mut().zip(&v[head.clone()]).for_each(|(o, v)| *o += weight * v);
+                out[head.clone()]
+                    .iter_mut()
+                    .zip(&v[head.clone()])
+                    .for_each(|(o, v)| *o += weight * v);
             }
         }
         out

@@ -5,7 +5,9 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod interpreter;
 pub mod matrix;
+mod program;
 pub mod random;
 pub mod tokenizer;
 

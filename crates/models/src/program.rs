@@ -8,8 +8,11 @@ impl Checkpoint {
     /// client looks up). Its input bound is exact: over all tokens and all positions.
     pub fn tensor_program(&self, name: &str) -> TensorProgram {
         let config = &self.config;
-        let labels = (0..config.num_classes())
-            .map(|c| config.label(c).map_or_else(|| format!("label {c}"), str::to_string));
+        let labels = (0..config.num_classes()).map(|c| {
+            config
+                .label(c)
+                .map_or_else(|| format!("label {c}"), str::to_string)
+        });
         let mut program = TensorProgram {
             name: name.to_string(),
             max_tokens: config.max_position_embeddings,
@@ -17,7 +20,10 @@ impl Checkpoint {
             labels: labels.collect(),
         };
         let bound = self.input_bound();
-        let mut x = program.push(TensorOp::Input { features: config.hidden_size, bound });
+        let mut x = program.push(TensorOp::Input {
+            features: config.hidden_size,
+            bound,
+        });
         for layer in &self.layers {
             let a = norm(&mut program, x, &layer.norm1, config.norm_eps);
             let query = linear(&mut program, a, &layer.query);
@@ -34,7 +40,11 @@ impl Checkpoint {
             let y = program.push(TensorOp::Add { x, y: o });
             let b = norm(&mut program, y, &layer.norm2, config.norm_eps);
             let u = linear(&mut program, b, &layer.up);
-            let coefficients = layer.activation.iter().map(|[a, b]| [0.0, *b, *a]).collect();
+            let coefficients = layer
+                .activation
+                .iter()
+                .map(|[a, b]| [0.0, *b, *a])
+                .collect();
             let u = program.push(TensorOp::Quadratic { x: u, coefficients });
             let f = linear(&mut program, u, &layer.down);
             x = program.push(TensorOp::Add { x: y, y: f });
@@ -72,7 +82,11 @@ fn norm(program: &mut TensorProgram, x: TensorId, norm: &Norm, eps: f64) -> Tens
 
 fn linear(program: &mut TensorProgram, x: TensorId, linear: &Linear) -> TensorId {
     let weight = to_ir(&linear.weight);
-    program.push(TensorOp::Linear { x, weight, bias: linear.bias.clone() })
+    program.push(TensorOp::Linear {
+        x,
+        weight,
+        bias: linear.bias.clone(),
+    })
 }
 
 fn to_ir(m: &Matrix) -> veilformer_ir::Matrix {

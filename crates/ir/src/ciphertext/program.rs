@@ -85,6 +85,16 @@ impl PlainPattern {
         }
     }
 
+    /// Mean absolute value of the slots.
+    pub fn mean_abs(&self) -> f64 {
+        let mean = |v: &[Complex]| v.iter().map(|c| c.norm()).sum::<f64>() / v.len().max(1) as f64;
+        match self {
+            Self::Constant(c) => c.norm(),
+            Self::Runs { values, .. } => mean(values),
+            Self::Slots(s) => mean(s.entries()),
+        }
+    }
+
     /// Largest absolute value in any slot.
     pub fn max_abs(&self) -> f64 {
         match self {
@@ -115,6 +125,9 @@ pub struct ValueInfo {
     pub scale: Scale,
     /// No slot, junk and padding included, exceeds this in absolute value.
     pub bound: f64,
+    /// The mean over the slots of their absolute values does not exceed this. A coefficient of the
+    /// encoded polynomial is at most this mean times the scale (the inverse embedding averages).
+    pub mean: f64,
 }
 
 /// One operation. All of them give one value, but for [`Operation::RotateMany`].

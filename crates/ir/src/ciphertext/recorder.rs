@@ -54,6 +54,7 @@ impl Recorder {
             level,
             scale: self.params.scale_at(level),
             bound,
+            mean: bound,
         };
         let index = self.program.inputs.len();
         self.program.inputs.push(info.clone());
@@ -69,6 +70,14 @@ impl Recorder {
     pub fn tighten(&mut self, ct: ValueId, bound: f64) {
         if let Some(v) = self.program.values.get_mut(ct.0 as usize) {
             v.bound = v.bound.min(bound);
+            v.mean = v.mean.min(bound);
+        }
+    }
+
+    /// The same for the mean over the slots.
+    pub fn tighten_mean(&mut self, ct: ValueId, mean: f64) {
+        if let Some(v) = self.program.values.get_mut(ct.0 as usize) {
+            v.mean = v.mean.min(mean);
         }
     }
 
@@ -183,6 +192,24 @@ impl Recorder {
     }
 }
 
+/// Bounds of a sum with something of that bound and mean.
+fn plus(x: ValueInfo, bound: f64, mean: f64) -> ValueInfo {
+    ValueInfo {
+        bound: x.bound + bound,
+        mean: x.mean + mean,
+        ..x
+    }
+}
+
+/// Bounds of a product, slot by slot: the mean of one side meets the largest of the other.
+fn times(x: &ValueInfo, bound: f64, mean: f64) -> ValueInfo {
+    ValueInfo {
+        bound: x.bound * bound,
+        mean: (x.mean * bound).min(x.bound * mean),
+        ..x.clone()
+    }
+}
+
 fn expect_level(op: &'static str, found: usize, expected: usize) -> Result<(), OpsError> {
     if found == expected {
         Ok(())
@@ -274,24 +301,12 @@ impl Ops for Recorder {
 
     fn add(&mut self, a: &ValueId, b: &ValueId) -> Result<ValueId, OpsError> {
         let (x, y) = self.alike("add", *a, *b)?;
-        Ok(self.emit(
-            Operation::Add(*a, *b),
-            ValueInfo {
-                bound: x.bound + y.bound,
-                ..x
-            },
-        ))
+        Ok(self.emit(Operation::Add(*a, *b), plus(x, y.bound, y.mean)))
     }
 
     fn sub(&mut self, a: &ValueId, b: &ValueId) -> Result<ValueId, OpsError> {
         let (x, y) = self.alike("sub", *a, *b)?;
-        Ok(self.emit(
-            Operation::Sub(*a, *b),
-            ValueInfo {
-                bound: x.bound + y.bound,
-                ..x
-            },
-        ))
+        Ok(self.emit(Operation::Sub(*a, *b), plus(x, y.bound, y.mean)))
     }
 
     fn negate(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
@@ -304,30 +319,23 @@ impl Ops for Recorder {
         let spec = self.plain_spec("add_plain", *p)?;
         self.check_plain("add_plain", spec, x.level)?;
         expect_scale("add_plain", spec.scale, x.scale)?;
-        let bound = x.bound + spec.pattern.max_abs();
-        Ok(self.emit(Operation::AddPlain(*a, *p), ValueInfo { bound, ..x }))
+        let info = plus(x, spec.pattern.max_abs(), spec.pattern.mean_abs());
+        Ok(self.emit(Operation::AddPlain(*a, *p), info))
     }
 
     fn mul_plain(&mut self, a: &ValueId, p: &PlainId) -> Result<ValueId, OpsError> {
         let x = self.info("mul_plain", *a)?;
         let spec = self.plain_spec("mul_plain", *p)?;
         self.check_plain("mul_plain", spec, x.level)?;
-        let bound = x.bound * spec.pattern.max_abs();
         let scale = x.scale.product(spec.scale);
-        Ok(self.emit(Operation::MulPlain(*a, *p), ValueInfo { bound, scale, ..x }))
+        let info = times(&x, spec.pattern.max_abs(), spec.pattern.mean_abs());
+        Ok(self.emit(Operation::MulPlain(*a, *p), ValueInfo { scale, ..info }))
     }
 
     fn rescale(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
         let x = self.info("rescale", *a)?;
         let (level, scale) = self.step("rescale", x.level, x.scale)?;
-        Ok(self.emit(
-            Operation::Rescale(*a),
-            ValueInfo {
-                level,
-                scale,
-                bound: x.bound,
-            },
-        ))
+        Ok(self.emit(Operation::Rescale(*a), ValueInfo { level, scale, ..x }))
     }
 
     fn mul_sum(&mut self, pairs: &[(&ValueId, &ValueId)]) -> Result<ValueId, OpsError> {
@@ -336,20 +344,17 @@ impl Ops for Recorder {
         for (a, b) in pairs {
             let (x, y) = (self.info(op, **a)?, self.info(op, **b)?);
             expect_level(op, y.level, x.level)?;
-            let (scale, bound) = (x.scale.product(y.scale), x.bound * y.bound);
+            let scale = x.scale.product(y.scale);
+            let product = ValueInfo {
+                scale,
+                ..times(&x, y.bound, y.mean)
+            };
             sum = Some(match sum {
-                None => ValueInfo {
-                    level: x.level,
-                    scale,
-                    bound,
-                },
+                None => product,
                 Some(s) => {
-                    expect_level(op, x.level, s.level)?;
+                    expect_level(op, product.level, s.level)?;
                     expect_scale(op, scale, s.scale)?;
-                    ValueInfo {
-                        bound: s.bound + bound,
-                        ..s
-                    }
+                    plus(s, product.bound, product.mean)
                 }
             });
         }
@@ -366,7 +371,7 @@ impl Ops for Recorder {
             ValueInfo {
                 level,
                 scale,
-                bound: sum.bound,
+                ..sum
             },
         ))
     }
@@ -438,11 +443,7 @@ impl Ops for Recorder {
             expect_scale("adjust", x.scale, scale)?;
             return Ok(*a);
         }
-        let info = ValueInfo {
-            level,
-            scale,
-            bound: x.bound,
-        };
+        let info = ValueInfo { level, scale, ..x };
         Ok(self.emit(Operation::Adjust { source: *a, level }, info))
     }
 
@@ -463,7 +464,7 @@ impl Ops for Recorder {
             self.alike(op, **first, **other)?;
         }
         let canonical = self.params.scale_at(x.level);
-        let mut bound = 0.0;
+        let (mut bound, mut mean) = (0.0, 0.0);
         for term in transform.giants.iter().flat_map(|g| &g.terms) {
             let Some(input) = inputs.get(term.input) else {
                 let what = format!("a term reads input {} of {}", term.input, inputs.len());
@@ -472,7 +473,13 @@ impl Ops for Recorder {
             let spec = self.plain_spec(op, term.plain)?;
             self.check_plain(op, spec, x.level)?;
             expect_scale(op, spec.scale, canonical)?;
-            bound += self.bound(**input) * spec.pattern.max_abs();
+            let product = times(
+                &self.info(op, **input)?,
+                spec.pattern.max_abs(),
+                spec.pattern.mean_abs(),
+            );
+            bound += product.bound;
+            mean += product.mean;
         }
         let (level, scale) = self.step(op, x.level, x.scale.product(canonical))?;
         let inputs = inputs.iter().map(|i| **i).collect();
@@ -486,6 +493,7 @@ impl Ops for Recorder {
                 level,
                 scale,
                 bound,
+                mean,
             },
         ))
     }

@@ -55,8 +55,21 @@ impl CiphertextProgram {
                 return Err(fail("its results are not numbered in order".into()));
             }
             for id in &made {
-                self.check_value(params, &mut twin, *id).map_err(fail)?;
+                self.check_value(&mut twin, *id).map_err(fail)?;
             }
+            // Between rescales everything is linear modulo the product of the primes: only what
+            // a rescale leaves behind, and what goes into a product, has to fit.
+            let must_fit = match &instruction.operation {
+                Operation::MulSum(_) => [instruction.operation.operands(), made].concat(),
+                Operation::Rescale(_)
+                | Operation::Adjust { .. }
+                | Operation::LinearTransform { .. } => made,
+                _ => vec![],
+            };
+            must_fit
+                .iter()
+                .try_for_each(|id| self.check_room(params, *id))
+                .map_err(fail)?;
         }
         if self.outputs.is_empty()
             || self
@@ -68,6 +81,9 @@ impl CiphertextProgram {
                 "an answer is not a value of the program".into(),
             ));
         }
+        for id in &self.outputs {
+            self.check_room(params, *id).map_err(IrError::Program)?;
+        }
         if inputs_seen != self.inputs.len() || twin.value_count() != self.values.len() {
             return Err(IrError::Program(
                 "its tables and its instructions disagree in length".into(),
@@ -76,7 +92,8 @@ impl CiphertextProgram {
         Ok(())
     }
 
-    fn check_value(&self, params: &Params, twin: &mut Recorder, id: ValueId) -> Result<(), String> {
+    /// The table's entry against what the operations give; bounds may be tighter.
+    fn check_value(&self, twin: &mut Recorder, id: ValueId) -> Result<(), String> {
         let Some(info) = self.info(id) else {
             return Err(format!("c{} is not in the table", id.0));
         };
@@ -87,18 +104,32 @@ impl CiphertextProgram {
                 id.0, info.level
             ));
         }
-        // One bit for the sign; the bound is of slots, and a coefficient is at most their mean.
-        let room = params.log_q(level) - 1.0;
-        let need = info.bound.max(f64::MIN_POSITIVE).log2() + scale.log2();
-        if need > room || need.is_nan() {
-            return Err(format!(
-                "slots up to {:.3e} at scale 2^{:.1} need {need:.1} bits, level {level} has {room:.1}",
-                info.bound,
-                scale.log2()
-            ));
+        if info.bound.is_nan() || info.mean.is_nan() {
+            return Err(format!("the bound of c{} is not a number", id.0));
         }
         twin.tighten(id, info.bound);
+        twin.tighten_mean(id, info.mean);
         Ok(())
+    }
+
+    /// Checks that the value's coefficients stay below half the modulus of its level.
+    fn check_room(&self, params: &Params, id: ValueId) -> Result<(), String> {
+        let Some(info) = self.info(id) else {
+            return Err(format!("c{} is not in the table", id.0));
+        };
+        let room = params.log_q(info.level) - 1.0;
+        let need = info.mean.max(f64::MIN_POSITIVE).log2() + info.scale.log2();
+        if need <= room {
+            return Ok(());
+        }
+        Err(format!(
+            "c{} may take slots of {:.3e} on average, which at scale 2^{:.1} need {need:.1} bits; \
+             level {} has {room:.1}",
+            id.0,
+            info.mean,
+            info.scale.log2(),
+            info.level
+        ))
     }
 
     /// The evaluation keys that the program uses, each with the highest level of its use.
