@@ -10,6 +10,38 @@
 //! | make keys | [`KeyGenerator`], [`SecretKey`] |
 //! | encrypt | [`Encryptor`] (secret key), [`PublicEncryptor`] |
 //! | decrypt and disclose | [`Decryptor`], [`Decrypted`], [`Disclosure`] |
+//!
+//! ```
+//! use veilformer_ckks::{ParamsSpec, SecurityLevel, SlotVector};
+//! use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecureRng};
+//!
+//! let params = ParamsSpec {
+//!     log_n: 13,
+//!     first_bits: 45,
+//!     scale_bits: 36,
+//!     levels: 2,
+//!     special_bits: 46,
+//!     special_count: 1,
+//!     digit_limbs: 1,
+//!     security: SecurityLevel::Bits128,
+//! }
+//! .validate()?;
+//! let secret = KeyGenerator::new(&params, SecureRng::from_os()?).secret_key()?;
+//! let values = SlotVector::real_periodic(&[0.25, -1.0]);
+//! let ciphertext = Encryptor::new(&secret, SecureRng::from_os()?)?.encrypt(&values, 2)?;
+//! let decrypted = Decryptor::new(&secret)?.decrypt_stored(&ciphertext)?;
+//! let slots = decrypted.reveal_to_owner()?;
+//! assert!((slots[7].re + 1.0).abs() < 1e-6);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is and what is not promised about side channels
+//! The samplers, and what turns their output into polynomials, branch on no secret and address
+//! no memory by one. Transforms and products of secret polynomials are the ring's, whose modular
+//! arithmetic is built from additions, products and minima. Encoding, decoding and everything
+//! after a decryption is ordinary floating-point code on the owner's machine. Secret polynomials,
+//! coefficients and generator states are wiped when they are dropped; scratch memory of the
+//! encoder and of the transforms is not.
 #![forbid(unsafe_code)]
 
 mod decrypt;

@@ -19,7 +19,8 @@ mod sealed {
     impl Sealed for super::Entropy {}
 }
 
-/// A generator from which secrets may be drawn. Sealed: see the [module](self).
+/// A generator from which secrets may be drawn. Sealed: outside this crate only
+/// [`SecureRng`] satisfies it.
 ///
 /// A deterministic generator does not satisfy it:
 ///
