@@ -68,6 +68,7 @@ impl<B: Backend> Clone for Evaluator<'_, B> {
 }
 
 type Ct<B> = SharedCiphertext<B>;
+type Parts<B> = (<B as Backend>::Poly, <B as Backend>::Poly);
 type Result<T> = std::result::Result<T, OpsError>;
 
 impl<'a, B: Backend> Evaluator<'a, B> {
@@ -233,7 +234,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn rescale(&self, a: &Ct<B>) -> Result<Ct<B>> {
-        self.step("rescale", a.parts(), a.info())
+        let (parts, info) = self.divided("rescale", a.parts(), a.info())?;
+        Ok(make(parts, info))
     }
 
     /// See [`Ops::mul_sum`].
@@ -349,32 +351,30 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Ok(a.clone());
         }
         let constant = adjust_constant(&self.params, a.scale(), level)?;
-        let above = self.drop_to(a, level + 1)?;
         let chain = self.params.chain();
-        let residues: Vec<u64> = self
-            .params
-            .basis_at(level + 1)
+        let above = self.params.basis_at(level + 1);
+        let residues: Vec<u64> = above
             .iter()
             .map(|prime| chain.modulus(prime).from_i128(constant))
             .collect();
-        let scaled = self.map(&above, |c0, c1| {
-            self.backend.mul_scalar_assign(c0, &residues)?;
-            self.backend.mul_scalar_assign(c1, &residues)
-        })?;
-        let lowered = self.step(OP, scaled.parts(), scaled.info())?;
-        let (c0, c1) = match Arc::try_unwrap(lowered) {
-            Ok(ct) => ct.into_parts().0,
-            Err(shared) => (
-                self.backend.duplicate(shared.c0()),
-                self.backend.duplicate(shared.c1()),
-            ),
+        let scaled = |poly| {
+            let mut poly = self.backend.restrict(poly, above)?;
+            self.backend.mul_scalar_assign(&mut poly, &residues)?;
+            Ok::<_, OpsError>(poly)
         };
         let info = CiphertextInfo {
-            level,
-            scale: target,
+            level: level + 1,
+            scale: a.scale().multiply(constant as f64),
             ..a.info()
         };
-        Ok(make((c0, c1), info))
+        let (c0, c1) = (scaled(a.c0())?, scaled(a.c1())?);
+        let (parts, info) = self.divided(OP, (&c0, &c1), info)?;
+        // Up to the rounding of the constant this is the scale already; see the trait.
+        let info = CiphertextInfo {
+            scale: target,
+            ..info
+        };
+        Ok(make(parts, info))
     }
 
     /// See [`Ops::linear_transform`].
@@ -481,12 +481,12 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     }
 
     /// The rescale of a pair at `info.level`.
-    fn step(
+    fn divided(
         &self,
         op: &'static str,
         (c0, c1): (&B::Poly, &B::Poly),
         info: CiphertextInfo,
-    ) -> Result<Ct<B>> {
+    ) -> Result<(Parts<B>, CiphertextInfo)> {
         let lowered = lowered(&self.params, op, info)?;
         let step = self.params.step_at(info.level);
         let divide = |poly| {
@@ -496,7 +496,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
                 self.backend.rescale_rational(poly, step.drop, step.add)
             }
         };
-        Ok(make((divide(c0)?, divide(c1)?), lowered))
+        Ok(((divide(c0)?, divide(c1)?), lowered))
     }
 
     /// An operation into whose last division the rescale can be fused. `info` is that of the
@@ -505,7 +505,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         &self,
         op: &'static str,
         info: CiphertextInfo,
-        run: impl FnOnce(Basis) -> veilformer_ring::Result<(B::Poly, B::Poly)>,
+        run: impl FnOnce(Basis) -> veilformer_ring::Result<Parts<B>>,
     ) -> Result<Ct<B>> {
         let lowered = lowered(&self.params, op, info)?;
         let step = self.params.step_at(info.level);
@@ -513,7 +513,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Ok(make(run(step.drop)?, lowered));
         }
         let (c0, c1) = run(Basis::empty())?;
-        self.step(op, (&c0, &c1), info)
+        let (parts, info) = self.divided(op, (&c0, &c1), info)?;
+        Ok(make(parts, info))
     }
 }
 

@@ -82,6 +82,26 @@ struct Inner {
 impl ParamsSpec {
     /// Chooses the primes and checks everything, security included.
     ///
+    /// ```
+    /// use veilformer_ckks::{ParamsSpec, SecurityLevel};
+    ///
+    /// let params = ParamsSpec {
+    ///     log_n: 14,
+    ///     first_bits: 45,
+    ///     scale_bits: 36,
+    ///     levels: 7,
+    ///     special_bits: 41,
+    ///     special_count: 3,
+    ///     digit_limbs: 3,
+    ///     security: SecurityLevel::Bits128,
+    /// }
+    /// .validate()?;
+    /// assert_eq!(params.slots(), 8192);
+    /// assert_eq!(params.security().bits(), 128);
+    /// assert!(params.log_qp() < 0.99 * 430.0);
+    /// # Ok::<(), veilformer_ckks::CkksError>(())
+    /// ```
+    ///
     /// # Errors
     /// [`CkksError::Params`] if no such chain exists, [`CkksError::Insecure`] if log2(QP) is not
     /// 1% under the bound for a dense ternary secret at the required level.

@@ -1,4 +1,5 @@
 //! The container: round trips, what each kind of damage is called, streaming, inspection.
+#![allow(clippy::unwrap_used)] // a test's way to fail
 
 mod support;
 

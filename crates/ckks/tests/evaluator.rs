@@ -1,5 +1,6 @@
 //! Every operation of the evaluator, encrypted, against the same operation on slots; and every
 //! refusal.
+#![allow(clippy::unwrap_used)] // a test's way to fail
 
 mod support;
 
@@ -321,4 +322,27 @@ fn mismatches_are_errors() {
     let other = testing::tiny_params();
     let keys = EvaluationKeys::<Cpu>::empty(&other, bench.client.key_id);
     assert!(Evaluator::new(&params, &bench.client.backend, &keys).is_err());
+}
+
+#[test]
+fn threads_share_one_evaluator() {
+    let mut bench = Bench::new();
+    let (x, cx) = bench.encrypted(3);
+    let evaluator = bench.evaluator();
+    let expected: Vec<_> = [1, 2, -3, 8].map(|by| turned(&x, by)).into();
+    let found: Vec<Ct> = std::thread::scope(|scope| {
+        let handles: Vec<_> = [1, 2, -3, 8]
+            .map(|by| {
+                let (evaluator, cx) = (&evaluator, &cx);
+                scope.spawn(move || evaluator.rotate_many(cx, &[by]).unwrap().remove(0))
+            })
+            .into();
+        handles
+            .into_iter()
+            .map(|handle| handle.join().unwrap())
+            .collect()
+    });
+    for (ct, expected) in found.iter().zip(&expected) {
+        bench.check(ct, expected, "rotated on another thread");
+    }
 }

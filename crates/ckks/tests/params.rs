@@ -1,4 +1,5 @@
 //! Parameters: the scale table, what is refused, and the per-key bound.
+#![allow(clippy::unwrap_used)] // a test's way to fail
 
 use veilformer_ckks::testing::{toy_params, toy_spec};
 use veilformer_ckks::*;
@@ -111,6 +112,18 @@ fn each_key_is_checked_by_its_own_moduli_and_secret() {
                 .is_err()
         );
     }
+    let mut public = params.moduli(params.basis_at(7));
+    assert!(
+        params
+            .check_key_moduli("public key", &public, dense)
+            .is_ok()
+    );
+    public.extend([(1 << 49) + 1; 3]);
+    assert!(
+        params
+            .check_key_moduli("public key", &public, dense)
+            .is_err()
+    );
     list.need(KeyPurpose::Conjugation, 8, params.slots());
     assert!(matches!(
         list.security(&params),

@@ -63,7 +63,9 @@ pub fn params_to_bytes(params: &Params) -> Result<Vec<u8>, ContainerError> {
     to_meta(Tag::PARAMS, &ParamsRecord::of(params))
 }
 
-/// Parameters from their section, validated anew under this program's security table.
+/// Parameters from their section, validated anew under this program's security table. What they
+/// allocate (transform tables) is bounded by [`MAX_PRIMES`] and the largest ring, not by the length
+/// of the section.
 ///
 /// # Errors
 /// [`ContainerError::BadSection`] or what [`Params::from_primes`] says.

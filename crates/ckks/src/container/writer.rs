@@ -149,6 +149,19 @@ impl<W: Write> StreamWriter<W> {
 }
 
 /// Collects sections and writes them as a container.
+///
+/// ```
+/// use veilformer_ckks::container::{Kind, Reader, Tag, Writer};
+///
+/// const NOTE: Tag = Tag(*b"NOTE");
+/// let mut writer = Writer::new(Kind::CostTable, None)?;
+/// writer.meta(NOTE, &vec![1.5f64, 2.5])?;
+/// let bytes = writer.to_bytes()?;
+///
+/// let reader = Reader::open_kind(&bytes, Kind::CostTable)?;
+/// assert_eq!(reader.meta::<Vec<f64>>(NOTE)?, [1.5, 2.5]);
+/// # Ok::<(), veilformer_ckks::container::ContainerError>(())
+/// ```
 pub struct Writer {
     kind: Kind,
     params: Option<Params>,
