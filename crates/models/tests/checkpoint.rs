@@ -1,4 +1,6 @@
 //! Reading and writing of configurations and weights, and what a wrong file is answered.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! Data sets: formats found by content, and errors with line numbers.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! Raw text and the spaced form of treebank corpora give the same tokens.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,6 @@
 //! What the trainer reads: recipes, features, splits; and what it makes for the order task.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,13 +1,16 @@
 //! The forward pass: independent of padding and batch, and equal to the shipped golden vectors.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{recipe, root};
-use veilformer_models::{Checkpoint, ModelFolder, random_checkpoint};
+use common::{recipe, root, shared};
+use veilformer_models::{Checkpoint, DataSet, ModelFolder, random_checkpoint};
 use veilformer_train::corpus::Item;
 use veilformer_train::network::weights_of;
-use veilformer_train::trainer::evaluate;
+use veilformer_train::order;
+use veilformer_train::trainer::{accuracy, evaluate};
 
 fn item(ids: &[u32]) -> Item {
     Item {
@@ -132,5 +135,54 @@ fn the_shipped_golden_vectors_are_those_of_the_shipped_weights() {
                 );
             }
         }
+    }
+}
+
+/// Accuracy of a shipped model on a data file, and what its golden.json says of it.
+fn shipped_accuracy(name: &str, split: &str, file: &std::path::Path) -> (f64, f64) {
+    let dir = root().join("models").join(name);
+    let folder = ModelFolder::load(&dir).unwrap();
+    let items: Vec<Item> = DataSet::load(file)
+        .unwrap()
+        .examples
+        .into_iter()
+        .map(|e| Item {
+            ids: folder.encode(&e.text).unwrap(),
+            text: e.text,
+            label: e.label,
+        })
+        .collect();
+    let found = accuracy(&logits(&folder.checkpoint, &items), &items);
+    let text = std::fs::read(dir.join("golden.json")).unwrap();
+    let golden: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    (
+        found,
+        golden["figures"][format!("{split}_accuracy")]
+            .as_f64()
+            .unwrap(),
+    )
+}
+
+#[test]
+fn the_order_model_tells_the_order() {
+    let dir = tempfile::tempdir().unwrap();
+    order::write(dir.path(), 1, [6000, 1000, 1000]).unwrap();
+    for split in ["dev", "test"] {
+        let file = dir.path().join(format!("order.{split}"));
+        let (found, told) = shipped_accuracy("order", split, &file);
+        assert_eq!(found, told);
+        assert!(found >= 0.95, "{split}: {found}");
+    }
+}
+
+#[test]
+fn the_sentiment_model_has_the_accuracies_of_its_card() {
+    for (split, least) in [("dev", 0.81), ("test", 0.80)] {
+        let Some(file) = shared(&format!("sst2/stsa.binary.{split}")) else {
+            return;
+        };
+        let (found, told) = shipped_accuracy("sst2-poly", split, &file);
+        assert_eq!(found, told);
+        assert!(found >= least, "{split}: {found}");
     }
 }

@@ -1,4 +1,6 @@
 //! Training on a tiny task: it learns, repeats itself exactly, and goes on after a stop.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 
