@@ -1,33 +1,33 @@
 //! Base conversion, rescaling and ModDown, limb by limb.
 
+use std::ops::Range;
+
 use super::Cpu;
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
-use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE};
+use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
 /// quotients `v` with `x = sum_i y_i D/q_i - v D` centred.
+///
+/// Both lie tile by tile (see [`tiles`]), so that what one step of a conversion reads is one run of
+/// memory.
 pub(super) struct Scaled {
     basis: Basis,
-    n: usize,
     y: Buffer,
     v: Vec<u8>,
 }
 
 impl Scaled {
-    pub(super) fn limbs(&self) -> Vec<&[u64]> {
-        self.y.chunks_exact(self.n).collect()
-    }
-
-    pub(super) fn quotients(&self) -> &[u8] {
-        &self.v
-    }
-
-    /// Constants towards target prime `j`.
-    pub(super) fn row(&self, chain: &Chain, j: usize) -> ConvRow {
-        target_row(chain, self.basis, j)
+    /// The words of tile number `i`.
+    fn tile(&self, i: usize, words: usize) -> ConvSource<'_> {
+        let limbs = self.basis.len();
+        ConvSource {
+            ys: &self.y[i * limbs * words..(i + 1) * limbs * words],
+            v: &self.v[i * words..(i + 1) * words],
+        }
     }
 }
 
@@ -61,12 +61,12 @@ fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
     }
 }
 
-/// The column ranges in which `convert_top` works.
-pub(super) fn tiles(n: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+/// The column ranges in which conversions work. A limb of `N` words is seen as rows of `2^LOW_LOG`
+/// words (one row if it is shorter); a tile is the same columns of all rows.
+fn tiles(n: usize) -> Vec<Range<usize>> {
     let width = n.min(1 << LOW_LOG);
-    (0..width)
-        .step_by(TILE)
-        .map(move |a| a..(a + TILE).min(width))
+    let tile = (TILE_WORDS * width / n).min(width);
+    (0..width).step_by(tile).map(|a| a..a + tile).collect()
 }
 
 impl Cpu {
@@ -80,48 +80,62 @@ impl Cpu {
         factor: impl Fn(usize) -> u64,
     ) -> Scaled {
         let n = self.chain.n();
-        let mut y = Buffer::dirty(basis.len() * n);
+        let limbs = basis.len();
+        let mut y = Buffer::dirty(limbs * n);
+        let mut temp = Buffer::dirty(n);
+        let (tiles, width) = (tiles(n), n.min(1 << LOW_LOG));
+        let words = n / tiles.len();
         let (scales, fractions) = source_constants(&self.chain, basis);
-        for ((i, out), c) in basis.iter().zip(y.chunks_exact_mut(n)).zip(scales) {
+        for (pos, (i, c)) in basis.iter().zip(scales).enumerate() {
             let m = self.chain.modulus(i);
+            let table = self.chain.table(i);
             let c = m.mul(c, factor(i));
+            let scale = table.scaled(c);
             match (limb_of(i), form) {
-                (Some(x), Form::Ntt) => {
-                    let table = self.chain.table(i);
-                    self.kernels.inverse(table, out, x, &table.scaled(c));
+                (Some(x), Form::Ntt) => self.kernels.inverse_low(table, &mut temp, x, &scale),
+                (Some(x), Form::Coefficient) => {
+                    self.kernels.mul_const(m, &mut temp, x, m.shoup(c));
                 }
-                (Some(x), Form::Coefficient) => self.kernels.mul_const(m, out, x, m.shoup(c)),
-                (None, _) => out.fill(0),
+                (None, _) => temp.fill(0),
+            }
+            for (t, tile) in tiles.iter().enumerate() {
+                let at = (t * limbs + pos) * words;
+                let out = &mut y[at..at + words];
+                for (out, row) in out
+                    .chunks_exact_mut(tile.len())
+                    .zip(temp.chunks_exact(width))
+                {
+                    out.copy_from_slice(&row[tile.clone()]);
+                }
+                if form == Form::Ntt {
+                    self.kernels.inverse_top(table, out, &scale);
+                }
             }
         }
         let mut v = vec![0; n];
-        let limbs: Vec<&[u64]> = y.chunks_exact(n).collect();
-        self.kernels.quotient(&mut v, &limbs, &fractions);
-        Scaled { basis, n, y, v }
+        for (v, y) in v.chunks_exact_mut(words).zip(y.chunks_exact(limbs * words)) {
+            self.kernels.quotient(v, y, &fractions);
+        }
+        Scaled { basis, y, v }
     }
 
-    /// The centred value modulo prime `j`, in coefficient form.
-    pub(super) fn convert_to(&self, source: &Scaled, j: usize, out: &mut [u64]) {
-        let row = target_row(&self.chain, source.basis, j);
-        let source = ConvSource {
-            ys: &source.limbs(),
-            v: &source.v,
-        };
-        self.kernels
-            .convert(self.chain.modulus(j), out, &source, &row);
-    }
-
-    /// The centred value modulo prime `j`, in NTT form but for the last stages
-    /// (`Kernels::forward_low`).
-    pub(super) fn convert_top(&self, source: &Scaled, j: usize, out: &mut [u64]) {
-        let row = target_row(&self.chain, source.basis, j);
-        let source = ConvSource {
-            ys: &source.limbs(),
-            v: &source.v,
-        };
-        for tile in tiles(self.chain.n()) {
-            self.kernels
-                .convert_top(self.chain.table(j), out, &source, &row, &tile);
+    /// The centred value modulo several primes, so that a tile of the source is read once for all:
+    /// with `top` in NTT form but for the last stages (`Kernels::forward_low`), otherwise in
+    /// coefficient form.
+    pub(super) fn convert(&self, source: &Scaled, outs: &mut [(usize, &mut [u64])], top: bool) {
+        let n = self.chain.n();
+        let rows: Vec<ConvRow> = outs
+            .iter()
+            .map(|(j, _)| target_row(&self.chain, source.basis, *j))
+            .collect();
+        let tiles = tiles(n);
+        let words = n / tiles.len();
+        for (i, tile) in tiles.iter().enumerate() {
+            let from = source.tile(i, words);
+            for ((j, out), row) in outs.iter_mut().zip(&rows) {
+                self.kernels
+                    .convert_tile(self.chain.table(*j), out, from, row, tile, top);
+            }
         }
     }
 
@@ -132,7 +146,7 @@ impl Cpu {
         for (j, out) in out.limbs_mut() {
             match poly.limb_of(j) {
                 Some(x) => out.copy_from_slice(x),
-                None => self.convert_to(&scaled, j, out),
+                None => self.convert(&scaled, &mut [(j, out)], false),
             }
         }
         out
@@ -147,13 +161,13 @@ impl Cpu {
         for (j, out) in out.limbs_mut() {
             let m = self.chain.modulus(j);
             if poly.form() == Form::Ntt {
-                self.convert_top(&scaled, j, out);
+                self.convert(&scaled, &mut [(j, &mut *out)], true);
                 let block = 1 << LOW_LOG.min(self.chain.log_n());
                 for (b, words) in out.chunks_exact_mut(block).enumerate() {
-                    self.kernels.forward_low(self.chain.table(j), words, b);
+                    self.kernels.forward_low(self.chain.table(j), words, b, &[]);
                 }
             } else {
-                self.convert_to(&scaled, j, out);
+                self.convert(&scaled, &mut [(j, &mut *out)], false);
             }
             let inverse = self.chain.product_inverse_mod(drop, j);
             match poly.limb_of(j) {

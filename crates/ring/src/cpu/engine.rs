@@ -6,12 +6,12 @@
 //! digits finish their NTT in L1 and meet the key rows while they are in L2. An automorphism
 //! permutes NTT values block-wise, so it too is applied to the block at hand.
 
-use super::convert::{Scaled, tiles};
+use super::convert::Scaled;
 use super::{Cpu, CpuKey};
 use crate::backend::Pair;
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{ConvSource, Extra, KeyRows, LOW_LOG};
+use crate::kernels::{Extra, KeyRows, LOW_LOG};
 use crate::poly::{Form, RnsPoly};
 
 /// Words of digit buffers that a group of primes may take: a share of the last level of cache.
@@ -140,7 +140,7 @@ impl Cpu {
                 for (part, (r, source)) in [r0, r1].into_iter().zip(divided).enumerate() {
                     let mut outs: Vec<(usize, &mut [u64])> =
                         r.limbs_mut().filter(|(j, _)| primes.contains(j)).collect();
-                    self.convert_group(source, &mut outs);
+                    self.convert(source, &mut outs, true);
                     for (g, (j, out)) in outs.into_iter().enumerate() {
                         let at = (2 * (g * jobs.len() + job) + part) * n;
                         self.subtract(out, &work.products[at..at + n], (j, divisor));
@@ -192,25 +192,6 @@ impl Cpu {
             .collect()
     }
 
-    /// Converts one source to several primes, so that a tile of it is read once for all.
-    fn convert_group(&self, source: &Scaled, outs: &mut [(usize, &mut [u64])]) {
-        let limbs = source.limbs();
-        let from = ConvSource {
-            ys: &limbs,
-            v: source.quotients(),
-        };
-        let rows: Vec<_> = outs
-            .iter()
-            .map(|(j, _)| source.row(&self.chain, *j))
-            .collect();
-        for tile in tiles(self.chain.n()) {
-            for ((j, out), row) in outs.iter_mut().zip(&rows) {
-                self.kernels
-                    .convert_top(self.chain.table(*j), out, &from, row, &tile);
-            }
-        }
-    }
-
     /// The end of ModDown at one prime: `out = (x - out) / prod(divisor)`, where `out` still lacks
     /// the last stages of its NTT.
     fn subtract(&self, out: &mut [u64], x: &[u64], (j, divisor): (usize, Basis)) {
@@ -222,7 +203,7 @@ impl Cpu {
             .zip(x.chunks_exact(block))
             .enumerate()
         {
-            self.kernels.forward_low(self.chain.table(j), out, b);
+            self.kernels.forward_low(self.chain.table(j), out, b, &[]);
             self.kernels.sub_from_scaled(m, out, x, inverse);
         }
     }
@@ -263,7 +244,7 @@ impl Cpu {
                     .filter(|(j, _)| !own.contains(**j))
                     .map(|(&j, space)| (j, &mut space[d * n..(d + 1) * n]))
                     .collect();
-                self.convert_group(scaled, &mut outs);
+                self.convert(scaled, &mut outs, true);
             }
             for (g, (&j, &p)) in primes.iter().zip(&factors).enumerate() {
                 let p = self.chain.modulus(j).to_mont(p);
@@ -291,12 +272,25 @@ impl Cpu {
         let own_limb = source.poly.limb_of(place.prime);
         let table = self.chain.table(place.prime);
         let first = place.group * work.most * n;
+        let mut keys = jobs
+            .iter()
+            .flat_map(|j| &j.terms)
+            .filter(|t| t.0 == place.source);
+        let ahead = keys.next().and_then(|(_, k)| k.row_of(place.prime));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
             let space = &mut work.digits[first..first + work.most * n];
-            for ((own, _), limb) in source.digits.iter().zip(space.chunks_exact_mut(n)) {
+            // While digit d is transformed, the rows that it will meet come from memory.
+            let rows_ahead = |offset: &usize| -> [&[u64]; 2] {
+                let row = |at: usize| ahead.and_then(|w| w.get(at..at + block)).unwrap_or(&[]);
+                [row(offset + range.start), row(offset + n + range.start)]
+            };
+            let limbs = space.chunks_exact_mut(n).zip(&source.offsets);
+            for ((own, _), (limb, offset)) in source.digits.iter().zip(limbs) {
                 if !own.contains(place.prime) {
-                    self.kernels.forward_low(table, &mut limb[range.clone()], b);
+                    let ahead = rows_ahead(offset);
+                    self.kernels
+                        .forward_low(table, &mut limb[range.clone()], b, &ahead);
                 }
             }
             let digits: Vec<&[u64]> = source

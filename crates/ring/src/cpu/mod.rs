@@ -56,6 +56,11 @@ impl CpuKey {
     pub fn bytes(&self) -> usize {
         self.rows.iter().map(|r| r.len() * 8).sum()
     }
+
+    /// All rows that prime `i` needs.
+    fn row_of(&self, i: usize) -> Option<&[u64]> {
+        self.rows.get(self.basis.position_of(i)?).map(|r| &r[..])
+    }
 }
 
 /// A plaintext prepared for [`Cpu`]: Montgomery form.
@@ -241,7 +246,9 @@ impl Backend for Cpu {
         let mut out = RnsPoly::dirty(&self.chain, poly.basis(), Form::Coefficient);
         for ((i, out), (_, limb)) in out.limbs_mut().zip(poly.limbs()) {
             let table = self.chain.table(i);
-            self.kernels.inverse(table, out, limb, &table.scaled(1));
+            let scale = table.scaled(1);
+            self.kernels.inverse_low(table, out, limb, &scale);
+            self.kernels.inverse_top(table, out, &scale);
         }
         *poly = out;
         Ok(())

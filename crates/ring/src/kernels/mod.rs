@@ -55,8 +55,9 @@ impl Isa {
 /// log2 of the words of a block on which the end of a forward NTT runs alone (32 KiB: L1).
 pub(crate) const LOW_LOG: u32 = 12;
 
-/// Columns of a tile of `convert_top`: with six source limbs a tile of sources stays near L1.
-pub(crate) const TILE: usize = 64;
+/// Words per source limb of a tile of `convert_top` (all its rows together): the tile of six
+/// source limbs stays in L2 while it is converted to several primes.
+pub(crate) const TILE_WORDS: usize = 2048;
 
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
 #[derive(Clone, Copy, Debug)]
@@ -77,11 +78,12 @@ pub(crate) struct ConvRow {
     pub(crate) minus_d: u64,
 }
 
-/// The source side of a base conversion.
+/// One tile of the source side of a base conversion.
+#[derive(Clone, Copy)]
 pub(crate) struct ConvSource<'a> {
-    /// Scaled residues, one limb per source prime.
-    pub(crate) ys: &'a [&'a [u64]],
-    /// Quotients.
+    /// Scaled residues, per source prime the words of the tile, row by row.
+    pub(crate) ys: &'a [u64],
+    /// Quotients, in the same order.
     pub(crate) v: &'a [u8],
 }
 
@@ -175,12 +177,13 @@ macro_rules! kernels {
 kernels! {
     /// Forward NTT in place: input below 4q, output canonical.
     fn forward(t: &NttTable, x: &mut [u64]);
-    /// The stages of the forward NTT before blocks of `2^LOW_LOG` words stand alone.
-    fn forward_top(t: &NttTable, x: &mut [u64]);
-    /// The rest of the forward NTT on the block of that number; output canonical.
-    fn forward_low(t: &NttTable, x: &mut [u64], block: usize);
-    /// Inverse NTT of `x`, times a constant, into `out`.
-    fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
+    /// The rest of a forward NTT, after the stages that `convert_tile` does, on the block of that
+    /// number; output canonical. Meanwhile `ahead` is fetched into the cache.
+    fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]);
+    /// The stages of the inverse NTT of `x` inside blocks of `2^LOW_LOG` words, into `out`.
+    fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
+    /// The other stages on a tile of columns (rows one after the other), and the factor.
+    fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale);
     /// `out += y`.
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.
@@ -207,13 +210,12 @@ kernels! {
     fn add_const(m: &Modulus, out: &mut [u64], c: u64);
     /// `out = (x - out) * c`.
     fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
-    /// The quotients `v` of a centred base conversion from the scaled residues `y_i`.
-    fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]);
-    /// `out = sum_i y_i * (D/q_i) - v * D mod p`, canonical.
-    fn convert(m: &Modulus, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow);
-    /// `convert` followed by `forward_top` for the columns of one tile. `out` holds a whole limb;
-    /// tiles come in ascending order and cover all columns.
-    fn convert_top(t: &NttTable, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow, tile: &Range<usize>);
+    /// The quotients `v` of a centred base conversion from the scaled residues of a tile.
+    fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]);
+    /// `out = sum_i y_i * (D/q_i) - v * D mod p` for the columns of one tile; `out` is a whole
+    /// limb. With `top` followed by the first stages of the NTT (values below 4p), otherwise
+    /// canonical. Tiles come in ascending order and cover all columns.
+    fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Range<usize>, top: bool);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], digits: &[&[u64]], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out[j] = x[source(j)]`.

@@ -33,17 +33,17 @@ fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
 pub(super) fn forward(t: &NttTable, x: &mut [u64]) {
     forward_top(t, x);
     for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
-        forward_low(t, block, b);
+        forward_low(t, block, b, &[]);
     }
 }
 
 #[inline(always)]
-pub(super) fn forward_top(t: &NttTable, x: &mut [u64]) {
+fn forward_top(t: &NttTable, x: &mut [u64]) {
     forward_stages(t, x, t.log_n.saturating_sub(LOW_LOG), (1, 0));
 }
 
 #[inline(always)]
-pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize) {
+pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[&[u64]]) {
     let len_log = LOW_LOG.min(t.log_n);
     forward_stages(t, x, len_log, (1 << (t.log_n - len_log), block));
     let q = t.modulus.value();
@@ -83,18 +83,29 @@ fn forward_stages(
 }
 
 #[inline(always)]
-pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    let m = &t.modulus;
-    let q = m.value();
-    let n = 1usize << t.log_n;
-    if out.len() != n || x.len() != n {
+pub(super) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+    let len_log = LOW_LOG.min(t.log_n);
+    if out.len() != 1 << t.log_n || x.len() != out.len() {
         return;
     }
     out.copy_from_slice(x);
-    let (mut blocks, mut half) = (n / 2, 1);
-    while blocks > 1 {
-        for (i, block) in out.chunks_exact_mut(2 * half).enumerate() {
-            let w = t.inverse.get(blocks, i);
+    inverse_stages(t, out, t.log_n, t.log_n - len_log, c);
+}
+
+#[inline(always)]
+pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
+    inverse_stages(t, tile, t.log_n.saturating_sub(LOW_LOG), 0, c);
+}
+
+/// Inverse stages on an array that falls into `2^from` blocks, until it has `2^to`.
+#[inline(always)]
+fn inverse_stages(t: &NttTable, x: &mut [u64], from: u32, to: u32, c: &InverseScale) {
+    let m = &t.modulus;
+    let q = m.value();
+    for log_blocks in (to.max(1)..from).rev() {
+        let half = x.len() >> (log_blocks + 1);
+        for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
+            let w = t.inverse.get(1 << log_blocks, i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let (u, v) = (*a, *b);
@@ -102,14 +113,14 @@ pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale
                 *b = m.mul_shoup_lazy(u + 2 * q - v, w);
             }
         }
-        blocks /= 2;
-        half *= 2;
     }
-    let (lo, hi) = out.split_at_mut(n / 2);
-    for (a, b) in lo.iter_mut().zip(hi) {
-        let (u, v) = (*a, *b);
-        *a = m.mul_shoup(u + v, c.low);
-        *b = m.mul_shoup(u + 2 * q - v, c.high);
+    if to == 0 && from > 0 {
+        let (lo, hi) = x.split_at_mut(x.len() / 2);
+        for (a, b) in lo.iter_mut().zip(hi) {
+            let (u, v) = (*a, *b);
+            *a = m.mul_shoup(u + v, c.low);
+            *b = m.mul_shoup(u + 2 * q - v, c.high);
+        }
     }
 }
 
@@ -198,53 +209,57 @@ pub(super) fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupC
 }
 
 #[inline(always)]
-pub(super) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]) {
-    if let ([y], [f]) = (ys, fractions) {
+pub(super) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]) {
+    let n = v.len().max(1);
+    if let [f] = fractions {
         v.iter_mut()
-            .zip(*y)
+            .zip(ys)
             .for_each(|(v, &y)| *v = u8::from(y > f.half));
         return;
     }
     // Each term is below its real value by less than 2 units of 2^-51; adding half of the largest
     // total error centres what remains.
-    let bias = (1u64 << 50) + ys.len() as u64;
+    let bias = (1u64 << 50) + fractions.len() as u64;
     for (j, v) in v.iter_mut().enumerate() {
         let sum: u64 = ys
-            .iter()
+            .chunks_exact(n)
             .zip(fractions)
-            .map(|(y, f)| {
-                let y = y.get(j).copied().unwrap_or(0);
-                ((u128::from(y << f.shift) * u128::from(f.inverse)) >> 52) as u64
-            })
+            .map(|(y, f)| ((u128::from(y[j] << f.shift) * u128::from(f.inverse)) >> 52) as u64)
             .sum();
         *v = ((sum + bias) >> 51) as u8;
     }
 }
 
 #[inline(always)]
-pub(super) fn convert(m: &Modulus, out: &mut [u64], source: &ConvSource<'_>, row: &ConvRow) {
-    convert_from(m, out, source, row, 0);
-}
-
-/// The conversion of the coefficients from `first` on.
-#[inline(always)]
-fn convert_from(
-    m: &Modulus,
+pub(super) fn convert_tile(
+    t: &NttTable,
     out: &mut [u64],
-    source: &ConvSource<'_>,
+    source: ConvSource<'_>,
     row: &ConvRow,
-    first: usize,
+    tile: &Range<usize>,
+    top: bool,
 ) {
+    let m = &t.modulus;
     let (q, inv) = (m.value(), m.inv52());
-    let steps = steps_for(source.ys.len() / 4 + 1);
-    for (j, o) in out.iter_mut().enumerate() {
-        let at = first + j;
-        let v = source.v.get(at).copied().unwrap_or(0);
-        let mut sum = u128::from(v) * u128::from(row.minus_d);
-        for (y, &w) in source.ys.iter().zip(&row.weights) {
-            sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
+    let steps = steps_for(row.weights.len() / 4 + 1);
+    let width = 1usize << LOW_LOG.min(t.log_n);
+    let words = source.v.len().max(1);
+    for (r, columns) in out.chunks_exact_mut(width).enumerate() {
+        let Some(part) = columns.get_mut(tile.clone()) else {
+            return;
+        };
+        for (o, at) in part.iter_mut().zip(r * tile.len()..) {
+            let v = source.v.get(at).copied().unwrap_or(0);
+            let mut sum = u128::from(v) * u128::from(row.minus_d);
+            for (y, &w) in source.ys.chunks_exact(words).zip(&row.weights) {
+                sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
+            }
+            *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
         }
-        *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+    }
+    // Tiles are for the vector kernels' sake; here the stages wait for the last one.
+    if top && tile.end == width {
+        forward_top(t, out);
     }
 }
 
@@ -261,26 +276,6 @@ fn reduce_steps(mut x: u64, q: u64, steps: u32) -> u64 {
         x = reduce_once(x, q << s);
     }
     x
-}
-
-#[inline(always)]
-pub(super) fn convert_top(
-    t: &NttTable,
-    out: &mut [u64],
-    source: &ConvSource<'_>,
-    row: &ConvRow,
-    tile: &Range<usize>,
-) {
-    let width = 1usize << LOW_LOG.min(t.log_n);
-    for (r, columns) in out.chunks_exact_mut(width).enumerate() {
-        if let Some(part) = columns.get_mut(tile.clone()) {
-            convert_from(&t.modulus, part, source, row, r * width + tile.start);
-        }
-    }
-    // Tiles are for the vector kernels' sake; here the stages wait for the last one.
-    if tile.end == width {
-        forward_top(t, out);
-    }
 }
 
 #[inline(always)]

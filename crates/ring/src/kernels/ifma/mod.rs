@@ -6,11 +6,10 @@
 mod ntt;
 mod pointwise;
 
-pub(super) use ntt::{forward, forward_low, forward_top, inverse};
+pub(super) use ntt::{forward, forward_low, inverse_low, inverse_top};
 pub(super) use pointwise::{
-    add, add_const, add_mont, convert, convert_top, inner_product, mul, mul_acc, mul_const,
-    mul_const_acc, mul_mont, mul_mont_acc, neg, permute, permute_acc, quotient, scale, sub,
-    sub_from_scaled,
+    add, add_const, add_mont, convert_tile, inner_product, mul, mul_acc, mul_const, mul_const_acc,
+    mul_mont, mul_mont_acc, neg, permute, permute_acc, quotient, scale, sub, sub_from_scaled,
 };
 
 use std::arch::x86_64::*;

@@ -31,32 +31,62 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
         return scalar::forward(t, x);
     }
-    forward_top(t, x);
-    for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
-        forward_low(t, block, b);
-    }
-}
-
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn forward_top(t: &NttTable, x: &mut [u64]) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
-        return scalar::forward_top(t, x);
-    }
     forward_passes(t, x, t.log_n.saturating_sub(LOW_LOG), 1);
+    for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
+        forward_low(t, block, b, &[]);
+    }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize) {
+pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]) {
     let len_log = LOW_LOG.min(t.log_n);
     if t.log_n < MIN_LOG || x.len() != 1 << len_log || block >> (t.log_n - len_log) != 0 {
-        return scalar::forward_low(t, x, block);
+        return scalar::forward_low(t, x, block, ahead);
     }
     let index = (1 << (t.log_n - len_log)) + block;
     forward_passes(t, x, len_log - 6, index);
-    let lanes = Lanes::new(&t.modulus);
     let first = (1 << (t.log_n - 6)) + (block << (len_log - 6));
+    if small(t) {
+        forward_tail::<true>(t, x, first, ahead);
+    } else {
+        forward_tail::<false>(t, x, first, ahead);
+    }
+}
+
+/// Whether the modulus leaves room to skip the reductions between stages: values grow by 2q per
+/// stage and must stay below 2^52.
+#[inline]
+fn small(t: &NttTable) -> bool {
+    t.modulus.bits() <= 46
+}
+
+/// The last six stages, on 64 words at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn forward_tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[&[u64]]) {
+    let lanes = Lanes::new(&t.modulus);
+    let one = splat(t.modulus.shoup(1));
     for (i, words) in x.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-        forward_64(&lanes, &t.forward, words, first + i);
+        for rows in ahead {
+            if let Some(next) = rows.get(64 * i..64 * i + 64) {
+                for line in next.as_chunks::<LANES>().0 {
+                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                }
+            }
+        }
+        let mut v = load_64(words);
+        forward_layers::<3, SMALL>(&lanes, &mut v, &broadcast::<3>(&t.forward, first + i));
+        let mut v = transpose(&v);
+        forward_layers::<3, SMALL>(&lanes, &mut v, &tail_twiddles(&t.forward, first + i));
+        for r in &mut v {
+            *r = if SMALL {
+                lanes.shoup_lazy(*r, one.0, one.1)
+            } else {
+                reduce_once(*r, lanes.q2)
+            };
+            *r = reduce_once(*r, lanes.q);
+        }
+        store_64(words, &transpose(&v));
     }
 }
 
@@ -68,10 +98,13 @@ pub(super) fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: us
     let (mut index, mut len) = (index, x.len());
     for &r in passes(stages) {
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
-            match r {
-                1 => forward_pass::<1>(&lanes, &t.forward, block, index + i),
-                2 => forward_pass::<2>(&lanes, &t.forward, block, index + i),
-                _ => forward_pass::<3>(&lanes, &t.forward, block, index + i),
+            match (r, small(t)) {
+                (1, true) => forward_pass::<1, true>(&lanes, &t.forward, block, index + i),
+                (2, true) => forward_pass::<2, true>(&lanes, &t.forward, block, index + i),
+                (_, true) => forward_pass::<3, true>(&lanes, &t.forward, block, index + i),
+                (1, false) => forward_pass::<1, false>(&lanes, &t.forward, block, index + i),
+                (2, false) => forward_pass::<2, false>(&lanes, &t.forward, block, index + i),
+                (_, false) => forward_pass::<3, false>(&lanes, &t.forward, block, index + i),
             }
         }
         index <<= r;
@@ -95,16 +128,17 @@ fn broadcast<const R: u32>(tw: &Twiddles, index: usize) -> [(__m512i, __m512i); 
     out
 }
 
-/// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`, inputs and outputs below 4q.
+/// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`, inputs and outputs below 4q; with `SMALL` outputs
+/// are below inputs + 2q.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn butterfly(
+fn butterfly<const SMALL: bool>(
     l: &Lanes,
     a: __m512i,
     b: __m512i,
     (w, quot): (__m512i, __m512i),
 ) -> (__m512i, __m512i) {
-    let u = reduce_once(a, l.q2);
+    let u = if SMALL { a } else { reduce_once(a, l.q2) };
     let v = l.shoup_lazy(b, w, quot);
     (
         _mm512_add_epi64(u, v),
@@ -129,13 +163,17 @@ fn inverse_butterfly(
 /// `R` layers on registers `v[0 .. 2^R]`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_layers<const R: u32>(l: &Lanes, v: &mut [__m512i; 8], w: &[(__m512i, __m512i); 7]) {
+fn forward_layers<const R: u32, const SMALL: bool>(
+    l: &Lanes,
+    v: &mut [__m512i; 8],
+    w: &[(__m512i, __m512i); 7],
+) {
     for layer in 0..R {
         let half = 1usize << (R - 1 - layer);
         for g in 0..1usize << layer {
             for k in 0..half {
                 let (i, j) = (2 * half * g + k, 2 * half * g + k + half);
-                (v[i], v[j]) = butterfly(l, v[i], v[j], w[(1 << layer) - 1 + g]);
+                (v[i], v[j]) = butterfly::<SMALL>(l, v[i], v[j], w[(1 << layer) - 1 + g]);
             }
         }
     }
@@ -157,7 +195,12 @@ fn inverse_layers<const R: u32>(l: &Lanes, v: &mut [__m512i; 8], w: &[(__m512i, 
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_pass<const R: u32>(l: &Lanes, tw: &Twiddles, x: &mut [u64], index: usize) {
+fn forward_pass<const R: u32, const SMALL: bool>(
+    l: &Lanes,
+    tw: &Twiddles,
+    x: &mut [u64],
+    index: usize,
+) {
     let w = broadcast::<R>(tw, index);
     let stride = x.len() >> R;
     debug_assert!(stride.is_multiple_of(LANES));
@@ -170,7 +213,7 @@ fn forward_pass<const R: u32>(l: &Lanes, tw: &Twiddles, x: &mut [u64], index: us
             for k in 0..1usize << R {
                 v[k] = load(p.add(j + k * stride));
             }
-            forward_layers::<R>(l, &mut v, &w);
+            forward_layers::<R, SMALL>(l, &mut v, &w);
             for k in 0..1usize << R {
                 store(p.add(j + k * stride), v[k]);
             }
@@ -230,19 +273,6 @@ fn tail_twiddles(tw: &Twiddles, index: usize) -> [(__m512i, __m512i); 7] {
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_64(l: &Lanes, tw: &Twiddles, x: &mut [u64; 64], index: usize) {
-    let mut v = load_64(x);
-    forward_layers::<3>(l, &mut v, &broadcast::<3>(tw, index));
-    let mut v = transpose(&v);
-    forward_layers::<3>(l, &mut v, &tail_twiddles(tw, index));
-    for r in &mut v {
-        *r = reduce_once(reduce_once(*r, l.q2), l.q);
-    }
-    store_64(x, &transpose(&v));
-}
-
-#[inline]
 #[target_feature(enable = "avx512f")]
 fn load_64(x: &[u64; 64]) -> [__m512i; 8] {
     let mut v = [_mm512_setzero_si512(); 8];
@@ -263,41 +293,42 @@ fn store_64(x: &mut [u64; 64], v: &[__m512i; 8]) {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
-        return scalar::inverse(t, out, x, c);
+        return scalar::inverse_low(t, out, x, c);
     }
-    let len_log = LOW_LOG.min(t.log_n);
-    let block = 1usize << len_log;
-    for (b, (out, x)) in out
-        .chunks_exact_mut(block)
-        .zip(x.chunks_exact(block))
-        .enumerate()
-    {
-        inverse_low(t, out, x, b, c);
-    }
-    inverse_passes(t, out, t.log_n - len_log, 1, c);
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], block: usize, c: &InverseScale) {
     let len_log = LOW_LOG.min(t.log_n);
     let lanes = Lanes::new(&t.modulus);
-    let first = (1 << (t.log_n - 6)) + (block << (len_log - 6));
-    let pairs = out
-        .as_chunks_mut::<64>()
-        .0
-        .iter_mut()
-        .zip(x.as_chunks::<64>().0);
-    for (i, (out, words)) in pairs.enumerate() {
-        let mut v = transpose(&load_64(words));
-        inverse_layers::<3>(&lanes, &mut v, &tail_twiddles(&t.inverse, first + i));
-        let mut v = transpose(&v);
-        inverse_layers::<3>(&lanes, &mut v, &broadcast::<3>(&t.inverse, first + i));
-        store_64(out, &v);
+    let size = 1usize << len_log;
+    for (b, (out, x)) in out
+        .chunks_exact_mut(size)
+        .zip(x.chunks_exact(size))
+        .enumerate()
+    {
+        let first = (1 << (t.log_n - 6)) + (b << (len_log - 6));
+        let pairs = out
+            .as_chunks_mut::<64>()
+            .0
+            .iter_mut()
+            .zip(x.as_chunks::<64>().0);
+        for (i, (out, words)) in pairs.enumerate() {
+            let mut v = transpose(&load_64(words));
+            inverse_layers::<3>(&lanes, &mut v, &tail_twiddles(&t.inverse, first + i));
+            let mut v = transpose(&v);
+            inverse_layers::<3>(&lanes, &mut v, &broadcast::<3>(&t.inverse, first + i));
+            store_64(out, &v);
+        }
+        inverse_passes(t, out, len_log - 6, (1 << (t.log_n - len_log)) + b, c);
     }
-    inverse_passes(t, out, len_log - 6, (1 << (t.log_n - len_log)) + block, c);
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
+    let top = t.log_n.saturating_sub(LOW_LOG);
+    if t.log_n < MIN_LOG || !tile.len().is_multiple_of(LANES << top) {
+        return scalar::inverse_top(t, tile, c);
+    }
+    inverse_passes(t, tile, top, 1, c);
 }
 
 /// The `stages` stages before block `index` is whole.

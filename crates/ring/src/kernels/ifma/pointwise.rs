@@ -1,13 +1,14 @@
 //! Element-wise kernels, base conversion and inner products.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::ntt::{MIN_LOG, forward_passes};
 use super::{LANES, Lanes, load, reduce_once, splat, store};
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{
-    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE,
+    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE_WORDS,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
@@ -96,17 +97,17 @@ fn mont_product(l: &Lanes, inv: __m512i, a: __m512i, b: __m512i) -> __m512i {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fraction]) {
+pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]) {
     let n = v.len();
-    if ys.len() < 2 || n % LANES != 0 || ys.iter().any(|y| y.len() < n) {
+    if fractions.len() < 2 || n % LANES != 0 || ys.len() < n * fractions.len() {
         return scalar::quotient(v, ys, fractions);
     }
-    let bias = _mm512_set1_epi64((1 << 50) + ys.len() as i64);
+    let bias = _mm512_set1_epi64((1 << 50) + fractions.len() as i64);
     for (block, out) in v.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
         let mut sum = bias;
-        for (y, f) in ys.iter().zip(fractions) {
-            // SAFETY: every y has at least n words.
-            let y = unsafe { load(y.as_ptr().add(block * LANES)) };
+        for (i, f) in fractions.iter().enumerate() {
+            // SAFETY: ys has n words for each fraction.
+            let y = unsafe { load(ys.as_ptr().add(i * n + block * LANES)) };
             let y = _mm512_sll_epi64(y, _mm_cvtsi64_si128(i64::from(f.shift)));
             sum = _mm512_madd52hi_epu64(sum, y, _mm512_set1_epi64(f.inverse as i64));
         }
@@ -115,33 +116,18 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[&[u64]], fractions: &[Fra
     }
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn convert(
-    m: &Modulus,
-    out: &mut [u64],
-    source: &ConvSource<'_>,
-    row: &ConvRow,
-) {
-    let n = out.len();
-    if n % (2 * LANES) != 0 || source.v.len() < n || source.ys.iter().any(|y| y.len() < n) {
-        return scalar::convert(m, out, source, row);
-    }
-    // SAFETY: n is a multiple of 16, and v and every y have at least n elements.
-    unsafe { convert_from::<0>(m, out, source, row, 0) };
-}
-
-/// The conversion of `out.len()` coefficients from `first` on, to values below `2^LAZY q` (0:
-/// canonical).
+/// The conversion of `out.len()` consecutive words of a tile from `first` on, to values below
+/// `2^LAZY q` (0: canonical).
 ///
 /// # Safety
-/// `out.len()` is a multiple of 16; `source.v` and all `source.ys` have at least
-/// `first + out.len()` elements.
+/// `out.len()` is a multiple of 16; `source.v` has at least `first + out.len()` elements and
+/// `source.ys` that of `source.v` for each weight.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
 unsafe fn convert_from<const LAZY: u32>(
     m: &Modulus,
     out: &mut [u64],
-    source: &ConvSource<'_>,
+    source: ConvSource<'_>,
     row: &ConvRow,
     first: usize,
 ) {
@@ -150,12 +136,13 @@ unsafe fn convert_from<const LAZY: u32>(
     let minus_d = _mm512_set1_epi64(row.minus_d as i64);
     // Each product is below 2^50 q, so the sum of `terms` is below (terms / 4) 2^52 q, and with
     // the reduction's own q at most (terms / 4 + 1) q.
-    let terms = source.ys.len();
+    let terms = row.weights.len();
     let steps = if LAZY == 2 && terms <= 12 {
         2
     } else {
         steps_for(terms / 4 + 1)
     };
+    let stride = source.v.len();
     let mut j = 0;
     while j < out.len() {
         // SAFETY: the caller's promise.
@@ -167,14 +154,16 @@ unsafe fn convert_from<const LAZY: u32>(
             let mut hi0 = _mm512_madd52hi_epu64(l.zero, v0, minus_d);
             let mut lo1 = _mm512_madd52lo_epu64(l.zero, v1, minus_d);
             let mut hi1 = _mm512_madd52hi_epu64(l.zero, v1, minus_d);
-            for (y, &w) in source.ys.iter().zip(&row.weights) {
+            let mut y = source.ys.as_ptr().add(first + j);
+            for &w in &row.weights {
                 let w = _mm512_set1_epi64(w as i64);
-                let y0 = load(y.as_ptr().add(first + j));
-                let y1 = load(y.as_ptr().add(first + j + LANES));
+                let y0 = load(y);
+                let y1 = load(y.add(LANES));
                 lo0 = _mm512_madd52lo_epu64(lo0, y0, w);
                 hi0 = _mm512_madd52hi_epu64(hi0, y0, w);
                 lo1 = _mm512_madd52lo_epu64(lo1, y1, w);
                 hi1 = _mm512_madd52hi_epu64(hi1, y1, w);
+                y = y.wrapping_add(stride);
             }
             let p = out.as_mut_ptr().add(j);
             let (x0, x1) = (montgomery(&l, inv, lo0, hi0), montgomery(&l, inv, lo1, hi1));
@@ -186,50 +175,56 @@ unsafe fn convert_from<const LAZY: u32>(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn convert_top(
+pub(in crate::kernels) fn convert_tile(
     t: &NttTable,
     out: &mut [u64],
-    source: &ConvSource<'_>,
+    source: ConvSource<'_>,
     row: &ConvRow,
     tile: &Range<usize>,
+    top: bool,
 ) {
     let (n, width) = (out.len(), 1usize << LOW_LOG.min(t.log_n));
-    let aligned = tile.start % (2 * LANES) == 0 && tile.end % (2 * LANES) == 0;
+    let columns = tile.len();
     let inside = tile.start <= tile.end && tile.end <= width && n == 1 << t.log_n;
-    let long = source.v.len() >= n && source.ys.iter().all(|y| y.len() >= n);
-    if t.log_n < MIN_LOG || !(aligned && inside && long) || tile.len() > TILE {
-        return scalar::convert_top(t, out, source, row, tile);
+    let rows = n / width;
+    let long =
+        source.v.len() == rows * columns && source.ys.len() >= source.v.len() * row.weights.len();
+    let fits = columns % (2 * LANES) == 0 && rows * columns <= TILE_WORDS;
+    if t.log_n < MIN_LOG || !(inside && long && fits) {
+        return scalar::convert_tile(t, out, source, row, tile, top);
     }
-    let (rows, columns) = (n / width, tile.len());
-    if rows == 1 {
-        // SAFETY: the lengths were checked above.
-        unsafe {
-            convert_from::<2>(&t.modulus, &mut out[tile.clone()], source, row, tile.start);
+    if rows == 1 || !top {
+        for r in 0..rows {
+            let part = &mut out[r * width + tile.start..r * width + tile.end];
+            // SAFETY: the lengths were checked above.
+            unsafe {
+                if top {
+                    convert_from::<2>(&t.modulus, part, source, row, r * columns);
+                } else {
+                    convert_from::<0>(&t.modulus, part, source, row, r * columns);
+                }
+            }
         }
         return;
     }
     // A compact copy of the tile: rows of `out` are 32 KiB apart and would share cache sets.
-    let mut scratch = Tile([0; MAX_ROWS * TILE]);
-    let Some(words) = scratch.0.get_mut(..rows * columns) else {
-        return;
+    let mut scratch = Tile(MaybeUninit::uninit());
+    // SAFETY: words have no invalid values and every one is written by `convert_from` before it is
+    // read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source.
+    let words = unsafe {
+        let words =
+            std::slice::from_raw_parts_mut(scratch.0.as_mut_ptr().cast::<u64>(), rows * columns);
+        convert_from::<2>(&t.modulus, words, source, row, 0);
+        words
     };
-    for (r, part) in words.chunks_exact_mut(columns).enumerate() {
-        // SAFETY: r * width + tile.end <= n, and the lengths were checked above.
-        unsafe {
-            convert_from::<2>(&t.modulus, part, source, row, r * width + tile.start);
-        }
-    }
     forward_passes(t, words, t.log_n - LOW_LOG, 1);
     for (r, part) in words.chunks_exact(columns).enumerate() {
         out[r * width + tile.start..r * width + tile.end].copy_from_slice(part);
     }
 }
 
-/// Rows of the longest limb.
-const MAX_ROWS: usize = 1 << (17 - LOW_LOG);
-
 #[repr(align(64))]
-struct Tile([u64; MAX_ROWS * TILE]);
+struct Tile(MaybeUninit<[u64; TILE_WORDS]>);
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn inner_product(
