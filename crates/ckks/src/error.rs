@@ -77,7 +77,9 @@ pub enum CkksError {
         what: String,
     },
     /// Objects made under different secret keys met.
-    #[error("{object} belongs to the secret key {found}, expected one of {expected}")]
+    #[error(
+        "{object} belongs to the secret key {found}, expected {expected}; use the files of one client"
+    )]
     WrongKey {
         /// Which object.
         object: &'static str,

@@ -215,7 +215,8 @@ impl StoredSwitchingKey {
                         basis,
                     )?),
                 };
-                let a = a.ok_or_else(|| CkksError::malformed("switching key", "a part lacks"))?;
+                let a =
+                    a.ok_or_else(|| CkksError::malformed("switching key", "a part is missing"))?;
                 Ok((b.clone(), a))
             })
             .collect::<Result<_, CkksError>>()?;

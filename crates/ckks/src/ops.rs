@@ -45,7 +45,9 @@ pub enum OpsError {
         expected: f64,
     },
     /// A key that was not given, or that covers fewer levels than the operand has.
-    #[error("{op}: no {purpose} key that covers level {level}; make the key list of this program")]
+    #[error(
+        "{op}: no {purpose} key that covers level {level}; make the keys of this program's key list"
+    )]
     MissingKey {
         /// The operation.
         op: &'static str,

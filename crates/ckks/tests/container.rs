@@ -27,6 +27,8 @@ fn ciphertexts_round_trip() {
     let fresh = client.encrypt(&SlotVector::Dense(slots.clone()), 2);
     let full = fresh.expand(&params).unwrap().into_stored();
     let bytes = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[fresh, full]).unwrap();
+    let predicted = ciphertexts_file_bytes(&params, &[(2, true), (2, false)]).unwrap();
+    assert_eq!(predicted, bytes.len() as u64);
     let reader = Reader::open_for(&bytes, Kind::Ciphertexts, &params).unwrap();
     let back = read_ciphertexts(&reader, &params).unwrap();
     assert_eq!(back.len(), 2);
@@ -66,6 +68,8 @@ fn evaluation_keys_round_trip_and_stream() {
         program: keys.program,
         keys: keys.keys.iter().map(KeyRecord::of).collect(),
     };
+    assert!(header == EvaluationKeysHeader::of_list(&list, keys.key_id, keys.program));
+    assert_eq!(header.file_bytes(&params).unwrap(), bytes.len() as u64);
     let mut streamed = Vec::new();
     let mut seen = Vec::new();
     let length = write_evaluation_keys(

@@ -113,6 +113,26 @@ fn compact_plaintexts_are_the_dense_one() {
 }
 
 #[test]
+fn every_size_of_coefficient_is_reduced_right() {
+    let params = toy_params();
+    let encoder = Encoder::new(&params).unwrap();
+    let backend = Cpu::new(params.chain().clone(), CpuConfig::default()).unwrap();
+    let mut rng = TestRng::new(7);
+    let slots = SlotVector::Dense(random(&mut rng, params.slots()));
+    for bits in [10, 28, 33, 45, 62, 75, 95] {
+        let scale = Scale::power_of_two(bits);
+        let coefficients = encoder.coefficients(&slots, scale).unwrap();
+        let basis = params.basis_at(3);
+        let mut expected = RnsPoly::from_i128(params.chain(), basis, &coefficients).unwrap();
+        backend.forward_ntt(&mut expected).unwrap();
+        assert!(
+            encoder.encode(&slots, basis, scale).unwrap() == expected,
+            "2^{bits}"
+        );
+    }
+}
+
+#[test]
 fn refusals() {
     let params = toy_params();
     let encoder = Encoder::new(&params).unwrap();

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use veilformer_ring::ExpanderId;
 
 use super::bits::{expect_end, poly_len, put_poly, take_poly};
+use super::writer::to_meta;
 use super::{ContainerError, Kind, Reader, Tag, Writer, bad_section};
-use crate::{CiphertextInfo, CkksError, KeyId, Params, Scale, StoredCiphertext, Uniform};
+use crate::{CiphertextInfo, CkksError, KeyId, Params, Scale, StoredCiphertext, Uniform, uniform};
 
 /// Most ciphertexts that one file may hold.
 const MAX_CIPHERTEXTS: usize = 1 << 14;
@@ -72,6 +73,41 @@ pub fn ciphertexts_to_bytes(
     Ok(writer.to_bytes()?)
 }
 
+/// Bytes of the section of one ciphertext: its polynomials, or one polynomial beside a seed.
+#[must_use]
+pub fn ciphertext_bytes(params: &Params, level: usize, seeded: bool) -> usize {
+    let polys = if seeded { 1 } else { 2 };
+    polys * poly_len(params, params.basis_at(level))
+}
+
+/// Length in bytes of the file that [`ciphertexts_to_bytes`] makes of ciphertexts of the given
+/// (level, seeded).
+///
+/// # Errors
+/// None in practice; serialization's.
+pub fn ciphertexts_file_bytes(
+    params: &Params,
+    ciphertexts: &[(usize, bool)],
+) -> Result<u64, ContainerError> {
+    let records: Vec<CiphertextRecord> = ciphertexts
+        .iter()
+        .map(|&(level, seeded)| CiphertextRecord {
+            level: level as u32,
+            scale: params.scale_at(level),
+            key_id: KeyId::from_bytes([0; 16]),
+            expander: uniform::EXPANDER.into(),
+            seed: seeded.then_some([0; 32]),
+        })
+        .collect();
+    let mut lengths = vec![
+        super::params_to_bytes(params)?.len(),
+        to_meta(Tag::CIPHERTEXTS, &records)?.len(),
+    ];
+    let bodies = ciphertexts.iter();
+    lengths.extend(bodies.map(|&(level, seeded)| ciphertext_bytes(params, level, seeded)));
+    Ok(super::file_bytes(&lengths))
+}
+
 /// The ciphertexts of a container under given parameters, in order.
 ///
 /// # Errors
@@ -111,8 +147,7 @@ fn read_one(
     let level = record.level as usize;
     params.check_level(level)?;
     let basis = params.basis_at(level);
-    let polys = if record.seed.is_some() { 1 } else { 2 };
-    let expected = polys * poly_len(params, basis);
+    let expected = ciphertext_bytes(params, level, record.seed.is_some());
     if bytes.len() != expected {
         let what = format!(
             "{} bytes, expected {expected} at level {level}",

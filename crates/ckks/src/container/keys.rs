@@ -14,8 +14,8 @@ use super::bits::{expect_end, poly_len, put_poly, take_poly};
 use super::writer::to_meta;
 use super::{ContainerError, Kind, Reader, StreamWriter, Tag, Writer, bad_section};
 use crate::{
-    CkksError, KeyId, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
-    StoredSwitchingKey, Uniform, UniformParts,
+    CkksError, KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys,
+    StoredPublicKey, StoredSwitchingKey, Uniform, UniformParts, uniform,
 };
 
 /// Most keys that one file may hold.
@@ -33,6 +33,38 @@ pub struct EvaluationKeysHeader {
     pub program: [u8; 32],
     /// Every key, in the order of their sections.
     pub keys: Vec<KeyRecord>,
+}
+
+impl EvaluationKeysHeader {
+    /// The header of the keys of a list, all with seeded uniform halves and under a dense secret.
+    #[must_use]
+    pub fn of_list(list: &KeyList, key_id: KeyId, program: [u8; 32]) -> Self {
+        let record = |(purpose, level): (KeyPurpose, usize)| KeyRecord {
+            purpose,
+            level: level as u32,
+            secret: SecretKind::DenseTernary,
+            seeded: true,
+            expander: uniform::EXPANDER.into(),
+        };
+        Self {
+            key_id,
+            program,
+            keys: list.iter().map(record).collect(),
+        }
+    }
+
+    /// Length in bytes of the file that [`EvaluationKeysWriter`] makes of these keys.
+    ///
+    /// # Errors
+    /// None in practice; serialization's.
+    pub fn file_bytes(&self, params: &Params) -> Result<u64, ContainerError> {
+        let mut lengths = vec![
+            super::params_to_bytes(params)?.len(),
+            to_meta(Tag::KEYS, self)?.len(),
+        ];
+        lengths.extend(self.keys.iter().map(|key| key.bytes(params)));
+        Ok(super::file_bytes(&lengths))
+    }
 }
 
 /// What one evaluation key is, without its polynomials.

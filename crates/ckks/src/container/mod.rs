@@ -32,7 +32,10 @@ mod writer;
 
 use std::fmt;
 
-pub use ciphertexts::{append_ciphertexts, ciphertexts_to_bytes, read_ciphertexts};
+pub use ciphertexts::{
+    append_ciphertexts, ciphertext_bytes, ciphertexts_file_bytes, ciphertexts_to_bytes,
+    read_ciphertexts,
+};
 pub use error::{ContainerError, Kind};
 pub use inspect::{Inspection, inspect};
 pub use keys::{
@@ -92,6 +95,12 @@ impl fmt::Debug for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tag({self})")
     }
+}
+
+/// Length of a container whose sections have the given lengths.
+pub(crate) fn file_bytes(sections: &[usize]) -> u64 {
+    let fixed = HEADER_BYTES + TABLE_ENTRY_BYTES * sections.len() + DIGEST_BYTES;
+    fixed as u64 + sections.iter().map(|&length| length as u64).sum::<u64>()
 }
 
 pub(crate) fn bad_section(tag: Tag, what: impl Into<String>) -> ContainerError {
