@@ -1,0 +1,90 @@
+//! The binary: exit codes and messages.
+// Helpers of tests stand outside the test functions that clippy lets unwrap.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{RECIPE, write_data, write_features};
+
+fn run(dir: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_veilformer-train"))
+        .args(arguments)
+        .current_dir(dir)
+        .output()
+        .unwrap()
+}
+
+const TRAIN: [&str; 8] = [
+    "train",
+    "recipe.toml",
+    "--data",
+    ".",
+    "--features",
+    ".",
+    "--out",
+    "out",
+];
+
+#[test]
+fn a_model_is_trained_and_wrong_input_is_an_error_of_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |expected: &str| {
+        let output = run(dir.path(), &TRAIN);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(
+            text.starts_with("error: ") && text.contains(expected),
+            "{text}"
+        );
+        assert!(!dir.path().join("out").exists());
+    };
+    refused("recipe.toml");
+    std::fs::write(dir.path().join("recipe.toml"), RECIPE).unwrap();
+    refused("model.safetensors");
+    write_features(dir.path());
+    refused("cannot read ./dev");
+    write_data(dir.path());
+    // A golden sentence that is too long is found before training.
+    let long = RECIPE.replace("\"bad\"]", "\"a a a a a a a\"]");
+    std::fs::write(dir.path().join("recipe.toml"), long).unwrap();
+    refused("7 tokens and the model's limit is 6");
+
+    std::fs::write(dir.path().join("recipe.toml"), RECIPE).unwrap();
+    let output = run(dir.path(), &TRAIN);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && output.stdout.is_empty(),
+        "{text}"
+    );
+    assert!(
+        text.contains("epoch   4/4") && text.contains("done: dev"),
+        "{text}"
+    );
+    assert!(dir.path().join("out/model.safetensors").is_file());
+    let again = run(dir.path(), &TRAIN);
+    assert_eq!(again.status.code(), Some(2));
+}
+
+#[test]
+fn the_order_task_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "order-task",
+        "--out",
+        "o",
+        "--seed",
+        "3",
+        "--train",
+        "20",
+        "--held-out",
+        "6",
+    ];
+    assert!(run(dir.path(), &arguments).status.success());
+    for (split, size) in [("train", 20), ("dev", 6), ("test", 6)] {
+        let text = std::fs::read_to_string(dir.path().join(format!("o/order.{split}"))).unwrap();
+        assert_eq!(text.lines().count(), size);
+    }
+}
