@@ -16,6 +16,8 @@ use crate::poly::{Form, RnsPoly};
 
 /// Words of digit buffers that a group of primes may take: a share of the last level of cache.
 const GROUP_WORDS: usize = 3 << 19;
+/// Two primes' digits of at most this many words stay in the second level of cache.
+const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
 const MAX_GROUP: usize = 4;
 
@@ -42,7 +44,7 @@ struct Decomposed<'a> {
     poly: &'a RnsPoly,
     /// Primes and scaled residues of the digits that the basis meets.
     digits: Vec<(Basis, Scaled)>,
-    /// Where the rows of these digits begin in a key's words.
+    /// Where the rows of these digits begin among the rows of one block of a key.
     offsets: Vec<usize>,
 }
 
@@ -70,6 +72,12 @@ struct Place {
     p: u64,
 }
 
+/// Words from one digit's limb to the next: half a period of the second-level cache's sets more
+/// than N, so that equal blocks of all digits do not fall into the same sets.
+fn digit_stride(n: usize) -> usize {
+    n + n.min(1 << LOW_LOG)
+}
+
 fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
     primes
         .iter()
@@ -83,6 +91,7 @@ impl Cpu {
     fn decompose<'a>(&self, poly: &'a RnsPoly, key: &CpuKey) -> Decomposed<'a> {
         let mut digits = Vec::new();
         let mut offsets = Vec::new();
+        let block = self.chain.n().min(1 << LOW_LOG);
         for (d, digit) in key.digits.iter().enumerate() {
             let own = digit.intersect(poly.basis());
             if !own.is_empty() {
@@ -90,7 +99,7 @@ impl Cpu {
                     own,
                     self.scale_source(own, Form::Ntt, |i| poly.limb_of(i), |_| 1),
                 ));
-                offsets.push(2 * d * self.chain.n());
+                offsets.push(2 * d * block);
             }
         }
         Decomposed {
@@ -118,9 +127,14 @@ impl Cpu {
             .max()
             .unwrap_or(0)
             .max(1);
-        let group = (GROUP_WORDS / (n * most)).clamp(1, MAX_GROUP);
+        let max = if 2 * n * most <= SMALL_WORDS {
+            2
+        } else {
+            MAX_GROUP
+        };
+        let group = (GROUP_WORDS / (n * most)).clamp(1, max);
         let mut work = Work {
-            digits: Buffer::dirty(group * most * n),
+            digits: Buffer::dirty(group * most * digit_stride(n)),
             most,
             products: Buffer::dirty(group * jobs.len() * 2 * n),
             temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
@@ -161,7 +175,7 @@ impl Cpu {
     ) -> Vec<[Scaled; 2]> {
         let n = self.chain.n();
         let divisor = shape.special.union(shape.drop);
-        let group = work.digits.len() / (work.most * n);
+        let group = work.digits.len() / (work.most * digit_stride(n));
         let stride = divisor.len() * n;
         // Per job and part the limbs of the divisor.
         let mut limbs = Buffer::dirty(2 * jobs.len() * stride);
@@ -235,14 +249,15 @@ impl Cpu {
                 }
             }
         }
-        let per_prime = work.most * n;
+        let stride = digit_stride(n);
+        let per_prime = work.most * stride;
         for (index, source) in sources.iter().enumerate() {
             for (d, (own, scaled)) in source.digits.iter().enumerate() {
                 let mut outs: Vec<(usize, &mut [u64])> = primes
                     .iter()
                     .zip(work.digits.chunks_exact_mut(per_prime))
                     .filter(|(j, _)| !own.contains(**j))
-                    .map(|(&j, space)| (j, &mut space[d * n..(d + 1) * n]))
+                    .map(|(&j, space)| (j, &mut space[d * stride..d * stride + n]))
                     .collect();
                 self.convert(scaled, &mut outs, true);
             }
@@ -271,38 +286,47 @@ impl Cpu {
         let block = n.min(1 << LOW_LOG);
         let own_limb = source.poly.limb_of(place.prime);
         let table = self.chain.table(place.prime);
-        let first = place.group * work.most * n;
+        let stride = digit_stride(n);
+        let first = place.group * work.most * stride;
         let mut keys = jobs
             .iter()
             .flat_map(|j| &j.terms)
             .filter(|t| t.0 == place.source);
-        let ahead = keys.next().and_then(|(_, k)| k.row_of(place.prime));
+        let ahead = keys
+            .next()
+            .and_then(|(_, k)| Some((k.row_of(place.prime)?, k.block_words(n))));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
-            let space = &mut work.digits[first..first + work.most * n];
-            // While digit d is transformed, the rows that it will meet come from memory.
-            let rows_ahead = |offset: &usize| -> [&[u64]; 2] {
-                let row = |at: usize| ahead.and_then(|w| w.get(at..at + block)).unwrap_or(&[]);
-                [row(offset + range.start), row(offset + n + range.start)]
+            let space = &mut work.digits[first..first + work.most * stride];
+            // While digits are transformed, the rows that they will meet come from memory.
+            let rows_ahead = |offset: usize| -> [&[u64]; 2] {
+                let row = |at: usize| {
+                    ahead.and_then(|(w, rows)| w.get(b * rows + at..b * rows + at + block))
+                };
+                [
+                    row(offset).unwrap_or(&[]),
+                    row(offset + block).unwrap_or(&[]),
+                ]
             };
-            let limbs = space.chunks_exact_mut(n).zip(&source.offsets);
-            for ((own, _), (limb, offset)) in source.digits.iter().zip(limbs) {
+            let mut pending: Vec<&[u64]> = Vec::new();
+            let limbs = space.chunks_exact_mut(stride).zip(&source.offsets);
+            for ((own, _), (limb, &offset)) in source.digits.iter().zip(limbs) {
+                pending.extend(rows_ahead(offset));
                 if !own.contains(place.prime) {
-                    let ahead = rows_ahead(offset);
                     self.kernels
-                        .forward_low(table, &mut limb[range.clone()], b, &ahead);
+                        .forward_low(table, &mut limb[range.clone()], b, &pending);
+                    pending.clear();
                 }
             }
             let digits: Vec<&[u64]> = source
                 .digits
                 .iter()
-                .zip(space.chunks_exact(n))
+                .zip(space.chunks_exact(stride))
                 .map(|((own, _), limb)| match own_limb {
                     Some(x) if own.contains(place.prime) => &x[range.clone()],
                     _ => &limb[range.clone()],
                 })
                 .collect();
-            let offsets: Vec<usize> = source.offsets.iter().map(|o| o + range.start).collect();
             for (i, job) in jobs.iter().enumerate() {
                 let at = 2 * n * (place.group * jobs.len() + i);
                 let out = &mut work.products[at..at + 2 * n];
@@ -312,16 +336,10 @@ impl Cpu {
                     .enumerate()
                     .filter(|(_, t)| t.0 == place.source);
                 for (number, (_, key)) in terms {
-                    let rows = key
-                        .basis
-                        .position_of(place.prime)
-                        .and_then(|p| key.rows.get(p));
-                    let Some(words) = rows else { continue };
-                    let rows = KeyRows {
-                        words,
-                        offsets: &offsets,
-                        stride: n,
-                    };
+                    let Some(words) = key.row_of(place.prime) else { continue };
+                    let size = key.block_words(n);
+                    let Some(words) = words.get(b * size..(b + 1) * size) else { continue };
+                    let rows = KeyRows { words, offsets: &source.offsets, stride: block };
                     self.multiply(
                         &digits,
                         (job, number, key),

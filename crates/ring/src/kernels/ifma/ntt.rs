@@ -93,18 +93,76 @@ fn forward_tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ah
 /// The next `stages` stages of a block with twiddle index `index` (blocks so far, plus its number).
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-pub(super) fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
-    let lanes = Lanes::new(&t.modulus);
+fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize) {
+    let len = x.len();
+    let to = Target {
+        words: x.as_mut_ptr(),
+        row: len,
+        columns: len,
+    };
+    // SAFETY: the destination is `x` itself, row by row.
+    unsafe { forward_passes_to(t, x, stages, index, to) };
+}
+
+/// Where the last pass writes: word `i` goes to `words + i / columns * row + i % columns`.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) words: *mut u64,
+    pub(super) row: usize,
+    pub(super) columns: usize,
+}
+
+/// As `forward_passes`; the last pass writes elsewhere.
+///
+/// # Safety
+/// `to` names writable words for every word of `x`, apart from `x` or `x` itself; the stages leave
+/// blocks that are multiples of `to.columns` long and `to.columns` is a multiple of 8, or `to` is
+/// `x` itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+pub(super) unsafe fn forward_passes_to(
+    t: &NttTable,
+    x: &mut [u64],
+    stages: u32,
+    index: usize,
+    to: Target,
+) {
+    let l = Lanes::new(&t.modulus);
     let (mut index, mut len) = (index, x.len());
-    for &r in passes(stages) {
+    let plan = passes(stages);
+    for (number, &r) in plan.iter().enumerate() {
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
-            match (r, small(t)) {
-                (1, true) => forward_pass::<1, true>(&lanes, &t.forward, block, index + i),
-                (2, true) => forward_pass::<2, true>(&lanes, &t.forward, block, index + i),
-                (_, true) => forward_pass::<3, true>(&lanes, &t.forward, block, index + i),
-                (1, false) => forward_pass::<1, false>(&lanes, &t.forward, block, index + i),
-                (2, false) => forward_pass::<2, false>(&lanes, &t.forward, block, index + i),
-                (_, false) => forward_pass::<3, false>(&lanes, &t.forward, block, index + i),
+            let stride = len >> r;
+            let p = block.as_mut_ptr();
+            let (p, out) = if number + 1 == plan.len() && to.columns < len {
+                let out = to.words.wrapping_add(i * len / to.columns * to.row);
+                (p, (out, stride / to.columns * to.row))
+            } else {
+                (p, (p, stride))
+            };
+            // SAFETY: a block has 2^r runs of `stride` words; the destination likewise, by the
+            // caller's promise (after the last pass each run is one row of it).
+            unsafe {
+                match (r, small(t)) {
+                    (1, true) => {
+                        forward_pass::<1, true>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                    (2, true) => {
+                        forward_pass::<2, true>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                    (_, true) => {
+                        forward_pass::<3, true>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                    (1, false) => {
+                        forward_pass::<1, false>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                    (2, false) => {
+                        forward_pass::<2, false>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                    (_, false) => {
+                        forward_pass::<3, false>(&l, &t.forward, p, out, (stride, index + i))
+                    }
+                }
             }
         }
         index <<= r;
@@ -193,29 +251,32 @@ fn inverse_layers<const R: u32>(l: &Lanes, v: &mut [__m512i; 8], w: &[(__m512i, 
     }
 }
 
+/// `R` stages of one block: run `k` of `stride` words is at `p + k stride` and goes to
+/// `out.0 + k out.1`.
+///
+/// # Safety
+/// `2^R` runs of `stride` words (a multiple of 8) are readable at `p` and writable at `out`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-fn forward_pass<const R: u32, const SMALL: bool>(
+unsafe fn forward_pass<const R: u32, const SMALL: bool>(
     l: &Lanes,
     tw: &Twiddles,
-    x: &mut [u64],
-    index: usize,
+    p: *const u64,
+    out: (*mut u64, usize),
+    (stride, index): (usize, usize),
 ) {
     let w = broadcast::<R>(tw, index);
-    let stride = x.len() >> R;
-    debug_assert!(stride.is_multiple_of(LANES));
-    let p = x.as_mut_ptr();
     let mut j = 0;
     while j + LANES <= stride {
         let mut v = [l.zero; 8];
-        // SAFETY: j + LANES <= stride and k < 2^R, so all eight words lie in x.
+        // SAFETY: the caller's promise, with j + LANES <= stride and k < 2^R.
         unsafe {
             for k in 0..1usize << R {
                 v[k] = load(p.add(j + k * stride));
             }
             forward_layers::<R, SMALL>(l, &mut v, &w);
             for k in 0..1usize << R {
-                store(p.add(j + k * stride), v[k]);
+                store(out.0.add(j + k * out.1), v[k]);
             }
         }
         j += LANES;

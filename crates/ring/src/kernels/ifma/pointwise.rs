@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::ntt::{MIN_LOG, forward_passes};
+use super::ntt::{MIN_LOG, Target, forward_passes_to};
 use super::{LANES, Lanes, load, reduce_once, splat, store};
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{
@@ -120,7 +120,7 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fracti
 /// `2^LAZY q` (0: canonical).
 ///
 /// # Safety
-/// `out.len()` is a multiple of 16; `source.v` has at least `first + out.len()` elements and
+/// `out.len()` is a multiple of 32; `source.v` has at least `first + out.len()` elements and
 /// `source.ys` that of `source.v` for each weight.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
@@ -147,32 +147,38 @@ unsafe fn convert_from<const LAZY: u32>(
     while j < out.len() {
         // SAFETY: the caller's promise.
         unsafe {
-            let quotients = _mm_loadu_si128(source.v.as_ptr().add(first + j).cast());
-            let v0 = _mm512_cvtepu8_epi64(quotients);
-            let v1 = _mm512_cvtepu8_epi64(_mm_srli_si128::<8>(quotients));
-            let mut lo0 = _mm512_madd52lo_epu64(l.zero, v0, minus_d);
-            let mut hi0 = _mm512_madd52hi_epu64(l.zero, v0, minus_d);
-            let mut lo1 = _mm512_madd52lo_epu64(l.zero, v1, minus_d);
-            let mut hi1 = _mm512_madd52hi_epu64(l.zero, v1, minus_d);
+            let (mut lo, mut hi) = ([l.zero; WIDE], [l.zero; WIDE]);
+            for k in 0..WIDE {
+                let v = _mm_loadl_epi64(source.v.as_ptr().add(first + j + k * LANES).cast());
+                let v = _mm512_cvtepu8_epi64(v);
+                lo[k] = _mm512_madd52lo_epu64(l.zero, v, minus_d);
+                hi[k] = _mm512_madd52hi_epu64(l.zero, v, minus_d);
+            }
             let mut y = source.ys.as_ptr().add(first + j);
             for &w in &row.weights {
                 let w = _mm512_set1_epi64(w as i64);
-                let y0 = load(y);
-                let y1 = load(y.add(LANES));
-                lo0 = _mm512_madd52lo_epu64(lo0, y0, w);
-                hi0 = _mm512_madd52hi_epu64(hi0, y0, w);
-                lo1 = _mm512_madd52lo_epu64(lo1, y1, w);
-                hi1 = _mm512_madd52hi_epu64(hi1, y1, w);
+                for k in 0..WIDE {
+                    let y = load(y.add(k * LANES));
+                    lo[k] = _mm512_madd52lo_epu64(lo[k], y, w);
+                    hi[k] = _mm512_madd52hi_epu64(hi[k], y, w);
+                }
                 y = y.wrapping_add(stride);
             }
-            let p = out.as_mut_ptr().add(j);
-            let (x0, x1) = (montgomery(&l, inv, lo0, hi0), montgomery(&l, inv, lo1, hi1));
-            store(p, reduce_steps::<LAZY>(x0, m.value(), steps));
-            store(p.add(LANES), reduce_steps::<LAZY>(x1, m.value(), steps));
+            for k in 0..WIDE {
+                let x = montgomery(&l, inv, lo[k], hi[k]);
+                store(
+                    out.as_mut_ptr().add(j + k * LANES),
+                    reduce_steps::<LAZY>(x, m.value(), steps),
+                );
+            }
         }
-        j += 2 * LANES;
+        j += WIDE * LANES;
     }
 }
+
+/// Vectors that a conversion works on at a time: enough independent sums to fill the latency of a
+/// multiply-add.
+const WIDE: usize = 4;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn convert_tile(
@@ -189,7 +195,7 @@ pub(in crate::kernels) fn convert_tile(
     let rows = n / width;
     let long =
         source.v.len() == rows * columns && source.ys.len() >= source.v.len() * row.weights.len();
-    let fits = columns % (2 * LANES) == 0 && rows * columns <= TILE_WORDS;
+    let fits = columns % (WIDE * LANES) == 0 && rows * columns <= TILE_WORDS;
     if t.log_n < MIN_LOG || !(inside && long && fits) {
         return scalar::convert_tile(t, out, source, row, tile, top);
     }
@@ -210,16 +216,19 @@ pub(in crate::kernels) fn convert_tile(
     // A compact copy of the tile: rows of `out` are 32 KiB apart and would share cache sets.
     let mut scratch = Tile(MaybeUninit::uninit());
     // SAFETY: words have no invalid values and every one is written by `convert_from` before it is
-    // read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source.
-    let words = unsafe {
+    // read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source. The last
+    // pass leaves rows of `columns` words and writes them into the rows of `out`, inside it since
+    // tile.end <= width and rows * width = n.
+    unsafe {
         let words =
             std::slice::from_raw_parts_mut(scratch.0.as_mut_ptr().cast::<u64>(), rows * columns);
         convert_from::<2>(&t.modulus, words, source, row, 0);
-        words
-    };
-    forward_passes(t, words, t.log_n - LOW_LOG, 1);
-    for (r, part) in words.chunks_exact(columns).enumerate() {
-        out[r * width + tile.start..r * width + tile.end].copy_from_slice(part);
+        let to = Target {
+            words: out.as_mut_ptr().add(tile.start),
+            row: width,
+            columns,
+        };
+        forward_passes_to(t, words, t.log_n - LOW_LOG, 1, to);
     }
 }
 
