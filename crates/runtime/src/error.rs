@@ -1,7 +1,7 @@
 //! What can go wrong while a program runs or is loaded.
 
 use thiserror::Error;
-use veilformer_ckks::{CkksError, OpsError};
+use veilformer_ckks::{CkksError, KeyId, KeyPurpose, OpsError};
 use veilformer_ir::IrError;
 
 /// A run, a plan or a bundle that failed.
@@ -9,7 +9,8 @@ use veilformer_ir::IrError;
 pub enum RuntimeError {
     /// Too few or too many input ciphertexts.
     #[error(
-        "{found} input ciphertexts were given and the program takes {expected}; encrypt with the client bundle of this program"
+        "{found} input ciphertexts were given and the program takes {expected} (for each of the \
+         sentences); encrypt with the client bundle of this program"
     )]
     InputCount {
         /// Number given.
@@ -46,6 +47,58 @@ pub enum RuntimeError {
         /// Which value.
         value: u32,
     },
+    /// The caller stopped the loading of keys.
+    #[error("stopped after {done} of {total} evaluation keys")]
+    KeysStopped {
+        /// Keys done.
+        done: usize,
+        /// Keys in all.
+        total: usize,
+    },
+    /// A secret key was given to the server.
+    #[error(
+        "the file is a secret key, which a server must never see; give it the evaluation keys \
+         that keygen wrote beside it, and keep the secret key with the client"
+    )]
+    SecretKey,
+    /// A run before keys were loaded.
+    #[error("no evaluation keys are loaded; load those of the client first")]
+    NoKeys,
+    /// A key that the program needs is not in the file.
+    #[error(
+        "the evaluation keys lack the {purpose} key that covers level {level}; run keygen with \
+         the client bundle of this program"
+    )]
+    MissingKey {
+        /// Which key.
+        purpose: KeyPurpose,
+        /// Highest level of its use.
+        level: usize,
+    },
+    /// Keys or ciphertexts of another program.
+    #[error(
+        "{object} belong to another program (digest {found}, expected {expected}); make them with \
+         the client bundle that was compiled together with this server bundle"
+    )]
+    OtherProgram {
+        /// Which file.
+        object: &'static str,
+        /// Start of the digest found.
+        found: String,
+        /// Start of the digest expected.
+        expected: String,
+    },
+    /// Ciphertexts under another secret key than the evaluation keys.
+    #[error(
+        "the inputs are encrypted under secret key {found} and the evaluation keys belong to \
+         {expected}; give the evaluation keys that were made with the secret key of the inputs"
+    )]
+    OtherKey {
+        /// Key id of the inputs.
+        found: KeyId,
+        /// Key id of the evaluation keys.
+        expected: KeyId,
+    },
     /// A bundle whose parts do not belong together.
     #[error("{0}")]
     Bundle(String),
@@ -58,4 +111,9 @@ pub enum RuntimeError {
     /// Parameters, keys, ciphertexts, files.
     #[error(transparent)]
     Ckks(#[from] CkksError),
+}
+
+/// The first eight bytes of a digest in hexadecimal, for messages.
+pub(crate) fn short_hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }

@@ -1,0 +1,217 @@
+//! The server: a bundle on a backend, a client's evaluation keys, and runs.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use veilformer_ckks::container::{
+    EvaluationKeysReader, Kind, Reader, Writer, append_ciphertexts, read_ciphertexts,
+};
+use veilformer_ckks::{
+    CkksError, Encoder, EvaluationKeys, Evaluator, KeyId, KeyPurpose, SecurityReport,
+    StoredCiphertext,
+};
+use veilformer_ring::Backend;
+
+use crate::bundle::{PROGRAM_DIGEST, ServerBundle, container};
+use crate::executor::{Prepared, Progress, run_with_stats};
+use crate::stats::RunStats;
+use crate::{RuntimeError, error::short_hex};
+
+/// A compiled model that is ready to run on encrypted inputs of one client.
+pub struct Server<B: Backend> {
+    bundle: ServerBundle,
+    backend: B,
+    encoder: Encoder,
+    prepared: Prepared<B>,
+    keys: Option<EvaluationKeys<B>>,
+}
+
+/// What a run gives.
+#[derive(Clone, Debug)]
+pub struct ServerRun {
+    /// The file of answers, to go back to the client.
+    pub answer: Vec<u8>,
+    /// Number of inputs (sentences) that were answered.
+    pub items: usize,
+    /// What the run took, over all inputs.
+    pub stats: RunStats,
+}
+
+impl<B: Backend> Server<B> {
+    /// Encodes the program's weights for a backend, which must be made for the chain of the
+    /// bundle's parameters.
+    ///
+    /// # Errors
+    /// What the encoder or the backend refuses.
+    pub fn open(bundle: ServerBundle, backend: B) -> Result<Self, RuntimeError> {
+        let encoder = Encoder::new(bundle.params())?;
+        let none = EvaluationKeys::empty(bundle.params(), KeyId::from_bytes([0; 16]));
+        let evaluator = Evaluator::with_encoder(encoder.clone(), &backend, &none)?;
+        let prepared = Prepared::new(bundle.program(), &evaluator)?;
+        Ok(Self {
+            bundle,
+            backend,
+            encoder,
+            prepared,
+            keys: None,
+        })
+    }
+
+    /// The bundle.
+    #[must_use]
+    pub fn bundle(&self) -> &ServerBundle {
+        &self.bundle
+    }
+
+    /// The security row of every key loaded.
+    #[must_use]
+    pub fn key_security(&self) -> Option<&SecurityReport> {
+        self.keys.as_ref().map(EvaluationKeys::security)
+    }
+
+    /// Checks and prepares a client's evaluation keys from their file, in the current rayon pool;
+    /// they replace those of the client before. Keys that the program does not use are left out.
+    ///
+    /// # Errors
+    /// [`RuntimeError::SecretKey`] for a file that a server must not see,
+    /// [`RuntimeError::OtherProgram`], [`RuntimeError::MissingKey`], [`RuntimeError::KeysStopped`]
+    /// if `progress` breaks, and what is wrong with the file.
+    pub fn load_keys(&mut self, file: &[u8], progress: &Progress<'_>) -> Result<(), RuntimeError> {
+        let params = self.bundle.params();
+        let reader = open(file, Kind::EvaluationKeys, &self.bundle)?;
+        let stored = EvaluationKeysReader::open(&reader, params)?;
+        let header = stored.header();
+        self.check_program("the evaluation keys", &header.program)?;
+        let chosen = self.choose_keys(&stored)?;
+        let done = AtomicUsize::new(0);
+        let prepared: Vec<_> = chosen
+            .par_iter()
+            .map(|&index| {
+                let key = stored.key(index)?;
+                let prepared = EvaluationKeys::prepare_one(params, &self.backend, &key)?;
+                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+                if progress(done, chosen.len()).is_break() {
+                    return Err(RuntimeError::KeysStopped {
+                        done,
+                        total: chosen.len(),
+                    });
+                }
+                Ok((key, prepared))
+            })
+            .collect::<Result<_, RuntimeError>>()?;
+        let mut keys = EvaluationKeys::empty(params, header.key_id);
+        for (stored, prepared) in prepared {
+            keys.insert_prepared(params, &stored, prepared)?;
+        }
+        self.keys = Some(keys);
+        Ok(())
+    }
+
+    /// Per key that the program needs, the index of one in the file that covers its level.
+    fn choose_keys(&self, stored: &EvaluationKeysReader<'_>) -> Result<Vec<usize>, RuntimeError> {
+        let log_n = self.bundle.params().log_n();
+        let records = &stored.header().keys;
+        let needed = self.bundle.keys().iter();
+        needed
+            .map(|(purpose, level)| {
+                let same = |p: KeyPurpose| {
+                    // Rotations name the same automorphism modulo the number of slots;
+                    // relinearization shares the identity with none that is ever needed.
+                    p == purpose
+                        || (matches!(p, KeyPurpose::Rotation(_))
+                            && matches!(purpose, KeyPurpose::Rotation(_))
+                            && p.galois(log_n) == purpose.galois(log_n))
+                };
+                records
+                    .iter()
+                    .position(|r| same(r.purpose) && r.level as usize >= level)
+                    .ok_or(RuntimeError::MissingKey { purpose, level })
+            })
+            .collect()
+    }
+
+    /// Answers a file of encrypted inputs, one sentence after the other, each in as many threads
+    /// as the current rayon pool has. `progress` hears instructions done of all sentences'.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NoKeys`] before [`Server::load_keys`]; a file of another kind, parameters,
+    /// program or key; a number of ciphertexts that no number of sentences makes; levels that the
+    /// program does not take; [`RuntimeError::Stopped`] if `progress` breaks.
+    pub fn run(&self, file: &[u8], progress: &Progress<'_>) -> Result<ServerRun, RuntimeError> {
+        let params = self.bundle.params();
+        let program = self.bundle.program();
+        let keys = self.keys.as_ref().ok_or(RuntimeError::NoKeys)?;
+        let reader = open(file, Kind::Ciphertexts, &self.bundle)?;
+        let digest = reader.section(PROGRAM_DIGEST).map_err(container)?;
+        self.check_program("the encrypted inputs", digest)?;
+        let stored = read_ciphertexts(&reader, params)?;
+        let per_item = program.inputs.len();
+        if stored.is_empty() || per_item == 0 || !stored.len().is_multiple_of(per_item) {
+            return Err(RuntimeError::InputCount {
+                found: stored.len(),
+                expected: per_item,
+            });
+        }
+        if let Some(ct) = stored.iter().find(|ct| ct.info.key_id != keys.key_id()) {
+            return Err(RuntimeError::OtherKey {
+                found: ct.info.key_id,
+                expected: keys.key_id(),
+            });
+        }
+        let evaluator = Evaluator::with_encoder(self.encoder.clone(), &self.backend, keys)?;
+        let items = stored.len() / per_item;
+        let total = items * program.instructions.len();
+        let mut answers = Vec::with_capacity(items * program.outputs.len());
+        let mut stats = RunStats::default();
+        for (item, inputs) in stored.chunks(per_item).enumerate() {
+            let inputs = inputs
+                .iter()
+                .map(|ct| Ok(evaluator.import(ct.expand(params)?)?))
+                .collect::<Result<Vec<_>, RuntimeError>>()?;
+            let before = item * program.instructions.len();
+            let (outputs, took) =
+                run_with_stats(program, &self.prepared, &evaluator, inputs, &|done, _| {
+                    progress(before + done, total)
+                })?;
+            stats.add(&took);
+            for ct in outputs {
+                answers.push(ct.export(&self.backend)?.into_stored());
+            }
+        }
+        Ok(ServerRun {
+            answer: self.answer_file(&answers)?,
+            items,
+            stats,
+        })
+    }
+
+    fn answer_file(&self, answers: &[StoredCiphertext]) -> Result<Vec<u8>, RuntimeError> {
+        let params = self.bundle.params();
+        let mut writer = Writer::new(Kind::Answer, Some(params)).map_err(container)?;
+        writer.section(PROGRAM_DIGEST, self.bundle.program_digest().to_vec());
+        append_ciphertexts(&mut writer, params, answers)?;
+        writer.to_bytes().map_err(container)
+    }
+
+    fn check_program(&self, object: &'static str, found: &[u8]) -> Result<(), RuntimeError> {
+        let expected = self.bundle.program_digest();
+        if found == expected {
+            return Ok(());
+        }
+        Err(RuntimeError::OtherProgram {
+            object,
+            found: short_hex(found),
+            expected: short_hex(&expected),
+        })
+    }
+}
+
+/// Opens a file of a client. A secret key is named as what it is before anything else is said.
+fn open<'a>(file: &'a [u8], kind: Kind, bundle: &ServerBundle) -> Result<Reader<'a>, RuntimeError> {
+    if let Ok(reader) = Reader::open_unverified(file)
+        && reader.kind() == Kind::SecretKey
+    {
+        return Err(RuntimeError::SecretKey);
+    }
+    Ok(Reader::open_for(file, kind, bundle.params()).map_err(CkksError::from)?)
+}

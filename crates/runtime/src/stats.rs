@@ -1,0 +1,290 @@
+//! What a run did: counted and timed by the executor, instruction by instruction.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use veilformer_ckks::Params;
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
+
+/// The kind of an instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum OpKind {
+    /// An input taken over.
+    Input,
+    /// Sum.
+    Add,
+    /// Difference.
+    Sub,
+    /// Negation.
+    Negate,
+    /// Sum with a plaintext.
+    AddPlain,
+    /// Product with a plaintext.
+    MulPlain,
+    /// Rescale.
+    Rescale,
+    /// Sum of products, relinearized and rescaled.
+    MulSum,
+    /// Rotations of one value.
+    RotateMany,
+    /// Conjugation.
+    Conjugate,
+    /// Limbs forgotten.
+    DropTo,
+    /// To the canonical scale of a lower level.
+    Adjust,
+    /// Linear map by baby and giant steps.
+    LinearTransform,
+}
+
+impl OpKind {
+    /// All kinds.
+    pub const ALL: [Self; 13] = [
+        Self::Input,
+        Self::Add,
+        Self::Sub,
+        Self::Negate,
+        Self::AddPlain,
+        Self::MulPlain,
+        Self::Rescale,
+        Self::MulSum,
+        Self::RotateMany,
+        Self::Conjugate,
+        Self::DropTo,
+        Self::Adjust,
+        Self::LinearTransform,
+    ];
+
+    /// The kind of an operation.
+    #[must_use]
+    pub fn of(operation: &Operation) -> Self {
+        match operation {
+            Operation::Input { .. } => Self::Input,
+            Operation::Add(..) => Self::Add,
+            Operation::Sub(..) => Self::Sub,
+            Operation::Negate(_) => Self::Negate,
+            Operation::AddPlain(..) => Self::AddPlain,
+            Operation::MulPlain(..) => Self::MulPlain,
+            Operation::Rescale(_) => Self::Rescale,
+            Operation::MulSum(_) => Self::MulSum,
+            Operation::RotateMany { .. } => Self::RotateMany,
+            Operation::Conjugate(_) => Self::Conjugate,
+            Operation::DropTo { .. } => Self::DropTo,
+            Operation::Adjust { .. } => Self::Adjust,
+            Operation::LinearTransform { .. } => Self::LinearTransform,
+        }
+    }
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+impl fmt::Display for OpKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Input => "input",
+            Self::Add => "add",
+            Self::Sub => "sub",
+            Self::Negate => "negate",
+            Self::AddPlain => "add plain",
+            Self::MulPlain => "mul plain",
+            Self::Rescale => "rescale",
+            Self::MulSum => "mul sum",
+            Self::RotateMany => "rotate",
+            Self::Conjugate => "conjugate",
+            Self::DropTo => "drop",
+            Self::Adjust => "adjust",
+            Self::LinearTransform => "linear transform",
+        })
+    }
+}
+
+/// Key switches of one operation: one for each rotation by a step that is not 0 modulo the slots,
+/// for each conjugation, for each relinearization (a sum of products has one), and, in a linear
+/// transform, for each distinct pair of an input and a baby step that is not 0 and for each giant
+/// step that is not 0. A switch is one inner product of digits with a key, whether or not it
+/// shares its decomposition or its ModDown with others.
+#[must_use]
+pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
+    let turns = |step: i64| step.rem_euclid(slots.max(1) as i64) != 0;
+    let count = match operation {
+        Operation::MulSum(_) | Operation::Conjugate(_) => 1,
+        Operation::RotateMany { steps, .. } => steps.iter().filter(|s| turns(**s)).count(),
+        Operation::LinearTransform { transform, .. } => {
+            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
+            giants.filter(|g| turns(g.rotation)).count() + baby_steps(operation, slots).len()
+        }
+        _ => 0,
+    };
+    count as u64
+}
+
+/// The distinct (input, baby step) of a linear transform that are not 0, sorted.
+pub(crate) fn baby_steps(operation: &Operation, slots: usize) -> Vec<(usize, i64)> {
+    let Operation::LinearTransform { transform, .. } = operation else {
+        return Vec::new();
+    };
+    let terms = transform.giants.iter().flat_map(|g| &g.terms);
+    let mut babies: Vec<(usize, i64)> = terms
+        .map(|t| (t.input, t.baby.rem_euclid(slots.max(1) as i64)))
+        .filter(|b| b.1 != 0)
+        .collect();
+    babies.sort_unstable();
+    babies.dedup();
+    babies
+}
+
+/// Products of two ciphertexts in one operation, squares included.
+#[must_use]
+pub fn multiplications(operation: &Operation) -> u64 {
+    match operation {
+        Operation::MulSum(pairs) => pairs.len() as u64,
+        _ => 0,
+    }
+}
+
+/// Bytes that a ciphertext of a level takes in memory: two polynomials of eight-byte residues.
+#[must_use]
+pub fn ciphertext_memory(params: &Params, level: usize) -> u64 {
+    let limbs = params.basis_at(level.min(params.max_level())).len();
+    2 * 8 * (params.n() * limbs) as u64
+}
+
+/// One section's part of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SectionStats {
+    /// The section's name.
+    pub name: String,
+    /// Instructions run.
+    pub instructions: u64,
+    /// Key switches done.
+    pub key_switches: u64,
+    /// Seconds of all threads together.
+    pub seconds: f64,
+}
+
+/// One kind of instruction's part of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KindStats {
+    /// The kind.
+    pub kind: OpKind,
+    /// Instructions run.
+    pub instructions: u64,
+    /// Key switches done.
+    pub key_switches: u64,
+    /// Seconds of all threads together.
+    pub seconds: f64,
+}
+
+/// What a run took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunStats {
+    /// Seconds by the clock.
+    pub seconds: f64,
+    /// Seconds of all threads together, inside of operations.
+    pub busy_seconds: f64,
+    /// Key switches executed (see [`key_switches`]).
+    pub key_switches: u64,
+    /// Products of two ciphertexts executed, squares included.
+    pub multiplications: u64,
+    /// Most bytes of ciphertexts that were alive at once, inputs and results included, scratch of
+    /// the operations not.
+    pub peak_ciphertext_bytes: u64,
+    /// By section of the program, in its order.
+    pub sections: Vec<SectionStats>,
+    /// By kind of instruction; kinds that did not occur are left out.
+    pub kinds: Vec<KindStats>,
+}
+
+impl RunStats {
+    /// Adds another run of the same program: sums, and the larger of the peaks.
+    pub fn add(&mut self, other: &Self) {
+        self.seconds += other.seconds;
+        self.busy_seconds += other.busy_seconds;
+        self.key_switches += other.key_switches;
+        self.multiplications += other.multiplications;
+        self.peak_ciphertext_bytes = self.peak_ciphertext_bytes.max(other.peak_ciphertext_bytes);
+        if self.sections.is_empty() {
+            self.sections.clone_from(&other.sections);
+        } else {
+            for (mine, theirs) in self.sections.iter_mut().zip(&other.sections) {
+                mine.instructions += theirs.instructions;
+                mine.key_switches += theirs.key_switches;
+                mine.seconds += theirs.seconds;
+            }
+        }
+        for theirs in &other.kinds {
+            match self.kinds.iter_mut().find(|k| k.kind == theirs.kind) {
+                None => self.kinds.push(theirs.clone()),
+                Some(mine) => {
+                    mine.instructions += theirs.instructions;
+                    mine.key_switches += theirs.key_switches;
+                    mine.seconds += theirs.seconds;
+                }
+            }
+        }
+    }
+}
+
+/// Collects statistics while a program runs.
+pub(crate) struct Tally {
+    sections: Vec<SectionStats>,
+    kinds: Vec<KindStats>,
+    multiplications: u64,
+    slots: usize,
+}
+
+impl Tally {
+    pub(crate) fn new(program: &CiphertextProgram) -> Self {
+        let names = program.sections.iter();
+        Self {
+            sections: names
+                .map(|name| SectionStats {
+                    name: name.clone(),
+                    ..SectionStats::default()
+                })
+                .collect(),
+            kinds: OpKind::ALL
+                .map(|kind| KindStats {
+                    kind,
+                    instructions: 0,
+                    key_switches: 0,
+                    seconds: 0.0,
+                })
+                .to_vec(),
+            multiplications: 0,
+            slots: program.slots,
+        }
+    }
+
+    pub(crate) fn note(&mut self, operation: &Operation, section: u32, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let switches = key_switches(operation, self.slots);
+        self.multiplications += multiplications(operation);
+        if let Some(s) = self.sections.get_mut(section as usize) {
+            s.instructions += 1;
+            s.key_switches += switches;
+            s.seconds += seconds;
+        }
+        if let Some(k) = self.kinds.get_mut(OpKind::of(operation).index()) {
+            k.instructions += 1;
+            k.key_switches += switches;
+            k.seconds += seconds;
+        }
+    }
+
+    pub(crate) fn finish(mut self, wall: Duration, peak_ciphertext_bytes: u64) -> RunStats {
+        self.kinds.retain(|k| k.instructions > 0);
+        RunStats {
+            seconds: wall.as_secs_f64(),
+            busy_seconds: self.kinds.iter().map(|k| k.seconds).sum(),
+            key_switches: self.kinds.iter().map(|k| k.key_switches).sum(),
+            multiplications: self.multiplications,
+            peak_ciphertext_bytes,
+            sections: self.sections,
+            kinds: self.kinds,
+        }
+    }
+}
