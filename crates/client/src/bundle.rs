@@ -1,0 +1,375 @@
+//! The client bundle and its file.
+//!
+//! A container of kind [`Kind::ClientBundle`] with these sections: the parameters, a record
+//! (name, signature, key list, table shapes), the tokenizer as it came (`tokenizer.json`), the
+//! token table (one signed byte per value, row after row), its scales (one little-endian f64 per
+//! feature), the position table (little-endian f64, row after row), and the content digest of the
+//! server bundle.
+
+use serde::{Deserialize, Serialize};
+use std::io::Write;
+use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
+use veilformer_ckks::{KeyList, Params};
+use veilformer_ir::{InputKind, Signature};
+use veilformer_models::{EmbeddingTable, Matrix, Tokenizer};
+use veilformer_secret::{KeyGenerator, Progress, SecretKey};
+
+use crate::ClientError;
+
+const RECORD: Tag = Tag(*b"CLNT");
+const TOKENIZER: Tag = Tag(*b"TOKN");
+const TABLE: Tag = Tag(*b"EMBV");
+const SCALES: Tag = Tag(*b"EMBS");
+const POSITIONS: Tag = Tag(*b"POSN");
+const SERVER: Tag = Tag(*b"PEER");
+
+/// Most bytes of a tokenizer file that a bundle may hold.
+const MAX_TOKENIZER_BYTES: usize = 64 << 20;
+/// Most bytes of a name or a label.
+const MAX_NAME_BYTES: usize = 256;
+/// Most labels.
+const MAX_LABELS: usize = 1 << 12;
+/// Most input ciphertexts of one sentence.
+const MAX_INPUTS: usize = 1 << 10;
+
+/// What a bundle is made of.
+#[derive(Clone, Debug)]
+pub struct BundleParts {
+    /// What the model calls itself.
+    pub model_name: String,
+    /// How inputs and outputs are encoded.
+    pub signature: Signature,
+    /// The evaluation keys that the program uses.
+    pub keys: KeyList,
+    /// The bytes of `tokenizer.json`.
+    pub tokenizer: Vec<u8>,
+    /// Token table, vocabulary x features.
+    pub embedding: EmbeddingTable,
+    /// Position table, at least `signature.max_tokens` x features.
+    pub positions: Matrix,
+    /// Content digest of the server bundle: the name of the program.
+    pub server_content: [u8; 32],
+}
+
+/// The client's half of a compiled model, checked: its parts belong together.
+#[derive(Clone, Debug)]
+pub struct ClientBundle {
+    params: Params,
+    parts: BundleParts,
+    tokenizer: Tokenizer,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    model_name: String,
+    signature: Signature,
+    keys: KeyList,
+    vocab_size: u64,
+    positions: u64,
+}
+
+impl ClientBundle {
+    /// A bundle of its parts, after checks that they belong together.
+    ///
+    /// # Errors
+    /// [`ClientError::Bundle`] that says what does not fit, the tokenizer's, or a key of the list
+    /// above its security bound.
+    pub fn new(params: &Params, parts: BundleParts) -> Result<Self, ClientError> {
+        check(params, &parts)?;
+        parts.keys.security(params)?;
+        let tokenizer = Tokenizer::from_bytes(&parts.tokenizer)?;
+        if tokenizer.vocab_size() != parts.embedding.vocab_size {
+            return Err(refuse(format!(
+                "the tokenizer knows {} tokens and the token table has {} rows",
+                tokenizer.vocab_size(),
+                parts.embedding.vocab_size
+            )));
+        }
+        Ok(Self {
+            params: params.clone(),
+            parts,
+            tokenizer,
+        })
+    }
+
+    /// The parameters.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// What the model calls itself.
+    #[must_use]
+    pub fn model_name(&self) -> &str {
+        &self.parts.model_name
+    }
+
+    /// How inputs and outputs are encoded.
+    #[must_use]
+    pub fn signature(&self) -> &Signature {
+        &self.parts.signature
+    }
+
+    /// Label names, in the order of the logits.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        &self.parts.signature.labels
+    }
+
+    /// The evaluation keys that the program uses.
+    #[must_use]
+    pub fn keys(&self) -> &KeyList {
+        &self.parts.keys
+    }
+
+    /// Content digest of the server bundle: the name of the program, which evaluation keys,
+    /// ciphertexts and answers carry.
+    #[must_use]
+    pub fn server_content(&self) -> [u8; 32] {
+        self.parts.server_content
+    }
+
+    /// The same bundle with another server content digest.
+    #[must_use]
+    pub fn with_server_content(mut self, digest: [u8; 32]) -> Self {
+        self.parts.server_content = digest;
+        self
+    }
+
+    /// BLAKE3 of the name and content of every section but the server's digest.
+    ///
+    /// # Errors
+    /// None in practice; serialization's.
+    pub fn content_digest(&self) -> Result<[u8; 32], ClientError> {
+        let bytes = self.to_bytes()?;
+        let reader = Reader::open_unverified(&bytes)?;
+        let mut hasher = blake3::Hasher::new();
+        for (tag, section) in reader.sections().filter(|s| s.0 != SERVER) {
+            hasher.update(&tag.0);
+            hasher.update(&(section.len() as u64).to_le_bytes());
+            hasher.update(section);
+        }
+        Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// The tokens of `text`, between 1 and the compiled length.
+    ///
+    /// # Errors
+    /// When no token is left of the text, or more than the limit: a text is never cut.
+    pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, ClientError> {
+        let limit = self.parts.signature.max_tokens;
+        Ok(self.tokenizer.encode_within(text, limit)?)
+    }
+
+    /// The features of every token: token vector plus position vector.
+    ///
+    /// # Errors
+    /// When there is no token, too many, or one outside the table.
+    pub fn embed(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>, ClientError> {
+        let rows = self.parts.embedding.lookup(tokens, &self.parts.positions)?;
+        Ok(rows.iter_rows().map(<[f64]>::to_vec).collect())
+    }
+
+    /// Writes the file of the evaluation keys that the program uses; they carry the program's
+    /// digest. Returns the file's length in bytes.
+    ///
+    /// # Errors
+    /// A key of other parameters, the stream's, or stopped by `progress`.
+    pub fn write_evaluation_keys<W: Write>(
+        &self,
+        generator: &mut KeyGenerator,
+        secret: &SecretKey,
+        out: W,
+        progress: &mut Progress<'_>,
+    ) -> Result<u64, ClientError> {
+        let program = self.server_content();
+        Ok(generator.write_evaluation_keys(secret, self.keys(), program, out, progress)?)
+    }
+
+    /// The bundle's file.
+    ///
+    /// # Errors
+    /// None in practice; serialization's.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ClientError> {
+        let parts = &self.parts;
+        let floats = |xs: &[f64]| xs.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let table = parts.embedding.values.iter().map(|v| v.cast_unsigned());
+        let mut writer = Writer::new(Kind::ClientBundle, Some(&self.params))?;
+        writer.meta(
+            RECORD,
+            &Record {
+                model_name: parts.model_name.clone(),
+                signature: parts.signature.clone(),
+                keys: parts.keys.clone(),
+                vocab_size: parts.embedding.vocab_size as u64,
+                positions: parts.positions.rows as u64,
+            },
+        )?;
+        writer.section(TOKENIZER, parts.tokenizer.clone());
+        writer.section(TABLE, table.collect());
+        writer.section(SCALES, floats(&parts.embedding.scale));
+        writer.section(POSITIONS, floats(&parts.positions.data));
+        writer.section(SERVER, parts.server_content.to_vec());
+        Ok(writer.to_bytes()?)
+    }
+
+    /// A bundle from the bytes of its file; everything is checked anew.
+    ///
+    /// # Errors
+    /// What the container says, and as [`ClientBundle::new`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ClientError> {
+        let reader = Reader::open_kind(bytes, Kind::ClientBundle)?;
+        let params = read_params(&reader)?;
+        let record: Record = reader.meta(RECORD)?;
+        let features = record.signature.features;
+        let expect = |tag: Tag, expected: Option<usize>| {
+            let section = reader.section(tag)?;
+            if expected == Some(section.len()) {
+                return Ok(section);
+            }
+            Err(refuse(format!(
+                "section {tag} has {} bytes, its record calls for another length",
+                section.len()
+            )))
+        };
+        let count = |rows: u64| usize::try_from(rows).ok()?.checked_mul(features);
+        let bytes_of = |values: Option<usize>| values?.checked_mul(8);
+        let values = expect(TABLE, count(record.vocab_size))?;
+        let scale = expect(SCALES, bytes_of(Some(features)))?;
+        let positions = expect(POSITIONS, bytes_of(count(record.positions)))?;
+        let server = reader.section(SERVER)?;
+        let parts = BundleParts {
+            tokenizer: reader.section(TOKENIZER)?.to_vec(),
+            embedding: EmbeddingTable {
+                vocab_size: record.vocab_size as usize,
+                hidden_size: features,
+                values: values.iter().map(|v| v.cast_signed()).collect(),
+                scale: floats(scale),
+            },
+            positions: Matrix::from_vec(record.positions as usize, features, floats(positions))?,
+            server_content: server
+                .try_into()
+                .map_err(|_| refuse("the server bundle's digest is not 32 bytes".into()))?,
+            model_name: record.model_name,
+            signature: record.signature,
+            keys: record.keys,
+        };
+        Self::new(&params, parts)
+    }
+}
+
+fn floats(bytes: &[u8]) -> Vec<f64> {
+    let chunks = bytes.chunks_exact(8);
+    let value = |c: &[u8]| c.first_chunk().copied().map_or(0.0, f64::from_le_bytes);
+    chunks.map(value).collect()
+}
+
+fn refuse(what: String) -> ClientError {
+    ClientError::Bundle(what)
+}
+
+/// Everything that encryption and decryption rely on.
+fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
+    let fail = |what: String| Err(refuse(what));
+    let name = &parts.model_name;
+    if name.is_empty() || name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control) {
+        return fail(format!(
+            "the model's name is not 1 to {MAX_NAME_BYTES} bytes of printable text"
+        ));
+    }
+    if parts.tokenizer.len() > MAX_TOKENIZER_BYTES {
+        return fail(format!(
+            "the tokenizer has more than {MAX_TOKENIZER_BYTES} bytes"
+        ));
+    }
+    check_tables(parts)?;
+    check_signature(params, &parts.signature)?;
+    let slots = params.slots() as i64;
+    let rotations = &parts.keys.rotations;
+    if rotations.iter().any(|r| !(1..slots).contains(&r.0))
+        || rotations.windows(2).any(|w| match w {
+            [a, b] => a.0 >= b.0,
+            _ => false,
+        })
+    {
+        return fail(format!(
+            "its list of rotation keys is not ascending within 1..{slots}"
+        ));
+    }
+    Ok(())
+}
+
+fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
+    let (table, positions) = (&parts.embedding, &parts.positions);
+    let features = parts.signature.features;
+    let size = table.vocab_size.checked_mul(features);
+    if table.hidden_size != features
+        || table.scale.len() != features
+        || size != Some(table.values.len())
+        || positions.cols != features
+        || positions.rows.checked_mul(features) != Some(positions.data.len())
+    {
+        return Err(refuse(format!(
+            "its tables are not {features} features wide"
+        )));
+    }
+    if positions.rows < parts.signature.max_tokens {
+        return Err(refuse(format!(
+            "its position table has {} rows for sentences of up to {} tokens",
+            positions.rows, parts.signature.max_tokens
+        )));
+    }
+    // Far beyond what a model holds, and no sum of two overflows.
+    let sane = |v: &f64| v.abs() <= 1e12;
+    if !table.scale.iter().chain(&positions.data).all(sane) {
+        return Err(refuse(
+            "a value of its tables is above 1e12 or not a number".into(),
+        ));
+    }
+    Ok(())
+}
+
+fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientError> {
+    let fail = |what: String| Err(refuse(what));
+    let slots = params.slots();
+    if signature.max_tokens == 0 || signature.max_tokens > signature.run || signature.features == 0
+    {
+        return fail(format!(
+            "sentences of up to {} tokens of {} features in runs of {} slots",
+            signature.max_tokens, signature.features, signature.run
+        ));
+    }
+    if signature.run > slots {
+        return fail(format!("runs of {} slots of {slots}", signature.run));
+    }
+    if signature.inputs.is_empty() || signature.inputs.len() > MAX_INPUTS {
+        return fail(format!(
+            "{} input ciphertexts, 1 to {MAX_INPUTS} are expected",
+            signature.inputs.len()
+        ));
+    }
+    for input in &signature.inputs {
+        params.check_level(input.level)?;
+        if !(input.power.is_finite() && input.power.abs() <= 16.0) {
+            return fail(format!("a power {} of the length", input.power));
+        }
+        if let InputKind::Tokens { chunks } = &input.kind {
+            let fits = chunks.len().checked_mul(signature.run) == Some(slots);
+            let known = |f: &u32| (*f as usize) < signature.features;
+            if !fits || !chunks.iter().flatten().all(known) {
+                return fail("an input's chunks do not fit its slots and features".into());
+            }
+        }
+    }
+    let names = &signature.labels;
+    if names.is_empty() || names.len() > MAX_LABELS {
+        return fail(format!(
+            "{} labels, 1 to {MAX_LABELS} are expected",
+            names.len()
+        ));
+    }
+    if names.iter().any(|n| n.len() > MAX_NAME_BYTES) {
+        return fail(format!("a label has more than {MAX_NAME_BYTES} bytes"));
+    }
+    Ok(())
+}

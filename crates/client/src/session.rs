@@ -1,0 +1,212 @@
+//! Sentences to ciphertexts, and the answer back.
+
+use std::collections::BTreeMap;
+use veilformer_ckks::container::{Kind, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts};
+use veilformer_ckks::{Complex, SlotVector, StoredCiphertext};
+use veilformer_ir::InputSpec;
+use veilformer_models::interpreter::{label_of, probabilities};
+use veilformer_secret::{Decryptor, Encryptor, SecretKey, SecureRng};
+
+use crate::{ClientBundle, ClientError};
+
+/// Digest of the program that a file of ciphertexts is for or comes from.
+const PROGRAM: Tag = Tag(*b"PDIG");
+
+/// Most sentences that one file may hold.
+pub const MAX_SENTENCES: usize = 1024;
+
+/// Slots of one answer may differ from their mean by so much, relative to the larger of 1 and
+/// that mean. Noise is orders of magnitude below; a decryption under another key fills the whole
+/// modulus.
+const LARGEST_SPREAD: f64 = 0.01;
+
+/// What a sentence came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// One logit per label.
+    pub logits: Vec<f64>,
+    /// Their softmax.
+    pub probabilities: Vec<f64>,
+    /// Index of the label with the largest logit.
+    pub label: usize,
+}
+
+impl Answer {
+    /// The answer of given logits.
+    #[must_use]
+    pub fn of_logits(logits: Vec<f64>) -> Self {
+        Self {
+            probabilities: probabilities(&logits),
+            label: label_of(&logits),
+            logits,
+        }
+    }
+}
+
+impl ClientBundle {
+    /// Tokenizes and encrypts sentences into the bytes of one ciphertext file, under fresh
+    /// randomness of the operating system. Its size tells their number and nothing else of them.
+    ///
+    /// # Errors
+    /// [`ClientError::Sentence`] for one that is empty or too long, [`ClientError::Count`], or a
+    /// key of other parameters.
+    pub fn encrypt<S: AsRef<str>>(
+        &self,
+        secret: &SecretKey,
+        sentences: &[S],
+    ) -> Result<Vec<u8>, ClientError> {
+        self.check_count(sentences.len())?;
+        let rows = sentences.iter().enumerate().map(|(i, text)| {
+            let tokens = self.tokenize(text.as_ref()).map_err(|error| match error {
+                ClientError::Model(source) => ClientError::Sentence {
+                    number: i + 1,
+                    source,
+                },
+                other => other,
+            })?;
+            self.embed(&tokens)
+        });
+        self.encrypt_rows(secret, &rows.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    /// As [`ClientBundle::encrypt`], from the features of every token of every sentence.
+    ///
+    /// # Errors
+    /// As [`ClientBundle::encrypt`], and [`ClientError::Rows`].
+    pub fn encrypt_rows(
+        &self,
+        secret: &SecretKey,
+        sentences: &[Vec<Vec<f64>>],
+    ) -> Result<Vec<u8>, ClientError> {
+        self.check_secret(secret)?;
+        self.check_count(sentences.len())?;
+        let signature = self.signature();
+        let width = |rows: &Vec<Vec<f64>>| rows.iter().all(|r| r.len() == signature.features);
+        for rows in sentences {
+            if !(1..=signature.max_tokens).contains(&rows.len()) || !width(rows) {
+                return Err(ClientError::Rows {
+                    found: rows.len(),
+                    limit: signature.max_tokens,
+                    features: signature.features,
+                });
+            }
+        }
+        let ciphertexts = self.encrypt_inputs(secret, sentences)?;
+        let mut writer = Writer::new(Kind::Ciphertexts, Some(self.params()))?;
+        append_ciphertexts(&mut writer, self.params(), &ciphertexts)?;
+        writer.section(PROGRAM, self.server_content().to_vec());
+        Ok(writer.to_bytes()?)
+    }
+
+    /// All inputs of all sentences, sentence after sentence. Those of one level are encrypted
+    /// together: that is what runs in parallel.
+    fn encrypt_inputs(
+        &self,
+        secret: &SecretKey,
+        sentences: &[Vec<Vec<f64>>],
+    ) -> Result<Vec<StoredCiphertext>, ClientError> {
+        let signature = self.signature();
+        let inputs = signature.inputs.len();
+        let mut levels: BTreeMap<usize, Vec<(usize, &InputSpec)>> = BTreeMap::new();
+        for (index, spec) in signature.inputs.iter().enumerate() {
+            levels.entry(spec.level).or_default().push((index, spec));
+        }
+        let mut encryptor = Encryptor::new(secret, SecureRng::from_os()?)?;
+        let mut placed: BTreeMap<usize, StoredCiphertext> = BTreeMap::new();
+        for (level, members) in &levels {
+            let mut positions = Vec::new();
+            let mut vectors = Vec::new();
+            for (number, rows) in sentences.iter().enumerate() {
+                for (index, spec) in members {
+                    let slots = signature.pack(spec, rows, self.params().slots());
+                    vectors.push(SlotVector::real(&slots));
+                    positions.push(number * inputs + index);
+                }
+            }
+            let encrypted = encryptor.encrypt_many(&vectors, *level)?;
+            placed.extend(positions.into_iter().zip(encrypted));
+        }
+        Ok(placed.into_values().collect())
+    }
+
+    /// Decrypts the server's answer: one [`Answer`] per sentence, in their order.
+    ///
+    /// The result is for the owner of the key; what is done with it must not reach the server.
+    ///
+    /// # Errors
+    /// A file of another kind, key, program or parameters, or damaged;
+    /// [`ClientError::NoAnswer`] if the slots of an output do not agree with each other.
+    pub fn decrypt(&self, secret: &SecretKey, answer: &[u8]) -> Result<Vec<Answer>, ClientError> {
+        self.check_secret(secret)?;
+        let reader = Reader::open_for(answer, Kind::Answer, self.params())?;
+        let found = reader.section(PROGRAM)?;
+        if found != self.server_content() {
+            return Err(ClientError::OtherProgram {
+                found: short_hex(found),
+                expected: short_hex(&self.server_content()),
+            });
+        }
+        let outputs = read_ciphertexts(&reader, self.params())?;
+        let per_sentence = self.signature().outputs();
+        if outputs.is_empty() || outputs.len() % per_sentence != 0 {
+            return Err(ClientError::AnswerCount {
+                found: outputs.len(),
+                per_sentence,
+            });
+        }
+        let decryptor = Decryptor::new(secret)?;
+        let sentences = outputs.chunks(per_sentence).enumerate();
+        sentences
+            .map(|(i, outputs)| self.decrypt_one(&decryptor, i + 1, outputs))
+            .collect()
+    }
+
+    fn decrypt_one(
+        &self,
+        decryptor: &Decryptor<'_>,
+        number: usize,
+        outputs: &[StoredCiphertext],
+    ) -> Result<Answer, ClientError> {
+        let mut logits = Vec::with_capacity(2 * outputs.len());
+        for output in outputs {
+            let slots = decryptor.decrypt_stored(output)?.reveal_to_owner()?;
+            let mean = slots.iter().sum::<Complex>() / slots.len().max(1) as f64;
+            let unit = mean.re.abs().max(mean.im.abs()).max(1.0);
+            let far = |worst: f64, s: &Complex| worst.max((s - mean).norm());
+            let spread = slots.iter().fold(0.0, far) / unit;
+            // A mean that is not a number fails this comparison as well.
+            let agrees = spread <= LARGEST_SPREAD && mean.norm().is_finite();
+            if !agrees {
+                return Err(ClientError::NoAnswer { number, spread });
+            }
+            logits.extend([mean.re, mean.im]);
+        }
+        logits.truncate(self.labels().len());
+        Ok(Answer::of_logits(logits))
+    }
+
+    fn check_count(&self, found: usize) -> Result<(), ClientError> {
+        // The container has a limit on the number of ciphertexts as well.
+        let limit = MAX_SENTENCES.min((1 << 14) / self.signature().inputs.len().max(1));
+        if (1..=limit).contains(&found) {
+            Ok(())
+        } else {
+            Err(ClientError::Count { found, limit })
+        }
+    }
+
+    fn check_secret(&self, secret: &SecretKey) -> Result<(), ClientError> {
+        if secret.params() == self.params() {
+            Ok(())
+        } else {
+            Err(veilformer_secret::SecretError::WrongParams {
+                object: "the client bundle",
+            }
+            .into())
+        }
+    }
+}
+
+fn short_hex(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
