@@ -1,0 +1,214 @@
+//! The flags and arguments of every command.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use veilformer::ring::Isa;
+
+/// Transformers on fully encrypted data: the server computes on what it cannot read.
+#[derive(Debug, Parser)]
+#[command(name = "veilformer", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Number of threads [default: all cores]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Instruction set of the server's kernels [default: the fastest of this processor]
+    #[arg(long, global = true, value_enum, value_name = "ISA")]
+    pub isa: Option<IsaName>,
+    /// No progress and no report, only errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// One JSON object on standard output, all else on standard error
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Overwrite files that exist
+    #[arg(long, global = true)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum IsaName {
+    Scalar,
+    Avx2,
+    Avx512ifma,
+}
+
+impl From<IsaName> for Isa {
+    fn from(name: IsaName) -> Self {
+        match name {
+            IsaName::Scalar => Self::Scalar,
+            IsaName::Avx2 => Self::Avx2,
+            IsaName::Avx512ifma => Self::Avx512Ifma,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Encrypts sentences, runs the shipped model on ciphertexts and shows both answers
+    Demo(Demo),
+    /// Makes a client and a server bundle of a model
+    Compile(Compile),
+    /// Client: makes a secret key and the evaluation keys of a client bundle
+    Keygen(Keygen),
+    /// Client: encrypts sentences
+    Encrypt(Encrypt),
+    /// Server: answers encrypted sentences
+    Run(Run),
+    /// Client: decrypts the answers
+    Decrypt(Decrypt),
+    /// Server: predicts time, memory and bytes of a run without running
+    Plan(Plan),
+    /// Prints the programs that a model becomes
+    Explain(Explain),
+    /// Says what a file is
+    Inspect(Inspect),
+    /// Lists the models that ship with this program
+    Models(Models),
+    /// Runs a data set through a model
+    Eval(Eval),
+}
+
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Sentences to encrypt [default: five of ours]
+    pub sentences: Vec<String>,
+    /// A shipped model or a model folder
+    #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
+    pub model: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Compile {
+    /// A shipped model (see `models`) or a model folder
+    pub model: String,
+    /// Folder for client.veil and server.veil
+    #[arg(long, short, value_name = "DIR")]
+    pub output: PathBuf,
+    /// Security of every key in bits
+    #[arg(long, default_value = "128", value_parser = ["128", "192", "256"])]
+    pub security: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Keygen {
+    /// The client bundle
+    #[arg(long, value_name = "FILE", default_value = "client.veil")]
+    pub client: PathBuf,
+    /// Where the secret key goes (mode 0600; it never leaves the client)
+    #[arg(long, value_name = "FILE", default_value = "secret.veil")]
+    pub secret: PathBuf,
+    /// Where the evaluation keys go (for the server)
+    #[arg(long, value_name = "FILE", default_value = "keys.veil")]
+    pub keys: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Encrypt {
+    /// Sentences
+    pub sentences: Vec<String>,
+    /// A file with one sentence per line instead; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "sentences")]
+    pub file: Option<PathBuf>,
+    /// The client bundle
+    #[arg(long, value_name = "FILE", default_value = "client.veil")]
+    pub client: PathBuf,
+    /// The secret key
+    #[arg(long, value_name = "FILE", default_value = "secret.veil")]
+    pub secret: PathBuf,
+    /// Where the ciphertexts go (for the server)
+    #[arg(long, short, value_name = "FILE", default_value = "input.veil")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The ciphertexts that `encrypt` wrote
+    #[arg(default_value = "input.veil")]
+    pub input: PathBuf,
+    /// The server bundle
+    #[arg(long, value_name = "FILE", default_value = "server.veil")]
+    pub server: PathBuf,
+    /// The client's evaluation keys
+    #[arg(long, value_name = "FILE", default_value = "keys.veil")]
+    pub keys: PathBuf,
+    /// Where the answers go (for the client)
+    #[arg(long, short, value_name = "FILE", default_value = "answer.veil")]
+    pub output: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Decrypt {
+    /// The answers that `run` wrote
+    #[arg(default_value = "answer.veil")]
+    pub answer: PathBuf,
+    /// The client bundle
+    #[arg(long, value_name = "FILE", default_value = "client.veil")]
+    pub client: PathBuf,
+    /// The secret key
+    #[arg(long, value_name = "FILE", default_value = "secret.veil")]
+    pub secret: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The server bundle
+    #[arg(default_value = "server.veil")]
+    pub server: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// A server bundle, a shipped model or a model folder
+    pub what: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Any file that this program wrote
+    pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Models {
+    /// Print this model's card
+    pub name: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// `label text` lines, a table with the columns sentence and label, or a .pos/.neg pair
+    pub data: PathBuf,
+    /// A shipped model or a model folder
+    #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
+    pub model: String,
+    /// How sentences are answered
+    #[arg(long, value_enum, default_value = "poly")]
+    pub mode: Mode,
+    /// Take at most so many sentences
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Draw the sentences at random with this seed instead of from the start of the file
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The original model in floating point (here the same as poly)
+    Clear,
+    /// The polynomial model in floating point
+    Poly,
+    /// The polynomial model with simulated noise
+    Sim,
+    /// On ciphertexts, with fresh keys
+    Encrypted,
+}

@@ -1,0 +1,247 @@
+//! Files that appear whole or not at all.
+//!
+//! Output goes to a temporary file in the target's folder, which is synchronized and then renamed.
+//! Ctrl-C removes the temporary files that exist and ends the process; the table of them is
+//! locked around every rename, so that no rename is cut in two.
+
+use std::collections::BTreeSet;
+use std::fs::{File, Permissions};
+use std::io::{self, BufWriter, Read, Write};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tempfile::NamedTempFile;
+
+use super::error::{Failure, INTERRUPTED, Result};
+
+/// Temporary files that exist now.
+static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Who may read a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Its owner alone, from its creation on.
+    Secret,
+    /// As the user's umask has it.
+    Public,
+}
+
+/// A file to be. Dropped before [`commit`], it leaves nothing behind.
+pub struct NewFile {
+    target: PathBuf,
+    force: bool,
+    sink: Sink,
+}
+
+enum Sink {
+    Temporary(BufWriter<NamedTempFile>, Listed),
+    /// A device or a pipe, which cannot be renamed over.
+    Device(BufWriter<File>),
+}
+
+/// An entry of [`TEMPORARY`], taken out when dropped.
+struct Listed(PathBuf);
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        table().remove(&self.0);
+    }
+}
+
+impl NewFile {
+    /// Refuses a target that exists, unless forced; makes the temporary file beside it.
+    pub fn create(target: &Path, access: Access, force: bool) -> Result<Self> {
+        let kind = std::fs::metadata(target).map(|m| m.file_type());
+        let sink = match kind {
+            Ok(kind) if kind.is_char_device() || kind.is_fifo() => {
+                if access == Access::Secret {
+                    return Err(Failure::input(format!(
+                        "{} is a device, a secret key goes into a file; name a file",
+                        target.display()
+                    )));
+                }
+                let file = File::options().write(true).open(target);
+                Sink::Device(BufWriter::new(
+                    file.map_err(|e| Failure::write(target, &e))?,
+                ))
+            }
+            Ok(kind) if kind.is_dir() => {
+                return Err(Failure::input(format!(
+                    "{} is a folder, a file is expected; name a file",
+                    target.display()
+                )));
+            }
+            Ok(_) if !force => return Err(exists(target)),
+            _ => {
+                let (file, listed) = temporary(target, access)?;
+                Sink::Temporary(BufWriter::new(file), listed)
+            }
+        };
+        Ok(Self {
+            target: target.to_owned(),
+            force,
+            sink,
+        })
+    }
+
+    /// Turns a write error into a sentence about this file.
+    pub fn error(&self, error: &io::Error) -> Failure {
+        Failure::write(&self.target, error)
+    }
+
+    /// Writes all of `bytes`.
+    pub fn put(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(|e| self.error(&e))
+    }
+
+    fn complete(&mut self) -> io::Result<()> {
+        self.flush()?;
+        match &self.sink {
+            Sink::Temporary(file, _) => file.get_ref().as_file().sync_all(),
+            Sink::Device(_) => Ok(()),
+        }
+    }
+}
+
+impl Write for NewFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Sink::Temporary(file, _) => file.write(bytes),
+            Sink::Device(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Temporary(file, _) => file.flush(),
+            Sink::Device(file) => file.flush(),
+        }
+    }
+}
+
+/// Gives all files their names, once all of them are complete on disk.
+pub fn commit(mut files: Vec<NewFile>) -> Result<()> {
+    for file in &mut files {
+        file.complete()
+            .map_err(|e| Failure::write(&file.target, &e))?;
+    }
+    let mut listed = Vec::new();
+    let lock = table();
+    let mut done = Ok(());
+    for file in files {
+        let (target, force) = (file.target, file.force);
+        if let Sink::Temporary(writer, entry) = file.sink {
+            // Released with the others, after the lock.
+            listed.push(entry);
+            if done.is_ok() {
+                done = rename(writer, &target, force);
+            }
+        }
+    }
+    drop(lock);
+    done
+}
+
+fn rename(writer: BufWriter<NamedTempFile>, target: &Path, force: bool) -> Result<()> {
+    let file = writer
+        .into_inner()
+        .map_err(|e| Failure::write(target, e.error()))?;
+    let done = if force {
+        file.persist(target)
+    } else {
+        // Fails where the target exists, whoever made it in the meantime.
+        file.persist_noclobber(target)
+    };
+    match done.map_err(|e| e.error) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(target)),
+        Err(e) => return Err(Failure::write(target, &e)),
+        Ok(_) => {}
+    }
+    // The rename itself reaches the disk with its folder; not every file system can do it.
+    let _ = File::open(folder_of(target)).and_then(|f| f.sync_all());
+    Ok(())
+}
+
+fn folder_of(target: &Path) -> &Path {
+    let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
+    let mode = match access {
+        Access::Secret => 0o600,
+        Access::Public => 0o666,
+    };
+    let mut table = table();
+    let file = tempfile::Builder::new()
+        .prefix(".veilformer-")
+        .suffix(".part")
+        .permissions(Permissions::from_mode(mode))
+        .tempfile_in(folder_of(target))
+        .map_err(|e| Failure::write(target, &e))?;
+    let path = file.path().to_owned();
+    table.insert(path.clone());
+    Ok((file, Listed(path)))
+}
+
+fn exists(target: &Path) -> Failure {
+    Failure::input(format!(
+        "{} exists and was not changed; name another file or pass --force",
+        target.display()
+    ))
+}
+
+fn table() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// On Ctrl-C (and termination): removes temporary files and ends the process.
+pub fn clean_up_on_interrupt() {
+    let handler = || {
+        // Never unlocked again: no file can appear or be renamed any more.
+        let table = table();
+        for path in table.iter() {
+            let _ = std::fs::remove_file(path);
+        }
+        let _ = writeln!(io::stderr(), "\ninterrupted; no partial file was left");
+        std::process::exit(i32::from(INTERRUPTED));
+    };
+    // Without a handler Ctrl-C still ends the process; only temporary files may stay.
+    let _ = ctrlc::set_handler(handler);
+}
+
+/// Makes a folder and those above it.
+pub fn make_folder(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))
+}
+
+/// A whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|e| read_error(path, &e))
+}
+
+/// Text from a file, or from standard input for `-`.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = if path == Path::new("-") {
+        let mut bytes = Vec::new();
+        let all = io::stdin().lock().read_to_end(&mut bytes);
+        all.map_err(|e| read_error(path, &e))?;
+        bytes
+    } else {
+        read(path)?
+    };
+    String::from_utf8(bytes).map_err(|_| {
+        Failure::input(format!(
+            "{} is not UTF-8 text; convert it to UTF-8",
+            path.display()
+        ))
+    })
+}
+
+fn read_error(path: &Path, error: &io::Error) -> Failure {
+    Failure::input(format!(
+        "cannot read {}: {error}; check the path",
+        path.display()
+    ))
+}

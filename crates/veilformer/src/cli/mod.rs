@@ -1,0 +1,80 @@
+//! The commands, and what they share.
+
+mod args;
+mod commands;
+mod error;
+mod files;
+mod json;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use veilformer::ring::{Cpu, CpuConfig, Isa};
+
+use args::{Cli, Command};
+use error::{Failure, Result};
+use output::Output;
+use progress::Progress;
+
+/// What every command is given beside its own arguments.
+pub struct Context {
+    started: Instant,
+    progress: Progress,
+    output: Output,
+    force: bool,
+    isa: Isa,
+}
+
+impl Context {
+    /// A backend for parameters, on the chosen instruction set.
+    fn backend(&self, params: &veilformer::ckks::Params) -> Result<Cpu> {
+        let config = CpuConfig { isa: self.isa };
+        Cpu::new(params.chain().clone(), config).map_err(Failure::input)
+    }
+}
+
+pub fn main() -> ExitCode {
+    let started = Instant::now();
+    // Wrong usage ends here, with clap's own message and exit code 2.
+    let cli = Cli::parse();
+    files::clean_up_on_interrupt();
+    match run(started, cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            progress::line(&format!("error: {failure}"));
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(started: Instant, cli: Cli) -> Result<()> {
+    let global = cli.global;
+    let isa = global.isa.map_or_else(Isa::detect, Isa::from);
+    if !Isa::available().contains(&isa) {
+        return Err(Failure::input(format!(
+            "this processor has no {isa:?}; it can run {:?}, leave --isa out to take the fastest",
+            Isa::available()
+        )));
+    }
+    if let Some(threads) = global.threads {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(threads));
+        pool.build_global().map_err(Failure::system)?;
+    }
+    let context = Context {
+        started,
+        progress: Progress::new(global.quiet),
+        output: Output {
+            json: global.json,
+            quiet: global.quiet,
+        },
+        force: global.force,
+        isa,
+    };
+    match &cli.command {
+        Command::Demo(args) => commands::demo::run(&context, args),
+        _ => Err(Failure::input("not yet")),
+    }
+}
