@@ -1,0 +1,142 @@
+//! A valid file for every target, to start from.
+
+use std::error::Error;
+
+use veilformer_ckks::container::{
+    Kind, ciphertexts_to_bytes, evaluation_keys_to_bytes, params_to_bytes, public_key_to_bytes,
+};
+use veilformer_ckks::testing::tiny_params;
+use veilformer_ckks::{Ops, Params};
+use veilformer_client::{BundleParts, ClientBundle};
+use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
+use veilformer_ir::{InputKind, InputSpec, Signature};
+use veilformer_models::{ModelConfig, random_checkpoint, tokenizer::wordpiece_json};
+use veilformer_runtime::ServerBundle;
+use veilformer_secret::KeyGenerator;
+
+use crate::toy::toy;
+
+/// The configuration of the tiny model that `checkpoint` reads weights for.
+pub const CONFIG: &str = r#"{"model_type":"veilformer-poly","format_version":1,"hidden_size":2,
+"num_hidden_layers":1,"num_attention_heads":1,"head_dim":2,"intermediate_size":2,
+"max_position_embeddings":4,"vocab_size":5,"attention":{"kind":"power","power":2,
+"length_scaling":"1/n"},"activation":{"kind":"polynomial","degree":2},"normalization":"batch",
+"norm_eps":1e-5,"pooling":"mean","id2label":{"0":"negative","1":"positive"}}"#;
+
+/// Target and file.
+pub type Seed = (&'static str, Vec<u8>);
+
+/// One or more files per target.
+///
+/// # Errors
+/// None in practice: whatever the libraries refuse.
+pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
+    let toy = toy();
+    let params = &toy.params;
+    let seeded = toy.encrypt(params.max_level());
+    let full = toy.encrypt(1).expand(params)?.into_stored();
+    let ciphertexts = ciphertexts_to_bytes(Kind::Ciphertexts, params, &[seeded, full])?;
+    let keys = evaluation_keys_to_bytes(params, &toy.keys)?;
+    let mut generator = KeyGenerator::insecure_deterministic_for_tests(params, 2)?;
+    let public = public_key_to_bytes(params, &generator.public_key(&toy.secret, 2)?)?;
+    let config = ModelConfig::from_json(CONFIG.as_bytes())?;
+    let checkpoint = random_checkpoint(&config, 1)?;
+    let tokenizer = wordpiece_json(&["[UNK]", "good", "bad", "film", "##s"])?;
+    let server = ServerBundle::new(params.clone(), program(params)?, "tiny", [1; 32])?;
+    let client = ClientBundle::new(
+        params,
+        BundleParts {
+            model_name: "tiny".to_owned(),
+            signature: signature(params),
+            keys: server.keys().clone(),
+            tokenizer: tokenizer.clone().into_bytes(),
+            embedding: checkpoint.embedding.clone(),
+            positions: checkpoint.position.clone(),
+            server_content: server.content_digest(),
+        },
+    )?;
+    let texts = "1 a good film\n0 a bad one\n";
+    let table = "sentence\tlabel\na good film\t1\na bad one\t0\n";
+    Ok(vec![
+        ("container", ciphertexts.clone()),
+        ("container", keys.clone()),
+        ("params", params_to_bytes(params)?),
+        ("ciphertexts", ciphertexts),
+        ("evaluation_keys", keys),
+        ("public_key", public),
+        ("secret_key", toy.secret.to_bytes()?.to_vec()),
+        ("client_bundle", client.to_bytes()?),
+        ("server_bundle", server.to_bytes()?),
+        ("model_config", CONFIG.as_bytes().to_vec()),
+        ("checkpoint", checkpoint.to_bytes()?),
+        ("tokenizer", tokenizer.into_bytes()),
+        ("data_set", texts.as_bytes().to_vec()),
+        ("data_set", table.as_bytes().to_vec()),
+    ])
+}
+
+/// Every kind of operation but a transform, on two inputs.
+fn program(params: &Params) -> Result<CiphertextProgram, Box<dyn Error>> {
+    let mut ops = Recorder::new(params);
+    let top = params.max_level();
+    let (a, b) = (ops.input(top, 1.0)?, ops.input(top, 1.0)?);
+    ops.section("all");
+    let product = ops.mul_sum(&[(&a, &b)])?;
+    let turned = ops.rotate_many(&product, &[1])?;
+    let sum = ops.add(&product, turned.first().ok_or("no rotation")?)?;
+    let sum = ops.conjugate(&sum)?;
+    let answer = ops.adjust(&sum, 0)?;
+    Ok(ops.finish(vec![answer]))
+}
+
+fn signature(params: &Params) -> Signature {
+    let input = |kind| InputSpec {
+        kind,
+        power: 0.5,
+        level: tiny_params().max_level(),
+    };
+    let chunks = (0..params.slots() / 2)
+        .map(|c| Some(c as u32 % 2))
+        .collect();
+    Signature {
+        max_tokens: 2,
+        run: 2,
+        features: 2,
+        inputs: vec![input(InputKind::Tokens { chunks }), input(InputKind::Mask)],
+        labels: vec!["negative".into(), "positive".into()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the body of a target; unknown names fail the test.
+    fn run(target: &str, data: &[u8]) {
+        match target {
+            "container" => crate::container(data),
+            "params" => crate::params(data),
+            "ciphertexts" => crate::ciphertexts(data),
+            "evaluation_keys" => crate::evaluation_keys(data),
+            "public_key" => crate::public_key(data),
+            "secret_key" => crate::secret_key(data),
+            "client_bundle" => crate::client_bundle(data),
+            "server_bundle" => crate::server_bundle(data),
+            "model_config" => crate::model_config(data),
+            "checkpoint" => crate::checkpoint(data),
+            "tokenizer" => crate::tokenizer(data),
+            "data_set" => crate::data_set(data),
+            other => panic!("no target {other}"),
+        }
+    }
+
+    #[test]
+    fn seeds_and_their_mutations_pass() {
+        for (target, bytes) in all().unwrap() {
+            run(target, &bytes);
+            for seed in 0..200 {
+                run(target, &veilformer_ckks::testing::mutate(&bytes, seed));
+            }
+        }
+    }
+}
