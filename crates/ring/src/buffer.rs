@@ -3,7 +3,7 @@
 //! Page faults of fresh temporaries cost more than the NTT that fills them, so buffers are kept
 //! when they are dropped. The pool is bounded; above the bound memory goes back to the system.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
@@ -108,15 +108,17 @@ impl Buffer {
     fn allocate(len: usize, class: usize) -> Self {
         let layout = layout(class).expect("a buffer is far below the address space");
         // SAFETY: the layout has non-zero size: a class has at least 64 words.
-        let raw = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(raw.cast::<u64>()) else {
-            handle_alloc_error(layout)
-        };
+        let raw = unsafe { alloc(layout) };
+        let Some(ptr) = NonNull::new(raw.cast::<u64>()) else { handle_alloc_error(layout) };
+        // The advice must come before the first touch, which decides the page size; hence not
+        // `alloc_zeroed`.
         #[cfg(target_os = "linux")]
         if layout.size() >= HUGE {
             // SAFETY: advice on a range that we own; a refusal is harmless.
             unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
         }
+        // SAFETY: `class` words were just allocated.
+        unsafe { ptr.as_ptr().write_bytes(0, class) };
         Self { ptr, len, class }
     }
 
