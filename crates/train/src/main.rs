@@ -80,7 +80,13 @@ fn run(command: Command) -> Result<()> {
                 features,
                 out,
             };
-            train(&paths, resume, &mut Terminal::default())
+            // The products are small: a second thread waits more than it works (measured: seven
+            // times the CPU time on two busy cores). In this pool candle's products run on one.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+            match pool {
+                Ok(pool) => pool.install(|| train(&paths, resume, &mut Terminal::default())),
+                Err(_) => train(&paths, resume, &mut Terminal::default()),
+            }
         }
         Command::OrderTask {
             out,
