@@ -1,7 +1,8 @@
 //! How a command fails: a sentence and an exit code.
 
-use std::fmt;
+use std::error::Error;
 use std::path::Path;
+use std::{fmt, io};
 
 use veilformer::build::BuildError;
 use veilformer::ckks::CkksError;
@@ -45,14 +46,22 @@ impl Failure {
     }
 
     /// A file that could not be written.
-    pub fn write(path: &Path, error: &std::io::Error) -> Self {
+    pub fn write(path: &Path, error: &io::Error) -> Self {
         let todo = match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 "make room or write elsewhere; no file was changed"
             }
             _ => "check the folder and its permissions; no file was changed",
         };
         Self::system(format!("cannot write {}: {error}; {todo}", path.display()))
+    }
+
+    /// What a library says of writing a file: the system's error, or its own.
+    pub fn writing<E: Error + Into<Self> + 'static>(path: &Path, error: E) -> Self {
+        match io_error(&error) {
+            Some(io) => Self::write(path, io),
+            None => error.into(),
+        }
     }
 
     /// The same failure, said of a file.
@@ -74,13 +83,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A failure of the system shows as an I/O error somewhere below; everything else that a library
-/// refuses is the input's fault.
+/// Everything that a library refuses is the input's fault, but for what the system failed to do.
 macro_rules! from_library {
     ($($error:ty),*) => {$(
         impl From<$error> for Failure {
             fn from(error: $error) -> Self {
-                if is_system(&error) {
+                if io_error(&error).is_some() {
                     Self::system(error)
                 } else {
                     Self::input(error)
@@ -95,24 +103,33 @@ from_library!(
     CkksError,
     ContainerError,
     ClientError,
-    ModelError,
-    RuntimeError,
-    SecretError
+    RuntimeError
 );
 
-fn is_system(error: &(dyn std::error::Error + 'static)) -> bool {
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        // A model or data set that cannot be read is the user's choice of path.
+        Self::input(error)
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::NoEntropy { .. } => Self::system(error),
+            other => Self::from(ClientError::from(other)),
+        }
+    }
+}
+
+/// The system's own error at the root of a library's.
+fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        if matches!(
-            error.downcast_ref::<SecretError>(),
-            Some(SecretError::NoEntropy { .. })
-        ) || matches!(
-            error.downcast_ref::<ContainerError>(),
-            Some(ContainerError::Io(_))
-        ) {
-            return true;
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
         }
         next = error.source();
     }
-    false
+    None
 }

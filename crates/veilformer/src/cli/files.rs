@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
 
 use super::error::{Failure, INTERRUPTED, Result};
 
@@ -219,6 +220,17 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 /// A whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| read_error(path, &e))
+}
+
+/// A whole file that is wiped from memory when dropped.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
+    let mut file = File::open(path).map_err(|e| read_error(path, &e))?;
+    let length = file.metadata().map_or(0, |m| m.len());
+    // Large enough from the start: a vector that grew would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));
+    let all = file.read_to_end(&mut bytes);
+    all.map_err(|e| read_error(path, &e))?;
+    Ok(bytes)
 }
 
 /// Text from a file, or from standard input for `-`.

@@ -5,6 +5,7 @@
 
 use serde::Serialize;
 use veilformer::ckks::SecurityRow;
+use veilformer::ckks::container::Inspection;
 use veilformer::client::Answer;
 
 /// An answer, encrypted or not.
@@ -105,4 +106,158 @@ pub struct Demo {
     pub ciphertext_bytes_down: u64,
     /// Every evaluation key, and the ciphertexts.
     pub security: Vec<Security>,
+}
+
+/// `compile --json`.
+#[derive(Debug, Serialize)]
+pub struct Compile {
+    /// Name of the model.
+    pub model: String,
+    /// Path of the client bundle.
+    pub client: String,
+    /// Path of the server bundle.
+    pub server: String,
+    /// Size of the client bundle.
+    pub client_bytes: u64,
+    /// Size of the server bundle.
+    pub server_bytes: u64,
+    /// log2 of the ring dimension.
+    pub log_n: u32,
+    /// Levels of the parameters.
+    pub levels: usize,
+    /// Longest sentence in tokens.
+    pub max_tokens: usize,
+    /// Ciphertexts per sentence.
+    pub inputs: usize,
+    /// Every evaluation key that the program uses.
+    pub security: Vec<Security>,
+    /// Time of the compilation.
+    pub seconds: f64,
+}
+
+/// `keygen --json`.
+#[derive(Debug, Serialize)]
+pub struct Keygen {
+    /// Public name of the secret key.
+    pub key_id: String,
+    /// Path of the secret key.
+    pub secret: String,
+    /// Path of the evaluation keys.
+    pub keys: String,
+    /// Number of evaluation keys.
+    pub key_count: usize,
+    /// Size of the evaluation key file.
+    pub key_bytes: u64,
+    /// Time of the generation.
+    pub seconds: f64,
+}
+
+/// `encrypt --json`.
+#[derive(Debug, Serialize)]
+pub struct Encrypt {
+    /// Number of sentences.
+    pub sentences: usize,
+    /// Path of the ciphertexts.
+    pub output: String,
+    /// Size of the ciphertext file.
+    pub ciphertext_bytes_up: u64,
+    /// Time of the encryption.
+    pub seconds: f64,
+}
+
+/// `run --json`.
+#[derive(Debug, Serialize)]
+pub struct Run {
+    /// Number of sentences answered.
+    pub sentences: usize,
+    /// Path of the answers.
+    pub output: String,
+    /// Size of the answer file.
+    pub ciphertext_bytes_down: u64,
+    /// Time to load bundle and keys.
+    pub load_seconds: f64,
+    /// Time of the network on ciphertexts.
+    pub seconds: f64,
+    /// Most memory that the process had resident; 0 where the system does not tell.
+    pub peak_rss_bytes: u64,
+}
+
+/// `decrypt --json`.
+#[derive(Debug, Serialize)]
+pub struct Decrypt {
+    /// One per sentence, in the order they were encrypted.
+    pub answers: Vec<LabelledAnswer>,
+}
+
+/// `explain --json`.
+#[derive(Debug, Serialize)]
+pub struct Explain {
+    /// The tensor program as text; absent for a server bundle.
+    pub tensor_program: Option<String>,
+    /// The ciphertext program as text.
+    pub ciphertext_program: String,
+}
+
+/// `inspect --json`: the fields of [`Inspection`], and what only bundles have.
+#[derive(Debug, Serialize)]
+pub struct Inspect {
+    /// What every file has.
+    #[serde(flatten)]
+    pub file: Inspection,
+    /// What a bundle has.
+    pub bundle: Option<Bundle>,
+}
+
+/// A bundle in `inspect --json`.
+#[derive(Debug, Serialize)]
+pub struct Bundle {
+    /// Name of the model.
+    pub model: String,
+    /// Content digest of the bundle, hexadecimal.
+    pub content: String,
+    /// Content digest of the other bundle of the same compilation, hexadecimal.
+    pub other: String,
+    /// Number of evaluation keys that the program uses.
+    pub keys: usize,
+    /// Ciphertexts per sentence.
+    pub inputs: usize,
+}
+
+/// `models --json`.
+#[derive(Debug, Serialize)]
+pub struct Models {
+    /// Those that ship, or the one asked for.
+    pub models: Vec<ShippedModel>,
+}
+
+/// One model of `models --json`.
+#[derive(Debug, Serialize)]
+pub struct ShippedModel {
+    /// What `compile` and `demo --model` take.
+    pub name: String,
+    /// First sentence of the card.
+    pub summary: String,
+    /// Label names in the order of the logits.
+    pub labels: Vec<String>,
+    /// Longest sentence in tokens.
+    pub max_tokens: usize,
+    /// Size of weights, configuration and tokenizer.
+    pub bytes: u64,
+    /// The whole card, Markdown.
+    pub card: String,
+}
+
+/// `eval --json`.
+#[derive(Debug, Serialize)]
+pub struct Eval {
+    /// Number of sentences.
+    pub items: usize,
+    /// Those whose label is that of mode `poly`.
+    pub agree: usize,
+    /// Fraction of the sentences whose label is the data set's.
+    pub accuracy: f64,
+    /// Largest absolute difference of a logit from that of mode `poly`.
+    pub max_logit_error: f64,
+    /// Time of all sentences, without compilation and key generation.
+    pub seconds: f64,
 }

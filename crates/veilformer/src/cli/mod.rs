@@ -5,6 +5,7 @@ mod commands;
 mod error;
 mod files;
 mod json;
+mod load;
 mod output;
 mod progress;
 
@@ -75,6 +76,15 @@ fn run(started: Instant, cli: Cli) -> Result<()> {
     };
     match &cli.command {
         Command::Demo(args) => commands::demo::run(&context, args),
-        _ => Err(Failure::input("not yet")),
+        Command::Compile(args) => commands::compile::run(&context, args),
+        Command::Keygen(args) => commands::keygen::run(&context, args),
+        Command::Encrypt(args) => commands::encrypt::run(&context, args),
+        Command::Run(args) => commands::run::run(&context, args),
+        Command::Decrypt(args) => commands::decrypt::run(&context, args),
+        Command::Plan(args) => commands::plan::run(&context, args),
+        Command::Explain(args) => commands::explain::run(&context, args),
+        Command::Inspect(args) => commands::inspect::run(&context, args),
+        Command::Models(args) => commands::models::run(&context, args),
+        Command::Eval(args) => commands::eval::run(&context, args),
     }
 }

@@ -102,12 +102,3 @@ impl Drop for Stage {
 pub fn line(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
-
-/// At most `width` characters of a text, with dots where something is missing.
-pub fn shorten(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let start: String = text.chars().take(width.saturating_sub(3)).collect();
-    format!("{start}...")
-}

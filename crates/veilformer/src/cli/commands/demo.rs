@@ -10,15 +10,14 @@ use veilformer::ckks::container::inspect;
 use veilformer::ckks::{SecretKind, SecurityLevel};
 use veilformer::client::{Answer, ClientBundle};
 use veilformer::model::{Model, ModelFiles};
-use veilformer::ring::Cpu;
-use veilformer::runtime::{Server, ServerBundle};
+use veilformer::runtime::ServerBundle;
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 
 use crate::cli::args;
 use crate::cli::error::{Failure, Result};
 use crate::cli::json::{Demo, DemoSeconds, DemoSentence, LabelledAnswer, Security};
-use crate::cli::output::{bytes, peak_rss_bytes, table};
-use crate::cli::{Context, progress};
+use crate::cli::output::{bytes, peak_rss_bytes, shorten, table};
+use crate::cli::{Context, load};
 
 /// What is encrypted when the user names no sentence. Ours, and in no data set.
 const SENTENCES: [&str; 5] = [
@@ -71,7 +70,8 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
     let encrypt = stage.finish();
 
     let stage = context.progress.stage("server: loading bundle and keys");
-    let server = open_server(context, &server_file, &key_file, |done, total| {
+    let bundle = ServerBundle::from_bytes(&server_file)?;
+    let server = load::server(context, bundle, &key_file, |done, total| {
         stage.update(done, total);
     })?;
     let load = stage.finish();
@@ -145,22 +145,6 @@ impl Client {
     }
 }
 
-fn open_server(
-    context: &Context,
-    bundle: &[u8],
-    keys: &[u8],
-    progress: impl Fn(usize, usize) + Sync,
-) -> Result<Server<Cpu>> {
-    let bundle = ServerBundle::from_bytes(bundle)?;
-    let backend = context.backend(bundle.params())?;
-    let mut server = Server::open(bundle, backend)?;
-    server.load_keys(keys, &|done, total| {
-        progress(done, total);
-        ControlFlow::Continue(())
-    })?;
-    Ok(server)
-}
-
 /// The two bundles as files.
 fn bundle_files(model: &Model) -> Result<(Vec<u8>, Vec<u8>)> {
     let bundles = build(model, SecurityLevel::Bits128)?;
@@ -201,7 +185,7 @@ fn text(report: &Demo, model: &Model, details: &Details) -> String {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for s in &report.sentences {
         rows.push(vec![
-            progress::shorten(&s.text, 60),
+            shorten(&s.text, 60),
             answer(&s.encrypted),
             answer(&s.plaintext),
             format!("{:.1e}", s.max_logit_error),

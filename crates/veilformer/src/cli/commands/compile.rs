@@ -1,0 +1,67 @@
+//! `compile`: a model becomes two bundles.
+
+use veilformer::build::build;
+use veilformer::ckks::SecurityLevel;
+use veilformer::model::ModelFiles;
+
+use crate::cli::error::Result;
+use crate::cli::files::{Access, NewFile, commit, make_folder};
+use crate::cli::output::bytes;
+use crate::cli::{Context, args, json};
+
+pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
+    let files = ModelFiles::find(&args.model)?;
+    make_folder(&args.output)?;
+    let client_path = args.output.join("client.veil");
+    let server_path = args.output.join("server.veil");
+    let mut client_file = NewFile::create(&client_path, Access::Public, context.force)?;
+    let mut server_file = NewFile::create(&server_path, Access::Public, context.force)?;
+    let security = match args.security.as_str() {
+        "192" => SecurityLevel::Bits192,
+        "256" => SecurityLevel::Bits256,
+        _ => SecurityLevel::Bits128,
+    };
+    let stage = context.progress.stage("compiling the model");
+    let model = files.load()?;
+    let bundles = build(&model, security)?;
+    let client_bytes = bundles.client.to_bytes()?;
+    let server_bytes = bundles.server.to_bytes()?;
+    let seconds = stage.finish();
+    client_file.put(&client_bytes)?;
+    server_file.put(&server_bytes)?;
+    commit(vec![client_file, server_file])?;
+
+    let params = bundles.client.params();
+    let signature = bundles.client.signature();
+    let rows = bundles.client.keys().security(params)?.rows;
+    let report = json::Compile {
+        model: model.name,
+        client: client_path.display().to_string(),
+        server: server_path.display().to_string(),
+        client_bytes: client_bytes.len() as u64,
+        server_bytes: server_bytes.len() as u64,
+        log_n: params.log_n(),
+        levels: params.max_level(),
+        max_tokens: signature.max_tokens,
+        inputs: signature.inputs.len(),
+        security: rows.iter().map(json::Security::from).collect(),
+        seconds,
+    };
+    let least = rows.iter().map(|r| r.bits).min().unwrap_or(0);
+    context.output.report(&report, || {
+        format!(
+            "{}: {} (stays with the client)\n{}: {} (for the server)\n\
+             ring 2^{}, {} levels, {} ciphertexts per sentence of up to {} tokens, \
+             {} evaluation keys, all of at least {least} bits",
+            report.client,
+            bytes(report.client_bytes),
+            report.server,
+            bytes(report.server_bytes),
+            report.log_n,
+            report.levels,
+            report.inputs,
+            report.max_tokens,
+            rows.len()
+        )
+    })
+}
