@@ -6,19 +6,29 @@
 //! | answer encrypted inputs from files | [`Server`] |
 //! | run a program on ciphertexts | [`run`] |
 //! | see what a run did | [`RunStats`] |
+//! | measure this machine | [`measure`], [`CostTable`] |
+//! | predict a run | [`plan`](plan()) |
+//! | hold a plan against a run | [`report`] |
 //!
 //! No type of this crate, nor of any crate below it, can hold a secret key.
 #![forbid(unsafe_code)]
 
 mod bundle;
+mod cost;
 mod error;
 mod executor;
+mod measure;
+mod memory;
+mod plan;
 mod server;
 mod stats;
 
 pub use bundle::{PROGRAM_DIGEST, ServerBundle};
+pub use cost::{COST_VERSION, Cost, CostTable, machine_name};
 pub use error::RuntimeError;
 pub use executor::{Prepared, Progress, run, run_with_stats};
+pub use measure::{MEASURE_DEADLINE, measure};
+pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, report};
 pub use server::{Server, ServerRun};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,

@@ -84,24 +84,23 @@ impl<B: Backend> Server<B> {
         self.check_program("the evaluation keys", &header.program)?;
         let chosen = self.choose_keys(&stored)?;
         let done = AtomicUsize::new(0);
-        let prepared: Vec<_> = chosen
-            .par_iter()
-            .map(|&index| {
-                let key = stored.key(index)?;
-                let prepared = EvaluationKeys::prepare_one(params, &self.backend, &key)?;
-                let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-                if progress(done, chosen.len()).is_break() {
-                    return Err(RuntimeError::KeysStopped {
-                        done,
-                        total: chosen.len(),
-                    });
-                }
-                Ok((key, prepared))
-            })
-            .collect::<Result<_, RuntimeError>>()?;
+        let total = chosen.len();
+        let prepare = |&index: &usize| {
+            let key = stored.key(index)?;
+            let prepared = EvaluationKeys::prepare_one(params, &self.backend, &key)?;
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if progress(done, total).is_break() {
+                return Err(RuntimeError::KeysStopped { done, total });
+            }
+            Ok((key, prepared))
+        };
         let mut keys = EvaluationKeys::empty(params, header.key_id);
-        for (stored, prepared) in prepared {
-            keys.insert_prepared(params, &stored, prepared)?;
+        // No more stored keys are in memory at once than there are threads.
+        for chunk in chosen.chunks(rayon::current_num_threads().max(1)) {
+            let batch: Vec<_> = chunk.par_iter().map(prepare).collect::<Result<_, _>>()?;
+            for (stored, prepared) in batch {
+                keys.insert_prepared(params, &stored, prepared)?;
+            }
         }
         self.keys = Some(keys);
         Ok(())

@@ -1,0 +1,287 @@
+//! What the coarse operations cost on this machine: measured once, kept in a file.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use veilformer_ckks::Params;
+use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer};
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation, ValueId};
+
+use crate::RuntimeError;
+use crate::bundle::container;
+
+const COSTS: Tag = Tag(*b"COST");
+
+/// Version of the meaning of the entries; a table of another version is measured anew.
+pub const COST_VERSION: u32 = 1;
+
+/// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
+/// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Cost {
+    /// Rotations of one ciphertext, whatever their number: the shared decomposition.
+    Rotate,
+    /// Each rotation of a ciphertext.
+    RotateStep,
+    /// A sum of products, whatever their number: relinearization and rescale.
+    MulSum,
+    /// Each product of such a sum.
+    MulSumPair,
+    /// A linear transform, whatever its size, when it has no giant step: the rescale.
+    Transform,
+    /// What the first giant step adds beyond [`Cost::TransformGiant`].
+    TransformGiants,
+    /// Each giant step.
+    TransformGiant,
+    /// Each product with a plaintext.
+    TransformProduct,
+    /// Rescale of one ciphertext.
+    Rescale,
+    /// Adjust *to* the level.
+    Adjust,
+    /// Sum, difference, negation.
+    Add,
+    /// Sum with a plaintext.
+    AddPlain,
+    /// Product with a plaintext.
+    MulPlain,
+    /// Copy of the primes of the level.
+    Drop,
+    /// A seeded input expanded and handed to the backend, or an answer copied back.
+    Import,
+    /// A plaintext encoded and prepared for the level.
+    Encode,
+    /// An evaluation key of the level read, expanded and prepared.
+    PrepareKey,
+}
+
+/// Costs of one machine under one set of parameters, and how several threads slow one another
+/// down.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostTable {
+    /// Version of the entries' meaning: [`COST_VERSION`].
+    pub version: u32,
+    /// The machine: processor model and instruction set, see [`machine_name`].
+    pub machine: String,
+    /// Digest of the parameters.
+    pub params_digest: [u8; 32],
+    /// Seconds of one thread by cost and level.
+    pub seconds: BTreeMap<(Cost, u32), f64>,
+    /// By number of threads: how much longer an operation takes when all of them compute.
+    pub slowdown: BTreeMap<u32, f64>,
+}
+
+impl CostTable {
+    /// A table without entries.
+    #[must_use]
+    pub fn empty(params: &Params, machine: impl Into<String>) -> Self {
+        Self {
+            version: COST_VERSION,
+            machine: machine.into(),
+            params_digest: params.digest(),
+            seconds: BTreeMap::new(),
+            slowdown: BTreeMap::new(),
+        }
+    }
+
+    /// Seconds of a cost at a level: as measured there, else between the nearest levels that
+    /// were, else in proportion to the limbs. Zero if the cost was never measured.
+    #[must_use]
+    pub fn at(&self, cost: Cost, level: usize) -> f64 {
+        let level = u32::try_from(level).unwrap_or(u32::MAX);
+        let below = self.seconds.range((cost, 0)..=(cost, level)).next_back();
+        let above = self.seconds.range((cost, level)..=(cost, u32::MAX)).next();
+        match (below, above) {
+            (Some((&(_, l0), &s0)), Some((&(_, l1), &s1))) if l1 > l0 => {
+                s0 + (s1 - s0) * f64::from(level - l0) / f64::from(l1 - l0)
+            }
+            (Some((&(_, l), &s)), _) | (None, Some((&(_, l), &s))) => {
+                s * (f64::from(level) + 1.0) / (f64::from(l) + 1.0)
+            }
+            (None, None) => 0.0,
+        }
+    }
+
+    /// How much longer operations take when `threads` compute at once; at least 1.
+    #[must_use]
+    pub fn slowdown(&self, threads: usize) -> f64 {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        if threads <= 1 {
+            return 1.0;
+        }
+        let known = self.slowdown.range(..=threads).next_back();
+        known.map_or(1.0, |(_, s)| s.max(1.0))
+    }
+
+    /// Whether everything that the program needs was measured here, at some level each.
+    #[must_use]
+    pub fn covers(&self, program: &CiphertextProgram, params: &Params, threads: usize) -> bool {
+        let known = |cost| {
+            self.seconds
+                .range((cost, 0)..=(cost, u32::MAX))
+                .next()
+                .is_some()
+        };
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        self.version == COST_VERSION
+            && self.params_digest == params.digest()
+            && needs(program).iter().all(|(cost, _)| known(*cost))
+            && (threads <= 1 || self.slowdown.contains_key(&threads))
+    }
+
+    /// Adds the entries of another table of the same machine and parameters, which win.
+    pub fn merge(&mut self, newer: Self) {
+        self.seconds.extend(newer.seconds);
+        self.slowdown.extend(newer.slowdown);
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// None in practice; serialization's.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, RuntimeError> {
+        let mut writer = Writer::new(Kind::CostTable, None).map_err(container)?;
+        writer.meta(COSTS, self).map_err(container)?;
+        writer.to_bytes().map_err(container)
+    }
+
+    /// A table from its file.
+    ///
+    /// # Errors
+    /// What is wrong with the file; a number in it that is no time.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, RuntimeError> {
+        let reader = Reader::open_kind(bytes, Kind::CostTable).map_err(container)?;
+        let table: Self = reader.meta(COSTS).map_err(container)?;
+        let numbers = table.seconds.values().chain(table.slowdown.values());
+        if numbers.into_iter().any(|s| !s.is_finite() || *s < 0.0) {
+            return Err(RuntimeError::Bundle(
+                "the cost table has a time that is no number; remove it, and it is measured anew"
+                    .into(),
+            ));
+        }
+        Ok(table)
+    }
+
+    /// The table of a file, if there is one, it can be read, and it is of this machine and these
+    /// parameters: a cache that does not fit is no error.
+    #[must_use]
+    pub fn load(path: &Path, machine: &str, params: &Params) -> Option<Self> {
+        let table = Self::from_bytes(&std::fs::read(path).ok()?).ok()?;
+        let fits = table.version == COST_VERSION
+            && table.machine == machine
+            && table.params_digest == params.digest();
+        fits.then_some(table)
+    }
+
+    /// Writes the file: first beside its place, then into it, so that a reader never sees half.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn save(&self, path: &Path) -> Result<(), RuntimeError> {
+        let bytes = self.to_bytes()?;
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".{}.new", std::process::id()));
+        let io = |error: std::io::Error| container(ContainerError::Io(error));
+        std::fs::write(&beside, bytes).map_err(io)?;
+        std::fs::rename(&beside, path).map_err(|error| {
+            // What cannot be put in place is not left beside it; its removal may fail as well.
+            let _ = std::fs::remove_file(&beside);
+            io(error)
+        })
+    }
+}
+
+/// The name under which costs of this machine are kept: processor model, architecture and the
+/// instruction set `isa` of the backend.
+#[must_use]
+pub fn machine_name(isa: &str) -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        let line = info.lines().find(|line| line.starts_with(name));
+        let value = line.and_then(|line| line.split(':').nth(1));
+        value.unwrap_or("unknown").trim().to_owned()
+    };
+    format!(
+        "{}, family {} model {}, {}, {isa}",
+        field("model name"),
+        field("cpu family"),
+        field("model\t"),
+        std::env::consts::ARCH
+    )
+}
+
+/// The costs that a program needs, with the levels at which it needs them.
+pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
+    let mut all = BTreeSet::new();
+    for instruction in &program.instructions {
+        for (cost, level, _) in pieces(program, &instruction.operation) {
+            all.insert((cost, level));
+        }
+    }
+    for plain in &program.plains {
+        all.insert((Cost::Encode, plain.level));
+    }
+    for (_, level) in program.key_list().iter() {
+        all.insert((Cost::PrepareKey, level));
+    }
+    for id in &program.outputs {
+        all.insert((Cost::Import, program.info(*id).map_or(0, |v| v.level)));
+    }
+    all
+}
+
+/// What an operation is made of: (cost, level, how many).
+pub(crate) fn pieces(
+    program: &CiphertextProgram,
+    operation: &Operation,
+) -> Vec<(Cost, usize, usize)> {
+    let level = |id: &ValueId| program.info(*id).map_or(0, |v| v.level);
+    let slots = program.slots;
+    let turns = |step: i64| step.rem_euclid(slots.max(1) as i64) != 0;
+    match operation {
+        Operation::Input { index } => {
+            let level = program.inputs.get(*index).map_or(0, |i| i.level);
+            vec![(Cost::Import, level, 1)]
+        }
+        Operation::Add(a, _) | Operation::Sub(a, _) | Operation::Negate(a) => {
+            vec![(Cost::Add, level(a), 1)]
+        }
+        Operation::AddPlain(a, _) => vec![(Cost::AddPlain, level(a), 1)],
+        Operation::MulPlain(a, _) => vec![(Cost::MulPlain, level(a), 1)],
+        Operation::Rescale(a) => vec![(Cost::Rescale, level(a), 1)],
+        Operation::MulSum(pairs) => {
+            let at = pairs.first().map_or(0, |p| level(&p.0));
+            vec![(Cost::MulSum, at, 1), (Cost::MulSumPair, at, pairs.len())]
+        }
+        Operation::RotateMany { source, steps } => {
+            let at = level(source);
+            let count = steps.iter().filter(|s| turns(**s)).count();
+            vec![
+                (Cost::Rotate, at, count.min(1)),
+                (Cost::RotateStep, at, count),
+            ]
+        }
+        Operation::Conjugate(a) => {
+            vec![(Cost::Rotate, level(a), 1), (Cost::RotateStep, level(a), 1)]
+        }
+        Operation::DropTo { level, .. } => vec![(Cost::Drop, *level, 1)],
+        Operation::Adjust { level, .. } => vec![(Cost::Adjust, *level, 1)],
+        Operation::LinearTransform { inputs, transform } => {
+            let at = inputs.first().map_or(0, level);
+            let babies = crate::stats::baby_steps(operation, slots);
+            let hoisted: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
+            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
+            let giants = giants.filter(|g| turns(g.rotation)).count();
+            let products = transform.giants.iter().map(|g| g.terms.len()).sum();
+            vec![
+                (Cost::Rotate, at, hoisted.len()),
+                (Cost::RotateStep, at, babies.len()),
+                (Cost::Transform, at, 1),
+                (Cost::TransformGiants, at, giants.min(1)),
+                (Cost::TransformGiant, at, giants),
+                (Cost::TransformProduct, at, products),
+            ]
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Measures the costs that a program needs, with random polynomials and random keys: the time of
+//! an operation does not depend on them, so no secret is needed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
+use veilformer_ckks::{
+    Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyPurpose,
+    OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector, StoredCiphertext,
+    StoredSwitchingKey, Term, Transform, Uniform, UniformParts,
+};
+use veilformer_ir::ciphertext::CiphertextProgram;
+use veilformer_ring::Backend;
+
+use crate::RuntimeError;
+use crate::cost::{Cost, CostTable, needs};
+
+/// How long a measurement of [`measure`] may take unless told otherwise.
+pub const MEASURE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Repetitions of which the median counts.
+const REPETITIONS: usize = 5;
+/// Rotation keys at hand: so many different ones that they do not stay in a cache.
+const ROTATIONS: usize = 8;
+/// Pieces in the larger of two measurements whose difference gives the cost of one piece.
+const MANY: usize = 8;
+
+/// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
+/// highest (in any case) and the lowest, then in between. Levels that are left out are
+/// interpolated by [`CostTable::at`]. For more than one thread the slowdown of so many is
+/// measured as well.
+///
+/// # Errors
+/// What the backend refuses.
+pub fn measure<B: Backend>(
+    program: &CiphertextProgram,
+    params: &Params,
+    backend: &B,
+    (machine, threads): (&str, usize),
+    deadline: Duration,
+) -> Result<CostTable, RuntimeError> {
+    let end = Instant::now() + deadline;
+    let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
+    for (cost, level) in needs(program) {
+        by_level.entry(level).or_default().insert(cost);
+    }
+    let mut table = CostTable::empty(params, machine);
+    let Some((&top, _)) = by_level.last_key_value() else {
+        return Ok(table);
+    };
+    let (keys, prepare_key) = random_keys(params, backend, top)?;
+    if by_level.values().any(|c| c.contains(&Cost::PrepareKey)) {
+        table
+            .seconds
+            .insert((Cost::PrepareKey, as_u32(top)), prepare_key);
+    }
+    let bench = Bench {
+        evaluator: Evaluator::new(params, backend, &keys)?,
+        params,
+        backend,
+    };
+    if threads > 1 {
+        let slowdown = bench.slowdown(top, threads)?;
+        table.slowdown.insert(as_u32(threads), slowdown);
+    }
+    let levels: Vec<usize> = by_level.keys().copied().collect();
+    for (number, level) in spread(&levels).into_iter().enumerate() {
+        if number > 0 && Instant::now() >= end {
+            break;
+        }
+        if let Some(costs) = by_level.get(&level) {
+            bench.level(level, costs, &mut table)?;
+        }
+    }
+    Ok(table)
+}
+
+/// The highest, the lowest, then always the middle of the widest gap.
+fn spread(levels: &[usize]) -> Vec<usize> {
+    let mut order: Vec<usize> = levels.last().copied().into_iter().collect();
+    let mut left: BTreeSet<usize> = levels.iter().copied().collect();
+    order.iter().for_each(|l| {
+        left.remove(l);
+    });
+    if let Some(lowest) = left.pop_first() {
+        order.push(lowest);
+    }
+    while let Some(&next) = left.iter().max_by_key(|&&l| {
+        let gap = order.iter().map(|&o| o.abs_diff(l)).min().unwrap_or(0);
+        (gap, l)
+    }) {
+        left.remove(&next);
+        order.push(next);
+    }
+    order
+}
+
+fn as_u32(x: usize) -> u32 {
+    u32::try_from(x).unwrap_or(u32::MAX)
+}
+
+const KEY_ID: KeyId = KeyId::from_bytes([0xc0; 16]);
+
+/// Uniformly random keys of a relinearization and some rotations, and the seconds that preparing
+/// one took.
+fn random_keys<B: Backend>(
+    params: &Params,
+    backend: &B,
+    level: usize,
+) -> Result<(EvaluationKeys<B>, f64), RuntimeError> {
+    let mut keys = EvaluationKeys::empty(params, KEY_ID);
+    let rotations = (1..=ROTATIONS as i64).map(KeyPurpose::Rotation);
+    let mut times = Vec::new();
+    for (number, purpose) in [KeyPurpose::Relinearization]
+        .into_iter()
+        .chain(rotations)
+        .enumerate()
+    {
+        let digits = params.digits_at(level).len();
+        let b = (0..digits)
+            .map(|digit| random_poly(params, level, true, (number, digit)))
+            .collect::<Result<_, _>>()?;
+        let stored = StoredSwitchingKey {
+            purpose,
+            secret: SecretKind::DenseTernary,
+            level,
+            key_id: KEY_ID,
+            b,
+            a: UniformParts::Seed([number as u8; 32]),
+            expander: EXPANDER,
+        };
+        let started = Instant::now();
+        let prepared = EvaluationKeys::prepare_one(params, backend, &stored)?;
+        times.push(started.elapsed().as_secs_f64());
+        keys.insert_prepared(params, &stored, prepared)?;
+    }
+    Ok((keys, median(times)))
+}
+
+/// A uniform polynomial on the basis of a level, or on that of its keys.
+fn random_poly(
+    params: &Params,
+    level: usize,
+    of_key: bool,
+    (number, digit): (usize, usize),
+) -> Result<veilformer_ring::RnsPoly, RuntimeError> {
+    let basis = if of_key {
+        params.key_basis(level)
+    } else {
+        params.basis_at(level)
+    };
+    let mut seed = [0x51; 32];
+    for (byte, value) in seed.iter_mut().zip((number as u64).to_le_bytes()) {
+        *byte = value;
+    }
+    Ok(expand(
+        params,
+        EXPANDER,
+        &seed,
+        Stream::Key { digit },
+        basis,
+    )?)
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times.get(times.len() / 2).copied().unwrap_or(0.0)
+}
+
+/// Median seconds of an operation after one run that warms it up.
+fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
+    black_box(operation()?);
+    let mut times = Vec::with_capacity(REPETITIONS);
+    for _ in 0..REPETITIONS {
+        let started = Instant::now();
+        black_box(operation()?);
+        times.push(started.elapsed().as_secs_f64());
+    }
+    Ok(median(times))
+}
+
+struct Bench<'a, B: Backend> {
+    evaluator: Evaluator<'a, B>,
+    params: &'a Params,
+    backend: &'a B,
+}
+
+impl<B: Backend> Bench<'_, B> {
+    fn ciphertext(&self, level: usize, number: usize) -> Result<SharedCiphertext<B>, RuntimeError> {
+        let part = |digit| random_poly(self.params, level, false, (number, digit));
+        let info = CiphertextInfo {
+            level,
+            scale: self.params.scale_at(level),
+            key_id: KEY_ID,
+        };
+        let ct = Ciphertext::from_polys(self.params, (part(0)?, part(1)?), info)?;
+        Ok(self.evaluator.import(ct)?)
+    }
+
+    /// A plaintext without any period.
+    fn plain(&self, level: usize, number: usize) -> Result<SharedPlain<B>, RuntimeError> {
+        let scale = self.params.scale_at(level);
+        Ok(self.evaluator.encode(&self.slots(number), level, scale)?)
+    }
+
+    fn slots(&self, number: usize) -> SlotVector {
+        let value = |j: usize| Complex::new((((j + number) * 37 % 101) as f64 - 50.0) / 50.0, 0.0);
+        SlotVector::Dense((0..self.params.slots()).map(value).collect())
+    }
+
+    /// Measures the costs of one level into the table.
+    fn level(
+        &self,
+        level: usize,
+        costs: &BTreeSet<Cost>,
+        table: &mut CostTable,
+    ) -> Result<(), RuntimeError> {
+        let has = |cost: Cost| costs.contains(&cost);
+        let mut put = |cost: Cost, seconds: f64| {
+            table
+                .seconds
+                .insert((cost, as_u32(level)), seconds.max(0.0));
+        };
+        let a = self.ciphertext(level, 0)?;
+        let b = self.ciphertext(level, 1)?;
+        let e = &self.evaluator;
+        if has(Cost::RotateStep) {
+            let (first, each) = two_points(MANY, |count| self.rotate(&a, count))?;
+            put(Cost::Rotate, first);
+            put(Cost::RotateStep, each);
+        }
+        if has(Cost::MulSum) {
+            let (first, each) = two_points(MANY, |count| {
+                let pairs = vec![(&a, &b); count];
+                time(|| e.mul_sum(&pairs))
+            })?;
+            put(Cost::MulSum, first);
+            put(Cost::MulSumPair, each);
+        }
+        if has(Cost::Transform) {
+            self.transform(level, &a, &mut put)?;
+        }
+        if has(Cost::Rescale) {
+            put(Cost::Rescale, time(|| e.rescale(&a))?);
+        }
+        if has(Cost::Adjust) && level < self.params.max_level() {
+            let above = self.ciphertext(level + 1, 2)?;
+            put(Cost::Adjust, time(|| e.adjust(&above, level))?);
+        }
+        if has(Cost::Drop) && level < self.params.max_level() {
+            let above = self.ciphertext(level + 1, 2)?;
+            put(Cost::Drop, time(|| e.drop_to(&above, level))?);
+        }
+        if has(Cost::Add) {
+            put(Cost::Add, time(|| e.add(&a, &b))?);
+        }
+        if has(Cost::AddPlain) || has(Cost::MulPlain) {
+            let plain = self.plain(level, 0)?;
+            put(Cost::AddPlain, time(|| e.add_plain(&a, &plain))?);
+            put(Cost::MulPlain, time(|| e.mul_plain(&a, &plain))?);
+        }
+        if has(Cost::Encode) {
+            let slots = self.slots(0);
+            let scale = self.params.scale_at(level);
+            put(Cost::Encode, time(|| e.encode(&slots, level, scale))?);
+        }
+        if has(Cost::Import) {
+            put(Cost::Import, self.import(&a)?);
+        }
+        Ok(())
+    }
+
+    fn rotate(&self, a: &SharedCiphertext<B>, count: usize) -> Result<f64, OpsError> {
+        let by: Vec<i64> = (1..=count as i64).collect();
+        time(|| self.evaluator.rotate_many(a, &by))
+    }
+
+    /// A transform without baby steps: their cost is that of rotations.
+    fn transform(
+        &self,
+        level: usize,
+        a: &SharedCiphertext<B>,
+        put: &mut impl FnMut(Cost, f64),
+    ) -> Result<(), RuntimeError> {
+        let plains: Vec<SharedPlain<B>> = (0..MANY)
+            .map(|number| self.plain(level, number))
+            .collect::<Result<_, _>>()?;
+        let run = |giants: usize, products: usize| {
+            let term = |plain: &SharedPlain<B>| Term {
+                input: 0,
+                baby: 0,
+                plain: plain.clone(),
+            };
+            let giants = match giants {
+                0 => vec![Giant {
+                    rotation: 0,
+                    terms: plains.iter().take(products).map(term).collect(),
+                }],
+                count => (1..=count as i64)
+                    .zip(plains.iter().cycle())
+                    .map(|(rotation, plain)| Giant {
+                        rotation,
+                        terms: vec![term(plain)],
+                    })
+                    .collect(),
+            };
+            let transform = Transform { giants };
+            time(|| self.evaluator.linear_transform(&[a], &transform))
+        };
+        let (base, product) = two_points(MANY, |count| run(0, count))?;
+        let (first, giant) = two_points(MANY, |count| run(count, count))?;
+        put(Cost::Transform, base);
+        put(Cost::TransformProduct, product);
+        put(Cost::TransformGiants, first - base);
+        put(Cost::TransformGiant, giant - product);
+        Ok(())
+    }
+
+    /// A stored input with a seed, expanded and imported.
+    fn import(&self, a: &SharedCiphertext<B>) -> Result<f64, RuntimeError> {
+        let stored = StoredCiphertext {
+            body: a.export(self.backend)?.into_parts().0.0,
+            uniform: Uniform::Seed([7; 32]),
+            info: a.info(),
+            expander: EXPANDER,
+        };
+        time(|| {
+            let ct = stored.expand(self.params)?;
+            Ok(self.evaluator.import(ct)?)
+        })
+    }
+
+    /// How much longer a hoisted rotation takes when so many threads do one each.
+    fn slowdown(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
+        let a = self.ciphertext(level, 0)?;
+        let alone = self.rotate(&a, MANY)?;
+        let together: Vec<f64> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..threads)
+                .map(|_| scope.spawn(|| self.rotate(&a, MANY)))
+                .collect();
+            let times = workers.into_iter().map(|worker| match worker.join() {
+                Ok(time) => time,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            times.collect::<Result<_, _>>()
+        })?;
+        Ok((median(together) / alone.max(1e-9)).max(1.0))
+    }
+}
+
+/// Fixed part and cost of each piece from measurements with one and with `many` pieces.
+fn two_points<E>(
+    many: usize,
+    mut measure: impl FnMut(usize) -> Result<f64, E>,
+) -> Result<(f64, f64), E> {
+    let one = measure(1)?;
+    let more = measure(many)?;
+    let each = ((more - one) / (many.max(2) - 1) as f64).max(0.0);
+    Ok(((one - each).max(0.0), each))
+}

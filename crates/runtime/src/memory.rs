@@ -1,0 +1,176 @@
+//! A model of the memory of a server on the CPU backend.
+//!
+//! Buffers that are let go wait in a pool, by size, for the next of their size: what a process
+//! holds in the end is, for each size, the most that was in use at once.
+
+use std::collections::BTreeSet;
+
+use veilformer_ckks::{KeyList, Params, SlotVector};
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
+
+use crate::stats::{baby_steps, ciphertext_memory};
+
+/// What a process has before it opens a bundle: code, stacks, allocator.
+const PROCESS: u64 = 12 << 20;
+/// Words of digit buffers that the engine takes at most, and primes that it takes at a time.
+const GROUP_WORDS: usize = 3 << 19;
+const MAX_GROUP: usize = 4;
+/// Rotations of one ciphertext that the engine does at a time.
+const JOBS: usize = 8;
+/// Largest amount that waits in the pool.
+const POOL: u64 = 1 << 30;
+
+/// Scratch of one operation: ciphertexts of a level, and everything else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scratch {
+    /// The level of the ciphertexts.
+    pub(crate) level: usize,
+    /// Bytes of ciphertexts.
+    pub(crate) ciphertexts: u64,
+    /// Other bytes.
+    pub(crate) other: u64,
+}
+
+/// Bytes of `limbs` limbs.
+fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
+    8 * (params.n() * limbs) as u64
+}
+
+/// What an operation needs beside its operands and until its results are in place, results
+/// included.
+pub(crate) fn scratch(
+    program: &CiphertextProgram,
+    params: &Params,
+    operation: &Operation,
+) -> Scratch {
+    let level_of = |id: &ValueId| program.info(*id).map_or(0, |v| v.level);
+    let level = operation.operands().first().map_or(0, level_of);
+    let ct = ciphertext_memory(params, level);
+    let slots = program.slots.max(1) as i64;
+    let (ciphertexts, other) = match operation {
+        Operation::Input { .. } => (0, 0),
+        Operation::RotateMany { steps, .. } => {
+            let count = steps.iter().filter(|s| s.rem_euclid(slots) != 0).count();
+            (count as u64 * ct, switching(params, level, count, 1))
+        }
+        Operation::Conjugate(_) => (ct, switching(params, level, 1, 1)),
+        // Three components of the product, and the result.
+        Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
+        Operation::LinearTransform { transform, .. } => {
+            let babies = baby_steps(operation, program.slots);
+            let inputs: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
+            let widest = inputs
+                .iter()
+                .map(|i| babies.iter().filter(|b| b.0 == *i).count());
+            let giants = transform
+                .giants
+                .iter()
+                .filter(|g| g.rotation.rem_euclid(slots) != 0);
+            let giants = giants.filter(|g| !g.terms.is_empty()).count();
+            let rotating = switching(params, level, widest.max().unwrap_or(0), 1);
+            let switched = switching(params, level, 1, giants);
+            // Rotated inputs; per giant step one polynomial; the sum, an accumulator, the result.
+            let held = babies.len() as u64 * ct + giants as u64 * ct / 2 + 5 * ct / 2;
+            (held, rotating.max(switched))
+        }
+        Operation::Adjust { .. } | Operation::Rescale(_) => (2 * ct, 0),
+        _ => (ct, 0),
+    };
+    Scratch {
+        level,
+        ciphertexts,
+        other,
+    }
+}
+
+/// Scratch of a key switch: `outputs` of it at once from `sources` decomposed polynomials.
+fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u64 {
+    if outputs == 0 || sources == 0 {
+        return 0;
+    }
+    let jobs = outputs.min(JOBS);
+    let digits = params.digits_at(level).len().max(1);
+    let group = (GROUP_WORDS / (params.n() * digits)).clamp(1, MAX_GROUP);
+    let divisor = params.special().len() + 1;
+    let limbs = group * digits + group * jobs * 2 + 2 * 2 * jobs * divisor;
+    limbs_bytes(params, limbs + sources * params.basis_at(level).len())
+}
+
+/// What a server holds.
+pub(crate) struct Estimate<'a> {
+    pub(crate) program: &'a CiphertextProgram,
+    pub(crate) params: &'a Params,
+    pub(crate) keys: &'a KeyList,
+    pub(crate) threads: usize,
+}
+
+impl Estimate<'_> {
+    /// Bytes of the prepared keys.
+    fn keys(&self) -> u64 {
+        let levels = self.keys.iter().map(|(_, level)| level);
+        levels.map(|level| self.key(level)).sum()
+    }
+
+    /// Two halves for each digit, and the permutation of the automorphism.
+    fn key(&self, level: usize) -> u64 {
+        let digits = self.params.digits_at(level).len();
+        let basis = self.params.key_basis(level).len();
+        limbs_bytes(self.params, 2 * digits * basis) + self.params.n() as u64 / 2
+    }
+
+    /// Bytes of the encoded plaintexts.
+    fn plains(&self) -> u64 {
+        let bytes = self.program.plains.iter().map(|plain| {
+            let limbs = self
+                .params
+                .basis_at(plain.level.min(self.params.max_level()))
+                .len();
+            // A period of slots has twice as many values, for the conjugates.
+            let words = match &plain.pattern {
+                PlainPattern::Constant(_) => 2,
+                PlainPattern::Slots(SlotVector::Periodic(period)) => 2 * period.len(),
+                _ => self.params.n(),
+            };
+            8 * (limbs * words.min(self.params.n())) as u64
+        });
+        bytes.sum()
+    }
+
+    /// Tables of the transforms and of the encoder, and the program's own patterns.
+    fn tables(&self) -> u64 {
+        let primes = self.params.primes().len();
+        // Both directions, two words for each twiddle; 16 limbs of tables to encode with.
+        let transforms = limbs_bytes(self.params, 4 * primes + 16);
+        let patterns = self
+            .program
+            .plains
+            .iter()
+            .map(|plain| match &plain.pattern {
+                PlainPattern::Constant(_) => 64,
+                PlainPattern::Runs { values, .. } => 64 + 16 * values.len() as u64,
+                PlainPattern::Slots(slots) => 64 + 16 * slots.entries().len() as u64,
+            });
+        transforms + patterns.sum::<u64>()
+    }
+
+    /// Keys and weights as they are computed with.
+    pub(crate) fn resident(&self) -> u64 {
+        self.keys() + self.plains()
+    }
+
+    /// While keys are loaded: per thread one that is stored, copied and expanded; it then waits in
+    /// the pool.
+    fn loading(&self) -> u64 {
+        let largest = self.keys.iter().map(|(_, level)| self.key(level)).max();
+        self.threads as u64 * largest.unwrap_or(0) * 3 / 2
+    }
+
+    /// The largest resident set. `run`: what runs add at most, pool included; `most_live` of it is
+    /// in use at once.
+    pub(crate) fn peak(&self, key_file: u64, run: u64, most_live: u64) -> u64 {
+        let always = PROCESS + self.tables() + self.resident();
+        let loading = self.loading();
+        let running = (loading + run).min(most_live + POOL);
+        always + (loading + key_file).max(running)
+    }
+}

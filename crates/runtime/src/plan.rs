@@ -1,0 +1,448 @@
+//! What a run takes, before it runs: a fold over the program with the costs of this machine.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use serde::{Deserialize, Serialize};
+use veilformer_ckks::container::{
+    EvaluationKeysHeader, KeyRecord, ciphertexts_file_bytes, params_to_bytes, switching_key_bytes,
+};
+use veilformer_ckks::uniform::EXPANDER;
+use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
+
+use crate::bundle::container;
+use crate::cost::{Cost, CostTable, pieces};
+use crate::memory;
+use crate::stats::{RunStats, ciphertext_memory, key_switches, multiplications};
+use crate::{RuntimeError, SectionStats};
+
+/// What answering one sentence takes. Bytes, key switches and multiplications are exact; seconds
+/// and peak memory are estimates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Seconds by the clock for one sentence, its ciphertexts read and written, with weights
+    /// encoded and keys loaded.
+    pub seconds: f64,
+    /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
+    pub load_seconds: f64,
+    /// Largest resident set of a server process that reads the key file into memory, loads it,
+    /// and answers.
+    pub peak_memory_bytes: u64,
+    /// Of these: the most that ciphertexts take at once during a run.
+    pub peak_ciphertext_bytes: u64,
+    /// Of these: keys and weights in the form that is computed with.
+    pub resident_bytes: u64,
+    /// Length of the file of evaluation keys.
+    pub key_bytes: u64,
+    /// Length of the file with one encrypted sentence.
+    pub ciphertext_bytes_up: u64,
+    /// Length of the file with its encrypted answer.
+    pub ciphertext_bytes_down: u64,
+    /// Key switches (see [`key_switches`]).
+    pub key_switches: u64,
+    /// Products of two ciphertexts, squares included.
+    pub multiplications: u64,
+    /// Bootstraps.
+    pub bootstraps: u64,
+    /// The highest level of the parameters.
+    pub levels: usize,
+    /// Threads that were assumed.
+    pub threads: usize,
+    /// By section of the program: instructions, key switches, seconds of all threads together.
+    pub per_section: Vec<SectionStats>,
+}
+
+/// Plans the answer to one sentence by `threads` threads.
+///
+/// The program must have been verified against the parameters.
+///
+/// # Errors
+/// None in practice; serialization's, whose lengths are counted.
+pub fn plan(
+    program: &CiphertextProgram,
+    params: &Params,
+    keys: &KeyList,
+    costs: &CostTable,
+    threads: usize,
+) -> Result<Plan, RuntimeError> {
+    let threads = threads.max(1);
+    let mut schedule = Schedule::new(program, params, costs, threads);
+    schedule.run();
+    let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
+    let plains = program
+        .plains
+        .iter()
+        .map(|p| costs.at(Cost::Encode, p.level));
+    let keys_time = keys
+        .iter()
+        .map(|(_, level)| costs.at(Cost::PrepareKey, level));
+    let load: f64 = plains.chain(keys_time).sum();
+    let key_bytes = key_file_bytes(params, keys)?;
+    let up: Vec<_> = program.inputs.iter().map(|i| (i.level, true)).collect();
+    let down: Vec<_> = program
+        .outputs
+        .iter()
+        .map(|o| (level(program, o), false))
+        .collect();
+    let ciphertext_bytes_up = with_digest(ciphertexts_file_bytes(params, &up).map_err(container)?);
+    let ciphertext_bytes_down =
+        with_digest(ciphertexts_file_bytes(params, &down).map_err(container)?);
+    let memory = memory::Estimate {
+        program,
+        params,
+        keys,
+        threads,
+    };
+    let operations = program.instructions.iter().map(|i| &i.operation);
+    Ok(Plan {
+        seconds: schedule.now + io,
+        load_seconds: load * costs.slowdown(threads) / threads as f64,
+        peak_memory_bytes: memory.peak(key_bytes, schedule.held(), schedule.peak_with_scratch),
+        peak_ciphertext_bytes: schedule.peak_live,
+        resident_bytes: memory.resident(),
+        key_bytes,
+        ciphertext_bytes_up,
+        ciphertext_bytes_down,
+        key_switches: operations
+            .clone()
+            .map(|o| key_switches(o, program.slots))
+            .sum(),
+        multiplications: operations.map(multiplications).sum(),
+        bootstraps: 0,
+        levels: params.max_level(),
+        threads,
+        per_section: schedule.sections,
+    })
+}
+
+/// Length of the file of evaluation keys that `keygen` makes for a list: seeded, dense secret.
+///
+/// # Errors
+/// None in practice; serialization's.
+pub fn key_file_bytes(params: &Params, keys: &KeyList) -> Result<u64, RuntimeError> {
+    let record = |(purpose, level): (_, usize)| KeyRecord {
+        purpose,
+        level: level as u32,
+        secret: SecretKind::DenseTernary,
+        seeded: true,
+        expander: EXPANDER.into(),
+    };
+    let header = EvaluationKeysHeader {
+        key_id: KeyId::from_bytes([0; 16]),
+        program: [0; 32],
+        keys: keys.iter().map(record).collect(),
+    };
+    let meta = postcard::to_allocvec(&header).map_err(|error| {
+        RuntimeError::Bundle(format!("the key list cannot be written: {error}"))
+    })?;
+    let mut lengths = vec![
+        params_to_bytes(params).map_err(container)?.len(),
+        meta.len(),
+    ];
+    lengths.extend(
+        keys.iter()
+            .map(|(_, level)| switching_key_bytes(params, level, true)),
+    );
+    // Header and digest, and an entry of the section table for each section.
+    Ok(lengths.iter().map(|&l| l as u64 + 16).sum::<u64>() + 64 + 32)
+}
+
+/// A file of ciphertexts with the section [`crate::PROGRAM_DIGEST`] added to it.
+fn with_digest(bytes: u64) -> u64 {
+    bytes + 16 + 32
+}
+
+fn level(program: &CiphertextProgram, id: &ValueId) -> usize {
+    program.info(*id).map_or(0, |v| v.level)
+}
+
+/// Levels of the ciphertexts that come and go: inputs are counted by their instructions.
+fn io_levels(program: &CiphertextProgram) -> impl Iterator<Item = usize> + '_ {
+    program.outputs.iter().map(|o| level(program, o))
+}
+
+/// The executor's schedule, simulated: the ready instruction that is first in the program starts
+/// on the thread that is free first.
+struct Schedule<'a> {
+    program: &'a CiphertextProgram,
+    params: &'a Params,
+    costs: &'a CostTable,
+    threads: usize,
+    readers: Vec<Vec<usize>>,
+    reads: Vec<usize>,
+    waiting: Vec<usize>,
+    now: f64,
+    live: u64,
+    scratch: u64,
+    peak_live: u64,
+    peak_with_scratch: u64,
+    /// By level the bytes of ciphertexts, in use now and at most, scratch included: they have
+    /// one size.
+    by_level: Vec<(u64, u64)>,
+    other: (u64, u64),
+    sections: Vec<SectionStats>,
+}
+
+/// Adds bytes to what is in use now, and to the most that ever was.
+fn note(place: Option<&mut (u64, u64)>, bytes: u64) {
+    if let Some((now, most)) = place {
+        *now += bytes;
+        *most = (*most).max(*now);
+    }
+}
+
+fn forget(place: Option<&mut (u64, u64)>, bytes: u64) {
+    if let Some((now, _)) = place {
+        *now = now.saturating_sub(bytes);
+    }
+}
+
+/// Seconds as whole nanoseconds, which order.
+fn nanoseconds(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1e9) as u64
+}
+
+impl<'a> Schedule<'a> {
+    fn new(
+        program: &'a CiphertextProgram,
+        params: &'a Params,
+        costs: &'a CostTable,
+        threads: usize,
+    ) -> Self {
+        let mut readers = vec![Vec::new(); program.values.len()];
+        let mut waiting = Vec::with_capacity(program.instructions.len());
+        for (index, instruction) in program.instructions.iter().enumerate() {
+            let operands = instruction.operation.operands();
+            waiting.push(operands.len());
+            for id in operands {
+                if let Some(list) = readers.get_mut(id.0 as usize) {
+                    list.push(index);
+                }
+            }
+        }
+        let mut reads: Vec<usize> = readers.iter().map(Vec::len).collect();
+        for id in &program.outputs {
+            if let Some(count) = reads.get_mut(id.0 as usize) {
+                *count += 1;
+            }
+        }
+        let inputs = program.inputs.iter();
+        let mut by_level = vec![(0, 0); params.max_level() + 1];
+        for input in inputs {
+            note(
+                by_level.get_mut(input.level),
+                ciphertext_memory(params, input.level),
+            );
+        }
+        let live = by_level.iter().map(|l| l.0).sum();
+        let names = program.sections.iter();
+        Self {
+            program,
+            params,
+            costs,
+            threads,
+            readers,
+            reads,
+            waiting,
+            now: 0.0,
+            live,
+            scratch: 0,
+            peak_live: live,
+            peak_with_scratch: live,
+            by_level,
+            other: (0, 0),
+            sections: names
+                .map(|name| SectionStats {
+                    name: name.clone(),
+                    ..SectionStats::default()
+                })
+                .collect(),
+        }
+    }
+
+    /// Bytes that the run leaves in use or in the pool.
+    fn held(&self) -> u64 {
+        self.by_level.iter().map(|l| l.1).sum::<u64>() + self.other.1
+    }
+
+    fn run(&mut self) {
+        let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
+        let starts = self.waiting.iter().enumerate().filter(|(_, w)| **w == 0);
+        ready.extend(starts.map(|(index, _)| Reverse(index)));
+        // (end in nanoseconds, instruction)
+        let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        loop {
+            while running.len() < self.threads
+                && let Some(Reverse(index)) = ready.pop()
+            {
+                let seconds = self.start(index, running.len() + 1);
+                running.push(Reverse((nanoseconds(self.now + seconds), index)));
+            }
+            let Some(Reverse((end, index))) = running.pop() else {
+                break;
+            };
+            self.now = end as f64 * 1e-9;
+            for reader in self.finish(index) {
+                ready.push(Reverse(reader));
+            }
+        }
+    }
+
+    /// Seconds that an instruction takes beside `busy - 1` others.
+    fn start(&mut self, index: usize, busy: usize) -> f64 {
+        let Some(instruction) = self.program.instructions.get(index) else {
+            return 0.0;
+        };
+        let scratch = memory::scratch(self.program, self.params, &instruction.operation);
+        self.scratch += scratch.ciphertexts + scratch.other;
+        note(self.by_level.get_mut(scratch.level), scratch.ciphertexts);
+        note(Some(&mut self.other), scratch.other);
+        self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
+        let parts = pieces(self.program, &instruction.operation);
+        let alone: f64 = parts
+            .iter()
+            .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64)
+            .sum();
+        let seconds = alone * self.costs.slowdown(busy);
+        if let Some(section) = self.sections.get_mut(instruction.section as usize) {
+            section.instructions += 1;
+            section.key_switches += key_switches(&instruction.operation, self.program.slots);
+            section.seconds += seconds;
+        }
+        seconds
+    }
+
+    /// Puts the results in place, lets go of what is not read any more; gives those that may
+    /// start now.
+    fn finish(&mut self, index: usize) -> Vec<usize> {
+        let Some(instruction) = self.program.instructions.get(index) else {
+            return Vec::new();
+        };
+        let Instruction {
+            operation, results, ..
+        } = instruction;
+        let scratch = memory::scratch(self.program, self.params, operation);
+        self.scratch -= scratch.ciphertexts + scratch.other;
+        forget(self.by_level.get_mut(scratch.level), scratch.ciphertexts);
+        forget(Some(&mut self.other), scratch.other);
+        let is_new = !matches!(operation, Operation::Input { .. });
+        let (program, params) = (self.program, self.params);
+        let place = |id: &ValueId| {
+            let level = level(program, id);
+            (level, ciphertext_memory(params, level))
+        };
+        for id in results {
+            let (level, bytes) = place(id);
+            if is_new {
+                self.live += bytes;
+                self.peak_live = self.peak_live.max(self.live);
+                note(self.by_level.get_mut(level), bytes);
+            }
+            if self.reads.get(id.0 as usize).is_none_or(|r| *r == 0) {
+                self.live -= bytes;
+                forget(self.by_level.get_mut(level), bytes);
+            }
+        }
+        self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
+        for id in operation.operands() {
+            if let Some(count) = self.reads.get_mut(id.0 as usize) {
+                *count -= 1;
+                if *count == 0 {
+                    let (level, bytes) = place(&id);
+                    self.live -= bytes;
+                    forget(self.by_level.get_mut(level), bytes);
+                }
+            }
+        }
+        let mut ready = Vec::new();
+        for id in results {
+            for &reader in self.readers.get(id.0 as usize).into_iter().flatten() {
+                if let Some(waiting) = self.waiting.get_mut(reader) {
+                    *waiting -= 1;
+                    if *waiting == 0 {
+                        ready.push(reader);
+                    }
+                }
+            }
+        }
+        ready
+    }
+}
+
+/// One line of a [`Report`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReportRow {
+    /// What was planned and measured.
+    pub name: String,
+    /// Seconds planned.
+    pub planned: f64,
+    /// Seconds measured.
+    pub measured: f64,
+}
+
+/// A plan against a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Seconds of all threads by section, then "in all" by the clock.
+    pub rows: Vec<ReportRow>,
+    /// Key switches planned and executed.
+    pub key_switches: (u64, u64),
+    /// Most bytes of ciphertexts alive, planned and measured.
+    pub peak_ciphertext_bytes: (u64, u64),
+}
+
+/// Holds a plan against what the run of one sentence took.
+#[must_use]
+pub fn report(plan: &Plan, stats: &RunStats) -> Report {
+    let sections = plan.per_section.iter().zip(&stats.sections);
+    let mut rows: Vec<ReportRow> = sections
+        .map(|(planned, measured)| ReportRow {
+            name: planned.name.clone(),
+            planned: planned.seconds,
+            measured: measured.seconds,
+        })
+        .collect();
+    rows.push(ReportRow {
+        name: "in all".into(),
+        planned: plan.seconds,
+        measured: stats.seconds,
+    });
+    Report {
+        rows,
+        key_switches: (plan.key_switches, stats.key_switches),
+        peak_ciphertext_bytes: (plan.peak_ciphertext_bytes, stats.peak_ciphertext_bytes),
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "{:40} {:>10} {:>10} {:>7}",
+            "section", "planned ms", "run ms", "off"
+        )?;
+        for row in &self.rows {
+            let off = (row.planned / row.measured.max(1e-9) - 1.0) * 100.0;
+            writeln!(
+                f,
+                "{:40} {:>10.1} {:>10.1} {:>+6.0}%",
+                row.name,
+                row.planned * 1e3,
+                row.measured * 1e3,
+                off
+            )?;
+        }
+        let (planned, run) = self.key_switches;
+        writeln!(f, "{:40} {planned:>10} {run:>10}", "key switches")?;
+        let (planned, run) = self.peak_ciphertext_bytes;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        writeln!(
+            f,
+            "{:40} {:>10.1} {:>10.1}",
+            "most ciphertexts alive, MiB",
+            mib(planned),
+            mib(run)
+        )
+    }
+}
