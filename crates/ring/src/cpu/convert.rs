@@ -27,6 +27,7 @@ impl Scaled {
         ConvSource {
             ys: &self.y[i * limbs * words..(i + 1) * limbs * words],
             v: &self.v[i * words..(i + 1) * words],
+            ahead: &[],
         }
     }
 }
@@ -131,8 +132,12 @@ impl Cpu {
         let tiles = tiles(n);
         let words = n / tiles.len();
         for (i, tile) in tiles.iter().enumerate() {
-            let from = source.tile(i, words);
+            let mut from = source.tile(i, words);
+            // Each target fetches its share of the next tile.
+            let next = if i + 1 < tiles.len() { source.tile(i + 1, words).ys } else { &[] };
+            let mut shares = next.chunks(next.len().div_ceil(rows.len().max(1)).max(1));
             for ((j, out), row) in outs.iter_mut().zip(&rows) {
+                from.ahead = shares.next().unwrap_or(&[]);
                 self.kernels
                     .convert_tile(self.chain.table(*j), out, from, row, tile, top);
             }

@@ -44,8 +44,8 @@ struct Decomposed<'a> {
     poly: &'a RnsPoly,
     /// Primes and scaled residues of the digits that the basis meets.
     digits: Vec<(Basis, Scaled)>,
-    /// Where the rows of these digits begin among the rows of one block of a key.
-    offsets: Vec<usize>,
+    /// The first of the two key rows of each digit.
+    rows: Vec<usize>,
 }
 
 /// Scratch of one call.
@@ -90,8 +90,7 @@ fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
 impl Cpu {
     fn decompose<'a>(&self, poly: &'a RnsPoly, key: &CpuKey) -> Decomposed<'a> {
         let mut digits = Vec::new();
-        let mut offsets = Vec::new();
-        let block = self.chain.n().min(1 << LOW_LOG);
+        let mut rows = Vec::new();
         for (d, digit) in key.digits.iter().enumerate() {
             let own = digit.intersect(poly.basis());
             if !own.is_empty() {
@@ -99,14 +98,10 @@ impl Cpu {
                     own,
                     self.scale_source(own, Form::Ntt, |i| poly.limb_of(i), |_| 1),
                 ));
-                offsets.push(2 * d * block);
+                rows.push(2 * d);
             }
         }
-        Decomposed {
-            poly,
-            digits,
-            offsets,
-        }
+        Decomposed { poly, digits, rows }
     }
 
     /// Runs all jobs: first the primes that are divided away, then the others.
@@ -288,35 +283,28 @@ impl Cpu {
         let table = self.chain.table(place.prime);
         let stride = digit_stride(n);
         let first = place.group * work.most * stride;
-        let mut keys = jobs
-            .iter()
-            .flat_map(|j| &j.terms)
-            .filter(|t| t.0 == place.source);
-        let ahead = keys
-            .next()
-            .and_then(|(_, k)| Some((k.row_of(place.prime)?, k.block_words(n))));
+        let key = jobs.iter().flat_map(|j| &j.terms).find(|t| t.0 == place.source);
+        let ahead = key.and_then(|(_, k)| Some((k.row_of(place.prime)?, 2 * k.digits.len())));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
             let space = &mut work.digits[first..first + work.most * stride];
-            // While digits are transformed, the rows that they will meet come from memory.
-            let rows_ahead = |offset: usize| -> [&[u64]; 2] {
-                let row = |at: usize| {
-                    ahead.and_then(|(w, rows)| w.get(b * rows + at..b * rows + at + block))
-                };
-                [
-                    row(offset).unwrap_or(&[]),
-                    row(offset + block).unwrap_or(&[]),
-                ]
-            };
-            let mut pending: Vec<&[u64]> = Vec::new();
-            let limbs = space.chunks_exact_mut(stride).zip(&source.offsets);
-            for ((own, _), (limb, &offset)) in source.digits.iter().zip(limbs) {
-                pending.extend(rows_ahead(offset));
-                if !own.contains(place.prime) {
-                    self.kernels
-                        .forward_low(table, &mut limb[range.clone()], b, &pending);
-                    pending.clear();
-                }
+            // While one digit is transformed, the next one's block and a share of the key come
+            // nearer.
+            let mut blocks: Vec<&mut [u64]> = source
+                .digits
+                .iter()
+                .zip(space.chunks_exact_mut(stride))
+                .filter(|((own, _), _)| !own.contains(place.prime))
+                .map(|(_, limb)| &mut limb[range.clone()])
+                .collect();
+            let key = ahead.and_then(|(words, rows)| words.get(range.start * rows..range.end * rows));
+            let key = key.unwrap_or(&[]);
+            let mut shares = key.chunks(key.len().div_ceil(blocks.len().max(1)).max(1));
+            let mut left = &mut blocks[..];
+            while let Some((now, rest)) = left.split_first_mut() {
+                let ahead: &[u64] = rest.first().map_or(&[], |x| x);
+                self.kernels.forward_low(table, now, b, &[ahead, shares.next().unwrap_or(&[])]);
+                left = rest;
             }
             let digits: Vec<&[u64]> = source
                 .digits
@@ -337,9 +325,9 @@ impl Cpu {
                     .filter(|(_, t)| t.0 == place.source);
                 for (number, (_, key)) in terms {
                     let Some(words) = key.row_of(place.prime) else { continue };
-                    let size = key.block_words(n);
-                    let Some(words) = words.get(b * size..(b + 1) * size) else { continue };
-                    let rows = KeyRows { words, offsets: &source.offsets, stride: block };
+                    let rows = 2 * key.digits.len();
+                    let Some(words) = words.get(range.start * rows..range.end * rows) else { continue };
+                    let rows = KeyRows { words, rows, first: &source.rows };
                     self.multiply(
                         &digits,
                         (job, number, key),

@@ -12,7 +12,7 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation};
-use crate::kernels::{Isa, Kernels, LOW_LOG};
+use crate::kernels::{Isa, Kernels};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
@@ -47,8 +47,8 @@ pub struct CpuKey {
     special: Basis,
     /// Q' + P of the stored limbs.
     basis: Basis,
-    /// Per prime of `basis` and block of `2^LOW_LOG` words: rows `b_0, a_0, b_1, a_1, ..`. What an
-    /// inner product reads is one run of memory (rows N words apart would share cache sets).
+    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, interleaved by eight words: what an
+    /// inner product reads is one run of memory.
     rows: Vec<Buffer>,
 }
 
@@ -56,11 +56,6 @@ impl CpuKey {
     /// Bytes that the key occupies.
     pub fn bytes(&self) -> usize {
         self.rows.iter().map(|r| r.len() * 8).sum()
-    }
-
-    /// Words of all rows of one block.
-    fn block_words(&self, n: usize) -> usize {
-        2 * self.digits.len() * n.min(1 << LOW_LOG)
     }
 
     /// All rows that prime `i` needs.
@@ -191,21 +186,19 @@ impl Backend for Cpu {
         let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
         let basis = key.basis();
         let mut rows = Vec::with_capacity(basis.len());
-        let block = n.min(1 << LOW_LOG);
+        let count = 2 * key.parts.len();
         let mut temp = Buffer::dirty(n);
         for (pos, i) in basis.iter().enumerate() {
             let m = self.chain.modulus(i);
-            let mut row = Buffer::dirty(2 * key.parts.len() * n);
+            let mut row = Buffer::dirty(count * n);
             let sources = key.parts.iter().flat_map(|(b, a)| [b, a]);
             for (r, source) in sources.enumerate() {
                 self.kernels
                     .permute(&mut temp, source.limb(pos), &inverse.whole());
                 self.kernels.scale(m, &mut temp, m.mont_one());
-                for (out, piece) in row
-                    .chunks_exact_mut(2 * key.parts.len() * block)
-                    .zip(temp.chunks_exact(block))
-                {
-                    out[r * block..(r + 1) * block].copy_from_slice(piece);
+                for (column, words) in temp.as_chunks::<8>().0.iter().enumerate() {
+                    let at = (column * count + r) * 8;
+                    row[at..at + 8].copy_from_slice(words);
                 }
             }
             rows.push(row);

@@ -85,6 +85,8 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ys: &'a [u64],
     /// Quotients, in the same order.
     pub(crate) v: &'a [u8],
+    /// Words to fetch into the cache meanwhile.
+    pub(crate) ahead: &'a [u64],
 }
 
 /// A value that an inner product adds, times a constant.
@@ -106,14 +108,15 @@ pub(crate) struct PermutationPiece<'a> {
     pub(crate) lanes: &'a [[u64; 8]; 8],
 }
 
-/// Source residues that enter one inner product.
+/// The key rows of one block, interleaved: for every eight columns, eight words of each row
+/// (Montgomery form). An inner product so reads one run of memory.
 pub(crate) struct KeyRows<'a> {
-    /// Rows of N words in Montgomery form.
+    /// All words of the block.
     pub(crate) words: &'a [u64],
-    /// Per digit where its first row begins.
-    pub(crate) offsets: &'a [usize],
-    /// From a digit's first row to its second.
-    pub(crate) stride: usize,
+    /// Number of rows, two per digit of the key.
+    pub(crate) rows: usize,
+    /// Per digit its first row; its second row follows.
+    pub(crate) first: &'a [usize],
 }
 
 /// A checked choice of instruction set: holding one proves that the processor has it.

@@ -293,12 +293,9 @@ pub(super) fn inner_product(
         for (j, o) in out.iter_mut().enumerate() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
             let mut sum = u128::from(add) * u128::from(extra.factor);
-            for (digit, offset) in digits.iter().zip(key.offsets) {
-                let k = key
-                    .words
-                    .get(offset + part * key.stride + j)
-                    .copied()
-                    .unwrap_or(0);
+            for (digit, first) in digits.iter().zip(key.first) {
+                let at = (j / 8 * key.rows + first + part) * 8 + j % 8;
+                let k = key.words.get(at).copied().unwrap_or(0);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);

@@ -66,10 +66,13 @@ fn small(t: &NttTable) -> bool {
 fn forward_tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[&[u64]]) {
     let lanes = Lanes::new(&t.modulus);
     let one = splat(t.modulus.shoup(1));
+    let steps = (x.len() / 64).max(1);
     for (i, words) in x.as_chunks_mut::<64>().0.iter_mut().enumerate() {
-        for rows in ahead {
-            if let Some(next) = rows.get(64 * i..64 * i + 64) {
-                for line in next.as_chunks::<LANES>().0 {
+        for run in ahead {
+            // This step's share, line by line.
+            let share = run.len().div_ceil(steps).next_multiple_of(LANES);
+            if let Some(next) = run.get(share * i..(share * (i + 1)).min(run.len())) {
+                for line in next.chunks(LANES) {
                     _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                 }
             }

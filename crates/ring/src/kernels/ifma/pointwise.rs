@@ -143,10 +143,17 @@ unsafe fn convert_from<const LAZY: u32>(
         steps_for(terms / 4 + 1)
     };
     let stride = source.v.len();
+    // Lines of `ahead` per step, so that the steps of this call cover it.
+    let lines = source.ahead.len().div_ceil(LANES).div_ceil((out.len() / (WIDE * LANES)).max(1));
+    let mut ahead = source.ahead.as_ptr();
     let mut j = 0;
     while j < out.len() {
         // SAFETY: the caller's promise.
         unsafe {
+            for _ in 0..lines {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                ahead = ahead.wrapping_add(LANES);
+            }
             let (mut lo, mut hi) = ([l.zero; WIDE], [l.zero; WIDE]);
             for k in 0..WIDE {
                 let v = _mm_loadl_epi64(source.v.as_ptr().add(first + j + k * LANES).cast());
@@ -245,12 +252,10 @@ pub(in crate::kernels) fn inner_product(
     extra: &Extra<'_>,
 ) {
     let n = out0.len();
-    let short = digits.len() > key.offsets.len()
+    let short = digits.len() > key.first.len()
         || digits.iter().any(|d| d.len() < n)
-        || key
-            .offsets
-            .iter()
-            .any(|o| o + key.stride + n > key.words.len())
+        || key.first.iter().any(|first| first + 2 > key.rows)
+        || key.words.len() < n * key.rows
         || extra.x.iter().flatten().any(|x| x.len() < n);
     if n % LANES != 0 || out1.len() != n || short {
         return scalar::inner_product(m, out0, out1, digits, key, extra);
@@ -276,10 +281,11 @@ pub(in crate::kernels) fn inner_product(
                 lo1 = _mm512_madd52lo_epu64(lo1, x, factor);
                 hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
             }
-            for (digit, &offset) in digits.iter().zip(key.offsets) {
+            let columns = words.add(j * key.rows);
+            for (digit, &first) in digits.iter().zip(key.first) {
                 let x = load(digit.as_ptr().add(j));
-                let k0 = load(words.add(offset + j));
-                let k1 = load(words.add(offset + key.stride + j));
+                let k0 = load(columns.add(first * LANES));
+                let k1 = load(columns.add((first + 1) * LANES));
                 lo0 = _mm512_madd52lo_epu64(lo0, x, k0);
                 hi0 = _mm512_madd52hi_epu64(hi0, x, k0);
                 lo1 = _mm512_madd52lo_epu64(lo1, x, k1);
