@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use veilformer_ckks::container::{EvaluationKeysReader, Reader, evaluation_keys_to_bytes};
 use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
 use veilformer_ckks::{
     Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyPurpose,
     OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector, StoredCiphertext,
-    StoredSwitchingKey, Term, Transform, Uniform, UniformParts,
+    StoredEvaluationKeys, StoredSwitchingKey, Term, Transform, Uniform, UniformParts,
 };
 use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::Backend;
 
 use crate::RuntimeError;
+use crate::bundle::container;
 use crate::cost::{Cost, CostTable, needs};
 
 /// How long a measurement of [`measure`] may take unless told otherwise.
@@ -26,6 +28,9 @@ const REPETITIONS: usize = 5;
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
+/// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
+const PLAINS: usize = 32;
+const PLAIN_BYTES: usize = 1 << 26;
 
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
 /// highest (in any case) and the lowest, then in between. Levels that are left out are
@@ -110,19 +115,16 @@ fn random_keys<B: Backend>(
     backend: &B,
     level: usize,
 ) -> Result<(EvaluationKeys<B>, f64), RuntimeError> {
-    let mut keys = EvaluationKeys::empty(params, KEY_ID);
     let rotations = (1..=ROTATIONS as i64).map(KeyPurpose::Rotation);
+    let purposes = [KeyPurpose::Relinearization].into_iter().chain(rotations);
+    let mut keys = EvaluationKeys::empty(params, KEY_ID);
     let mut times = Vec::new();
-    for (number, purpose) in [KeyPurpose::Relinearization]
-        .into_iter()
-        .chain(rotations)
-        .enumerate()
-    {
+    for (number, purpose) in purposes.enumerate() {
         let digits = params.digits_at(level).len();
         let b = (0..digits)
             .map(|digit| random_poly(params, level, true, (number, digit)))
             .collect::<Result<_, _>>()?;
-        let stored = StoredSwitchingKey {
+        let key = StoredSwitchingKey {
             purpose,
             secret: SecretKind::DenseTernary,
             level,
@@ -131,7 +133,16 @@ fn random_keys<B: Backend>(
             a: UniformParts::Seed([number as u8; 32]),
             expander: EXPANDER,
         };
+        let set = StoredEvaluationKeys {
+            params: params.digest(),
+            key_id: KEY_ID,
+            program: [0; 32],
+            keys: vec![key],
+        };
+        let file = evaluation_keys_to_bytes(params, &set)?;
         let started = Instant::now();
+        let reader = Reader::open(&file).map_err(container)?;
+        let stored = EvaluationKeysReader::open(&reader, params)?.key(0)?;
         let prepared = EvaluationKeys::prepare_one(params, backend, &stored)?;
         times.push(started.elapsed().as_secs_f64());
         keys.insert_prepared(params, &stored, prepared)?;
@@ -284,7 +295,9 @@ impl<B: Backend> Bench<'_, B> {
         a: &SharedCiphertext<B>,
         put: &mut impl FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
-        let plains: Vec<SharedPlain<B>> = (0..MANY)
+        let bytes = 8 * self.params.n() * self.params.basis_at(level).len();
+        let most = (PLAIN_BYTES / bytes).clamp(MANY, PLAINS);
+        let plains: Vec<SharedPlain<B>> = (0..most)
             .map(|number| self.plain(level, number))
             .collect::<Result<_, _>>()?;
         let run = |giants: usize, products: usize| {
@@ -309,7 +322,7 @@ impl<B: Backend> Bench<'_, B> {
             let transform = Transform { giants };
             time(|| self.evaluator.linear_transform(&[a], &transform))
         };
-        let (base, product) = two_points(MANY, |count| run(0, count))?;
+        let (base, product) = two_points(most, |count| run(0, count))?;
         let (first, giant) = two_points(MANY, |count| run(count, count))?;
         put(Cost::Transform, base);
         put(Cost::TransformProduct, product);
