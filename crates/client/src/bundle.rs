@@ -202,13 +202,13 @@ impl ClientBundle {
                 signature: parts.signature.clone(),
                 keys: parts.keys.clone(),
                 vocab_size: parts.embedding.vocab_size as u64,
-                positions: parts.positions.rows as u64,
+                positions: parts.positions.rows() as u64,
             },
         )?;
         writer.section(TOKENIZER, parts.tokenizer.clone());
         writer.section(TABLE, table.collect());
         writer.section(SCALES, floats(&parts.embedding.scale));
-        writer.section(POSITIONS, floats(&parts.positions.data));
+        writer.section(POSITIONS, floats(parts.positions.data()));
         writer.section(SERVER, parts.server_content.to_vec());
         Ok(writer.to_bytes()?)
     }
@@ -246,7 +246,7 @@ impl ClientBundle {
                 values: values.iter().map(|v| v.cast_signed()).collect(),
                 scale: floats(scale),
             },
-            positions: Matrix::from_vec(record.positions as usize, features, floats(positions))?,
+            positions: veilformer_models::matrix(record.positions as usize, features, floats(positions))?,
             server_content: server
                 .try_into()
                 .map_err(|_| refuse("the server bundle's digest is not 32 bytes".into()))?,
@@ -306,22 +306,22 @@ fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
     if table.hidden_size != features
         || table.scale.len() != features
         || size != Some(table.values.len())
-        || positions.cols != features
-        || positions.rows.checked_mul(features) != Some(positions.data.len())
+        || positions.cols() != features
+        || positions.rows().checked_mul(features) != Some(positions.data().len())
     {
         return Err(refuse(format!(
             "its tables are not {features} features wide"
         )));
     }
-    if positions.rows < parts.signature.max_tokens {
+    if positions.rows() < parts.signature.max_tokens {
         return Err(refuse(format!(
             "its position table has {} rows for sentences of up to {} tokens",
-            positions.rows, parts.signature.max_tokens
+            positions.rows(), parts.signature.max_tokens
         )));
     }
     // Far beyond what a model holds, and no sum of two overflows.
     let sane = |v: &f64| v.abs() <= 1e12;
-    if !table.scale.iter().chain(&positions.data).all(sane) {
+    if !table.scale.iter().chain(positions.data()).all(sane) {
         return Err(refuse(
             "a value of its tables is above 1e12 or not a number".into(),
         ));

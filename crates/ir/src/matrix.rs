@@ -34,6 +34,11 @@ impl Matrix {
         (rows.checked_mul(cols) == Some(data.len())).then_some(Self { rows, cols, data })
     }
 
+    /// The rows in order, each a slice of `cols` values.
+    pub fn iter_rows(&self) -> impl Iterator<Item = &[f64]> {
+        self.data.chunks_exact(self.cols.max(1))
+    }
+
     /// Number of rows (outputs of a linear map).
     pub fn rows(&self) -> usize {
         self.rows

@@ -8,8 +8,8 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::config::ModelConfig;
 use crate::error::{ModelError, Result};
-use crate::matrix::Matrix;
 use crate::tokenizer::Tokenizer;
+use veilformer_ir::Matrix;
 
 /// The token table as it ships: one signed byte per value, one scale per feature.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,8 +31,8 @@ impl EmbeddingTable {
     /// # Errors
     /// When a value is not finite.
     pub fn quantize(table: &Matrix) -> Result<Self> {
-        let mut largest = vec![0.0f64; table.cols];
-        for (index, &value) in table.data.iter().enumerate() {
+        let mut largest = vec![0.0f64; table.cols()];
+        for (index, &value) in table.data().iter().enumerate() {
             if !value.is_finite() {
                 return Err(bad_value(
                     "embedding.weight",
@@ -41,7 +41,7 @@ impl EmbeddingTable {
                     "a finite number",
                 ));
             }
-            if let Some(m) = largest.get_mut(index % table.cols.max(1)) {
+            if let Some(m) = largest.get_mut(index % table.cols().max(1)) {
                 *m = m.max(value.abs());
             }
         }
@@ -55,7 +55,7 @@ impl EmbeddingTable {
                 }
             })
             .collect();
-        let mut values = Vec::with_capacity(table.data.len());
+        let mut values = Vec::with_capacity(table.data().len());
         for row in table.iter_rows() {
             values.extend(
                 row.iter()
@@ -64,8 +64,8 @@ impl EmbeddingTable {
             );
         }
         Ok(Self {
-            vocab_size: table.rows,
-            hidden_size: table.cols,
+            vocab_size: table.rows(),
+            hidden_size: table.cols(),
             values,
             scale,
         })
@@ -100,16 +100,16 @@ impl EmbeddingTable {
         if ids.is_empty() {
             return Err(ModelError::EmptySentence);
         }
-        if ids.len() > position.rows {
+        if ids.len() > position.rows() {
             return Err(ModelError::TooLong {
                 count: ids.len(),
-                limit: position.rows,
+                limit: position.rows(),
             });
         }
-        if position.cols != self.hidden_size {
+        if position.cols() != self.hidden_size {
             return Err(ModelError::Dimension {
                 what: "features of the position table",
-                found: position.cols,
+                found: position.cols(),
                 expected: self.hidden_size,
             });
         }
@@ -117,7 +117,7 @@ impl EmbeddingTable {
         for (&id, place) in ids.iter().zip(position.iter_rows()) {
             data.extend(self.row(id)?.iter().zip(place).map(|(e, p)| e + p));
         }
-        Matrix::from_vec(ids.len(), self.hidden_size, data)
+        matrix(ids.len(), self.hidden_size, data)
     }
 }
 
@@ -299,7 +299,7 @@ impl Checkpoint {
         w.floats(
             "position.weight",
             &[c.max_position_embeddings, d],
-            &self.position.data,
+            self.position.data(),
         )?;
         if self.layers.len() != c.num_hidden_layers {
             return Err(ModelError::Dimension {
@@ -462,7 +462,7 @@ impl Reader<'_> {
     }
 
     fn matrix(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
-        Matrix::from_vec(rows, cols, self.floats(name, &[rows, cols])?)
+        matrix(rows, cols, self.floats(name, &[rows, cols])?)
     }
 
     fn linear(&mut self, name: &str, rows: usize, cols: usize) -> Result<Linear> {
@@ -537,7 +537,7 @@ impl Writer {
     }
 
     fn linear(&mut self, name: &str, rows: usize, cols: usize, map: &Linear) -> Result<()> {
-        self.floats(&format!("{name}.weight"), &[rows, cols], &map.weight.data)?;
+        self.floats(&format!("{name}.weight"), &[rows, cols], map.weight.data())?;
         self.floats(&format!("{name}.bias"), &[rows], &map.bias)
     }
 
@@ -551,4 +551,17 @@ impl Writer {
         )?;
         self.floats(&format!("{name}.running_var"), &[width], &norm.running_var)
     }
+}
+
+/// A matrix of `rows * cols` row-major values.
+///
+/// # Errors
+/// [`ModelError::Dimension`] when the number of values is another one.
+pub fn matrix(rows: usize, cols: usize, data: Vec<f64>) -> Result<Matrix> {
+    let found = data.len();
+    Matrix::from_rows(rows, cols, data).ok_or(ModelError::Dimension {
+        what: "number of values of a matrix",
+        found,
+        expected: rows.saturating_mul(cols),
+    })
 }

@@ -1,6 +1,6 @@
 //! The tensor program of a checkpoint.
 
-use crate::{Checkpoint, Linear, Matrix, Norm};
+use crate::{Checkpoint, Linear, Norm};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
 
 impl Checkpoint {
@@ -81,18 +81,10 @@ fn norm(program: &mut TensorProgram, x: TensorId, norm: &Norm, eps: f64) -> Tens
 }
 
 fn linear(program: &mut TensorProgram, x: TensorId, linear: &Linear) -> TensorId {
-    let weight = to_ir(&linear.weight);
+    let weight = linear.weight.clone();
     program.push(TensorOp::Linear {
         x,
         weight,
         bias: linear.bias.clone(),
     })
-}
-
-fn to_ir(m: &Matrix) -> veilformer_ir::Matrix {
-    let mut out = veilformer_ir::Matrix::zeros(m.rows, m.cols);
-    for (r, row) in m.iter_rows().enumerate() {
-        row.iter().enumerate().for_each(|(c, v)| out.set(r, c, *v));
-    }
-    out
 }

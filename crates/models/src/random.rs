@@ -3,10 +3,10 @@
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
+use crate::checkpoint::matrix;
 use crate::checkpoint::{Checkpoint, EmbeddingTable, LayerWeights, Linear, Norm};
 use crate::config::ModelConfig;
 use crate::error::Result;
-use crate::matrix::Matrix;
 
 /// A model of the shape `config` with random weights, scaled as a trained model's are: token
 /// vectors of deviation about 1, scores around 1, activation inputs within a few units. The same
@@ -25,22 +25,14 @@ pub fn random_checkpoint(config: &ModelConfig, seed: u64) -> Result<Checkpoint> 
         config.intermediate_size,
     );
     let unit = 1.0 / (d as f64).sqrt();
-    let table = Matrix {
-        rows: config.vocab_size,
-        cols: d,
-        data: g.normal(config.vocab_size * d, 1.0),
-    };
+    let table = matrix(config.vocab_size, d, g.normal(config.vocab_size * d, 1.0))?;
     let positions = config.max_position_embeddings;
-    let position = Matrix {
-        rows: positions,
-        cols: d,
-        data: g.normal(positions * d, 0.2),
-    };
+    let position = matrix(positions, d, g.normal(positions * d, 0.2))?;
     let mut layers = Vec::with_capacity(config.num_hidden_layers);
     for _ in 0..config.num_hidden_layers {
         let norm1 = g.norm(d);
-        let mut query = g.linear(a, d, 0.4 * unit, 0.02);
-        let mut key = g.linear(a, d, 0.4 * unit, 0.02);
+        let mut query = g.linear(a, d, 0.4 * unit, 0.02)?;
+        let mut key = g.linear(a, d, 0.4 * unit, 0.02)?;
         // b_q . b_k / sqrt(head_dim) = 1 per head: the linear and constant part of S^2.
         let constant = (config.head_dim as f64).powf(-0.25);
         for (q, k) in query.bias.iter_mut().zip(&mut key.bias) {
@@ -52,16 +44,16 @@ pub fn random_checkpoint(config: &ModelConfig, seed: u64) -> Result<Checkpoint> 
             *q = f64::from((*q + sign) as f32);
             *k = f64::from((*k + sign) as f32);
         }
-        let value = g.linear(a, d, unit, 0.02);
-        let output = g.linear(d, a, 0.5 / (a as f64).sqrt(), 0.02);
+        let value = g.linear(a, d, unit, 0.02)?;
+        let output = g.linear(d, a, 0.5 / (a as f64).sqrt(), 0.02)?;
         let norm2 = g.norm(d);
-        let up = g.linear(f, d, unit, 0.1);
+        let up = g.linear(f, d, unit, 0.1)?;
         let beta = g.normal(f, 0.5);
         let activation = beta
             .into_iter()
             .map(|b| [1.0, f64::from((1.0 + b) as f32)])
             .collect();
-        let down = g.linear(d, f, 0.3 / (f as f64).sqrt(), 0.02);
+        let down = g.linear(d, f, 0.3 / (f as f64).sqrt(), 0.02)?;
         layers.push(LayerWeights {
             norm1,
             query,
@@ -74,7 +66,7 @@ pub fn random_checkpoint(config: &ModelConfig, seed: u64) -> Result<Checkpoint> 
             down,
         });
     }
-    let classifier = g.linear(config.num_classes(), d, unit, 0.1);
+    let classifier = g.linear(config.num_classes(), d, unit, 0.1)?;
     Ok(Checkpoint {
         config: config.clone(),
         embedding: EmbeddingTable::quantize(&table)?,
@@ -100,15 +92,11 @@ impl Generator {
             .collect()
     }
 
-    fn linear(&mut self, rows: usize, cols: usize, sd: f64, bias_sd: f64) -> Linear {
-        Linear {
-            weight: Matrix {
-                rows,
-                cols,
-                data: self.normal(rows * cols, sd),
-            },
+    fn linear(&mut self, rows: usize, cols: usize, sd: f64, bias_sd: f64) -> Result<Linear> {
+        Ok(Linear {
+            weight: matrix(rows, cols, self.normal(rows * cols, sd))?,
             bias: self.normal(rows, bias_sd),
-        }
+        })
     }
 
     fn norm(&mut self, n: usize) -> Norm {

@@ -206,7 +206,7 @@ fn a_missing_file_is_named() {
 fn lookup_adds_positions_and_refuses_what_lies_outside() {
     let model = random_checkpoint(&tiny(), 5).unwrap();
     let x = model.embedding.lookup(&[3, 0], &model.position).unwrap();
-    assert_eq!((x.rows, x.cols), (2, 6));
+    assert_eq!((x.rows(), x.cols()), (2, 6));
     let expected = f64::from(model.embedding.values[3 * 6 + 2]) * model.embedding.scale[2]
         + model.position.get(0, 2).unwrap();
     assert_eq!(x.get(0, 2), Some(expected));
@@ -231,7 +231,7 @@ proptest! {
     ) {
         let data: Vec<f64> =
             values.iter().enumerate().map(|(i, v)| if i % 3 == 0 { v * shrink } else { *v }).collect();
-        let table = Matrix::from_vec(4, 3, data).unwrap();
+        let table = Matrix::from_rows(4, 3, data).unwrap();
         let rounded = EmbeddingTable::quantize(&table).unwrap();
         for id in 0..4 {
             let row = rounded.row(id as u32).unwrap();
@@ -244,7 +244,7 @@ proptest! {
 
 #[test]
 fn a_table_with_a_value_that_is_no_number_is_not_rounded() {
-    let table = Matrix::from_vec(1, 2, vec![0.0, f64::INFINITY]).unwrap();
+    let table = Matrix::from_rows(1, 2, vec![0.0, f64::INFINITY]).unwrap();
     assert!(EmbeddingTable::quantize(&table).is_err());
 }
 

@@ -30,15 +30,15 @@ pub fn to_checkpoint(
     let linear = |name: &str| -> Result<Linear> {
         Ok(Linear {
             weight: get(&format!("{name}.weight"))?,
-            bias: get(&format!("{name}.bias"))?.data,
+            bias: get(&format!("{name}.bias"))?.data().to_vec(),
         })
     };
     let norm = |name: &str| -> Result<Norm> {
         Ok(Norm {
-            weight: get(&format!("{name}.weight"))?.data,
-            bias: get(&format!("{name}.bias"))?.data,
-            running_mean: get(&format!("{name}.running_mean"))?.data,
-            running_var: get(&format!("{name}.running_var"))?.data,
+            weight: get(&format!("{name}.weight"))?.data().to_vec(),
+            bias: get(&format!("{name}.bias"))?.data().to_vec(),
+            running_mean: get(&format!("{name}.running_mean"))?.data().to_vec(),
+            running_var: get(&format!("{name}.running_var"))?.data().to_vec(),
         })
     };
     let mut layers = Vec::with_capacity(config.num_hidden_layers);
@@ -53,9 +53,9 @@ pub fn to_checkpoint(
             norm2: norm(&p("norm2"))?,
             up: linear(&p("ffn.up"))?,
             activation: get(&p("ffn.beta"))?
-                .data
-                .into_iter()
-                .map(|beta| [1.0, beta])
+                .data()
+                .iter()
+                .map(|beta| [1.0, *beta])
                 .collect(),
             down: linear(&p("ffn.down"))?,
         });
@@ -75,7 +75,11 @@ fn to_matrix(tensor: &Tensor) -> Result<Matrix> {
         .flatten_all()?
         .to_dtype(DType::F64)?
         .to_vec1::<f64>()?;
-    Ok(Matrix::from_vec(data.len() / cols.max(1), cols, data)?)
+    Ok(veilformer_models::matrix(
+        data.len() / cols.max(1),
+        cols,
+        data,
+    )?)
 }
 
 /// Figures of the shipped model, all with the rounded token table and in f64.

@@ -365,7 +365,7 @@ pub fn weights_of(checkpoint: &Checkpoint, dtype: DType) -> Result<Weights> {
         Ok(())
     };
     let p = &checkpoint.position;
-    put("position.weight".into(), &p.data, &[p.rows, p.cols])?;
+    put("position.weight".into(), p.data(), &[p.rows(), p.cols()])?;
     let mut linears: Vec<(String, &Linear)> = vec![("classifier".into(), &checkpoint.classifier)];
     for (l, layer) in checkpoint.layers.iter().enumerate() {
         for (part, linear) in [
@@ -396,8 +396,12 @@ pub fn weights_of(checkpoint: &Checkpoint, dtype: DType) -> Result<Weights> {
         put(format!("layers.{l}.ffn.beta"), &beta, &[beta.len()])?;
     }
     for (name, linear) in linears {
-        let (rows, cols) = (linear.weight.rows, linear.weight.cols);
-        put(format!("{name}.weight"), &linear.weight.data, &[rows, cols])?;
+        let (rows, cols) = (linear.weight.rows(), linear.weight.cols());
+        put(
+            format!("{name}.weight"),
+            linear.weight.data(),
+            &[rows, cols],
+        )?;
         put(format!("{name}.bias"), &linear.bias, &[linear.bias.len()])?;
     }
     Ok(weights)
