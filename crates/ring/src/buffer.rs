@@ -109,7 +109,9 @@ impl Buffer {
         let layout = layout(class).expect("a buffer is far below the address space");
         // SAFETY: the layout has non-zero size: a class has at least 64 words.
         let raw = unsafe { alloc(layout) };
-        let Some(ptr) = NonNull::new(raw.cast::<u64>()) else { handle_alloc_error(layout) };
+        let Some(ptr) = NonNull::new(raw.cast::<u64>()) else {
+            handle_alloc_error(layout)
+        };
         // The advice must come before the first touch, which decides the page size; hence not
         // `alloc_zeroed`.
         #[cfg(target_os = "linux")]

@@ -134,7 +134,11 @@ impl Cpu {
         for (i, tile) in tiles.iter().enumerate() {
             let mut from = source.tile(i, words);
             // Each target fetches its share of the next tile.
-            let next = if i + 1 < tiles.len() { source.tile(i + 1, words).ys } else { &[] };
+            let next = if i + 1 < tiles.len() {
+                source.tile(i + 1, words).ys
+            } else {
+                &[]
+            };
             let mut shares = next.chunks(next.len().div_ceil(rows.len().max(1)).max(1));
             for ((j, out), row) in outs.iter_mut().zip(&rows) {
                 from.ahead = shares.next().unwrap_or(&[]);

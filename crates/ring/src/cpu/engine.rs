@@ -15,11 +15,11 @@ use crate::kernels::{Extra, KeyRows, LOW_LOG};
 use crate::poly::{Form, RnsPoly};
 
 /// Words of digit buffers that a group of primes may take: a share of the last level of cache.
-const GROUP_WORDS: usize = 3 << 19;
+const GROUP_WORDS: usize = 3 << 20;
 /// Two primes' digits of at most this many words stay in the second level of cache.
 const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
-const MAX_GROUP: usize = 4;
+const MAX_GROUP: usize = 8;
 
 /// One output pair: what is added and which products are summed.
 pub(super) struct Job<'a> {
@@ -283,7 +283,10 @@ impl Cpu {
         let table = self.chain.table(place.prime);
         let stride = digit_stride(n);
         let first = place.group * work.most * stride;
-        let key = jobs.iter().flat_map(|j| &j.terms).find(|t| t.0 == place.source);
+        let key = jobs
+            .iter()
+            .flat_map(|j| &j.terms)
+            .find(|t| t.0 == place.source);
         let ahead = key.and_then(|(_, k)| Some((k.row_of(place.prime)?, 2 * k.digits.len())));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
@@ -297,13 +300,15 @@ impl Cpu {
                 .filter(|((own, _), _)| !own.contains(place.prime))
                 .map(|(_, limb)| &mut limb[range.clone()])
                 .collect();
-            let key = ahead.and_then(|(words, rows)| words.get(range.start * rows..range.end * rows));
+            let key =
+                ahead.and_then(|(words, rows)| words.get(range.start * rows..range.end * rows));
             let key = key.unwrap_or(&[]);
             let mut shares = key.chunks(key.len().div_ceil(blocks.len().max(1)).max(1));
             let mut left = &mut blocks[..];
             while let Some((now, rest)) = left.split_first_mut() {
                 let ahead: &[u64] = rest.first().map_or(&[], |x| x);
-                self.kernels.forward_low(table, now, b, &[ahead, shares.next().unwrap_or(&[])]);
+                self.kernels
+                    .forward_low(table, now, b, &[ahead, shares.next().unwrap_or(&[])]);
                 left = rest;
             }
             let digits: Vec<&[u64]> = source
@@ -324,10 +329,18 @@ impl Cpu {
                     .enumerate()
                     .filter(|(_, t)| t.0 == place.source);
                 for (number, (_, key)) in terms {
-                    let Some(words) = key.row_of(place.prime) else { continue };
+                    let Some(words) = key.row_of(place.prime) else {
+                        continue;
+                    };
                     let rows = 2 * key.digits.len();
-                    let Some(words) = words.get(range.start * rows..range.end * rows) else { continue };
-                    let rows = KeyRows { words, rows, first: &source.rows };
+                    let Some(words) = words.get(range.start * rows..range.end * rows) else {
+                        continue;
+                    };
+                    let rows = KeyRows {
+                        words,
+                        rows,
+                        first: &source.rows,
+                    };
                     self.multiply(
                         &digits,
                         (job, number, key),

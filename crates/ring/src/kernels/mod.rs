@@ -57,7 +57,7 @@ pub(crate) const LOW_LOG: u32 = 12;
 
 /// Words per source limb of a tile of `convert_top` (all its rows together): the tile of six
 /// source limbs stays in L2 while it is converted to several primes.
-pub(crate) const TILE_WORDS: usize = 2048;
+pub(crate) const TILE_WORDS: usize = 1024;
 
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
 #[derive(Clone, Copy, Debug)]

@@ -68,6 +68,7 @@ fn forward_tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ah
     let one = splat(t.modulus.shoup(1));
     let steps = (x.len() / 64).max(1);
     for (i, words) in x.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        prefetch_tail(&t.forward, first + i + TWIDDLES_AHEAD);
         for run in ahead {
             // This step's share, line by line.
             let share = run.len().div_ceil(steps).next_multiple_of(LANES);
@@ -310,6 +311,21 @@ fn transpose(r: &[__m512i; 8]) -> [__m512i; 8] {
     out
 }
 
+/// How many 64-word blocks ahead the tail's twiddles are fetched.
+const TWIDDLES_AHEAD: usize = 3;
+
+/// Fetches what `tail_twiddles` will want; beyond the end nothing.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_tail(tw: &Twiddles, index: usize) {
+    let block = index.wrapping_sub(tw.w.len() / 16);
+    if let Some(next) = tw.tail.as_chunks::<96>().0.get(block) {
+        for line in next.as_chunks::<LANES>().0 {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
+    }
+}
+
 /// Vector twiddles of the last three stages of 64-word block `i` (global number).
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -376,6 +392,7 @@ pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], 
             .iter_mut()
             .zip(x.as_chunks::<64>().0);
         for (i, (out, words)) in pairs.enumerate() {
+            prefetch_tail(&t.inverse, first + i + TWIDDLES_AHEAD);
             let mut v = transpose(&load_64(words));
             inverse_layers::<3>(&lanes, &mut v, &tail_twiddles(&t.inverse, first + i));
             let mut v = transpose(&v);

@@ -144,7 +144,11 @@ unsafe fn convert_from<const LAZY: u32>(
     };
     let stride = source.v.len();
     // Lines of `ahead` per step, so that the steps of this call cover it.
-    let lines = source.ahead.len().div_ceil(LANES).div_ceil((out.len() / (WIDE * LANES)).max(1));
+    let lines = source
+        .ahead
+        .len()
+        .div_ceil(LANES)
+        .div_ceil((out.len() / (WIDE * LANES)).max(1));
     let mut ahead = source.ahead.as_ptr();
     let mut j = 0;
     while j < out.len() {
