@@ -1,0 +1,251 @@
+//! What `plan` says exactly is exact, and its fold is the executor's.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use support::{Client, GO_ON, program};
+use veilformer_ckks::EvaluationKeys;
+use veilformer_ckks::testing::toy_params;
+use veilformer_ring::{
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, Form, GaloisElement, Isa, Pair,
+    PairRef, PlainPoly, Result, RnsPoly, SwitchingKey,
+};
+use veilformer_runtime::{
+    Cost, CostTable, RunStats, Server, ServerBundle, machine_name, measure, plan, report,
+};
+
+/// The CPU backend, counting the key switches that it is asked for.
+struct Counting {
+    cpu: Cpu,
+    switches: AtomicU64,
+}
+
+impl Counting {
+    fn count(&self, switches: usize) {
+        self.switches.fetch_add(switches as u64, Ordering::Relaxed);
+    }
+}
+
+#[allow(clippy::type_complexity)]
+impl Backend for Counting {
+    type Poly = RnsPoly;
+    type Key = CpuKey;
+    type Plain = CpuPlain;
+
+    fn chain(&self) -> &Arc<Chain> {
+        self.cpu.chain()
+    }
+    fn import(&self, poly: RnsPoly) -> Result<RnsPoly> {
+        self.cpu.import(poly)
+    }
+    fn export(&self, poly: &RnsPoly) -> Result<RnsPoly> {
+        self.cpu.export(poly)
+    }
+    fn duplicate(&self, poly: &RnsPoly) -> RnsPoly {
+        self.cpu.duplicate(poly)
+    }
+    fn basis(&self, poly: &RnsPoly) -> Basis {
+        self.cpu.basis(poly)
+    }
+    fn form(&self, poly: &RnsPoly) -> Form {
+        self.cpu.form(poly)
+    }
+    fn prepare_key(&self, key: &SwitchingKey) -> Result<CpuKey> {
+        self.cpu.prepare_key(key)
+    }
+    fn key_galois(&self, key: &CpuKey) -> GaloisElement {
+        self.cpu.key_galois(key)
+    }
+    fn prepare_plain(&self, plain: &PlainPoly) -> Result<CpuPlain> {
+        self.cpu.prepare_plain(plain)
+    }
+    fn forward_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
+        self.cpu.forward_ntt(poly)
+    }
+    fn inverse_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
+        self.cpu.inverse_ntt(poly)
+    }
+    fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.cpu.add_assign(a, b)
+    }
+    fn sub_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.cpu.sub_assign(a, b)
+    }
+    fn neg_assign(&self, a: &mut RnsPoly) -> Result<()> {
+        self.cpu.neg_assign(a)
+    }
+    fn mul(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.cpu.mul(a, b)
+    }
+    fn mul_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
+        self.cpu.mul_acc(acc, a, b)
+    }
+    fn mul_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
+        self.cpu.mul_plain(a, plain)
+    }
+    fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
+        self.cpu.mul_plain_acc(acc, a, plain)
+    }
+    fn add_plain_assign(&self, a: &mut RnsPoly, plain: &CpuPlain) -> Result<()> {
+        self.cpu.add_plain_assign(a, plain)
+    }
+    fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {
+        self.cpu.mul_scalar_assign(a, residues)
+    }
+    fn automorphism(&self, poly: &RnsPoly, g: GaloisElement) -> Result<RnsPoly> {
+        self.cpu.automorphism(poly, g)
+    }
+    fn restrict(&self, poly: &RnsPoly, to: Basis) -> Result<RnsPoly> {
+        self.cpu.restrict(poly, to)
+    }
+    fn extend(&self, poly: &RnsPoly, to: Basis) -> Result<RnsPoly> {
+        self.cpu.extend(poly, to)
+    }
+    fn div_round(&self, poly: &RnsPoly, drop: Basis) -> Result<RnsPoly> {
+        self.cpu.div_round(poly, drop)
+    }
+    fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
+        self.cpu.rescale_rational(poly, drop, add)
+    }
+    // The coarse operations of the trait that are not here end in these two.
+    fn key_switch_sum(
+        &self,
+        add: Option<PairRef<'_, RnsPoly>>,
+        terms: &[(&RnsPoly, &CpuKey)],
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        self.count(terms.len());
+        self.cpu.key_switch_sum(add, terms, drop)
+    }
+    fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
+        self.count(keys.len());
+        self.cpu.rotate_many(c, keys)
+    }
+}
+
+fn toy() -> (ServerBundle, Client) {
+    let params = toy_params();
+    let bundle = ServerBundle::new(params.clone(), program(&params), "toy", [0; 32]).unwrap();
+    (bundle, Client::new(&params, 7))
+}
+
+fn counting(bundle: &ServerBundle) -> Counting {
+    let config = CpuConfig { isa: Isa::detect() };
+    Counting {
+        cpu: Cpu::new(bundle.params().chain().clone(), config).unwrap(),
+        switches: AtomicU64::new(0),
+    }
+}
+
+#[test]
+fn bytes_and_counts_are_exact() {
+    let (bundle, mut client) = toy();
+    let keys = client.keys(&bundle);
+    let file = client.file(&client.encrypt(2, 3), bundle.program_digest());
+    let (program, params) = (bundle.program().clone(), bundle.params().clone());
+    let costs = CostTable::empty(&params, "none");
+    let planned = plan(&program, &params, bundle.keys(), &costs, 1).unwrap();
+
+    let backend = counting(&bundle);
+    let mut server = Server::open(bundle.clone(), backend).unwrap();
+    server.load_keys(&keys, GO_ON).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build()
+        .unwrap();
+    let run = pool.install(|| server.run(&file, GO_ON).unwrap());
+    assert_eq!(planned.key_bytes, keys.len() as u64);
+    assert_eq!(planned.ciphertext_bytes_up, file.len() as u64);
+    assert_eq!(planned.ciphertext_bytes_down, run.answer.len() as u64);
+    assert_eq!(planned.key_switches, run.stats.key_switches);
+    assert_eq!(planned.multiplications, run.stats.multiplications);
+    assert_eq!(planned.multiplications, 2);
+    assert_eq!(planned.levels, 3);
+    assert_eq!(planned.bootstraps, 0);
+    assert_eq!(
+        planned.peak_ciphertext_bytes,
+        run.stats.peak_ciphertext_bytes
+    );
+    // 3 rotations, 1 relinearization, 2 baby steps, 1 giant step, 1 conjugation.
+    assert_eq!(planned.key_switches, 8);
+    let sections = planned.per_section.iter().map(|s| s.key_switches);
+    assert_eq!(sections.collect::<Vec<_>>(), [4, 4]);
+    let shown = report(&planned, &run.stats).to_string();
+    assert!(
+        shown.contains("first") && shown.contains("in all"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn the_backend_does_as_many_key_switches_as_are_counted() {
+    let (bundle, mut client) = toy();
+    let (program, params) = (bundle.program(), bundle.params());
+    let backend = counting(&bundle);
+    let stored = client.keys(&bundle);
+    let reader = veilformer_ckks::container::Reader::open(&stored).unwrap();
+    let stored = veilformer_ckks::container::read_evaluation_keys(&reader, params).unwrap();
+    let keys = EvaluationKeys::prepare(params, &backend, &stored).unwrap();
+    let evaluator = veilformer_ckks::Evaluator::new(params, &backend, &keys).unwrap();
+    let prepared = veilformer_runtime::Prepared::new(program, &evaluator).unwrap();
+    let inputs = client.encrypt(2, 3);
+    let inputs = inputs
+        .iter()
+        .map(|ct| evaluator.import(ct.expand(params).unwrap()).unwrap());
+    let (_, stats): (_, RunStats) =
+        veilformer_runtime::run_with_stats(program, &prepared, &evaluator, inputs.collect(), GO_ON)
+            .unwrap();
+    assert_eq!(stats.key_switches, backend.switches.load(Ordering::Relaxed));
+    let instructions: u64 = stats.kinds.iter().map(|k| k.instructions).sum();
+    assert_eq!(instructions, program.instructions.len() as u64);
+}
+
+#[test]
+fn measured_costs_cover_the_program_and_survive_a_file() {
+    let (bundle, _) = toy();
+    let (program, params) = (bundle.program(), bundle.params());
+    let backend = counting(&bundle);
+    let machine = machine_name("test");
+    let who = (machine.as_str(), 2);
+    let table = measure(program, params, &backend, who, Duration::from_secs(5)).unwrap();
+    assert!(table.covers(program, params, 2) && !table.covers(program, params, 3));
+    assert!(table.at(Cost::RotateStep, 3) > 0.0);
+    let planned = plan(program, params, bundle.keys(), &table, 2).unwrap();
+    assert!(planned.seconds > 0.0 && planned.load_seconds > 0.0);
+    assert!(planned.per_section.iter().all(|s| s.seconds > 0.0));
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("costs");
+    table.save(&path).unwrap();
+    assert_eq!(
+        CostTable::load(&path, &machine, params).as_ref(),
+        Some(&table)
+    );
+    assert!(CostTable::load(&path, "another machine", params).is_none());
+    std::fs::write(&path, b"nonsense").unwrap();
+    assert!(CostTable::load(&path, &machine, params).is_none());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn levels_between_measured_ones_are_interpolated() {
+    let params = toy_params();
+    let mut table = CostTable::empty(&params, "m");
+    assert_eq!(table.at(Cost::Add, 2), 0.0);
+    table.seconds.insert((Cost::Add, 1), 2.0);
+    assert_eq!(table.at(Cost::Add, 1), 2.0);
+    assert_eq!(table.at(Cost::Add, 3), 4.0);
+    table.seconds.insert((Cost::Add, 3), 8.0);
+    assert_eq!(table.at(Cost::Add, 2), 5.0);
+    assert_eq!(table.at(Cost::Add, 0), 1.0);
+    assert_eq!(table.at(Cost::AddPlain, 2), 0.0);
+    table.slowdown.insert(2, 1.5);
+    assert_eq!(
+        (table.slowdown(1), table.slowdown(2), table.slowdown(4)),
+        (1.0, 1.5, 1.5)
+    );
+}
