@@ -10,7 +10,7 @@ use veilformer_ckks::testing::reseal;
 use veilformer_ckks::{EvaluationKeys, Evaluator, SlotVector, StoredCiphertext};
 use veilformer_client::ClientBundle;
 use veilformer_ring::Cpu;
-use veilformer_runtime::{PROGRAM_DIGEST, Server, ServerBundle};
+use veilformer_runtime::{CostTable, PROGRAM_DIGEST, Server, ServerBundle};
 use veilformer_secret::{Decryptor, Encryptor, PublicEncryptor, SecretKey};
 
 use crate::toy::{MAX_LOG_N, Toy, backend, toy};
@@ -167,6 +167,19 @@ pub fn server_bundle(data: &[u8]) {
         let keys = evaluation_keys_to_bytes(&params, &toy.keys).expect("keys can be written");
         if server.load_keys(&keys, &go).is_ok() {
             let _ = server.run(&input, &go);
+        }
+    });
+}
+
+/// Measured costs of this machine, as `plan` caches them.
+pub fn cost_table(data: &[u8]) {
+    both(data, |data| {
+        if let Ok(table) = CostTable::from_bytes(data) {
+            table.to_bytes().expect("what was read can be written");
+            let _ = (table.slowdown(1), table.slowdown(16));
+            for (cost, level) in table.seconds.keys() {
+                assert!(table.at(*cost, *level as usize) >= 0.0);
+            }
         }
     });
 }

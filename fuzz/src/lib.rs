@@ -12,7 +12,7 @@ pub mod seeds;
 mod toy;
 
 pub use containers::{
-    ciphertexts, client_bundle, container, evaluation_keys, params, public_key, secret_key,
-    server_bundle,
+    ciphertexts, client_bundle, container, cost_table, evaluation_keys, params, public_key,
+    secret_key, server_bundle,
 };
 pub use model_files::{checkpoint, data_set, model_config, tokenizer};

@@ -11,7 +11,7 @@ use veilformer_client::{BundleParts, ClientBundle};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
 use veilformer_ir::{InputKind, InputSpec, Signature};
 use veilformer_models::{ModelConfig, random_checkpoint, tokenizer::wordpiece_json};
-use veilformer_runtime::ServerBundle;
+use veilformer_runtime::{Cost, CostTable, ServerBundle};
 use veilformer_secret::KeyGenerator;
 
 use crate::toy::toy;
@@ -67,12 +67,22 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
         ("secret_key", toy.secret.to_bytes()?.to_vec()),
         ("client_bundle", client.to_bytes()?),
         ("server_bundle", server.to_bytes()?),
+        ("cost_table", costs(params).to_bytes()?),
         ("model_config", CONFIG.as_bytes().to_vec()),
         ("checkpoint", checkpoint.to_bytes()?),
         ("tokenizer", tokenizer.into_bytes()),
         ("data_set", texts.as_bytes().to_vec()),
         ("data_set", table.as_bytes().to_vec()),
     ])
+}
+
+/// A table of two measurements.
+fn costs(params: &Params) -> CostTable {
+    let mut table = CostTable::empty(params, "toy");
+    table.seconds.insert((Cost::Add, 1), 1e-6);
+    table.seconds.insert((Cost::Rescale, 2), 2e-6);
+    table.slowdown.insert(2, 1.5);
+    table
 }
 
 /// Every kind of operation but a transform, on two inputs.
@@ -122,6 +132,7 @@ mod tests {
             "secret_key" => crate::secret_key(data),
             "client_bundle" => crate::client_bundle(data),
             "server_bundle" => crate::server_bundle(data),
+            "cost_table" => crate::cost_table(data),
             "model_config" => crate::model_config(data),
             "checkpoint" => crate::checkpoint(data),
             "tokenizer" => crate::tokenizer(data),
