@@ -219,7 +219,6 @@ fn parts(s: &mut Setting, runs: usize) -> Outcome<()> {
 }
 
 fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
-    let log_n = s.chain.log_n();
     let (q, top) = (s.q, s.q.highest().unwrap_or(0));
     let square = s.cpu.mul(&s.secret, &s.secret)?;
     let relin = s.key(GaloisElement::identity(), &square)?;
@@ -236,7 +235,6 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
 
     let a = s.encrypt(q, 30)?;
     let b = s.encrypt(q, 30)?;
-    let mut zero = RnsPoly::zero(&s.chain, q, Form::Ntt)?;
     let t = time(runs, || {
         s.cpu
             .key_switch_sum(None, &[(&a.1, &rotations[0])], Basis::empty())
@@ -374,7 +372,6 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
         t,
         if exact { "exact" } else { "WRONG" },
     );
-    zero.zeroize();
     if exact {
         Ok(())
     } else {
@@ -391,7 +388,11 @@ fn transform(
 ) -> Outcome<()> {
     let mut plains: Vec<CpuPlain> = Vec::new();
     for _ in 0..16 {
-        let p = s.samples.poly(s.q, Form::Ntt)?;
+        // Small coefficients, so that products of noise stay far below the modulus.
+        let noise = s.samples.residues(Basis::single(0), s.chain.n());
+        let small: Vec<i64> = noise.iter().map(|r| (r % 7) as i64 - 3).collect();
+        let mut p = RnsPoly::from_signed(&s.chain, s.q, &small)?;
+        s.cpu.forward_ntt(&mut p)?;
         plains.push(s.cpu.prepare_plain(&PlainPoly::Dense(p))?);
     }
     let step = |i: usize, scale: usize| (i > 0).then(|| scale * i - 1);
@@ -439,8 +440,9 @@ fn transform(
         }
         s.cpu.add_assign(&mut sum, &inner)?;
     }
-    let _ = (c, sum);
-    row("linear transform, 16 diagonals (4 x 4)", t, "");
+    let expected = s.cpu.div_round(&sum, drop)?;
+    let note = s.require("transform", s.error_bits(&c, &expected)?, 26.0)?;
+    row("linear transform, 16 diagonals (4 x 4)", t, &note);
     Ok(())
 }
 
