@@ -1,5 +1,6 @@
 //! Checks on the text of tracked files: links between pages lead somewhere, every page of the
-//! book is in its summary, and no file names a path of somebody's machine or a registry's host.
+//! book is in its summary, accuracies are quoted as the models' cards have them, and no file names
+//! a path of somebody's machine or a registry's host.
 
 use crate::Outcome;
 use std::path::{Component, Path, PathBuf};
@@ -17,6 +18,9 @@ const HOSTS: [(&str, &str); 4] = [
     ("pypi", ".org"),
     ("pythonhosted", ".org"),
 ];
+
+/// Pages that quote the cards of shipped models.
+const QUOTING: [&str; 2] = ["README.md", "book/src/guide/models.md"];
 
 /// Checks all tracked files under `root`.
 pub fn check(root: &Path) -> Outcome {
@@ -58,6 +62,21 @@ pub fn check(root: &Path) -> Outcome {
             let page = page.to_string_lossy();
             if !summary.contains(&format!("({page})")) {
                 wrong.push(format!("book/src/SUMMARY.md does not list {page}"));
+            }
+        }
+    }
+    for page in QUOTING {
+        let text = std::fs::read_to_string(root.join(page)).unwrap_or_default();
+        for card in files
+            .iter()
+            .filter(|f| f.starts_with("models") && f.ends_with("README.md"))
+        {
+            let card_text = std::fs::read_to_string(root.join(card)).unwrap_or_default();
+            for figure in test_figures(&card_text).filter(|f| !text.contains(*f)) {
+                wrong.push(format!(
+                    "{page} does not have {figure}, as {} does",
+                    card.display()
+                ));
             }
         }
     }
@@ -103,6 +122,20 @@ fn forbidden(line: &str) -> Option<String> {
         .map(|(a, b)| format!("{a}{b}"))
         .find(|host| line.contains(host));
     host.map(|host| format!("a registry's host ({host})"))
+}
+
+/// Test accuracies on a card: of the model and of the bag of words.
+fn test_figures(card: &str) -> impl Iterator<Item = &str> {
+    let rows = ["| this model |", "| bag of words of the same features |"];
+    let quoted = card
+        .lines()
+        .filter(move |l| rows.iter().any(|r| l.starts_with(r)));
+    quoted.filter_map(|l| {
+        l.trim_end_matches([' ', '|'])
+            .rsplit('|')
+            .next()
+            .map(str::trim)
+    })
 }
 
 /// Targets of Markdown links that are files of this repository, without their anchors.
@@ -151,6 +184,12 @@ mod tests {
         assert!(forbidden(&format!("a/{folder}/b and target/{folder}/")).is_none());
         assert!(forbidden(&format!("{}{}", HOSTS[2].0, HOSTS[2].1)).is_some());
         assert!(forbidden("from crates.io and PyPI").is_none());
+    }
+
+    #[test]
+    fn figures_are_those_of_the_test_split() {
+        let card = "| | dev | test |\n| this model | 1.00 % | 2.00 % |\n| other | 3 | 4 |\n";
+        assert_eq!(test_figures(card).collect::<Vec<_>>(), ["2.00 %"]);
     }
 
     #[test]
