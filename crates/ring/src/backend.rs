@@ -15,6 +15,9 @@ pub type PairRef<'a, P> = (&'a P, &'a P);
 /// Two polynomials `(c0, c1)`, owned.
 pub type Pair<P> = (P, P);
 
+/// Two ciphertexts to be multiplied, borrowed.
+pub type FactorsRef<'a, P> = (PairRef<'a, P>, PairRef<'a, P>);
+
 /// A baby-step giant-step linear transform (Halevi and Shoup, "Faster homomorphic linear
 /// transformations in HElib", section 3).
 ///
@@ -162,7 +165,7 @@ pub trait Backend: Send + Sync {
     /// `d2`, divided by `prod(drop)`.
     fn mul_sum_relin(
         &self,
-        pairs: &[(PairRef<'_, Self::Poly>, PairRef<'_, Self::Poly>)],
+        pairs: &[FactorsRef<'_, Self::Poly>],
         key: &Self::Key,
         drop: Basis,
     ) -> Result<Pair<Self::Poly>> {

@@ -7,6 +7,12 @@
 //! `floor(x q / 2^64)`, and a word is skipped if `x q mod 2^64 < 2^64 mod q` (Lemire's unbiased
 //! multiply-shift, arXiv 1805.10941, section 4), with probability below 2^-14. Limbs can be
 //! expanded independently and in any order.
+//!
+//! # Why BLAKE3
+//! Measured by `examples/expander_speed.rs` (Zen 5, one thread, per residue with the conversion,
+//! which alone takes 0.5 ns): BLAKE3 1.24 ns, AES-256-CTR 1.98 ns, ChaCha20 5.5 ns. BLAKE3 is a
+//! dependency already (digests of the container), has portable code for WebAssembly and NEON, and
+//! domain-separates by its message instead of by a nonce convention.
 
 use std::sync::Arc;
 

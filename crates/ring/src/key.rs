@@ -13,8 +13,8 @@ use crate::poly::{Form, RnsPoly};
 /// With `Q` the union of `digits` and `P = prod(special)`, part `d` is `(b_d, a_d)`,
 /// `b_d = -a_d s + e_d + P g_d sigma(s')`, where `g_d` is 1 modulo the primes of digit `d` and 0
 /// modulo the other primes of `Q`. All parts live, in NTT form, on one basis: a subset of `Q`
-/// (a *level-aware* key) together with `special`. Digits that do not meet that subset may be
-/// omitted from the end of `parts`' use, but `parts` and `digits` have equal lengths.
+/// (a *level-aware* key) together with `special`. There is one part per digit, also for digits that
+/// the subset does not meet.
 pub struct SwitchingKey {
     /// The automorphism that the key follows; identity for relinearization.
     pub galois: GaloisElement,

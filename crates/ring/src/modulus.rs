@@ -203,7 +203,7 @@ impl Modulus {
 
     /// Leaves Montgomery form.
     #[inline]
-    pub(crate) fn from_mont(&self, a: u64) -> u64 {
+    pub(crate) fn leave_mont(&self, a: u64) -> u64 {
         let t = (a.wrapping_mul(self.inv52)) & ((1 << 52) - 1);
         let high = ((u128::from(t) * u128::from(self.q)) >> 52) as u64;
         self.neg(high)

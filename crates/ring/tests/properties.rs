@@ -1,5 +1,7 @@
 //! Laws of the ring, of bases and of seeds, on the instruction set of this machine.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 use num_bigint::BigInt;
 use proptest::prelude::*;
 use veilformer_ring::conformance::{Samples, test_chain};
@@ -182,7 +184,7 @@ fn expander_golden_vectors() {
     let expected: Vec<u64> = bytes
         .chunks(8)
         .map(|b| u64::from_le_bytes(b.try_into().unwrap()))
-        .map(|x| (u128::from(x) * u128::from(m.value()) >> 64) as u64)
+        .map(|x| ((u128::from(x) * u128::from(m.value())) >> 64) as u64)
         .collect();
     assert_eq!(out.to_vec(), expected);
     assert_eq!(out, GOLDEN);

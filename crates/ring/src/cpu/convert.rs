@@ -6,7 +6,7 @@ use super::Cpu;
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
-use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS};
+use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS, Tile};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -133,6 +133,10 @@ impl Cpu {
         let words = n / tiles.len();
         for (i, tile) in tiles.iter().enumerate() {
             let mut from = source.tile(i, words);
+            let place = Tile {
+                columns: tile.clone(),
+                top,
+            };
             // Each target fetches its share of the next tile.
             let next = if i + 1 < tiles.len() {
                 source.tile(i + 1, words).ys
@@ -143,7 +147,7 @@ impl Cpu {
             for ((j, out), row) in outs.iter_mut().zip(&rows) {
                 from.ahead = shares.next().unwrap_or(&[]);
                 self.kernels
-                    .convert_tile(self.chain.table(*j), out, from, row, tile, top);
+                    .convert_tile(self.chain.table(*j), out, from, row, &place);
             }
         }
     }
@@ -152,12 +156,14 @@ impl Cpu {
         let basis = poly.basis();
         let scaled = self.scale_source(basis, poly.form(), |i| poly.limb_of(i), |_| 1);
         let mut out = RnsPoly::dirty(&self.chain, to, Form::Coefficient);
+        let mut missing = Vec::new();
         for (j, out) in out.limbs_mut() {
             match poly.limb_of(j) {
                 Some(x) => out.copy_from_slice(x),
-                None => self.convert(&scaled, &mut [(j, out)], false),
+                None => missing.push((j, out)),
             }
         }
+        self.convert(&scaled, &mut missing, false);
         out
     }
 

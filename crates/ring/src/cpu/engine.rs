@@ -14,8 +14,8 @@ use crate::buffer::Buffer;
 use crate::kernels::{Extra, KeyRows, LOW_LOG};
 use crate::poly::{Form, RnsPoly};
 
-/// Words of digit buffers that a group of primes may take: a share of the last level of cache.
-const GROUP_WORDS: usize = 3 << 20;
+/// Words of digit and product buffers that a group of primes may take: a share of the last level of cache.
+const GROUP_WORDS: usize = 1 << 22;
 /// Two primes' digits of at most this many words stay in the second level of cache.
 const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
@@ -127,7 +127,7 @@ impl Cpu {
         } else {
             MAX_GROUP
         };
-        let group = (GROUP_WORDS / (n * most)).clamp(1, max);
+        let group = (GROUP_WORDS / (n * (most + 2 * jobs.len()))).clamp(1, max);
         let mut work = Work {
             digits: Buffer::dirty(group * most * digit_stride(n)),
             most,
@@ -329,25 +329,30 @@ impl Cpu {
                     .enumerate()
                     .filter(|(_, t)| t.0 == place.source);
                 for (number, (_, key)) in terms {
-                    let Some(words) = key.row_of(place.prime) else {
+                    let block_of = |key: &'_ CpuKey| {
+                        let rows = 2 * key.digits.len();
+                        (rows, range.start * rows..range.end * rows)
+                    };
+                    let (rows, at) = block_of(key);
+                    let Some(words) = key.row_of(place.prime).and_then(|w| w.get(at)) else {
                         continue;
                     };
-                    let rows = 2 * key.digits.len();
-                    let Some(words) = words.get(range.start * rows..range.end * rows) else {
-                        continue;
-                    };
+                    // Of the next job's key the same block is wanted next.
+                    let next = jobs
+                        .get(i + 1)
+                        .and_then(|j| j.terms.first())
+                        .and_then(|(_, k)| {
+                            k.row_of(place.prime).and_then(|w| w.get(block_of(k).1))
+                        });
                     let rows = KeyRows {
                         words,
                         rows,
                         first: &source.rows,
+                        digits: &digits,
+                        ahead: next.unwrap_or(&[]),
                     };
-                    self.multiply(
-                        &digits,
-                        (job, number, key),
-                        rows,
-                        (place, b),
-                        (out, &mut work.temp),
-                    );
+                    let temp = &mut work.temp;
+                    self.multiply((job, number, key), rows, (place, b), (out, temp));
                 }
             }
         }
@@ -356,7 +361,6 @@ impl Cpu {
     /// One block of one term.
     fn multiply(
         &self,
-        digits: &[&[u64]],
         (job, number, key): (&Job<'_>, usize, &CpuKey),
         rows: KeyRows<'_>,
         (place, b): (Place, usize),
@@ -379,13 +383,11 @@ impl Cpu {
         let fresh = number == 0 && job.add_before[0].is_none();
         if fresh && key.galois.is_identity() {
             let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
-            self.kernels
-                .inner_product(m, out0, out1, digits, &rows, &extra);
+            self.kernels.inner_product(m, out0, out1, &rows, &extra);
             return;
         }
         let (temp0, temp1) = temp.split_at_mut(block);
-        self.kernels
-            .inner_product(m, temp0, temp1, digits, &rows, &extra);
+        self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
         let (target, piece) = key.permutation.of_piece(b);
         let range = target * block..(target + 1) * block;
         for (out, temp) in [(out0, temp0), (out1, temp1)] {

@@ -134,7 +134,7 @@ impl Cpu {
             }
             let run = n / plain.period;
             for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
-                let c = m.shoup(m.from_mont(value));
+                let c = m.shoup(m.leave_mont(value));
                 if acc {
                     self.kernels.mul_const_acc(m, out, a, c);
                 } else {
@@ -331,7 +331,7 @@ impl Backend for Cpu {
                 self.kernels.add_mont(m, a, values);
             } else {
                 for (a, &value) in a.chunks_mut(n / plain.period).zip(values) {
-                    self.kernels.add_const(m, a, m.from_mont(value));
+                    self.kernels.add_const(m, a, m.leave_mont(value));
                 }
             }
         }

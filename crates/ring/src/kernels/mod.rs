@@ -78,6 +78,15 @@ pub(crate) struct ConvRow {
     pub(crate) minus_d: u64,
 }
 
+/// Columns of a limb, and what to do there.
+#[derive(Clone)]
+pub(crate) struct Tile {
+    /// The columns.
+    pub(crate) columns: Range<usize>,
+    /// Whether the first stages of the NTT follow.
+    pub(crate) top: bool,
+}
+
 /// One tile of the source side of a base conversion.
 #[derive(Clone, Copy)]
 pub(crate) struct ConvSource<'a> {
@@ -108,7 +117,7 @@ pub(crate) struct PermutationPiece<'a> {
     pub(crate) lanes: &'a [[u64; 8]; 8],
 }
 
-/// The key rows of one block, interleaved: for every eight columns, eight words of each row
+/// Digits and the key rows that they meet in one block, interleaved: for every eight columns, eight words of each row
 /// (Montgomery form). An inner product so reads one run of memory.
 pub(crate) struct KeyRows<'a> {
     /// All words of the block.
@@ -117,6 +126,10 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) rows: usize,
     /// Per digit its first row; its second row follows.
     pub(crate) first: &'a [usize],
+    /// The digits, values below 4q.
+    pub(crate) digits: &'a [&'a [u64]],
+    /// Words to fetch into the cache meanwhile.
+    pub(crate) ahead: &'a [u64],
 }
 
 /// A checked choice of instruction set: holding one proves that the processor has it.
@@ -218,9 +231,9 @@ kernels! {
     /// `out = sum_i y_i * (D/q_i) - v * D mod p` for the columns of one tile; `out` is a whole
     /// limb. With `top` followed by the first stages of the NTT (values below 4p), otherwise
     /// canonical. Tiles come in ascending order and cover all columns.
-    fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Range<usize>, top: bool);
+    fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Tile);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
-    fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], digits: &[&[u64]], key: &KeyRows<'_>, extra: &Extra<'_>);
+    fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out[j] = x[source(j)]`.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[j] += x[source(j)]`.

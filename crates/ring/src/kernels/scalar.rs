@@ -1,8 +1,6 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
-use std::ops::Range;
-
-use super::{ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece};
+use super::{ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Tile};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
 
@@ -236,8 +234,7 @@ pub(super) fn convert_tile(
     out: &mut [u64],
     source: ConvSource<'_>,
     row: &ConvRow,
-    tile: &Range<usize>,
-    top: bool,
+    tile: &Tile,
 ) {
     let m = &t.modulus;
     let (q, inv) = (m.value(), m.inv52());
@@ -245,10 +242,10 @@ pub(super) fn convert_tile(
     let width = 1usize << LOW_LOG.min(t.log_n);
     let words = source.v.len().max(1);
     for (r, columns) in out.chunks_exact_mut(width).enumerate() {
-        let Some(part) = columns.get_mut(tile.clone()) else {
+        let Some(part) = columns.get_mut(tile.columns.clone()) else {
             return;
         };
-        for (o, at) in part.iter_mut().zip(r * tile.len()..) {
+        for (o, at) in part.iter_mut().zip(r * tile.columns.len()..) {
             let v = source.v.get(at).copied().unwrap_or(0);
             let mut sum = u128::from(v) * u128::from(row.minus_d);
             for (y, &w) in source.ys.chunks_exact(words).zip(&row.weights) {
@@ -258,7 +255,7 @@ pub(super) fn convert_tile(
         }
     }
     // Tiles are for the vector kernels' sake; here the stages wait for the last one.
-    if top && tile.end == width {
+    if tile.top && tile.columns.end == width {
         forward_top(t, out);
     }
 }
@@ -283,17 +280,16 @@ pub(super) fn inner_product(
     m: &Modulus,
     out0: &mut [u64],
     out1: &mut [u64],
-    digits: &[&[u64]],
     key: &KeyRows<'_>,
     extra: &Extra<'_>,
 ) {
     let (q, inv) = (m.value(), m.inv52());
-    let steps = steps_for(digits.len() + 1);
+    let steps = steps_for(key.digits.len() + 1);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
             let mut sum = u128::from(add) * u128::from(extra.factor);
-            for (digit, first) in digits.iter().zip(key.first) {
+            for (digit, first) in key.digits.iter().zip(key.first) {
                 let at = (j / 8 * key.rows + first + part) * 8 + j % 8;
                 let k = key.words.get(at).copied().unwrap_or(0);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);

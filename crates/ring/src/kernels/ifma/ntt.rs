@@ -275,12 +275,12 @@ unsafe fn forward_pass<const R: u32, const SMALL: bool>(
         let mut v = [l.zero; 8];
         // SAFETY: the caller's promise, with j + LANES <= stride and k < 2^R.
         unsafe {
-            for k in 0..1usize << R {
-                v[k] = load(p.add(j + k * stride));
+            for (k, v) in v.iter_mut().enumerate().take(1 << R) {
+                *v = load(p.add(j + k * stride));
             }
             forward_layers::<R, SMALL>(l, &mut v, &w);
-            for k in 0..1usize << R {
-                store(out.0.add(j + k * out.1), v[k]);
+            for (k, &v) in v.iter().enumerate().take(1 << R) {
+                store(out.0.add(j + k * out.1), v);
             }
         }
         j += LANES;
@@ -456,8 +456,8 @@ fn inverse_pass<const R: u32, const LAST: bool>(
         let mut v = [l.zero; 8];
         // SAFETY: j + LANES <= stride and k < 2^R, so all eight words lie in x.
         unsafe {
-            for k in 0..1usize << R {
-                v[k] = load(p.add(j + k * stride));
+            for (k, v) in v.iter_mut().enumerate().take(1 << R) {
+                *v = load(p.add(j + k * stride));
             }
             inverse_layers::<R>(l, &mut v, &w);
             if LAST {
@@ -468,8 +468,8 @@ fn inverse_pass<const R: u32, const LAST: bool>(
                     v[k + half] = reduce_once(v[k + half], l.q);
                 }
             }
-            for k in 0..1usize << R {
-                store(p.add(j + k * stride), v[k]);
+            for (k, &v) in v.iter().enumerate().take(1 << R) {
+                store(p.add(j + k * stride), v);
             }
         }
         j += LANES;

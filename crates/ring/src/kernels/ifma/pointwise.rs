@@ -2,13 +2,12 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
-use std::ops::Range;
 
 use super::ntt::{MIN_LOG, Target, forward_passes_to};
 use super::{LANES, Lanes, load, reduce_once, splat, store};
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{
-    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE_WORDS,
+    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE_WORDS, Tile,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
@@ -99,7 +98,7 @@ fn mont_product(l: &Lanes, inv: __m512i, a: __m512i, b: __m512i) -> __m512i {
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]) {
     let n = v.len();
-    if fractions.len() < 2 || n % LANES != 0 || ys.len() < n * fractions.len() {
+    if fractions.len() < 2 || !n.is_multiple_of(LANES) || ys.len() < n * fractions.len() {
         return scalar::quotient(v, ys, fractions);
     }
     let bias = _mm512_set1_epi64((1 << 50) + fractions.len() as i64);
@@ -197,18 +196,18 @@ pub(in crate::kernels) fn convert_tile(
     out: &mut [u64],
     source: ConvSource<'_>,
     row: &ConvRow,
-    tile: &Range<usize>,
-    top: bool,
+    place: &Tile,
 ) {
+    let (tile, top) = (&place.columns, place.top);
     let (n, width) = (out.len(), 1usize << LOW_LOG.min(t.log_n));
     let columns = tile.len();
     let inside = tile.start <= tile.end && tile.end <= width && n == 1 << t.log_n;
     let rows = n / width;
     let long =
         source.v.len() == rows * columns && source.ys.len() >= source.v.len() * row.weights.len();
-    let fits = columns % (WIDE * LANES) == 0 && rows * columns <= TILE_WORDS;
+    let fits = columns.is_multiple_of(WIDE * LANES) && rows * columns <= TILE_WORDS;
     if t.log_n < MIN_LOG || !(inside && long && fits) {
-        return scalar::convert_tile(t, out, source, row, tile, top);
+        return scalar::convert_tile(t, out, source, row, place);
     }
     if rows == 1 || !top {
         for r in 0..rows {
@@ -225,7 +224,7 @@ pub(in crate::kernels) fn convert_tile(
         return;
     }
     // A compact copy of the tile: rows of `out` are 32 KiB apart and would share cache sets.
-    let mut scratch = Tile(MaybeUninit::uninit());
+    let mut scratch = Scratch(MaybeUninit::uninit());
     // SAFETY: words have no invalid values and every one is written by `convert_from` before it is
     // read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source. The last
     // pass leaves rows of `columns` words and writes them into the rows of `out`, inside it since
@@ -244,35 +243,39 @@ pub(in crate::kernels) fn convert_tile(
 }
 
 #[repr(align(64))]
-struct Tile(MaybeUninit<[u64; TILE_WORDS]>);
+struct Scratch(MaybeUninit<[u64; TILE_WORDS]>);
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn inner_product(
     m: &Modulus,
     out0: &mut [u64],
     out1: &mut [u64],
-    digits: &[&[u64]],
     key: &KeyRows<'_>,
     extra: &Extra<'_>,
 ) {
     let n = out0.len();
-    let short = digits.len() > key.first.len()
-        || digits.iter().any(|d| d.len() < n)
+    let short = key.digits.len() > key.first.len()
+        || key.digits.iter().any(|d| d.len() < n)
         || key.first.iter().any(|first| first + 2 > key.rows)
         || key.words.len() < n * key.rows
         || extra.x.iter().flatten().any(|x| x.len() < n);
-    if n % LANES != 0 || out1.len() != n || short {
-        return scalar::inner_product(m, out0, out1, digits, key, extra);
+    if !n.is_multiple_of(LANES) || out1.len() != n || short {
+        return scalar::inner_product(m, out0, out1, key, extra);
     }
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factor = _mm512_set1_epi64(extra.factor as i64);
     // Digits may be below 4q < 2^52, so each product is below 2^52 q.
-    let steps = steps_for(digits.len() + 1);
+    let steps = steps_for(key.digits.len() + 1);
     let words = key.words.as_ptr();
     let mut j = 0;
     while j < n {
         let (mut lo0, mut hi0, mut lo1, mut hi1) = (l.zero, l.zero, l.zero, l.zero);
+        if let Some(next) = key.ahead.get(j * key.rows..(j + LANES) * key.rows) {
+            for line in next.as_chunks::<LANES>().0 {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+            }
+        }
         // SAFETY: j + LANES <= n; the lengths of digits, rows, extras and outputs were checked.
         unsafe {
             if let Some(x) = extra.x[0] {
@@ -286,7 +289,7 @@ pub(in crate::kernels) fn inner_product(
                 hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
             }
             let columns = words.add(j * key.rows);
-            for (digit, &first) in digits.iter().zip(key.first) {
+            for (digit, &first) in key.digits.iter().zip(key.first) {
                 let x = load(digit.as_ptr().add(j));
                 let k0 = load(columns.add(first * LANES));
                 let k1 = load(columns.add((first + 1) * LANES));
