@@ -246,7 +246,11 @@ impl ClientBundle {
                 values: values.iter().map(|v| v.cast_signed()).collect(),
                 scale: floats(scale),
             },
-            positions: veilformer_models::matrix(record.positions as usize, features, floats(positions))?,
+            positions: veilformer_models::matrix(
+                record.positions as usize,
+                features,
+                floats(positions),
+            )?,
             server_content: server
                 .try_into()
                 .map_err(|_| refuse("the server bundle's digest is not 32 bytes".into()))?,
@@ -316,7 +320,8 @@ fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
     if positions.rows() < parts.signature.max_tokens {
         return Err(refuse(format!(
             "its position table has {} rows for sentences of up to {} tokens",
-            positions.rows(), parts.signature.max_tokens
+            positions.rows(),
+            parts.signature.max_tokens
         )));
     }
     // Far beyond what a model holds, and no sum of two overflows.

@@ -92,7 +92,8 @@ impl ModelFiles {
         Err(ModelError::DataSet {
             path: folder.to_owned(),
             what: format!(
-                "unknown model: neither one that ships ({}) nor a model folder",
+                "unknown model; name one that ships ({}) or a folder with config.json, \
+                 model.safetensors and tokenizer.json",
                 known.join(", ")
             ),
         })

@@ -163,6 +163,10 @@ pub struct Plan {
     /// The server bundle
     #[arg(default_value = "server.veil")]
     pub server: PathBuf,
+    /// Where measured costs of this machine are kept [default: a file per parameters in
+    /// ~/.cache/veilformer]
+    #[arg(long, value_name = "FILE")]
+    pub costs: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -74,6 +74,13 @@ impl NewFile {
                 )));
             }
             Ok(_) if !force => return Err(exists(target)),
+            _ if !folder_of(target).is_dir() => {
+                return Err(Failure::input(format!(
+                    "cannot write {}: there is no folder {}; make it first",
+                    target.display(),
+                    folder_of(target).display()
+                )));
+            }
             _ => {
                 let (file, listed) = temporary(target, access)?;
                 Sink::Temporary(BufWriter::new(file), listed)
@@ -180,10 +187,18 @@ fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
         .suffix(".part")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder_of(target))
-        .map_err(|e| Failure::write(target, &e))?;
+        .map_err(|e| Failure::write(target, &plain(e)))?;
     let path = file.path().to_owned();
     table.insert(path.clone());
     Ok((file, Listed(path)))
+}
+
+/// The system's error without the name of the temporary file, which nobody knows.
+fn plain(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::Other => error,
+        kind => kind.into(),
+    }
 }
 
 fn exists(target: &Path) -> Failure {

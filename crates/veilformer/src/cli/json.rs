@@ -178,6 +178,10 @@ pub struct Run {
     pub load_seconds: f64,
     /// Time of the network on ciphertexts.
     pub seconds: f64,
+    /// Key switches done, over all sentences.
+    pub key_switches: u64,
+    /// Products of two ciphertexts done, over all sentences.
+    pub multiplications: u64,
     /// Most memory that the process had resident; 0 where the system does not tell.
     pub peak_rss_bytes: u64,
 }
@@ -187,6 +191,33 @@ pub struct Run {
 pub struct Decrypt {
     /// One per sentence, in the order they were encrypted.
     pub answers: Vec<LabelledAnswer>,
+}
+
+/// `plan --json`: one sentence. Bytes, key switches and multiplications are exact.
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    /// Time of the network on ciphertexts, keys and weights already prepared.
+    pub seconds: f64,
+    /// Time to load bundle and keys, once.
+    pub load_seconds: f64,
+    /// Most memory that the server process will have resident.
+    pub peak_memory_bytes: u64,
+    /// Size of the evaluation key file.
+    pub key_bytes: u64,
+    /// Size of the file with one encrypted sentence.
+    pub ciphertext_bytes_up: u64,
+    /// Size of the file with one encrypted answer.
+    pub ciphertext_bytes_down: u64,
+    /// Key switches: rotations, conjugations and relinearizations.
+    pub key_switches: u64,
+    /// Products of two ciphertexts.
+    pub multiplications: u64,
+    /// Bootstraps.
+    pub bootstraps: u64,
+    /// The highest level of the parameters.
+    pub levels: usize,
+    /// Every evaluation key that the program uses.
+    pub security: Vec<Security>,
 }
 
 /// `explain --json`.

@@ -1,7 +1,9 @@
 //! `eval`: a data set through a model.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::prelude::*;
 use veilformer::build::build;
 use veilformer::ckks::SecurityLevel;
 use veilformer::client::{Answer, ClientBundle};
@@ -22,19 +24,26 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         ));
     }
     let model = ModelFiles::find(&args.model)?.load()?;
-    let examples = choose(args, &model)?;
+    let data = choose(args)?;
+    let stage = context.progress.stage("evaluating in the clear");
+    let examples = answer_in_the_clear(args, &model, data, |done, total| {
+        stage.update(done, total);
+    })?;
+    let clear_seconds = stage.finish();
     let encrypted = match args.mode {
         Mode::Encrypted => Some(Encrypted::new(context, &model)?),
         _ => None,
     };
-    let stage = context.progress.stage("evaluating");
     let mut report = json::Eval {
         items: examples.len(),
         agree: 0,
         accuracy: 0.0,
         max_logit_error: 0.0,
-        seconds: 0.0,
+        seconds: clear_seconds,
     };
+    let stage = encrypted
+        .is_some()
+        .then(|| context.progress.stage("evaluating on ciphertexts"));
     let mut correct = 0;
     for (done, (example, poly)) in examples.iter().enumerate() {
         let answer = match &encrypted {
@@ -46,9 +55,13 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         report.max_logit_error = report.max_logit_error.max(error);
         report.agree += usize::from(answer.label == poly.label);
         correct += usize::from(answer.label == example.label);
-        stage.update(done + 1, examples.len());
+        if let Some(stage) = &stage {
+            stage.update(done + 1, examples.len());
+        }
     }
-    report.seconds = stage.finish();
+    if let Some(stage) = stage {
+        report.seconds = stage.finish();
+    }
     report.accuracy = correct as f64 / examples.len().max(1) as f64;
     context.output.answer(&report, || {
         let note = match args.mode {
@@ -67,9 +80,8 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     })
 }
 
-/// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
-/// out before anything is encrypted.
-fn choose(args: &args::Eval, model: &Model) -> Result<Vec<(Example, Answer)>> {
+/// The sentences that the flags choose.
+fn choose(args: &args::Eval) -> Result<Vec<Example>> {
     let mut data = DataSet::load(&args.data)?;
     let limit = args.limit.unwrap_or(usize::MAX);
     match args.seed {
@@ -81,7 +93,20 @@ fn choose(args: &args::Eval, model: &Model) -> Result<Vec<(Example, Answer)>> {
             "no sentence is left to evaluate; raise --limit",
         ));
     }
+    Ok(data.examples)
+}
+
+/// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
+/// out before anything is encrypted.
+fn answer_in_the_clear(
+    args: &args::Eval,
+    model: &Model,
+    examples: Vec<Example>,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Vec<(Example, Answer)>> {
     let classes = model.program.labels.len();
+    let total = examples.len();
+    let done = AtomicUsize::new(0);
     let one = |example: Example| {
         let refuse = |e: &dyn std::fmt::Display| {
             Failure::input(format!(
@@ -99,9 +124,10 @@ fn choose(args: &args::Eval, model: &Model) -> Result<Vec<(Example, Answer)>> {
             return Err(refuse(&what));
         }
         let logits = model.poly(&example.text).map_err(|e| refuse(&e))?;
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         Ok((example, Answer::of_logits(logits)))
     };
-    data.examples.into_iter().map(one).collect()
+    examples.into_par_iter().map(one).collect()
 }
 
 /// A client and a server with fresh keys.

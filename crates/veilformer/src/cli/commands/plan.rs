@@ -1,9 +1,141 @@
-//! `plan`: what a run will take.
+//! `plan`: what answering one sentence will take, without running it.
 
-use crate::cli::error::{Failure, Result};
-use crate::cli::{Context, args, load};
+use std::path::{Path, PathBuf};
 
-pub fn run(_context: &Context, args: &args::Plan) -> Result<()> {
-    let _bundle = load::server_bundle(&args.server)?;
-    Err(Failure::input("plan is not part of this version"))
+use veilformer::ckks::Params;
+use veilformer::runtime::{
+    CostTable, MEASURE_DEADLINE, Plan, ServerBundle, machine_name, measure, plan,
+};
+
+use crate::cli::error::Result;
+use crate::cli::output::{bytes, table};
+use crate::cli::{Context, args, json, load};
+
+pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
+    let bundle = load::server_bundle(&args.server)?;
+    let cache = args.costs.clone().or_else(|| cache(bundle.params()));
+    let threads = rayon::current_num_threads();
+    let costs = costs(context, &bundle, cache.as_deref(), threads)?;
+    let params = bundle.params();
+    let plan = plan(bundle.program(), params, bundle.keys(), &costs, threads)?;
+    let report = json::Plan {
+        seconds: plan.seconds,
+        load_seconds: plan.load_seconds,
+        peak_memory_bytes: plan.peak_memory_bytes,
+        key_bytes: plan.key_bytes,
+        ciphertext_bytes_up: plan.ciphertext_bytes_up,
+        ciphertext_bytes_down: plan.ciphertext_bytes_down,
+        key_switches: plan.key_switches,
+        multiplications: plan.multiplications,
+        bootstraps: plan.bootstraps,
+        levels: plan.levels,
+        security: {
+            let rows = bundle.keys().security(params)?.rows;
+            rows.iter().map(json::Security::from).collect()
+        },
+    };
+    context
+        .output
+        .answer(&report, || text(&plan, &report, bundle.model_name()))
+}
+
+/// Costs of this machine: from the cache where they cover the program, else measured and kept.
+fn costs(
+    context: &Context,
+    bundle: &ServerBundle,
+    cache: Option<&Path>,
+    threads: usize,
+) -> Result<CostTable> {
+    let params = bundle.params();
+    let machine = machine_name(&format!("{:?}", context.isa));
+    let mut known = cache
+        .and_then(|path| CostTable::load(path, &machine, params))
+        .unwrap_or_else(|| CostTable::empty(params, &machine));
+    if known.covers(bundle.program(), params, threads) {
+        return Ok(known);
+    }
+    let stage = context.progress.stage("measuring this machine (once)");
+    let backend = context.backend(params)?;
+    known.merge(measure(
+        bundle.program(),
+        params,
+        &backend,
+        (&machine, threads),
+        MEASURE_DEADLINE,
+    )?);
+    stage.finish();
+    if let Some(path) = cache {
+        // Without a cache the next plan measures again; this one is not worse for it.
+        let _ = path.parent().map(std::fs::create_dir_all);
+        let _ = known.save(path);
+    }
+    Ok(known)
+}
+
+/// Where costs are kept: one file per parameters.
+fn cache(params: &Params) -> Option<PathBuf> {
+    let digest: String = params
+        .digest()
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    let folder = std::env::home_dir()?.join(".cache").join("veilformer");
+    Some(folder.join(format!("costs-{digest}.veil")))
+}
+
+fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
+    let row = |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.into()];
+    let threads = format!("once, {} threads", plan.threads);
+    let mut out = format!("model {model}, one sentence\n");
+    out.push_str(&table(&[
+        row("run", format!("{:.2} s", plan.seconds), ""),
+        row("load", format!("{:.2} s", plan.load_seconds), &threads),
+        row(
+            "peak memory",
+            bytes(plan.peak_memory_bytes),
+            "of the server",
+        ),
+        row(
+            "evaluation keys",
+            bytes(plan.key_bytes),
+            "client to server, once",
+        ),
+        row(
+            "ciphertexts up",
+            bytes(plan.ciphertext_bytes_up),
+            "client to server",
+        ),
+        row(
+            "ciphertexts down",
+            bytes(plan.ciphertext_bytes_down),
+            "server to client",
+        ),
+        row("key switches", plan.key_switches.to_string(), ""),
+        row(
+            "multiplications",
+            plan.multiplications.to_string(),
+            "of two ciphertexts",
+        ),
+        row("bootstraps", plan.bootstraps.to_string(), ""),
+        row("levels", plan.levels.to_string(), ""),
+    ]));
+    let least = report.security.iter().map(|s| s.bits).min().unwrap_or(0);
+    out.push_str(&format!(
+        "\n{} evaluation keys, all of at least {least} bits\n\nby section\n",
+        report.security.len()
+    ));
+    let mut rows = vec![
+        ["section", "key switches", "ms of all threads"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for section in &plan.per_section {
+        rows.push(vec![
+            section.name.clone(),
+            section.key_switches.to_string(),
+            format!("{:.0}", 1e3 * section.seconds),
+        ]);
+    }
+    out + &table(&rows)
 }

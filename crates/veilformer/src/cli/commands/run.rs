@@ -36,6 +36,8 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
         ciphertext_bytes_down: run.answer.len() as u64,
         load_seconds,
         seconds,
+        key_switches: run.stats.key_switches,
+        multiplications: run.stats.multiplications,
         peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
     };
     context.output.report(&report, || {

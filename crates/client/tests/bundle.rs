@@ -1,0 +1,102 @@
+//! The bundle's file: round trip, what is refused, mutations.
+
+mod common;
+
+use common::{WORDS, parts};
+use veilformer_ckks::testing::{mutate, tiny_params, toy_params};
+use veilformer_client::{BundleParts, ClientBundle};
+use veilformer_models::Matrix;
+
+#[test]
+fn a_file_gives_the_bundle_back() {
+    let bundle = ClientBundle::new(&toy_params(), parts(&toy_params(), 8)).unwrap();
+    let bytes = bundle.to_bytes().unwrap();
+    let again = ClientBundle::from_bytes(&bytes).unwrap();
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+    assert_eq!(again.signature(), bundle.signature());
+    assert_eq!(again.keys(), bundle.keys());
+    assert_eq!(again.labels(), ["a", "b", "c"]);
+    assert_eq!(
+        (again.model_name(), again.server_content()),
+        ("toy", [7; 32])
+    );
+    let ids = again.tokenize("good film bad").unwrap();
+    assert_eq!(ids, [1, 3, 2]);
+    assert_eq!(again.embed(&ids).unwrap(), bundle.embed(&ids).unwrap());
+}
+
+#[test]
+fn the_content_digest_is_of_all_but_the_server() {
+    let params = toy_params();
+    let bundle = ClientBundle::new(&params, parts(&params, 8)).unwrap();
+    let digest = bundle.content_digest().unwrap();
+    let other = bundle.clone().with_server_content([9; 32]);
+    assert_eq!(other.content_digest().unwrap(), digest);
+    assert_ne!(other.to_bytes().unwrap(), bundle.to_bytes().unwrap());
+    let mut changed = parts(&params, 8);
+    let moved = changed.positions.get(1, 1) + 1.0;
+    changed.positions.set(1, 1, moved);
+    let changed = ClientBundle::new(&params, changed).unwrap();
+    assert_ne!(changed.content_digest().unwrap(), digest);
+}
+
+#[test]
+fn parts_that_do_not_fit_are_refused() {
+    type Change = fn(&mut BundleParts);
+    let table: [(&str, Change); 17] = [
+        ("name", |p| p.model_name.clear()),
+        ("name", |p| p.model_name = "a\nb".into()),
+        ("2 features wide", |p| p.positions = Matrix::zeros(8, 3)),
+        ("2 features wide", |p| p.embedding.scale.truncate(1)),
+        ("2 features wide", |p| p.embedding.vocab_size = 7),
+        ("1e12", |p| p.positions.set(0, 0, f64::NAN)),
+        ("1e12", |p| p.embedding.scale[1] = 1e300),
+        ("position table", |p| p.positions = Matrix::zeros(4, 2)),
+        ("tokens", |p| p.signature.max_tokens = 0),
+        ("tokens", |p| p.signature.run = 4),
+        ("input ciphertexts", |p| p.signature.inputs.clear()),
+        ("level 9", |p| p.signature.inputs[1].level = 9),
+        ("power", |p| p.signature.inputs[0].power = f64::NAN),
+        ("chunks", |p| {
+            p.signature.inputs[0].kind = parts(&toy_params(), 4).signature.inputs[0].kind.clone()
+        }),
+        ("labels", |p| p.signature.labels.clear()),
+        ("ascending", |p| p.keys.rotations = vec![(0, 1)]),
+        ("tokenizer.json", |p| p.tokenizer.truncate(40)),
+    ];
+    let params = toy_params();
+    for (number, (phrase, change)) in table.into_iter().enumerate() {
+        let mut changed = parts(&params, 8);
+        change(&mut changed);
+        let message = match ClientBundle::new(&params, changed) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("row {number} was not refused"),
+        };
+        assert!(message.contains(phrase), "row {number}: {message}");
+    }
+}
+
+#[test]
+fn what_parses_can_be_used() {
+    let bundle = ClientBundle::new(&tiny_params(), parts(&tiny_params(), 2)).unwrap();
+    let bytes = bundle.to_bytes().unwrap();
+    let mut parsed = 0;
+    for seed in 0..100_000 {
+        let Ok(bundle) = ClientBundle::from_bytes(&mutate(&bytes, seed)) else {
+            continue;
+        };
+        parsed += 1;
+        let Ok(ids) = bundle.tokenize(WORDS[seed as usize % WORDS.len()]) else {
+            continue;
+        };
+        let rows = bundle.embed(&ids).unwrap();
+        for input in &bundle.signature().inputs {
+            let slots = bundle.signature().pack(input, &rows, 4);
+            assert!(slots.iter().all(|s| s.is_finite()));
+        }
+    }
+    assert!(
+        parsed > 1000,
+        "only {parsed} mutations reach the end of the parser"
+    );
+}

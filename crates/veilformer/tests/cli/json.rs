@@ -1,0 +1,189 @@
+//! The shape of every `--json` object: names and kinds of all fields. A change here is a change
+//! of an interface.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::setup::{conversation, copy, succeed, veilformer};
+
+/// The object as one line of names and kinds; of lists the first element.
+fn shape(value: &Value) -> String {
+    match value {
+        Value::Null => "null".into(),
+        Value::Bool(_) => "bool".into(),
+        Value::Number(n) if n.is_f64() => "float".into(),
+        Value::Number(_) => "int".into(),
+        Value::String(_) => "text".into(),
+        Value::Array(list) => format!("[{}]", list.first().map_or(String::new(), shape)),
+        Value::Object(fields) => {
+            let field = |(name, value): (&String, &Value)| format!("{name}: {}", shape(value));
+            let fields: Vec<String> = fields.iter().map(field).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+    }
+}
+
+fn run(at: &Path, args: &[&str]) -> Value {
+    let out = succeed(at, &[args, &["--json"]].concat());
+    assert_eq!(out.lines().count(), 1, "one object on one line: {out}");
+    serde_json::from_str(&out).unwrap()
+}
+
+#[track_caller]
+fn check(at: &Path, args: &[&str], expected: &str) -> Value {
+    let value = run(at, args);
+    let expected: Vec<&str> = expected.split_whitespace().collect();
+    assert_eq!(shape(&value), expected.join(" "), "{args:?}");
+    value
+}
+
+const SECURITY: &str = "[{bits: int, key: text, log_n: int, log_qp: float, secret: text}]";
+const ANSWER: &str = "{label: text, logits: [float], probability: float}";
+
+#[test]
+fn demo() {
+    let sentence =
+        format!("{{encrypted: {ANSWER}, max_logit_error: float, plaintext: {ANSWER}, text: text}}");
+    let seconds = "{decrypt: float, encrypt: float, keygen: float, run: float, total: float}";
+    let expected = format!(
+        "{{ciphertext_bytes_down: int, ciphertext_bytes_up: int, key_bytes: int, \
+         peak_rss_bytes: int, seconds: {seconds}, security: {SECURITY}, sentences: [{sentence}]}}"
+    );
+    let value = check(
+        conversation(),
+        &["demo", "--model", "order", "blue red"],
+        &expected,
+    );
+    let rows = value["security"].as_array().unwrap();
+    assert!(rows.iter().all(|r| r["bits"].as_u64().unwrap() >= 128));
+    assert!(rows.iter().any(|r| r["key"] == "relinearization"));
+    assert!(rows.iter().any(|r| r["key"] == "ciphertexts"));
+    assert_eq!(value["sentences"][0]["encrypted"]["label"], "blue first");
+}
+
+#[test]
+fn the_other_commands() {
+    let folder = copy();
+    let at = folder.path();
+    let compiled = format!(
+        "{{client: text, client_bytes: int, inputs: int, levels: int, log_n: int, \
+         max_tokens: int, model: text, seconds: float, security: {SECURITY}, server: text, \
+         server_bytes: int}}"
+    );
+    check(at, &["compile", "order", "-o", "out"], &compiled);
+    check(
+        at,
+        &["keygen", "--secret", "s", "--keys", "k"],
+        "{key_bytes: int, key_count: int, key_id: text, keys: text, seconds: float, secret: text}",
+    );
+    check(
+        at,
+        &["encrypt", "red", "-o", "i"],
+        "{ciphertext_bytes_up: int, output: text, seconds: float, sentences: int}",
+    );
+    check(
+        at,
+        &["run", "-o", "a"],
+        "{ciphertext_bytes_down: int, key_switches: int, load_seconds: float, \
+         multiplications: int, output: text, peak_rss_bytes: int, seconds: float, \
+         sentences: int}",
+    );
+    check(at, &["decrypt"], &format!("{{answers: [{ANSWER}]}}"));
+    check(
+        at,
+        &["explain", "server.veil"],
+        "{ciphertext_program: text, tensor_program: null}",
+    );
+    let file = "bytes: int, contents: [], digest: text, insecure: bool, kind: text, params: text, \
+                params_digest: text, sections: [[text]], security: [], version: [int]";
+    check(
+        at,
+        &["inspect", "client.veil"],
+        &format!(
+            "{{bundle: {{content: text, inputs: int, keys: int, model: text, other: text}}, {file}}}"
+        ),
+    );
+    check(
+        at,
+        &["inspect", "secret.veil"],
+        &format!("{{bundle: null, {file}}}"),
+    );
+    check(
+        at,
+        &["models"],
+        "{models: [{bytes: int, card: text, labels: [text], max_tokens: int, name: text, \
+         summary: text}]}",
+    );
+    std::fs::write(
+        at.join("data"),
+        "0 red blue\n1 blue red\n0 blue stone red\n",
+    )
+    .unwrap();
+    let eval = "{accuracy: float, agree: int, items: int, max_logit_error: float, seconds: float}";
+    for mode in ["poly", "encrypted"] {
+        let value = check(
+            at,
+            &["eval", "data", "--model", "order", "--mode", mode],
+            eval,
+        );
+        assert_eq!((&value["items"], &value["agree"]), (&3.into(), &3.into()));
+        assert!((value["accuracy"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn plan_is_exact_where_it_can_be() {
+    let folder = copy();
+    let at = folder.path();
+    let expected = format!(
+        "{{bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
+         key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
+         multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}}}"
+    );
+    let plan = check(at, &["plan", "--costs", "costs"], &expected);
+    let size = |name: &str| std::fs::metadata(at.join(name)).unwrap().len();
+    assert_eq!(plan["key_bytes"], size("keys.veil"));
+    assert_eq!(plan["ciphertext_bytes_up"], size("input.veil"));
+    assert_eq!(plan["ciphertext_bytes_down"], size("answer.veil"));
+    let done = run(at, &["run", "--force"]);
+    assert_eq!(plan["key_switches"], done["key_switches"]);
+    assert_eq!(plan["multiplications"], done["multiplications"]);
+    // From the cache now.
+    let changed = |at: &Path| {
+        std::fs::metadata(at.join("costs"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let before = changed(at);
+    assert_eq!(
+        run(at, &["plan", "--costs", "costs"])["seconds"],
+        plan["seconds"]
+    );
+    assert_eq!(changed(at), before);
+}
+
+#[test]
+fn each_bundle_names_the_other() {
+    let look = |name: &str| run(conversation(), &["inspect", name])["bundle"].clone();
+    let (client, server) = (look("client.veil"), look("server.veil"));
+    assert_eq!(client["content"], server["other"]);
+    assert_eq!(client["other"], server["content"]);
+}
+
+#[test]
+fn quiet_says_nothing_but_what_was_asked() {
+    let output = veilformer(conversation(), &["--quiet", "decrypt"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .starts_with("blue first")
+    );
+    let output = veilformer(
+        conversation(),
+        &["--quiet", "encrypt", "red", "-o", "/dev/null"],
+    );
+    assert!(output.status.success() && output.stderr.is_empty() && output.stdout.is_empty());
+}
