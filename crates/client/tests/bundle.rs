@@ -1,4 +1,5 @@
 //! The bundle's file: round trip, what is refused, mutations.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

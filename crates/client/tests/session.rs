@@ -1,4 +1,5 @@
 //! Sentences to ciphertexts and answers back, without a server.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

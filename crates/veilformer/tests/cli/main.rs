@@ -1,4 +1,5 @@
 //! Runs the binary as a user does.
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod bad_input;
 mod files;
