@@ -156,11 +156,14 @@ fn serve(dir: &Path, threads: usize) {
     pool.install(|| {
         let started = Instant::now();
         let mut server = Server::open(bundle, backend).unwrap();
+        let opened = started.elapsed().as_secs_f64();
         let keys = std::fs::read(dir.join("keys")).unwrap();
+        let read = started.elapsed().as_secs_f64();
         server.load_keys(&keys, GO_ON).unwrap();
         let key_bytes = keys.len();
         drop(keys);
         let loaded = started.elapsed().as_secs_f64();
+        println!("opened {opened:.3} s, key file read {read:.3} s, keys loaded {loaded:.3} s");
         let inputs = std::fs::read(dir.join("inputs")).unwrap();
         let mut runs: Vec<_> = (0..7)
             .map(|_| server.run(&inputs, GO_ON).unwrap())

@@ -14,7 +14,7 @@ use crate::bundle::container;
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 1;
+pub const COST_VERSION: u32 = 2;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -52,6 +52,8 @@ pub enum Cost {
     Import,
     /// A plaintext encoded and prepared for the level.
     Encode,
+    /// A MiB of memory fresh from the system, written once; at level 0.
+    Memory,
     /// An evaluation key of the level read, expanded and prepared.
     PrepareKey,
 }
@@ -221,6 +223,7 @@ pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
     }
     for plain in &program.plains {
         all.insert((Cost::Encode, plain.level));
+        all.insert((Cost::Memory, 0));
     }
     for (_, level) in program.key_list().iter() {
         all.insert((Cost::PrepareKey, level));

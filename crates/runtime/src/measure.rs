@@ -22,7 +22,9 @@ use crate::cost::{Cost, CostTable, needs};
 /// How long a measurement of [`measure`] may take unless told otherwise.
 pub const MEASURE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// Repetitions of which the median counts.
+/// Passes over everything, as the deadline lets them, of which the median counts.
+const PASSES: usize = 3;
+/// Repetitions in one pass, of which the median counts.
 const REPETITIONS: usize = 5;
 /// Rotation keys at hand: so many different ones that they do not stay in a cache.
 const ROTATIONS: usize = 8;
@@ -71,14 +73,23 @@ pub fn measure<B: Backend>(
         table.slowdown.insert(as_u32(threads), slowdown);
     }
     let levels: Vec<usize> = by_level.keys().copied().collect();
-    for (number, level) in spread(&levels).into_iter().enumerate() {
-        if number > 0 && Instant::now() >= end {
-            break;
-        }
-        if let Some(costs) = by_level.get(&level) {
-            bench.level(level, costs, &mut table)?;
+    let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
+    // Several passes: what else the machine does comes and goes.
+    for pass in 0..PASSES {
+        for (number, &level) in spread(&levels).iter().enumerate() {
+            if (pass, number) != (0, 0) && Instant::now() >= end {
+                break;
+            }
+            if let Some(costs) = by_level.get(&level) {
+                bench.level(level, costs, &mut |cost, seconds| {
+                    let at = samples.entry((cost, as_u32(level))).or_default();
+                    at.push(seconds.max(0.0));
+                })?;
+            }
         }
     }
+    let medians = samples.into_iter().map(|(key, times)| (key, median(times)));
+    table.seconds.extend(medians);
     Ok(table)
 }
 
@@ -192,6 +203,18 @@ fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
     Ok(median(times))
 }
 
+/// Seconds to write a MiB that the process did not have before, in pieces of that size.
+fn fresh_memory() -> f64 {
+    let mut kept = Vec::new();
+    let mut times = Vec::new();
+    for number in 0..PLAINS {
+        let started = Instant::now();
+        kept.push(black_box(vec![number as u8 | 1; 1 << 20]));
+        times.push(started.elapsed().as_secs_f64());
+    }
+    median(times)
+}
+
 struct Bench<'a, B: Backend> {
     evaluator: Evaluator<'a, B>,
     params: &'a Params,
@@ -221,19 +244,14 @@ impl<B: Backend> Bench<'_, B> {
         SlotVector::Dense((0..self.params.slots()).map(value).collect())
     }
 
-    /// Measures the costs of one level into the table.
+    /// Measures the costs of one level.
     fn level(
         &self,
         level: usize,
         costs: &BTreeSet<Cost>,
-        table: &mut CostTable,
+        put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
         let has = |cost: Cost| costs.contains(&cost);
-        let mut put = |cost: Cost, seconds: f64| {
-            table
-                .seconds
-                .insert((cost, as_u32(level)), seconds.max(0.0));
-        };
         let a = self.ciphertext(level, 0)?;
         let b = self.ciphertext(level, 1)?;
         let e = &self.evaluator;
@@ -251,7 +269,7 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::MulSumPair, each);
         }
         if has(Cost::Transform) {
-            self.transform(level, &a, &mut put)?;
+            self.transform(level, &a, put)?;
         }
         if has(Cost::Rescale) {
             put(Cost::Rescale, time(|| e.rescale(&a))?);
@@ -273,7 +291,12 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::MulPlain, time(|| e.mul_plain(&a, &plain))?);
         }
         if has(Cost::Encode) {
-            put(Cost::Encode, self.encode(level)?);
+            let slots = self.slots(0);
+            let scale = self.params.scale_at(level);
+            put(Cost::Encode, time(|| e.encode(&slots, level, scale))?);
+        }
+        if has(Cost::Memory) {
+            put(Cost::Memory, fresh_memory());
         }
         if has(Cost::Import) {
             put(Cost::Import, self.import(&a)?);
@@ -291,7 +314,7 @@ impl<B: Backend> Bench<'_, B> {
         &self,
         level: usize,
         a: &SharedCiphertext<B>,
-        put: &mut impl FnMut(Cost, f64),
+        put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
         let bytes = 8 * self.params.n() * self.params.basis_at(level).len();
         let most = (PLAIN_BYTES / bytes).clamp(MANY, PLAINS);
@@ -329,22 +352,6 @@ impl<B: Backend> Bench<'_, B> {
         Ok(())
     }
 
-    /// Plaintexts encoded one after the other and kept, as weights are: most of their memory is
-    /// fresh from the system.
-    fn encode(&self, level: usize) -> Result<f64, OpsError> {
-        let slots = self.slots(0);
-        let scale = self.params.scale_at(level);
-        let mut kept = Vec::new();
-        let mut times = Vec::new();
-        for _ in 0..PLAINS {
-            let started = Instant::now();
-            kept.push(self.evaluator.encode(&slots, level, scale)?);
-            times.push(started.elapsed().as_secs_f64());
-        }
-        // The first come from the pool.
-        Ok(median(times.split_off(PLAINS / 2)))
-    }
-
     /// A stored input with a seed, expanded and imported.
     fn import(&self, a: &SharedCiphertext<B>) -> Result<f64, RuntimeError> {
         let stored = StoredCiphertext {
@@ -359,21 +366,28 @@ impl<B: Backend> Bench<'_, B> {
         })
     }
 
-    /// How much longer a hoisted rotation takes when so many threads do one each.
+    /// How much longer a hoisted rotation takes when so many threads do one each; not more than
+    /// if they took turns.
     fn slowdown(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
         let a = self.ciphertext(level, 0)?;
-        let alone = self.rotate(&a, MANY)?;
-        let together: Vec<f64> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads)
-                .map(|_| scope.spawn(|| self.rotate(&a, MANY)))
-                .collect();
-            let times = workers.into_iter().map(|worker| match worker.join() {
-                Ok(time) => time,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            times.collect::<Result<_, _>>()
-        })?;
-        Ok((median(together) / alone.max(1e-9)).max(1.0))
+        let mut alone = Vec::new();
+        let mut together = Vec::new();
+        for _ in 0..PASSES {
+            alone.push(self.rotate(&a, MANY)?);
+            let times: Vec<f64> = std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..threads)
+                    .map(|_| scope.spawn(|| self.rotate(&a, MANY)))
+                    .collect();
+                let times = workers.into_iter().map(|worker| match worker.join() {
+                    Ok(time) => time,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                });
+                times.collect::<Result<_, _>>()
+            })?;
+            together.extend(times);
+        }
+        let ratio = median(together) / median(alone).max(1e-9);
+        Ok(ratio.clamp(1.0, threads as f64))
     }
 }
 

@@ -119,7 +119,7 @@ impl Estimate<'_> {
     }
 
     /// Bytes of the encoded plaintexts.
-    fn plains(&self) -> u64 {
+    pub(crate) fn plains(&self) -> u64 {
         let bytes = self.program.plains.iter().map(|plain| {
             let limbs = self
                 .params

@@ -77,7 +77,7 @@ pub fn plan(
     let keys_time = keys
         .iter()
         .map(|(_, level)| costs.at(Cost::PrepareKey, level));
-    let load: f64 = plains.chain(keys_time).sum();
+    let computing: f64 = plains.chain(keys_time).sum();
     let key_bytes = key_file_bytes(params, keys)?;
     let up: Vec<_> = program.inputs.iter().map(|i| (i.level, true)).collect();
     let down: Vec<_> = program
@@ -94,10 +94,15 @@ pub fn plan(
         keys,
         threads,
     };
+    // Weights take memory that the process does not have yet; so does the file of keys.
+    let fresh = costs.at(Cost::Memory, 0) / f64::from(1 << 20);
+    let load = (computing + memory.plains() as f64 * fresh) * costs.slowdown(threads)
+        / threads as f64
+        + key_bytes as f64 * fresh;
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
         seconds: schedule.now + io,
-        load_seconds: load * costs.slowdown(threads) / threads as f64,
+        load_seconds: load,
         peak_memory_bytes: memory.peak(key_bytes, schedule.held(), schedule.peak_with_scratch),
         peak_ciphertext_bytes: schedule.peak_live,
         resident_bytes: memory.resident(),
