@@ -1,8 +1,9 @@
 //! Checks on the text of tracked files: links between pages lead somewhere, every page of the
-//! book is in its summary, accuracies are quoted as the models' cards have them, and no file names
-//! a path of somebody's machine or a registry's host.
+//! book is in its summary, accuracies are quoted as the models' cards have them, every JSON field is
+//! documented, and no file names a path of somebody's machine or a registry's host.
 
 use crate::Outcome;
+use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,12 @@ const HOSTS: [(&str, &str); 4] = [
 
 /// Pages that quote the cards of shipped models.
 const QUOTING: [&str; 2] = ["README.md", "book/src/guide/models.md"];
+
+/// Where the objects of `--json` are defined, and the page that documents them.
+const JSON: [&str; 2] = [
+    "crates/veilformer/src/cli/json.rs",
+    "book/src/guide/json.md",
+];
 
 /// Checks all tracked files under `root`.
 pub fn check(root: &Path) -> Outcome {
@@ -80,6 +87,14 @@ pub fn check(root: &Path) -> Outcome {
             }
         }
     }
+    let [source, page] = JSON.map(|f| std::fs::read_to_string(root.join(f)).unwrap_or_default());
+    let (names, said) = (fields(&source), code_words(&page));
+    if names.is_empty() {
+        wrong.push(format!("{} defines no field", JSON[0]));
+    }
+    for name in names.iter().filter(|n| !said.contains(*n)) {
+        wrong.push(format!("{} does not document `{name}`", JSON[1]));
+    }
     if wrong.is_empty() {
         return Ok(format!("text: {read} files, {links} links between them"));
     }
@@ -138,6 +153,33 @@ fn test_figures(card: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Names of the public fields in Rust code, but for those that serde flattens away.
+fn fields(code: &str) -> BTreeSet<&str> {
+    let mut before = "";
+    let mut out = BTreeSet::new();
+    for line in code.lines().map(str::trim) {
+        let name = line
+            .strip_prefix("pub ")
+            .and_then(|l| l.split_once(':'))
+            .map(|l| l.0);
+        if let Some(name) = name.filter(|n| !n.contains([' ', '(']) && !before.contains("flatten"))
+        {
+            out.insert(name);
+        }
+        before = line;
+    }
+    out
+}
+
+/// What stands in backquotes on a page, without the brackets of lists.
+fn code_words(page: &str) -> BTreeSet<&str> {
+    page.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|w| w.trim_end_matches("[]"))
+        .collect()
+}
+
 /// Targets of Markdown links that are files of this repository, without their anchors.
 fn targets(text: &str) -> Vec<&str> {
     let mut out = Vec::new();
@@ -190,6 +232,14 @@ mod tests {
     fn figures_are_those_of_the_test_split() {
         let card = "| | dev | test |\n| this model | 1.00 % | 2.00 % |\n| other | 3 | 4 |\n";
         assert_eq!(test_figures(card).collect::<Vec<_>>(), ["2.00 %"]);
+    }
+
+    #[test]
+    fn fields_and_their_documentation_are_found() {
+        let code =
+            "pub struct A {\n/// x\npub a: u8,\n#[serde(flatten)]\npub b: B,\n}\npub fn f(x: u8)";
+        assert_eq!(fields(code), BTreeSet::from(["a"]));
+        assert!(code_words("| `a[]` | of `b` |").is_superset(&BTreeSet::from(["a", "b"])));
     }
 
     #[test]
