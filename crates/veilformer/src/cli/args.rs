@@ -160,9 +160,9 @@ pub struct Decrypt {
 
 #[derive(Debug, Args)]
 pub struct Plan {
-    /// The server bundle
-    #[arg(default_value = "server.veil")]
-    pub server: PathBuf,
+    /// A server bundle, a folder with one, a shipped model or a model folder
+    #[arg(default_value = "server.veil", value_name = "SERVER")]
+    pub server: String,
     /// Where measured costs of this machine are kept [default: a file per parameters in
     /// ~/.cache/veilformer]
     #[arg(long, value_name = "FILE")]
@@ -171,7 +171,7 @@ pub struct Plan {
 
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// A server bundle, a shipped model or a model folder
+    /// A server bundle, a folder with one, a shipped model or a model folder
     pub what: String,
 }
 

@@ -53,6 +53,9 @@ impl Failure {
             }
             _ => "check the folder and its permissions; no file was changed",
         };
+        // The temporary file, whose name an error may carry, is nothing to the user.
+        let inner = error.get_ref().and_then(|e| e.source());
+        let error = inner.and_then(|e| e.downcast_ref()).unwrap_or(error);
         Self::system(format!("cannot write {}: {error}; {todo}", path.display()))
     }
 

@@ -187,18 +187,10 @@ fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
         .suffix(".part")
         .permissions(Permissions::from_mode(mode))
         .tempfile_in(folder_of(target))
-        .map_err(|e| Failure::write(target, &plain(e)))?;
+        .map_err(|e| Failure::write(target, &e))?;
     let path = file.path().to_owned();
     table.insert(path.clone());
     Ok((file, Listed(path)))
-}
-
-/// The system's error without the name of the temporary file, which nobody knows.
-fn plain(error: io::Error) -> io::Error {
-    match error.kind() {
-        io::ErrorKind::Other => error,
-        kind => kind.into(),
-    }
 }
 
 fn exists(target: &Path) -> Failure {

@@ -3,8 +3,10 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use veilformer::ckks::Params;
+use veilformer::build::build;
+use veilformer::ckks::{Params, SecurityLevel};
 use veilformer::client::ClientBundle;
+use veilformer::model::{Model, ModelFiles};
 use veilformer::ring::Cpu;
 use veilformer::runtime::{Server, ServerBundle};
 use veilformer::secret::SecretKey;
@@ -21,6 +23,29 @@ pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
 pub fn server_bundle(path: &Path) -> Result<ServerBundle> {
     let bytes = files::read(path)?;
     ServerBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))
+}
+
+/// A server bundle from what a user names: the file, a folder that `compile` wrote, a shipped
+/// model or a model folder. The model comes along where it was compiled here.
+pub fn named_server_bundle(context: &Context, what: &str) -> Result<(ServerBundle, Option<Model>)> {
+    let path = Path::new(what);
+    let compiled = path.join("server.veil");
+    if path.is_file() {
+        return Ok((server_bundle(path)?, None));
+    }
+    if compiled.is_file() {
+        return Ok((server_bundle(&compiled)?, None));
+    }
+    if path.extension().is_some_and(|e| e == "veil") {
+        // A missing bundle is not a misspelt model.
+        files::read(path)?;
+    }
+    let files = ModelFiles::find(what)?;
+    let stage = context.progress.stage("compiling the model");
+    let model = files.load()?;
+    let bundles = build(&model, SecurityLevel::Bits128)?;
+    stage.finish();
+    Ok((bundles.server, Some(model)))
 }
 
 pub fn secret_key(path: &Path, params: &Params) -> Result<SecretKey> {

@@ -12,7 +12,7 @@ use crate::cli::output::{bytes, table};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
-    let bundle = load::server_bundle(&args.server)?;
+    let (bundle, _) = load::named_server_bundle(context, &args.server)?;
     let cache = args.costs.clone().or_else(|| cache(bundle.params()));
     let threads = rayon::current_num_threads();
     let costs = costs(context, &bundle, cache.as_deref(), threads)?;
