@@ -168,35 +168,6 @@ impl ClearOps {
     }
 }
 
-fn same_level(op: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(OpsError::LevelMismatch {
-            op,
-            found,
-            expected,
-        })
-    }
-}
-
-/// A plaintext serves its own level and lower ones.
-fn plain_level(op: &'static str, plain: usize, operand: usize) -> Result<()> {
-    same_level(op, plain.min(operand), operand)
-}
-
-fn same_scale(op: &'static str, found: Scale, expected: Scale) -> Result<()> {
-    if found.matches(expected) {
-        Ok(())
-    } else {
-        Err(OpsError::ScaleMismatch {
-            op,
-            found: found.value(),
-            expected: expected.value(),
-        })
-    }
-}
-
 fn empty(op: &'static str) -> OpsError {
     OpsError::Invalid {
         op,
@@ -256,14 +227,14 @@ impl Ops for ClearOps {
     }
 
     fn add(&mut self, a: &ClearCiphertext, b: &ClearCiphertext) -> Result<ClearCiphertext> {
-        same_level("add", b.level, a.level)?;
-        same_scale("add", b.scale, a.scale)?;
+        OpsError::expect_level("add", b.level, a.level)?;
+        OpsError::expect_scale("add", b.scale, a.scale)?;
         self.zip("add", a, &b.raw, |x, y| x + y)
     }
 
     fn sub(&mut self, a: &ClearCiphertext, b: &ClearCiphertext) -> Result<ClearCiphertext> {
-        same_level("sub", b.level, a.level)?;
-        same_scale("sub", b.scale, a.scale)?;
+        OpsError::expect_level("sub", b.level, a.level)?;
+        OpsError::expect_scale("sub", b.scale, a.scale)?;
         self.zip("sub", a, &b.raw, |x, y| x - y)
     }
 
@@ -272,13 +243,13 @@ impl Ops for ClearOps {
     }
 
     fn add_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
-        plain_level("add_plain", p.level, a.level)?;
-        same_scale("add_plain", p.scale, a.scale)?;
+        OpsError::expect_plain_level("add_plain", p.level, a.level)?;
+        OpsError::expect_scale("add_plain", p.scale, a.scale)?;
         self.zip("add_plain", a, &p.raw, |x, y| x + y)
     }
 
     fn mul_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
-        plain_level("mul_plain", p.level, a.level)?;
+        OpsError::expect_plain_level("mul_plain", p.level, a.level)?;
         self.counts.plain_products += 1;
         let raw = a.raw.iter().zip(p.raw.iter()).map(|(x, y)| x * y).collect();
         self.fitting("mul_plain", raw, a.level, a.scale.product(p.scale))
@@ -299,9 +270,9 @@ impl Ops for ClearOps {
         let scale = first.scale.product(other.scale);
         let mut raw = vec![Complex::new(0.0, 0.0); self.params.slots()];
         for (a, b) in pairs {
-            same_level(OP, a.level, first.level)?;
-            same_level(OP, b.level, first.level)?;
-            same_scale(OP, a.scale.product(b.scale), scale)?;
+            OpsError::expect_level(OP, a.level, first.level)?;
+            OpsError::expect_level(OP, b.level, first.level)?;
+            OpsError::expect_scale(OP, a.scale.product(b.scale), scale)?;
             for ((sum, x), y) in raw.iter_mut().zip(a.raw.iter()).zip(b.raw.iter()) {
                 *sum += x * y;
             }
@@ -345,7 +316,7 @@ impl Ops for ClearOps {
     fn adjust(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {
         const OP: &str = "adjust";
         if level == a.level {
-            same_scale(OP, a.scale, self.params.scale_at(level))?;
+            OpsError::expect_scale(OP, a.scale, self.params.scale_at(level))?;
             return Ok(a.clone());
         }
         if level > a.level {
@@ -375,8 +346,8 @@ impl Ops for ClearOps {
         const OP: &str = "linear_transform";
         let first = *inputs.first().ok_or_else(|| empty(OP))?;
         for input in inputs {
-            same_level(OP, input.level, first.level)?;
-            same_scale(OP, input.scale, first.scale)?;
+            OpsError::expect_level(OP, input.level, first.level)?;
+            OpsError::expect_scale(OP, input.scale, first.scale)?;
         }
         let slots = self.params.slots();
         let plain_scale = self.params.scale_at(first.level);
@@ -390,8 +361,8 @@ impl Ops for ClearOps {
                     op: OP,
                     what: format!("input {} of {}", term.input, inputs.len()),
                 })?;
-                plain_level(OP, term.plain.level, first.level)?;
-                same_scale(OP, term.plain.scale, plain_scale)?;
+                OpsError::expect_plain_level(OP, term.plain.level, first.level)?;
+                OpsError::expect_scale(OP, term.plain.scale, plain_scale)?;
                 let baby = term.baby.rem_euclid(slots as i64);
                 babies.insert((term.input, baby));
                 let rotated = turned(&input.raw, baby);

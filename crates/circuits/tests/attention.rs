@@ -75,7 +75,7 @@ proptest! {
         };
         let target = Layout::plain(&(0..outputs).collect::<Vec<_>>(), run, chunks);
         // Some weights are zero: their diagonals may vanish.
-        let weight = |j: usize, i: usize| if (i + j) % 3 == 0 { 0.0 } else { value(j, i, seed) };
+        let weight = |j: usize, i: usize| if (i + j).is_multiple_of(3) { 0.0 } else { value(j, i, seed) };
         prop_assume!((0..outputs).any(|j| (0..inputs).any(|i| weight(j, i) != 0.0)));
         let table: Vec<Vec<f64>> = ids.iter().map(|i| (0..run).map(|t| value(*i, t, seed + 9)).collect()).collect();
         let mut ops = ClearOps::new(&params);

@@ -13,9 +13,9 @@ const COEFFICIENT_BITS: f64 = 120.0;
 /// Encodes and decodes for one parameter set; cheap to clone, usable from several threads.
 ///
 /// Slot j is the value of the polynomial at psi^(5^j) (the canonical embedding): m = round(scale *
-/// embedding^-1(slots)), one rounding to the nearest integer (ties to even) per coefficient. Rounding is done on
-/// 128-bit integers: at a scale of 2^60 what remains is the double-precision error of the
-/// transform, a relative 2^-48 or less of the largest slot.
+/// embedding^-1(slots)), one rounding to the nearest integer (ties to even) per coefficient.
+/// Rounding is done on 128-bit integers: at a scale of 2^60 what remains is the double-precision
+/// error of the transform, a relative 2^-48 or less of the largest slot.
 ///
 /// ```
 /// use veilformer_ckks::{Complex, Encoder, SlotVector, testing};

@@ -206,8 +206,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn add_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
-        check_plain_level("add_plain", a.level(), p.level())?;
-        check_scale("add_plain", p.scale(), a.scale())?;
+        OpsError::expect_plain_level("add_plain", p.level(), a.level())?;
+        OpsError::expect_scale("add_plain", p.scale(), a.scale())?;
         let mut c0 = self.backend.duplicate(a.c0());
         self.backend.add_plain_assign(&mut c0, p.plain())?;
         let c1 = self.backend.duplicate(a.c1());
@@ -219,7 +219,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn mul_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
-        check_plain_level("mul_plain", a.level(), p.level())?;
+        OpsError::expect_plain_level("mul_plain", p.level(), a.level())?;
         let c0 = self.backend.mul_plain(a.c0(), p.plain())?;
         let c1 = self.backend.mul_plain(a.c1(), p.plain())?;
         let info = CiphertextInfo {
@@ -250,10 +250,10 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         let scale = first.scale().product(other.scale());
         for (a, b) in pairs {
             for operand in [a, b] {
-                check_level(OP, operand.level(), first.level())?;
+                OpsError::expect_level(OP, operand.level(), first.level())?;
                 self.check_key_id(OP, operand.info())?;
             }
-            check_scale(OP, a.scale().product(b.scale()), scale)?;
+            OpsError::expect_scale(OP, a.scale().product(b.scale()), scale)?;
         }
         let info = CiphertextInfo {
             scale,
@@ -347,7 +347,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         }
         let target = self.params.scale_at(level);
         if level == a.level() {
-            check_scale(OP, a.scale(), target)?;
+            OpsError::expect_scale(OP, a.scale(), target)?;
             return Ok(a.clone());
         }
         let constant = adjust_constant(&self.params, a.scale(), level)?;
@@ -391,8 +391,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Err(empty(OP, "input"));
         };
         for input in inputs {
-            check_level(OP, input.level(), first.level())?;
-            check_scale(OP, input.scale(), first.scale())?;
+            OpsError::expect_level(OP, input.level(), first.level())?;
+            OpsError::expect_scale(OP, input.scale(), first.scale())?;
             self.check_key_id(OP, input.info())?;
         }
         let plain_scale = self.params.scale_at(first.level());
@@ -462,8 +462,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     }
 
     fn check_pair(&self, op: &'static str, a: &Ct<B>, b: &Ct<B>) -> Result<()> {
-        check_level(op, b.level(), a.level())?;
-        check_scale(op, b.scale(), a.scale())?;
+        OpsError::expect_level(op, b.level(), a.level())?;
+        OpsError::expect_scale(op, b.scale(), a.scale())?;
         self.check_key_id(op, a.info())?;
         self.check_key_id(op, b.info())
     }
@@ -616,8 +616,8 @@ impl<'e, B: Backend> Plan<'e, '_, B> {
                     what: format!("term names input {}, there are {inputs}", term.input),
                 });
             }
-            check_plain_level(OP, self.level, term.plain.level())?;
-            check_scale(OP, term.plain.scale(), scale)?;
+            OpsError::expect_plain_level(OP, term.plain.level(), self.level)?;
+            OpsError::expect_scale(OP, term.plain.scale(), scale)?;
             self.plains.push(term.plain.plain());
             terms.push(DiagonalTerm {
                 input: term.input,
@@ -634,42 +634,6 @@ impl<'e, B: Backend> Plan<'e, '_, B> {
 
 fn make<P>(parts: (P, P), info: CiphertextInfo) -> Arc<Ciphertext<P>> {
     Arc::new(Ciphertext::from_checked(parts, info))
-}
-
-fn check_level(op: &'static str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(OpsError::LevelMismatch {
-            op,
-            found,
-            expected,
-        })
-    }
-}
-
-fn check_plain_level(op: &'static str, ct: usize, plain: usize) -> Result<()> {
-    if plain >= ct {
-        Ok(())
-    } else {
-        Err(OpsError::LevelMismatch {
-            op,
-            found: plain,
-            expected: ct,
-        })
-    }
-}
-
-fn check_scale(op: &'static str, found: Scale, expected: Scale) -> Result<()> {
-    if found.matches(expected) {
-        Ok(())
-    } else {
-        Err(OpsError::ScaleMismatch {
-            op,
-            found: found.value(),
-            expected: expected.value(),
-        })
-    }
 }
 
 fn empty(op: &'static str, what: &str) -> OpsError {

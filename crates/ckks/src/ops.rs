@@ -82,6 +82,48 @@ pub enum OpsError {
     Ring(#[from] RingError),
 }
 
+impl OpsError {
+    /// `Ok` if an operand is at the level that `op` needs: the rule that all implementers of
+    /// [`Ops`] share.
+    ///
+    /// # Errors
+    /// [`OpsError::LevelMismatch`].
+    pub fn expect_level(op: &'static str, found: usize, expected: usize) -> Result<(), Self> {
+        if found == expected {
+            return Ok(());
+        }
+        Err(Self::LevelMismatch {
+            op,
+            found,
+            expected,
+        })
+    }
+
+    /// `Ok` if a plaintext of level `plain` serves a ciphertext of level `ct`: its own level or a
+    /// lower one.
+    ///
+    /// # Errors
+    /// [`OpsError::LevelMismatch`].
+    pub fn expect_plain_level(op: &'static str, plain: usize, ct: usize) -> Result<(), Self> {
+        Self::expect_level(op, plain.min(ct), ct)
+    }
+
+    /// `Ok` if a scale [matches](Scale::matches) the one that `op` needs.
+    ///
+    /// # Errors
+    /// [`OpsError::ScaleMismatch`].
+    pub fn expect_scale(op: &'static str, found: Scale, expected: Scale) -> Result<(), Self> {
+        if found.matches(expected) {
+            return Ok(());
+        }
+        Err(Self::ScaleMismatch {
+            op,
+            found: found.value(),
+            expected: expected.value(),
+        })
+    }
+}
+
 /// A linear map on slots as baby and giant steps:
 ///
 /// out = sum over giants g of rot_(g.rotation)( sum over terms t of t.plain * rot_(t.baby)(inputs\[t.input\]) )

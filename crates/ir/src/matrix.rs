@@ -1,9 +1,7 @@
 //! A dense matrix of `f64`, row-major: what weights are before they are encoded.
 
-use serde::{Deserialize, Serialize};
-
 /// A dense row-major matrix.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Matrix {
     rows: usize,
     cols: usize,

@@ -57,7 +57,7 @@ impl Signature {
 
     /// The real slots of input `spec` for `n = tokens.len()` rows of features.
     ///
-    /// The time and the length of the result do not depend on `n`: it is always all slots.
+    /// The result is always all slots, whatever `n` is: nothing that leaves the client tells it.
     pub fn pack(&self, spec: &InputSpec, tokens: &[Vec<f64>], slots: usize) -> Vec<f64> {
         let factor = (tokens.len().max(1) as f64).powf(-spec.power);
         let mut out = vec![0.0; slots];

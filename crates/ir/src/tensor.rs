@@ -6,15 +6,14 @@
 //! compiler's business, not the model's.
 
 use crate::{IrError, Matrix};
-use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 
 /// A value of a tensor program: the index of the operation that makes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TensorId(pub usize);
 
 /// One operation. Features are counted per token.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum TensorOp {
     /// The client's token features, `n x features`, each bounded by `bound` in absolute value.
     Input {
@@ -87,7 +86,7 @@ pub struct Shape {
 }
 
 /// A model as a straight-line program; the last value is the answer (one logit per label).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct TensorProgram {
     /// What the model calls itself.
     pub name: String,

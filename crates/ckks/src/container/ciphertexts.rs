@@ -9,7 +9,7 @@ use super::{ContainerError, Kind, Reader, Tag, Writer, bad_section};
 use crate::{CiphertextInfo, CkksError, KeyId, Params, Scale, StoredCiphertext, Uniform, uniform};
 
 /// Most ciphertexts that one file may hold.
-const MAX_CIPHERTEXTS: usize = 1 << 14;
+pub const MAX_CIPHERTEXTS: usize = 1 << 14;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct CiphertextRecord {

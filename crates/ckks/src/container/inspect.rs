@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::ciphertexts::CiphertextRecord;
-use super::{EvaluationKeysHeader, Kind, Reader, Tag};
+use super::{EvaluationKeysHeader, KeyRecord, Kind, Reader, Tag};
 use crate::error::short_hex;
 use crate::{CkksError, SecurityRow};
 
@@ -57,28 +57,13 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, CkksError> {
     let mut contents = Vec::new();
     let mut security = Vec::new();
     if has(Tag::CIPHERTEXTS) {
-        let records: Vec<CiphertextRecord> = reader.meta(Tag::CIPHERTEXTS)?;
-        for (i, ct) in records.iter().enumerate() {
-            contents.push(format!(
-                "ciphertext {i}: level {}, scale 2^{:.3}, {}, secret key {}",
-                ct.level,
-                ct.scale.log2(),
-                if ct.seed.is_some() { "seeded" } else { "full" },
-                ct.key_id
-            ));
-        }
+        contents.extend(ciphertext_lines(&reader)?);
     }
     if has(Tag::KEYS) {
         let header: EvaluationKeysHeader = reader.meta(Tag::KEYS)?;
-        contents.push(format!(
-            "{} evaluation keys of secret key {} for program {}",
-            header.keys.len(),
-            header.key_id,
-            short_hex(&header.program)
-        ));
-        for key in &header.keys {
-            contents.push(format!("{}: up to level {}", key.purpose, key.level));
-            if let Some(params) = &params {
+        contents.extend(key_lines(&header));
+        if let Some(params) = &params {
+            for key in &header.keys {
                 let basis = params.key_basis(key.level as usize);
                 let name = key.purpose.to_string();
                 security.push(params.check_key(&name, basis, key.secret)?);
@@ -110,6 +95,34 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, CkksError> {
         contents,
         security,
     })
+}
+
+fn ciphertext_lines(reader: &Reader<'_>) -> Result<Vec<String>, CkksError> {
+    let records: Vec<CiphertextRecord> = reader.meta(Tag::CIPHERTEXTS)?;
+    let line = |(i, ct): (usize, &CiphertextRecord)| {
+        format!(
+            "ciphertext {i}: level {}, scale 2^{:.3}, {}, secret key {}",
+            ct.level,
+            ct.scale.log2(),
+            if ct.seed.is_some() { "seeded" } else { "full" },
+            ct.key_id
+        )
+    };
+    Ok(records.iter().enumerate().map(line).collect())
+}
+
+fn key_lines(header: &EvaluationKeysHeader) -> Vec<String> {
+    let first = format!(
+        "{} evaluation keys of secret key {} for program {}",
+        header.keys.len(),
+        header.key_id,
+        short_hex(&header.program)
+    );
+    let line = |key: &KeyRecord| format!("{}: up to level {}", key.purpose, key.level);
+    [first]
+        .into_iter()
+        .chain(header.keys.iter().map(line))
+        .collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -33,8 +33,8 @@ mod writer;
 use std::fmt;
 
 pub use ciphertexts::{
-    append_ciphertexts, ciphertext_bytes, ciphertexts_file_bytes, ciphertexts_to_bytes,
-    read_ciphertexts,
+    MAX_CIPHERTEXTS, append_ciphertexts, ciphertext_bytes, ciphertexts_file_bytes,
+    ciphertexts_to_bytes, read_ciphertexts,
 };
 pub use error::{ContainerError, Kind};
 pub use inspect::{Inspection, inspect};

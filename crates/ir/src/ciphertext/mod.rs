@@ -13,4 +13,4 @@ pub use program::{
     CiphertextProgram, Instruction, Operation, PlainId, PlainPattern, PlainSpec, ValueId, ValueInfo,
 };
 pub use recorder::Recorder;
-pub use replay::{last_uses, replay};
+pub use replay::replay;

@@ -4,7 +4,7 @@ use super::{
     CiphertextProgram, Instruction, Operation, PlainId, PlainPattern, PlainSpec, ValueId, ValueInfo,
 };
 use std::collections::HashMap;
-use veilformer_ckks::{Ops, OpsError, Params, Scale, SlotVector, Transform};
+use veilformer_ckks::{Ops, OpsError, Params, Scale, SlotVector, Transform, adjust_constant};
 
 /// An implementer of [`Ops`] whose ciphertexts are names: running a circuit on it yields the
 /// circuit's program. It applies the scheme's level and scale rules exactly as the evaluator
@@ -15,6 +15,9 @@ pub struct Recorder {
     section: u32,
     /// Plaintexts already stored, by their content: a repeated one is stored once.
     known: HashMap<u64, Vec<PlainId>>,
+    /// Per plaintext its largest and its mean absolute value, computed once: a plaintext of many
+    /// slots may be used by very many terms.
+    norms: Vec<(f64, f64)>,
 }
 
 impl Recorder {
@@ -35,6 +38,7 @@ impl Recorder {
             program,
             section: 0,
             known: HashMap::new(),
+            norms: vec![],
         }
     }
 
@@ -103,8 +107,20 @@ impl Recorder {
     pub(super) fn keep_plain(&mut self, spec: &PlainSpec) -> Result<(), OpsError> {
         self.params.check_level(spec.level)?;
         spec.pattern.check(self.params.slots())?;
-        self.program.plains.push(spec.clone());
+        self.push_plain(spec.clone());
         Ok(())
+    }
+
+    fn push_plain(&mut self, spec: PlainSpec) {
+        self.norms
+            .push((spec.pattern.max_abs(), spec.pattern.mean_abs()));
+        self.program.plains.push(spec);
+    }
+
+    /// Largest and mean absolute value of a plaintext's slots.
+    fn norms(&self, id: PlainId) -> (f64, f64) {
+        let unknown = (f64::INFINITY, f64::INFINITY);
+        self.norms.get(id.0 as usize).copied().unwrap_or(unknown)
     }
 
     fn info(&self, op: &'static str, id: ValueId) -> Result<ValueInfo, OpsError> {
@@ -154,8 +170,8 @@ impl Recorder {
         b: ValueId,
     ) -> Result<(ValueInfo, ValueInfo), OpsError> {
         let (x, y) = (self.info(op, a)?, self.info(op, b)?);
-        expect_level(op, y.level, x.level)?;
-        expect_scale(op, y.scale, x.scale)?;
+        OpsError::expect_level(op, y.level, x.level)?;
+        OpsError::expect_scale(op, y.scale, x.scale)?;
         Ok((x, y))
     }
 
@@ -179,17 +195,6 @@ impl Recorder {
             .divide(self.params.product(step.drop));
         Ok((level - 1, scale))
     }
-
-    fn check_plain(&self, op: &'static str, p: &PlainSpec, level: usize) -> Result<(), OpsError> {
-        if p.level < level {
-            return Err(OpsError::LevelMismatch {
-                op,
-                found: p.level,
-                expected: level,
-            });
-        }
-        Ok(())
-    }
 }
 
 /// Bounds of a sum with something of that bound and mean.
@@ -208,29 +213,6 @@ fn times(x: &ValueInfo, bound: f64, mean: f64) -> ValueInfo {
         mean: (x.mean * bound).min(x.bound * mean),
         ..x.clone()
     }
-}
-
-fn expect_level(op: &'static str, found: usize, expected: usize) -> Result<(), OpsError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(OpsError::LevelMismatch {
-            op,
-            found,
-            expected,
-        })
-    }
-}
-
-fn expect_scale(op: &'static str, found: Scale, expected: Scale) -> Result<(), OpsError> {
-    if found.matches(expected) {
-        return Ok(());
-    }
-    Err(OpsError::ScaleMismatch {
-        op,
-        found: found.value(),
-        expected: expected.value(),
-    })
 }
 
 /// A cheap fingerprint of a plaintext; equality is checked on the content.
@@ -294,7 +276,7 @@ impl Ops for Recorder {
             return Ok(id);
         }
         let id = PlainId(self.program.plains.len() as u32);
-        self.program.plains.push(spec);
+        self.push_plain(spec);
         self.known.entry(print).or_default().push(id);
         Ok(id)
     }
@@ -317,18 +299,20 @@ impl Ops for Recorder {
     fn add_plain(&mut self, a: &ValueId, p: &PlainId) -> Result<ValueId, OpsError> {
         let x = self.info("add_plain", *a)?;
         let spec = self.plain_spec("add_plain", *p)?;
-        self.check_plain("add_plain", spec, x.level)?;
-        expect_scale("add_plain", spec.scale, x.scale)?;
-        let info = plus(x, spec.pattern.max_abs(), spec.pattern.mean_abs());
+        OpsError::expect_plain_level("add_plain", spec.level, x.level)?;
+        OpsError::expect_scale("add_plain", spec.scale, x.scale)?;
+        let (max, mean) = self.norms(*p);
+        let info = plus(x, max, mean);
         Ok(self.emit(Operation::AddPlain(*a, *p), info))
     }
 
     fn mul_plain(&mut self, a: &ValueId, p: &PlainId) -> Result<ValueId, OpsError> {
         let x = self.info("mul_plain", *a)?;
         let spec = self.plain_spec("mul_plain", *p)?;
-        self.check_plain("mul_plain", spec, x.level)?;
+        OpsError::expect_plain_level("mul_plain", spec.level, x.level)?;
         let scale = x.scale.product(spec.scale);
-        let info = times(&x, spec.pattern.max_abs(), spec.pattern.mean_abs());
+        let (max, mean) = self.norms(*p);
+        let info = times(&x, max, mean);
         Ok(self.emit(Operation::MulPlain(*a, *p), ValueInfo { scale, ..info }))
     }
 
@@ -343,7 +327,7 @@ impl Ops for Recorder {
         let mut sum: Option<ValueInfo> = None;
         for (a, b) in pairs {
             let (x, y) = (self.info(op, **a)?, self.info(op, **b)?);
-            expect_level(op, y.level, x.level)?;
+            OpsError::expect_level(op, y.level, x.level)?;
             let scale = x.scale.product(y.scale);
             let product = ValueInfo {
                 scale,
@@ -352,8 +336,8 @@ impl Ops for Recorder {
             sum = Some(match sum {
                 None => product,
                 Some(s) => {
-                    expect_level(op, product.level, s.level)?;
-                    expect_scale(op, scale, s.scale)?;
+                    OpsError::expect_level(op, product.level, s.level)?;
+                    OpsError::expect_scale(op, scale, s.scale)?;
                     plus(s, product.bound, product.mean)
                 }
             });
@@ -440,9 +424,11 @@ impl Ops for Recorder {
             });
         }
         if level == x.level {
-            expect_scale("adjust", x.scale, scale)?;
+            OpsError::expect_scale("adjust", x.scale, scale)?;
             return Ok(*a);
         }
+        // Where the evaluator would refuse, the recorder does.
+        adjust_constant(&self.params, x.scale, level)?;
         let info = ValueInfo { level, scale, ..x };
         Ok(self.emit(Operation::Adjust { source: *a, level }, info))
     }
@@ -471,15 +457,16 @@ impl Ops for Recorder {
                 return Err(OpsError::Invalid { op, what });
             };
             let spec = self.plain_spec(op, term.plain)?;
-            self.check_plain(op, spec, x.level)?;
-            expect_scale(op, spec.scale, canonical)?;
-            let product = times(
-                &self.info(op, **input)?,
-                spec.pattern.max_abs(),
-                spec.pattern.mean_abs(),
-            );
+            OpsError::expect_plain_level(op, spec.level, x.level)?;
+            OpsError::expect_scale(op, spec.scale, canonical)?;
+            let (max, mean_abs) = self.norms(term.plain);
+            let product = times(&self.info(op, **input)?, max, mean_abs);
             bound += product.bound;
             mean += product.mean;
+        }
+        if transform.giants.iter().all(|g| g.terms.is_empty()) {
+            let what = "a transform without a term".into();
+            return Err(OpsError::Invalid { op, what });
         }
         let (level, scale) = self.step(op, x.level, x.scale.product(canonical))?;
         let inputs = inputs.iter().map(|i| **i).collect();

@@ -1,35 +1,7 @@
 //! Runs a recorded program on any implementer of `Ops`, instruction by instruction.
 
-use super::{CiphertextProgram, Operation, PlainId, ValueId};
+use super::{Operation, PlainId, ValueId};
 use veilformer_ckks::{Giant, Ops, OpsError, Term, Transform};
-
-/// Per instruction: the values whose last use it is (outputs of the program excluded), so that
-/// an executor can let go of them.
-pub fn last_uses(program: &CiphertextProgram) -> Vec<Vec<ValueId>> {
-    let mut last = vec![None; program.values.len()];
-    for (i, instruction) in program.instructions.iter().enumerate() {
-        for id in instruction
-            .operation
-            .operands()
-            .iter()
-            .chain(&instruction.results)
-        {
-            if let Some(slot) = last.get_mut(id.0 as usize) {
-                *slot = Some(i);
-            }
-        }
-    }
-    let mut out = vec![Vec::new(); program.instructions.len()];
-    for (v, at) in last.into_iter().enumerate() {
-        let id = ValueId(v as u32);
-        if let Some(i) = at
-            && !program.outputs.contains(&id)
-        {
-            out[i].push(id);
-        }
-    }
-    out
-}
 
 /// Runs one operation. `value` finds an operand, `plain` an encoded plaintext, `input` a
 /// ciphertext of the client.

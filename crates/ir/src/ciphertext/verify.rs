@@ -1,8 +1,11 @@
 //! The verifier: run after every pass that touches a ciphertext program, and when one is loaded.
 
-use super::{CiphertextProgram, Operation, PlainId, Recorder, ValueId, replay};
+use super::{CiphertextProgram, Instruction, Operation, PlainId, Recorder, ValueId, replay};
 use crate::IrError;
 use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params};
+
+/// Longest name of a section, in bytes: names are shown to people.
+const MAX_SECTION_NAME: usize = 256;
 
 impl CiphertextProgram {
     /// Checks the program against the parameters: operands precede their uses, every level and
@@ -25,6 +28,7 @@ impl CiphertextProgram {
                 params.slots()
             )));
         }
+        self.check_tables(params)?;
         let mut twin = Recorder::new(params);
         for plain in &self.plains {
             twin.keep_plain(plain)
@@ -32,64 +36,110 @@ impl CiphertextProgram {
         }
         let mut inputs_seen = 0;
         for (index, instruction) in self.instructions.iter().enumerate() {
-            let fail = |why: String| IrError::Ciphertext { index, why };
-            let before = twin.value_count();
-            if let Operation::Input { index: i } = &instruction.operation {
-                let Some(info) = self.inputs.get(*i) else {
-                    return Err(fail(format!("input {i} of {}", self.inputs.len())));
-                };
-                if *i != inputs_seen {
-                    return Err(fail(format!("input {i} where input {inputs_seen} is due")));
-                }
-                inputs_seen += 1;
-                twin.input(info.level, info.bound)
-                    .map_err(|e| fail(e.to_string()))?;
-            } else {
-                let value = |id: ValueId| ((id.0 as usize) < before).then_some(id);
-                let plain = |id: PlainId| ((id.0 as usize) < self.plains.len()).then_some(id);
-                replay(&mut twin, &instruction.operation, &value, &plain, &|_| None)
-                    .map_err(|e| fail(e.to_string()))?;
-            }
-            let made = twin.results_since(before);
-            if made != instruction.results || made.is_empty() {
-                return Err(fail("its results are not numbered in order".into()));
-            }
-            for id in &made {
-                self.check_value(&mut twin, *id).map_err(fail)?;
-            }
-            // Between rescales everything is linear modulo the product of the primes: only what
-            // a rescale leaves behind, and what goes into a product, has to fit.
-            let must_fit = match &instruction.operation {
-                Operation::MulSum(_) => [instruction.operation.operands(), made].concat(),
-                Operation::Rescale(_)
-                | Operation::Adjust { .. }
-                | Operation::LinearTransform { .. } => made,
-                _ => vec![],
-            };
-            must_fit
-                .iter()
-                .try_for_each(|id| self.check_room(params, *id))
-                .map_err(fail)?;
-        }
-        if self.outputs.is_empty()
-            || self
-                .outputs
-                .iter()
-                .any(|o| o.0 as usize >= twin.value_count())
-        {
-            return Err(IrError::Program(
-                "an answer is not a value of the program".into(),
-            ));
-        }
-        for id in &self.outputs {
-            self.check_room(params, *id).map_err(IrError::Program)?;
+            self.check_instruction(params, &mut twin, instruction, &mut inputs_seen)
+                .map_err(|why| IrError::Ciphertext { index, why })?;
         }
         if inputs_seen != self.inputs.len() || twin.value_count() != self.values.len() {
             return Err(IrError::Program(
                 "its tables and its instructions disagree in length".into(),
             ));
         }
+        for id in &self.outputs {
+            self.check_room(params, *id).map_err(IrError::Program)?;
+        }
         Ok(())
+    }
+
+    /// What can be said before any instruction is looked at.
+    fn check_tables(&self, params: &Params) -> Result<(), IrError> {
+        let fail = |why: String| Err(IrError::Program(why));
+        for (i, input) in self.inputs.iter().enumerate() {
+            let canonical = params.scale_at(input.level);
+            if input.level > params.max_level() || !input.scale.matches(canonical) {
+                return fail(format!(
+                    "input {i} is at level {} and scale {:e}; a level up to {} and its canonical \
+                     scale are expected",
+                    input.level,
+                    input.scale.value(),
+                    params.max_level()
+                ));
+            }
+        }
+        let unprintable =
+            |name: &String| name.len() > MAX_SECTION_NAME || name.chars().any(char::is_control);
+        if self.sections.iter().any(unprintable) {
+            return fail(format!(
+                "the name of a section is not text of at most {MAX_SECTION_NAME} bytes"
+            ));
+        }
+        // Each answer is a value of its own; more of them would only make the answer file longer.
+        let unknown = |id: &ValueId| self.info(*id).is_none();
+        if self.outputs.is_empty()
+            || self.outputs.len() > self.values.len()
+            || self.outputs.iter().any(unknown)
+        {
+            return fail("an answer is not a value of the program".into());
+        }
+        Ok(())
+    }
+
+    /// Replays one instruction on the twin and compares what comes out with the tables.
+    fn check_instruction(
+        &self,
+        params: &Params,
+        twin: &mut Recorder,
+        instruction: &Instruction,
+        inputs_seen: &mut usize,
+    ) -> Result<(), String> {
+        let before = twin.value_count();
+        match &instruction.operation {
+            Operation::Input { index } => {
+                let Some(info) = self.inputs.get(*index) else {
+                    return Err(format!("input {index} of {}", self.inputs.len()));
+                };
+                if *index != *inputs_seen {
+                    return Err(format!("input {index} where input {inputs_seen} is due"));
+                }
+                *inputs_seen += 1;
+                twin.input(info.level, info.bound)
+                    .map_err(|e| e.to_string())?;
+            }
+            // An evaluator gives one result for each step, also for one that does not move
+            // anything, where the recorder leaves such a step out: they would be mixed up.
+            Operation::RotateMany { steps, .. }
+                if steps.len() != instruction.results.len()
+                    || steps.iter().any(|s| s.rem_euclid(self.slots as i64) == 0) =>
+            {
+                return Err(format!(
+                    "{} rotations with {} results; as many are expected, and each has to move \
+                     the slots",
+                    steps.len(),
+                    instruction.results.len()
+                ));
+            }
+            operation => {
+                let value = |id: ValueId| ((id.0 as usize) < before).then_some(id);
+                let plain = |id: PlainId| ((id.0 as usize) < self.plains.len()).then_some(id);
+                replay(twin, operation, &value, &plain, &|_| None).map_err(|e| e.to_string())?;
+            }
+        }
+        let made = twin.results_since(before);
+        if made != instruction.results || made.is_empty() {
+            return Err("its results are not numbered in order".into());
+        }
+        made.iter().try_for_each(|id| self.check_value(twin, *id))?;
+        // Between rescales everything is linear modulo the product of the primes: only what a
+        // rescale leaves behind, and what goes into a product, has to fit.
+        let must_fit = match &instruction.operation {
+            Operation::MulSum(_) => [instruction.operation.operands(), made].concat(),
+            Operation::Rescale(_)
+            | Operation::Adjust { .. }
+            | Operation::LinearTransform { .. } => made,
+            _ => vec![],
+        };
+        must_fit
+            .iter()
+            .try_for_each(|id| self.check_room(params, *id))
     }
 
     /// The table's entry against what the operations give; bounds may be tighter.
@@ -104,8 +154,9 @@ impl CiphertextProgram {
                 id.0, info.level
             ));
         }
-        if info.bound.is_nan() || info.mean.is_nan() {
-            return Err(format!("the bound of c{} is not a number", id.0));
+        // Not a number fails the comparison as well.
+        if !(info.bound >= 0.0 && info.mean >= 0.0) {
+            return Err(format!("the bound of c{} is not a positive number", id.0));
         }
         twin.tighten(id, info.bound);
         twin.tighten_mean(id, info.mean);
