@@ -12,6 +12,22 @@ pub enum CompileError {
         "the tensor program has no input or no answer; a model starts with its tokens and ends with its logits"
     )]
     Empty,
+    /// A margin that shrinks the ranges that occur, or is no number.
+    #[error("a margin of {0} on the calibrated ranges; it has to be a number of at least 1")]
+    Margin(f64),
+    /// A calibration input that the program cannot read: its ranges would say nothing.
+    #[error(
+        "calibration input {index} is not 1 to {max_tokens} rows of {features} finite features; \
+         take inputs from the model's own embedding"
+    )]
+    Calibration {
+        /// Index of the input.
+        index: usize,
+        /// Longest sentence in tokens.
+        max_tokens: usize,
+        /// Features per token.
+        features: usize,
+    },
     /// An activation channel that is nearly linear.
     #[error(
         "operation %{operation}: channel {channel} of the quadratic activation is flat (its x^2 \

@@ -22,7 +22,7 @@ pub use veilformer_ir::{InputKind, InputSpec, Signature};
 
 use veilformer_ckks::{KeyList, Params, SecurityLevel};
 use veilformer_ir::ciphertext::CiphertextProgram;
-use veilformer_ir::tensor::TensorProgram;
+use veilformer_ir::tensor::{TensorOp, TensorProgram};
 
 /// What the caller decides.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,7 +31,7 @@ pub struct Options {
     pub security: SecurityLevel,
     /// Inputs (rows of token features) whose ranges the program must hold.
     pub calibration: Vec<Vec<Vec<f64>>>,
-    /// Factor by which values may exceed the ranges of the calibration inputs.
+    /// Factor by which values may exceed the ranges of the calibration inputs, at least 1.
     pub margin: f64,
 }
 
@@ -54,8 +54,9 @@ pub struct Compiled {
 /// Compiles a model for its own maximum length.
 ///
 /// # Errors
-/// What the passes refuse; see [`CompileError`].
+/// Options that promise nothing; what the passes refuse; see [`CompileError`].
 pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, CompileError> {
+    check(program, options)?;
     let folded = atoms::fold(program)?;
     // The number of features that one ciphertext holds depends on the ring, which depends on the
     // depth alone: a first absorption without stacking gives it.
@@ -73,4 +74,30 @@ pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, C
         signature: lowered.signature,
         keys,
     })
+}
+
+/// Ranges that are too small lead to answers that overflow without a sign of it: what they are
+/// made from is checked first.
+fn check(program: &TensorProgram, options: &Options) -> Result<(), CompileError> {
+    if !(options.margin >= 1.0 && options.margin.is_finite()) {
+        return Err(CompileError::Margin(options.margin));
+    }
+    let Some(TensorOp::Input { features, .. }) = program.ops.first() else {
+        return Err(CompileError::Empty);
+    };
+    let max_tokens = program.max_tokens;
+    let fits = |rows: &Vec<Vec<f64>>| {
+        (1..=max_tokens).contains(&rows.len())
+            && rows
+                .iter()
+                .all(|row| row.len() == *features && row.iter().all(|x| x.is_finite()))
+    };
+    match options.calibration.iter().position(|rows| !fits(rows)) {
+        None => Ok(()),
+        Some(index) => Err(CompileError::Calibration {
+            index,
+            max_tokens,
+            features: *features,
+        }),
+    }
 }

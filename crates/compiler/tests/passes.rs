@@ -1,4 +1,5 @@
 //! Each pass against the interpreter of the tensor program, over shapes that nobody shipped.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use veilformer_circuits::testing::ClearOps;
@@ -241,4 +242,64 @@ fn a_tampered_program_does_not_verify() {
     tampered(&|p| p.values.last_mut().unwrap().mean = f64::NAN);
     tampered(&|p| p.values.last_mut().unwrap().mean = 1e30);
     tampered(&|p| p.inputs.push(p.inputs[0].clone()));
+    tampered(&|p| p.inputs[0].scale = p.inputs[0].scale.multiply(2.0));
+    tampered(&|p| p.values.last_mut().unwrap().mean = -1.0);
+    tampered(&|p| p.outputs = vec![p.outputs[0]; p.values.len() + 1]);
+    tampered(&|p| p.sections[0] = "\u{1b}[2J".into());
+    // A rotation that moves nothing has no result in the table, and one at run time.
+    tampered(&|p| {
+        let slots = p.slots as i64;
+        let steps = p
+            .instructions
+            .iter_mut()
+            .find_map(|i| match &mut i.operation {
+                Operation::RotateMany { steps, .. } => Some(steps),
+                _ => None,
+            });
+        steps.unwrap().insert(0, slots);
+    });
+    tampered(&|p| {
+        for i in &mut p.instructions {
+            if let Operation::LinearTransform { transform, .. } = &mut i.operation {
+                transform.giants.clear();
+            }
+        }
+    });
+}
+
+/// Ranges that say nothing would let answers overflow unseen.
+#[test]
+fn options_that_promise_nothing_are_refused() {
+    let shape = Shape {
+        hidden: 3,
+        layers: 1,
+        heads: 1,
+        head_dim: 2,
+        tokens: 2,
+        labels: 2,
+        ffn: 3,
+    };
+    let model = model(shape, 1);
+    let program = model.tensor_program("test");
+    let good = rows(&model, 2, 1);
+    let refused = |calibration: Vec<Vec<Vec<f64>>>, margin: f64| {
+        let options = Options {
+            security: SecurityLevel::Bits128,
+            calibration,
+            margin,
+        };
+        compile(&program, &options).is_err()
+    };
+    assert!(!refused(vec![good.clone()], 1.0));
+    for margin in [0.5, 0.0, -16.0, f64::NAN, f64::INFINITY] {
+        assert!(refused(vec![good.clone()], margin));
+    }
+    for bad in [
+        vec![],
+        vec![vec![0.0; 2]],
+        vec![vec![f64::NAN; 3]],
+        vec![vec![0.0; 3]; 3],
+    ] {
+        assert!(refused(vec![good.clone(), bad], 16.0));
+    }
 }
