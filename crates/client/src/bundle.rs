@@ -373,8 +373,11 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
             names.len()
         ));
     }
-    if names.iter().any(|n| n.len() > MAX_NAME_BYTES) {
-        return fail(format!("a label has more than {MAX_NAME_BYTES} bytes"));
+    let shown = |n: &String| n.len() <= MAX_NAME_BYTES && !n.chars().any(char::is_control);
+    if !names.iter().all(shown) {
+        return fail(format!(
+            "a label is not printable text of at most {MAX_NAME_BYTES} bytes"
+        ));
     }
     Ok(())
 }

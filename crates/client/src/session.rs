@@ -1,7 +1,9 @@
 //! Sentences to ciphertexts, and the answer back.
 
 use std::collections::BTreeMap;
-use veilformer_ckks::container::{Kind, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts};
+use veilformer_ckks::container::{
+    Kind, MAX_CIPHERTEXTS, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts,
+};
 use veilformer_ckks::{Complex, SlotVector, StoredCiphertext};
 use veilformer_ir::InputSpec;
 use veilformer_models::interpreter::{label_of, probabilities};
@@ -186,8 +188,10 @@ impl ClientBundle {
     }
 
     fn check_count(&self, found: usize) -> Result<(), ClientError> {
-        // The container has a limit on the number of ciphertexts as well.
-        let limit = MAX_SENTENCES.min((1 << 14) / self.signature().inputs.len().max(1));
+        // Both this file and the one with the answers must hold all ciphertexts.
+        let signature = self.signature();
+        let widest = signature.inputs.len().max(signature.outputs()).max(1);
+        let limit = MAX_SENTENCES.min(MAX_CIPHERTEXTS / widest);
         if (1..=limit).contains(&found) {
             Ok(())
         } else {

@@ -44,7 +44,7 @@ fn the_content_digest_is_of_all_but_the_server() {
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     type Change = fn(&mut BundleParts);
-    let table: [(&str, Change); 17] = [
+    let table: [(&str, Change); 18] = [
         ("name", |p| p.model_name.clear()),
         ("name", |p| p.model_name = "a\nb".into()),
         ("2 features wide", |p| p.positions = Matrix::zeros(8, 3)),
@@ -62,6 +62,7 @@ fn parts_that_do_not_fit_are_refused() {
             p.signature.inputs[0].kind = parts(&toy_params(), 4).signature.inputs[0].kind.clone()
         }),
         ("labels", |p| p.signature.labels.clear()),
+        ("a label", |p| p.signature.labels[0] = "\u{1b}[2J".into()),
         ("ascending", |p| p.keys.rotations = vec![(0, 1)]),
         ("tokenizer.json", |p| p.tokenizer.truncate(40)),
     ];

@@ -18,6 +18,14 @@ pub enum RuntimeError {
         /// Number expected.
         expected: usize,
     },
+    /// More sentences than one file can hold the answers of.
+    #[error("{found} sentences in one file, the answers of at most {limit} fit one; send several")]
+    TooManyItems {
+        /// Number of sentences.
+        found: usize,
+        /// Most whose answers fit a file.
+        limit: usize,
+    },
     /// An input of the wrong level or scale.
     #[error(
         "input ciphertext {index} is at level {found_level} (or of another scale) and level \

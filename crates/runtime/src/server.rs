@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 use veilformer_ckks::container::{
-    EvaluationKeysReader, Kind, Reader, Writer, append_ciphertexts, read_ciphertexts,
+    EvaluationKeysReader, Kind, MAX_CIPHERTEXTS, Reader, Writer, append_ciphertexts,
+    read_ciphertexts,
 };
 use veilformer_ckks::{
     CkksError, Encoder, EvaluationKeys, Evaluator, KeyId, KeyPurpose, SecurityReport,
@@ -150,6 +151,14 @@ impl<B: Backend> Server<B> {
             return Err(RuntimeError::InputCount {
                 found: stored.len(),
                 expected: per_item,
+            });
+        }
+        // Said before the work is done, not when the answers do not fit their file.
+        let limit = MAX_CIPHERTEXTS / program.outputs.len().max(1);
+        if stored.len() / per_item > limit {
+            return Err(RuntimeError::TooManyItems {
+                found: stored.len() / per_item,
+                limit,
             });
         }
         if let Some(ct) = stored.iter().find(|ct| ct.info.key_id != keys.key_id()) {
