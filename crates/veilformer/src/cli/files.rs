@@ -83,7 +83,12 @@ impl NewFile {
             }
             _ => {
                 let (file, listed) = temporary(target, access)?;
-                Sink::Temporary(BufWriter::new(file), listed)
+                // A secret goes through no buffer: nobody would wipe it.
+                let buffer = match access {
+                    Access::Secret => 0,
+                    Access::Public => 1 << 16,
+                };
+                Sink::Temporary(BufWriter::with_capacity(buffer, file), listed)
             }
         };
         Ok(Self {

@@ -15,9 +15,16 @@ use super::Context;
 use super::error::{Failure, Result};
 use super::files;
 
+/// Refuses test parameters: keys and ciphertexts of every command are made under a bundle's.
 pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
     let bytes = files::read(path)?;
-    ClientBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))
+    let bundle = ClientBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))?;
+    if bundle.params().is_insecure() {
+        let refused = "it was made with insecure test parameters, which protect nothing; \
+                       compile the model again and take that bundle";
+        return Err(Failure::input(refused).of(path));
+    }
+    Ok(bundle)
 }
 
 pub fn server_bundle(path: &Path) -> Result<ServerBundle> {

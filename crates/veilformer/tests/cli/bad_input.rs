@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use veilformer::ckks::Params;
+use veilformer::ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer::client::ClientBundle;
 
 use crate::setup::{copy, say, snapshot, veilformer};
@@ -73,11 +75,25 @@ fn prepare(at: &Path) {
     let bundle = ClientBundle::from_bytes(&read("client.veil")).unwrap();
     let renamed = bundle.with_server_content([1; 32]).to_bytes().unwrap();
     write("client3.veil", &renamed);
+    write("client-insecure.veil", &insecure(&read("client.veil")));
     say(
         at,
         "keygen --client client3.veil --secret secret3.veil --keys keys3.veil",
     );
     say(at, "encrypt red_blue --client client3.veil -o input3.veil");
+}
+
+/// The same bundle with parameters that nobody checked.
+fn insecure(bundle: &[u8]) -> Vec<u8> {
+    let reader = Reader::open(bundle).unwrap();
+    let params = read_params(&reader).unwrap();
+    let spec = params.spec().clone();
+    let params = Params::from_primes_insecure_for_tests(spec, params.primes()).unwrap();
+    let mut writer = Writer::new(Kind::ClientBundle, Some(&params)).unwrap();
+    for (tag, section) in reader.sections().filter(|s| s.0 != Tag::PARAMS) {
+        writer.section(tag, section.to_vec());
+    }
+    writer.to_bytes().unwrap()
 }
 
 fn rows() -> Vec<Row> {
@@ -186,6 +202,11 @@ fn rows() -> Vec<Row> {
             &["cannot read none.veil", "check"],
         ),
         row("missing", "decrypt none.veil", &["cannot read none.veil"]),
+        row(
+            "insecure parameters",
+            "keygen --client client-insecure.veil --secret n --keys m",
+            &["insecure test parameters", "compile"],
+        ),
         row(
             "other keys",
             "run input2.veil -o new.veil",
