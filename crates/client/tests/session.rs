@@ -6,7 +6,7 @@ mod common;
 use common::parts;
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts};
 use veilformer_ckks::testing::toy_params;
-use veilformer_ckks::{Complex, Params, SlotVector, StoredCiphertext};
+use veilformer_ckks::{Complex, Params, SlotVector, StoredCiphertext, Uniform};
 use veilformer_client::{ClientBundle, ClientError};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
 
@@ -66,6 +66,33 @@ fn the_size_of_the_file_tells_the_number_of_sentences_only() {
     let size = |s: &[&str]| bundle.encrypt(&secret, s).unwrap().len();
     assert_eq!(size(&["good"]), size(&["not good not bad film film bad"]));
     assert!(size(&["good"]) < size(&["good", "bad"]));
+}
+
+/// Lengths, levels, scales and everything else outside of the polynomials and their seeds.
+#[test]
+fn nothing_beside_the_polynomials_depends_on_the_number_of_tokens() {
+    let (bundle, secret) = client();
+    let look = |n: usize| {
+        let rows = bundle.embed(&vec![1; n]).unwrap();
+        let file = bundle.encrypt_rows(&secret, &[rows]).unwrap();
+        let reader = Reader::open_kind(&file, Kind::Ciphertexts).unwrap();
+        let sections: Vec<(Tag, usize)> = reader.sections().map(|(t, s)| (t, s.len())).collect();
+        let others: Vec<Vec<u8>> = reader
+            .sections()
+            .filter(|(t, _)| *t != Tag::CIPHERTEXTS && *t != Tag::CIPHERTEXT)
+            .map(|(_, s)| s.to_vec())
+            .collect();
+        let infos: Vec<_> = read_ciphertexts(&reader, bundle.params())
+            .unwrap()
+            .iter()
+            .map(|ct| (ct.info, matches!(ct.uniform, Uniform::Seed(_))))
+            .collect();
+        (sections, others, infos)
+    };
+    let one = look(1);
+    for n in 2..=8 {
+        assert!(look(n) == one, "{n} tokens show");
+    }
 }
 
 #[test]

@@ -95,6 +95,22 @@ fn replay_clear(compiled: &Compiled, tokens: &[Vec<f64>]) -> Vec<f64> {
             replay(&mut ops, &instruction.operation, &value, &plain, &|_| None).unwrap()
         };
         for (id, ct) in instruction.results.iter().zip(results) {
+            // Whatever lies in a slot, junk and padding included, keeps the promised bounds.
+            let info = program.info(*id).unwrap();
+            let slots = ops.decrypt(&ct);
+            let largest = slots.iter().fold(0.0f64, |m, s| m.max(s.norm()));
+            let mean = slots.iter().map(|s| s.norm()).sum::<f64>() / slots.len() as f64;
+            let room = 1.0 + 1e-6;
+            assert!(
+                largest <= info.bound * room + 1e-9,
+                "{largest} exceeds {} in {instruction:?}",
+                info.bound
+            );
+            assert!(
+                mean <= info.mean * room + 1e-9,
+                "a mean of {mean} exceeds {} in {instruction:?}",
+                info.mean
+            );
             values[id.0 as usize] = Some(ct);
         }
     }

@@ -2,7 +2,9 @@
 //! vector kernels runs.
 
 use veilformer_ring::conformance::{Samples, test_chain};
-use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Form, GaloisElement, Isa};
+use veilformer_ring::{
+    Backend, Basis, Chain, Cpu, CpuConfig, Form, GaloisElement, Isa, RnsPoly, ntt_primes_near,
+};
 
 #[test]
 fn all_isas_agree_at_every_degree() {
@@ -36,6 +38,42 @@ fn all_isas_agree_at_every_degree() {
                 more.extend([c0, c1]);
             }
             results.push((isa, more));
+        }
+        for (isa, r) in &results[1..] {
+            assert!(
+                *r == results[0].1,
+                "{isa:?} at N = 2^{log_n} differs from scalar"
+            );
+        }
+    }
+}
+
+/// The vector kernels skip reductions where a prime leaves room for it: the largest primes of
+/// every size, and the largest residues, show where the room ends.
+#[test]
+fn all_isas_agree_at_every_size_of_prime() {
+    for log_n in [7, 12, 15] {
+        let mut primes = Vec::new();
+        for bits in 40..=50 {
+            let below = 2f64.powi(bits) - 2f64.powi(log_n + 5);
+            primes.extend(ntt_primes_near(below, log_n as u32, &primes, 1).unwrap());
+        }
+        let chain = Chain::new(log_n as u32, &primes).unwrap();
+        let mut samples = Samples::new(&chain, 7);
+        let random = samples.poly(chain.all(), Form::Ntt).unwrap();
+        let largest = RnsPoly::from_signed(&chain, chain.all(), &vec![-1; chain.n()]).unwrap();
+        let mut results = Vec::new();
+        for isa in Isa::available() {
+            let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+            let mut back = random.clone();
+            cpu.inverse_ntt(&mut back).unwrap();
+            let mut forth = back.clone();
+            cpu.forward_ntt(&mut forth).unwrap();
+            assert!(forth == random, "{isa:?} at {log_n}: not inverse");
+            let mut high = largest.clone();
+            cpu.forward_ntt(&mut high).unwrap();
+            let product = cpu.mul(&high, &random).unwrap();
+            results.push((isa, vec![back, high, product]));
         }
         for (isa, r) in &results[1..] {
             assert!(
