@@ -216,6 +216,57 @@ fn a_residue_above_its_prime_is_refused() {
         .unwrap()
         .to_string();
     assert!(error.contains("prime"), "{error}");
+
+    // The prime itself is the smallest of them: the last word, in the top bits of the section.
+    let prime = params.moduli(params.basis_at(0))[0];
+    let shift = prime.leading_zeros();
+    let low = u64::from_le_bytes(bytes[end - 8..end].try_into().unwrap()) << (64 - shift);
+    for (word, refused) in [(prime, true), (prime - 1, false)] {
+        let last = word << shift | low >> (64 - shift);
+        bytes[end - 8..end].copy_from_slice(&last.to_le_bytes());
+        reseal(&mut bytes);
+        let reader = Reader::open(&bytes).unwrap();
+        assert_eq!(read_ciphertexts(&reader, &params).is_err(), refused);
+    }
+}
+
+/// Lengths and counts of a file whose digest is right all the same.
+#[test]
+fn lengths_and_counts_are_bounded() {
+    let params = tiny_params();
+    let mut client = ToyClient::new(&params, 9);
+    let ct = client.encrypt(&SlotVector::real_constant(0.5), 0);
+    let good = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[ct]).unwrap();
+    let error = |at: usize, field: &[u8]| {
+        let mut bytes = good.clone();
+        bytes[at..at + field.len()].copy_from_slice(field);
+        reseal(&mut bytes);
+        Reader::open(&bytes).err().unwrap().to_string()
+    };
+    // The header has 64 bytes, the number of sections at 48; a section's length is 8 bytes after
+    // its tag.
+    let length = u64::from_le_bytes(good[72..80].try_into().unwrap());
+    for length in [0, length - 1, length + 1, u64::MAX] {
+        let error = error(72, &length.to_le_bytes());
+        assert!(error.contains("add up"), "{error}");
+    }
+    let many = error(48, &(MAX_SECTIONS as u32 + 1).to_le_bytes());
+    assert!(many.contains("at most 65536"), "{many}");
+
+    let record = (
+        0u32,
+        params.scale_at(0),
+        client.key_id,
+        0u8,
+        Some([0u8; 32]),
+    );
+    let mut writer = Writer::new(Kind::Ciphertexts, Some(&params)).unwrap();
+    let records = vec![record; (1 << 14) + 1];
+    writer.meta(Tag::CIPHERTEXTS, &records).unwrap();
+    let bytes = writer.to_bytes().unwrap();
+    let many = read_ciphertexts(&Reader::open(&bytes).unwrap(), &params);
+    let many = many.err().unwrap().to_string();
+    assert!(many.contains("at most 16384"), "{many}");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! Files: modes, force, interruption.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -58,25 +59,43 @@ fn the_same_model_gives_the_same_bundles() {
     }
 }
 
-#[test]
-fn an_interrupt_leaves_no_file() {
-    let folder = TempDir::new().unwrap();
+/// Starts `keygen` in a folder and comes back once it is at work on its files.
+fn start_keygen(folder: &Path) -> Child {
     let client = conversation().join("client.veil");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_veilformer"))
+    let child = Command::new(env!("CARGO_BIN_EXE_veilformer"))
         .args(["--threads", "1", "keygen", "--client"])
         .arg(client)
-        .current_dir(folder.path())
+        .current_dir(folder)
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let started = Instant::now();
-    while snapshot(folder.path()).is_empty() {
+    while snapshot(folder).is_empty() {
         assert!(
             started.elapsed() < Duration::from_secs(60),
             "no file appeared"
         );
         std::thread::sleep(Duration::from_millis(1));
     }
+    child
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_is_not_overwritten() {
+    let folder = TempDir::new().unwrap();
+    let mut child = start_keygen(folder.path());
+    let target = folder.path().join("secret.veil");
+    assert!(!target.exists());
+    std::fs::write(&target, "another's").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    assert_eq!(std::fs::read(&target).unwrap(), b"another's");
+    assert_eq!(snapshot(folder.path()).len(), 1);
+}
+
+#[test]
+fn an_interrupt_leaves_no_file() {
+    let folder = TempDir::new().unwrap();
+    let mut child = start_keygen(folder.path());
     let process = child.id().to_string();
     let kill = Command::new("kill").args(["-INT", &process]).status();
     assert!(kill.unwrap().success());
