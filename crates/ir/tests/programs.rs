@@ -1,0 +1,221 @@
+//! The recorder against the operations in the clear, and the verifiers' refusals.
+
+use proptest::prelude::*;
+use veilformer_circuits::testing::{ClearOps, toy_params};
+use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_ir::Matrix;
+use veilformer_ir::ciphertext::{PlainPattern, Recorder};
+use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
+
+/// One random operation on the values so far; every implementer of `Ops` must take or refuse it
+/// alike.
+fn step<O: Ops>(
+    ops: &mut O,
+    values: &mut Vec<O::Ct>,
+    choice: (u8, usize, usize, usize),
+) -> Result<(), String> {
+    let (kind, a, b, n) = choice;
+    let (x, y) = (
+        values[a % values.len()].clone(),
+        values[b % values.len()].clone(),
+    );
+    let level = n % 4;
+    let result = match kind % 10 {
+        0 => ops.add(&x, &y),
+        1 => ops.sub(&x, &y),
+        2 => ops.mul(&x, &y),
+        3 => ops.mul_sum(&[(&x, &y), (&y, &x)]),
+        4 => ops.rotate(&x, n as i64 - 3),
+        5 => ops.conjugate(&x),
+        6 => ops.drop_to(&x, level),
+        7 => ops.adjust(&x, level),
+        8 => {
+            let scale = ops.params().scale_at(level);
+            let half = SlotVector::real_constant(0.5);
+            ops.plain(&half, level, scale)
+                .and_then(|p| ops.mul_plain(&x, &p))
+        }
+        _ => ops.rescale(&x),
+    };
+    values.push(result.map_err(|e| e.to_string())?);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// What is recorded is what runs: the same operations are refused, and level, scale and the
+    /// bound of every slot agree with the values themselves.
+    #[test]
+    fn the_recorder_follows_the_operations(
+        choices in prop::collection::vec((any::<u8>(), 0usize..50, 0usize..50, 0usize..8), 1..40),
+    ) {
+        let params = toy_params(3);
+        let mut clear = ClearOps::new(&params);
+        let mut recorder = Recorder::new(&params);
+        let slots: Vec<f64> = (0..params.slots()).map(|i| ((i * 7) % 11) as f64 / 11.0 - 0.4).collect();
+        let mut run = vec![clear.encrypt(&SlotVector::real(&slots), 3).unwrap()];
+        let mut recorded = vec![recorder.input(3, 0.6).unwrap()];
+        for choice in choices {
+            let done = step(&mut clear, &mut run, choice);
+            // What outgrows its modulus is the verifier's business, not the recorder's.
+            if done.as_ref().is_err_and(|e| e.contains("modulus")) {
+                break;
+            }
+            let noted = step(&mut recorder, &mut recorded, choice);
+            prop_assert_eq!(done.is_ok(), noted.is_ok(), "{:?} {:?} {:?}", choice, done, noted);
+            let (ct, id) = (run.last().unwrap(), recorded.last().unwrap());
+            prop_assert_eq!(clear.level(ct), recorder.level(id));
+            prop_assert!(clear.scale(ct).matches(recorder.scale(id)));
+            let largest = clear.decrypt(ct).iter().fold(0.0f64, |m, s| m.max(s.norm()));
+            prop_assert!(largest <= recorder.bound(*id) * (1.0 + 1e-4) + 1e-4, "{} {}", largest, recorder.bound(*id));
+        }
+        let last = *recorded.last().unwrap();
+        let keys = clear.keys().clone();
+        let program = recorder.finish(vec![last]);
+        prop_assert_eq!(program.key_list(), keys);
+    }
+
+    /// A pattern expands to what it was made of, however it is stored.
+    #[test]
+    fn patterns_keep_their_slots(log_run in 0u32..7, seed in 0u64..1000) {
+        let run = 1usize << log_run;
+        let value = |i: usize| Complex::new((((i / run) as u64 * 37 + seed) % 5) as f64, seed as f64);
+        let slots: Vec<Complex> = (0..64).map(value).collect();
+        let pattern = PlainPattern::of(&SlotVector::Dense(slots.clone()));
+        let expanded = match pattern.expand() {
+            SlotVector::Constant(c) => vec![c; 64],
+            SlotVector::Dense(v) => v,
+            SlotVector::Periodic(p) => p.iter().cycle().take(64).copied().collect(),
+        };
+        prop_assert_eq!(&expanded, &slots);
+        prop_assert!(pattern.check(64).is_ok());
+        let largest = slots.iter().fold(0.0f64, |m, s| m.max(s.norm()));
+        prop_assert!((pattern.max_abs() - largest).abs() < 1e-12);
+        prop_assert!(pattern.mean_abs() <= pattern.max_abs() + 1e-12);
+    }
+}
+
+#[test]
+fn patterns_of_the_wrong_size_are_refused() {
+    let one = Complex::new(1.0, 0.0);
+    assert!(
+        PlainPattern::Runs {
+            run: 8,
+            values: vec![one; 7]
+        }
+        .check(64)
+        .is_err()
+    );
+    assert!(
+        PlainPattern::Runs {
+            run: usize::MAX,
+            values: vec![one; 2]
+        }
+        .check(64)
+        .is_err()
+    );
+    assert!(
+        PlainPattern::Constant(Complex::new(f64::NAN, 0.0))
+            .check(64)
+            .is_err()
+    );
+}
+
+fn model() -> TensorProgram {
+    let mut p = TensorProgram {
+        name: "m".into(),
+        max_tokens: 4,
+        ops: vec![],
+        labels: vec!["a".into(), "b".into()],
+    };
+    let x = p.push(TensorOp::Input {
+        features: 2,
+        bound: vec![1.0; 2],
+    });
+    let o = p.push(TensorOp::PowerAttention {
+        query: x,
+        key: x,
+        value: x,
+        heads: 2,
+        score_scale: 1.0,
+    });
+    let y = p.push(TensorOp::Add { x, y: o });
+    let u = p.push(TensorOp::Quadratic {
+        x: y,
+        coefficients: vec![[0.0, 1.0, 1.0]; 2],
+    });
+    let m = p.push(TensorOp::MeanPool { x: u });
+    p.push(TensorOp::Linear {
+        x: m,
+        weight: Matrix::identity(2),
+        bias: vec![0.0; 2],
+    });
+    p
+}
+
+#[test]
+fn the_tensor_verifier_names_what_does_not_fit() {
+    let good = model();
+    assert!(good.verify().is_ok());
+    let text = good.print();
+    assert!(
+        text.contains("power attention") && text.contains("answer: a, b"),
+        "{text}"
+    );
+    type Change = fn(&mut TensorProgram);
+    let table: [(&str, Change); 10] = [
+        ("empty", |p| p.ops.clear()),
+        ("max_tokens", |p| p.max_tokens = 0),
+        ("logit per label", |p| p.labels.push("c".into())),
+        ("only input", |p| p.ops[2] = p.ops[0].clone()),
+        ("bounds", |p| {
+            p.ops[0] = TensorOp::Input {
+                features: 2,
+                bound: vec![],
+            }
+        }),
+        ("heads", |p| {
+            let q = TensorId(0);
+            p.ops[1] = TensorOp::PowerAttention {
+                query: q,
+                key: q,
+                value: q,
+                heads: 3,
+                score_scale: 1.0,
+            };
+        }),
+        ("before its use", |p| {
+            p.ops[2] = TensorOp::Add {
+                x: TensorId(0),
+                y: TensorId(9),
+            }
+        }),
+        ("coefficient", |p| {
+            p.ops[3] = TensorOp::Quadratic {
+                x: TensorId(2),
+                coefficients: vec![],
+            }
+        }),
+        ("pooled", |p| {
+            p.ops[5] = TensorOp::MeanPool { x: TensorId(4) }
+        }),
+        ("not finite", |p| {
+            let weight = Matrix::from_rows(2, 2, vec![f64::NAN; 4]).unwrap();
+            p.ops[5] = TensorOp::Linear {
+                x: TensorId(4),
+                weight,
+                bias: vec![0.0; 2],
+            };
+        }),
+    ];
+    for (phrase, change) in table {
+        let mut program = model();
+        change(&mut program);
+        let error = program.verify().unwrap_err().to_string();
+        assert!(
+            error.contains(phrase),
+            "expected \"{phrase}\" in \"{error}\""
+        );
+    }
+}
