@@ -109,6 +109,7 @@ fn signature(params: &Params) -> Signature {
         .map(|c| Some(c as u32 % 2))
         .collect();
     Signature {
+        answer_bound: 100.0,
         max_tokens: 2,
         run: 2,
         features: 2,

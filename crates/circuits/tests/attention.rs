@@ -1,5 +1,6 @@
 //! Power attention and layout maps against naive loops, on slots in the clear that keep the
 //! scheme's level and scale rules.
+#![allow(clippy::unwrap_used)] // a test's way to fail
 
 use proptest::prelude::*;
 use veilformer_circuits::attention::{AttentionShape, POWER_ATTENTION_FACTOR, power_attention};

@@ -353,6 +353,10 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
             signature.inputs.len()
         ));
     }
+    let bound = signature.answer_bound;
+    if !(bound.is_finite() && bound > 0.0) {
+        return fail(format!("a bound {bound} of the answer"));
+    }
     for input in &signature.inputs {
         params.check_level(input.level)?;
         if !(input.power.is_finite() && input.power.abs() <= 16.0) {

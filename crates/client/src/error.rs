@@ -62,6 +62,20 @@ pub enum ClientError {
         /// Output ciphertexts per sentence.
         per_sentence: usize,
     },
+    /// A logit that the program cannot vouch for.
+    #[error(
+        "answer {number} has a logit of {found:.1} and the model was compiled for at most \
+         {limit:.1}: the sentence is outside the range of the model, and its answer means nothing; \
+         rephrase it, and tell nobody who runs the server what was decrypted"
+    )]
+    OutOfRange {
+        /// Which sentence, from 1.
+        number: usize,
+        /// Largest absolute logit.
+        found: f64,
+        /// Bound of the program.
+        limit: f64,
+    },
     /// An answer whose slots do not agree.
     #[error(
         "answer {number} does not decrypt to an answer (its slots differ by {spread:.1e}, equal \

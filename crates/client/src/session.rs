@@ -184,6 +184,15 @@ impl ClientBundle {
             logits.extend([mean.re, mean.im]);
         }
         logits.truncate(self.labels().len());
+        let limit = self.signature().answer_bound;
+        let largest = logits.iter().fold(0.0f64, |m, l| m.max(l.abs()));
+        if largest > limit {
+            return Err(ClientError::OutOfRange {
+                number,
+                found: largest,
+                limit,
+            });
+        }
         Ok(Answer::of_logits(logits))
     }
 

@@ -171,3 +171,25 @@ fn answers_that_are_none() {
     let kind = message(&secret, &input);
     assert!(kind.contains("expected an encrypted answer"), "{kind}");
 }
+
+/// A logit beyond what the program was compiled for is no answer, though its slots agree.
+#[test]
+fn a_logit_outside_the_range_is_refused() {
+    let (bundle, secret) = client();
+    let limit = bundle.signature().answer_bound;
+    let outputs = bundle.signature().outputs();
+    let answer = |value: f64| {
+        let ciphertext = || encrypt(&secret, &SlotVector::Constant(Complex::new(value, 0.0)));
+        answer_file(
+            &(0..outputs).map(|_| ciphertext()).collect::<Vec<_>>(),
+            [7; 32],
+        )
+    };
+    assert!(bundle.decrypt(&secret, &answer(-0.9 * limit)).is_ok());
+    let error = bundle.decrypt(&secret, &answer(-1.1 * limit)).unwrap_err();
+    assert!(
+        matches!(error, ClientError::OutOfRange { number: 1, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("outside the range"));
+}

@@ -101,8 +101,11 @@ pub fn lower(
         pass.values.push(values);
     }
     let outputs = pass.answer(bounds)?;
+    // A complex answer of twice the bound is what `answer` reserves at the bottom level.
+    let room = (params.log_q(0) - 2.0).exp2() / params.scale_at(0).value();
     let signature = Signature {
         max_tokens: program.max_tokens,
+        answer_bound: bounds.answer.min(room),
         run,
         features: program.token_features,
         inputs: pass.inputs.iter().map(|i| i.spec.clone()).collect(),

@@ -36,6 +36,9 @@ pub struct Signature {
     pub features: usize,
     /// Input ciphertexts, in order.
     pub inputs: Vec<InputSpec>,
+    /// No logit exceeds this in absolute value, by calibration and its margin; the modulus holds
+    /// twice as much. A larger one means that the sentence was outside the range of the program.
+    pub answer_bound: f64,
     /// Label names; logit `2 k` is the real and `2 k + 1` the imaginary part of every slot of
     /// output `k`.
     pub labels: Vec<String>,

@@ -1,4 +1,5 @@
 //! The recorder against the operations in the clear, and the verifiers' refusals.
+#![allow(clippy::unwrap_used)] // a test's way to fail
 
 use proptest::prelude::*;
 use veilformer_circuits::testing::{ClearOps, toy_params};

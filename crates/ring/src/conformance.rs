@@ -36,7 +36,7 @@ pub enum Failure {
 
 type Check = std::result::Result<(), Failure>;
 
-/// A chain for tests: `q` primes of about 45 bits (the first of 50), then `p` of about 50 bits.
+/// A chain for tests: `q` primes of about 41 bits (the first of 50), then `p` of about 50 bits.
 ///
 /// # Errors
 /// As [`Chain::new`].
