@@ -152,6 +152,14 @@ fn bundle_files(model: &Model) -> Result<(Vec<u8>, Vec<u8>)> {
 }
 
 fn compare(model: &Model, sentences: &[String], answers: &[Answer]) -> Result<Vec<DemoSentence>> {
+    // A pairing of unequal lengths would drop what is missing instead of showing it.
+    if answers.len() != sentences.len() {
+        return Err(Failure::system(format!(
+            "{} answers came back for {} sentences; please report this",
+            answers.len(),
+            sentences.len()
+        )));
+    }
     let labels = &model.program.labels;
     let one = |(text, encrypted): (&String, &Answer)| {
         let plaintext = Answer::of_logits(model.poly(text)?);
