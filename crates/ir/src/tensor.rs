@@ -69,8 +69,29 @@ pub enum TensorOp {
         /// Per feature the coefficients of `1, x, x^2`.
         coefficients: Vec<[f64; 3]>,
     },
+    /// `x . y`, feature by feature.
+    Product {
+        /// One factor.
+        x: TensorId,
+        /// The other, of the same shape.
+        y: TensorId,
+    },
+    /// `s_t = decay . s_(t-1) + x_t` over the tokens in their order, feature by feature, from
+    /// `s_(-1) = 0`. The decay is public and the same at every token, so that this is a linear
+    /// map (public-decay state-space models, arXiv 2605.16647).
+    Recurrence {
+        /// What is written into the state.
+        x: TensorId,
+        /// Per feature the part of the state that a token leaves, in `[0, 1]`.
+        decay: Vec<f64>,
+    },
     /// Mean over the sentence's tokens: one row.
     MeanPool {
+        /// The operand.
+        x: TensorId,
+    },
+    /// The sentence's last token: one row.
+    LastToken {
         /// The operand.
         x: TensorId,
     },
@@ -185,7 +206,15 @@ impl TensorProgram {
                     query.0, key.0, value.0
                 ),
                 TensorOp::Quadratic { x, .. } => format!("quadratic activation %{}", x.0),
+                TensorOp::Product { x, y } => format!("product %{} %{}", x.0, y.0),
+                TensorOp::Recurrence { x, decay } => format!(
+                    "recurrence %{}, public decay {:.3} to {:.3}",
+                    x.0,
+                    decay.iter().copied().fold(f64::INFINITY, f64::min),
+                    decay.iter().copied().fold(0.0, f64::max)
+                ),
                 TensorOp::MeanPool { x } => format!("mean over tokens %{}", x.0),
+                TensorOp::LastToken { x } => format!("last token %{}", x.0),
             };
             let _ = writeln!(out, "  %{i}: {shape} = {text}");
         }
@@ -299,7 +328,28 @@ fn check(op: &TensorOp, shapes: &[Shape]) -> Result<Shape, String> {
             finite("a coefficient", &coefficients.concat())?;
             Ok(s)
         }
-        TensorOp::MeanPool { x } => Ok(Shape {
+        TensorOp::Product { x, y } => {
+            let (a, b) = (token(x)?, token(y)?);
+            if a == b {
+                Ok(a)
+            } else {
+                Err(format!(
+                    "factors of {} and {} features",
+                    a.features, b.features
+                ))
+            }
+        }
+        TensorOp::Recurrence { x, decay } => {
+            let s = token(x)?;
+            if decay.len() != s.features {
+                return Err(format!("{} decays on {} features", decay.len(), s.features));
+            }
+            match decay.iter().find(|a| !(0.0..=1.0).contains(*a)) {
+                Some(a) => Err(format!("a decay of {a}, between 0 and 1 is expected")),
+                None => Ok(s),
+            }
+        }
+        TensorOp::MeanPool { x } | TensorOp::LastToken { x } => Ok(Shape {
             per_token: false,
             features: token(x)?.features,
         }),

@@ -82,6 +82,13 @@ pub fn interpret(program: &TensorProgram, tokens: &[Vec<f64>]) -> Result<Run, Mo
                     .map(|(v, c)| c[0] + v * (c[1] + v * c[2]))
                     .collect()
             }),
+            TensorOp::Product { x, y } => values[x.0]
+                .iter()
+                .zip(&values[y.0])
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).collect())
+                .collect(),
+            TensorOp::Recurrence { x, decay } => recurrence(&values[x.0], decay),
+            TensorOp::LastToken { x } => values[x.0].last().cloned().into_iter().collect(),
             TensorOp::MeanPool { x } => {
                 let rows = &values[x.0];
                 let width = rows.first().map_or(0, Vec::len);
@@ -102,6 +109,16 @@ pub fn interpret(program: &TensorProgram, tokens: &[Vec<f64>]) -> Result<Run, Mo
 
 fn each(rows: &Rows, f: impl Fn(&[f64]) -> Vec<f64>) -> Rows {
     rows.iter().map(|r| f(r)).collect()
+}
+
+fn recurrence(rows: &Rows, decay: &[f64]) -> Rows {
+    let mut state = vec![0.0; decay.len()];
+    let mut step = |row: &Vec<f64>| {
+        let next = state.iter().zip(decay).zip(row).map(|((s, a), x)| a * s + x);
+        state = next.collect();
+        state.clone()
+    };
+    rows.iter().map(&mut step).collect()
 }
 
 fn attention([query, key, value]: [&Rows; 3], heads: usize, score_scale: f64) -> Rows {
