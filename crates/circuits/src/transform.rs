@@ -97,9 +97,6 @@ pub struct LayoutMap<'a> {
 /// Weight of (output feature, input feature).
 pub type Weight<'a> = &'a dyn Fn(usize, usize) -> f64;
 
-/// One diagonal: per target chunk the factor of the source chunk `offset` further on.
-type Diagonals = BTreeMap<(usize, usize), Vec<f64>>;
-
 impl LayoutMap<'_> {
     /// The diagonals by (source, offset in chunks). Where a feature stands in several chunks of
     /// a source, the offsets are chosen greedily so that few diagonals cover all.
@@ -123,42 +120,62 @@ impl LayoutMap<'_> {
         ops: &mut O,
         level: usize,
     ) -> Result<Transform<O::Plain>, OpsError> {
-        let diagonals = self.diagonals();
-        let count = self.target.chunks.len();
-        let split = Split::cheapest(diagonals.keys().map(|(s, o)| (*s, *o)), count);
-        let scale = ops.params().scale_at(level);
         let run = self.target.run;
-        let mut giants: BTreeMap<usize, Vec<Term<O::Plain>>> = BTreeMap::new();
-        for ((source, offset), diagonal) in &diagonals {
-            let (giant, baby) = split.of(*offset);
-            // The factor of target chunk c stands giant chunks further on before the rotation.
-            let slots = (0..count).flat_map(|c| {
-                let v = diagonal[(c + count - giant) % count];
-                std::iter::repeat_n(Complex::new(v, 0.0), run)
-            });
-            let plain = ops.plain(&SlotVector::Dense(slots.collect()), level, scale)?;
-            let term = Term {
-                input: *source,
-                baby: (baby * run) as i64,
-                plain,
-            };
-            giants.entry(giant).or_default().push(term);
-        }
-        if giants.is_empty() {
-            let what = "the map has no weight that is not zero".to_string();
-            return Err(OpsError::Invalid {
-                op: "linear map",
-                what,
-            });
-        }
-        let giants = giants.into_iter().map(|(g, terms)| Giant {
-            rotation: (g * run) as i64,
-            terms,
-        });
-        Ok(Transform {
-            giants: giants.collect(),
-        })
+        bsgs(
+            ops,
+            &self.diagonals(),
+            (run, self.target.chunks.len()),
+            level,
+        )
     }
+}
+
+/// One diagonal per (source, offset in units): the factor of each target unit.
+pub(crate) type Diagonals = BTreeMap<(usize, usize), Vec<f64>>;
+
+/// The transform of diagonals that are constant on `count` units of `unit` slots each, with the
+/// giant and baby steps that cost least.
+///
+/// # Errors
+/// What `ops` refuses to encode; no diagonal at all.
+pub(crate) fn bsgs<O: Ops>(
+    ops: &mut O,
+    diagonals: &Diagonals,
+    (unit, count): (usize, usize),
+    level: usize,
+) -> Result<Transform<O::Plain>, OpsError> {
+    let split = Split::cheapest(diagonals.keys().map(|(s, o)| (*s, *o)), count);
+    let scale = ops.params().scale_at(level);
+    let mut giants: BTreeMap<usize, Vec<Term<O::Plain>>> = BTreeMap::new();
+    for ((source, offset), diagonal) in diagonals {
+        let (giant, baby) = split.of(*offset);
+        // The factor of target unit c stands giant units further on before the rotation.
+        let slots = (0..count).flat_map(|c| {
+            let v = diagonal[(c + count - giant) % count];
+            std::iter::repeat_n(Complex::new(v, 0.0), unit)
+        });
+        let plain = ops.plain(&SlotVector::Dense(slots.collect()), level, scale)?;
+        let term = Term {
+            input: *source,
+            baby: (baby * unit) as i64,
+            plain,
+        };
+        giants.entry(giant).or_default().push(term);
+    }
+    if giants.is_empty() {
+        let what = "the map has no weight that is not zero".to_string();
+        return Err(OpsError::Invalid {
+            op: "linear map",
+            what,
+        });
+    }
+    let giants = giants.into_iter().map(|(g, terms)| Giant {
+        rotation: (g * unit) as i64,
+        terms,
+    });
+    Ok(Transform {
+        giants: giants.collect(),
+    })
 }
 
 /// A split of offsets into giant and baby steps.

@@ -11,7 +11,7 @@
 pub mod ciphertext;
 mod error;
 mod matrix;
-mod signature;
+pub mod signature;
 pub mod tensor;
 
 pub use error::IrError;

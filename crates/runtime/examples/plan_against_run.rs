@@ -82,6 +82,8 @@ fn client(model: &str, dir: &Path) {
             .map(|(n, s)| rows(n, s))
             .collect(),
         margin: DEFAULT_MARGIN,
+        tokens: None,
+        batch: 1,
     };
     let compiled = compile(&program, &options).unwrap();
     let (params, signature) = (&compiled.params, &compiled.signature);
@@ -101,7 +103,7 @@ fn client(model: &str, dir: &Path) {
         .inputs
         .iter()
         .map(|spec| {
-            let slots = signature.pack(spec, &tokens, params.slots());
+            let slots = signature.pack(spec, &[&tokens], params.slots());
             encryptor
                 .encrypt(&SlotVector::real(&slots), spec.level)
                 .unwrap()

@@ -7,6 +7,9 @@ use veilformer_ir::IrError;
 /// A run, a plan or a bundle that failed.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
+    /// A number of sentences that the ciphertexts do not hold.
+    #[error("{0}")]
+    Items(String),
     /// Too few or too many input ciphertexts.
     #[error(
         "{found} input ciphertexts were given and the program takes {expected} (for each of the \

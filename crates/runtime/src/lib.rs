@@ -23,7 +23,7 @@ mod plan;
 mod server;
 mod stats;
 
-pub use bundle::{PROGRAM_DIGEST, ServerBundle};
+pub use bundle::ServerBundle;
 pub use cost::{COST_VERSION, Cost, CostTable, machine_name};
 pub use error::RuntimeError;
 pub use executor::{Prepared, Progress, run, run_with_stats};
@@ -33,3 +33,4 @@ pub use server::{Server, ServerRun};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,
 };
+pub use veilformer_ir::signature::PROGRAM_DIGEST;

@@ -17,11 +17,13 @@ use crate::memory;
 use crate::stats::{RunStats, ciphertext_memory, key_switches, multiplications};
 use crate::{RuntimeError, SectionStats};
 
-/// What answering one sentence takes. Bytes, key switches and multiplications are exact; seconds
+/// What one run takes, which answers as many sentences as the program's batch. Bytes, key switches and multiplications are exact; seconds
 /// and peak memory are estimates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Seconds by the clock for one sentence, its ciphertexts read and written, with weights
+    /// Sentences that one run answers.
+    pub batch: usize,
+    /// Seconds by the clock for one run, its ciphertexts read and written, with weights
     /// encoded and keys loaded.
     pub seconds: f64,
     /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
@@ -85,9 +87,9 @@ pub fn plan(
         .iter()
         .map(|o| (level(program, o), false))
         .collect();
-    let ciphertext_bytes_up = with_digest(ciphertexts_file_bytes(params, &up).map_err(container)?);
+    let ciphertext_bytes_up = with_notes(ciphertexts_file_bytes(params, &up).map_err(container)?);
     let ciphertext_bytes_down =
-        with_digest(ciphertexts_file_bytes(params, &down).map_err(container)?);
+        with_notes(ciphertexts_file_bytes(params, &down).map_err(container)?);
     let memory = memory::Estimate {
         program,
         params,
@@ -101,6 +103,7 @@ pub fn plan(
         + key_bytes as f64 * fresh;
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
+        batch: program.batch,
         seconds: schedule.now + io,
         load_seconds: load,
         peak_memory_bytes: memory.peak(key_bytes, schedule.held(), schedule.peak_with_scratch),
@@ -153,9 +156,9 @@ pub fn key_file_bytes(params: &Params, keys: &KeyList) -> Result<u64, RuntimeErr
     Ok(lengths.iter().map(|&l| l as u64 + 16).sum::<u64>() + 64 + 32)
 }
 
-/// A file of ciphertexts with the section [`crate::PROGRAM_DIGEST`] added to it.
-fn with_digest(bytes: u64) -> u64 {
-    bytes + 16 + 32
+/// A file of ciphertexts with the sections [`crate::PROGRAM_DIGEST`] and `SENTENCES` added to it.
+fn with_notes(bytes: u64) -> u64 {
+    bytes + (16 + 32) + (16 + 4)
 }
 
 fn level(program: &CiphertextProgram, id: &ValueId) -> usize {

@@ -14,7 +14,9 @@ use veilformer_ckks::{
 };
 use veilformer_ring::Backend;
 
-use crate::bundle::{PROGRAM_DIGEST, ServerBundle, container};
+use veilformer_ir::signature::{PROGRAM_DIGEST, SENTENCES, read_sentences};
+
+use crate::bundle::{ServerBundle, container};
 use crate::executor::{Prepared, Progress, run_with_stats};
 use crate::stats::RunStats;
 use crate::{RuntimeError, error::short_hex};
@@ -131,7 +133,7 @@ impl<B: Backend> Server<B> {
             .collect()
     }
 
-    /// Answers a file of encrypted inputs, one sentence after the other, each in as many threads
+    /// Answers a file of encrypted inputs, one batch of sentences after the other, each in as many threads
     /// as the current rayon pool has. `progress` hears instructions done of all sentences'.
     ///
     /// # Errors
@@ -153,13 +155,12 @@ impl<B: Backend> Server<B> {
                 expected: per_item,
             });
         }
+        let runs = stored.len() / per_item;
+        let items = read_sentences(&reader, runs, program.batch).map_err(RuntimeError::Items)?;
         // Said before the work is done, not when the answers do not fit their file.
         let limit = MAX_CIPHERTEXTS / program.outputs.len().max(1);
-        if stored.len() / per_item > limit {
-            return Err(RuntimeError::TooManyItems {
-                found: stored.len() / per_item,
-                limit,
-            });
+        if runs > limit {
+            return Err(RuntimeError::TooManyItems { found: runs, limit });
         }
         if let Some(ct) = stored.iter().find(|ct| ct.info.key_id != keys.key_id()) {
             return Err(RuntimeError::OtherKey {
@@ -168,17 +169,16 @@ impl<B: Backend> Server<B> {
             });
         }
         let evaluator = Evaluator::with_encoder(self.encoder.clone(), &self.backend, keys)?;
-        let items = stored.len() / per_item;
-        let total = items * program.instructions.len();
-        let mut answers = Vec::with_capacity(items * program.outputs.len());
+        let total = runs * program.instructions.len();
+        let mut answers = Vec::with_capacity(runs * program.outputs.len());
         let mut stats = RunStats::default();
-        for (item, inputs) in stored.chunks(per_item).enumerate() {
+        for (number, inputs) in stored.chunks(per_item).enumerate() {
             let started = Instant::now();
             let inputs = inputs
                 .iter()
                 .map(|ct| Ok(evaluator.import(ct.expand(params)?)?))
                 .collect::<Result<Vec<_>, RuntimeError>>()?;
-            let before = item * program.instructions.len();
+            let before = number * program.instructions.len();
             let (outputs, mut took) =
                 run_with_stats(program, &self.prepared, &evaluator, inputs, &|done, _| {
                     progress(before + done, total)
@@ -191,16 +191,21 @@ impl<B: Backend> Server<B> {
             stats.add(&took);
         }
         Ok(ServerRun {
-            answer: self.answer_file(&answers)?,
+            answer: self.answer_file(&answers, items)?,
             items,
             stats,
         })
     }
 
-    fn answer_file(&self, answers: &[StoredCiphertext]) -> Result<Vec<u8>, RuntimeError> {
+    fn answer_file(
+        &self,
+        answers: &[StoredCiphertext],
+        sentences: usize,
+    ) -> Result<Vec<u8>, RuntimeError> {
         let params = self.bundle.params();
         let mut writer = Writer::new(Kind::Answer, Some(params)).map_err(container)?;
         writer.section(PROGRAM_DIGEST, self.bundle.program_digest().to_vec());
+        writer.section(SENTENCES, (sentences as u32).to_le_bytes().to_vec());
         append_ciphertexts(&mut writer, params, answers)?;
         writer.to_bytes().map_err(container)
     }

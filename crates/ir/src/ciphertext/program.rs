@@ -222,6 +222,8 @@ pub struct CiphertextProgram {
     pub params_digest: [u8; 32],
     /// Slots per ciphertext.
     pub slots: usize,
+    /// Sentences that one run answers.
+    pub batch: usize,
     /// Names of the model's parts, for people: "layer 0 attention scores".
     pub sections: Vec<String>,
     /// Per input ciphertext: level, scale and slot bound that the client must keep.

@@ -26,6 +26,7 @@ impl Recorder {
         let program = CiphertextProgram {
             params_digest: params.digest(),
             slots: params.slots(),
+            batch: 1,
             sections: vec![],
             inputs: vec![],
             plains: vec![],

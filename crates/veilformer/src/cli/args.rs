@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use veilformer::build::Batch;
+use veilformer::ckks::SecurityLevel;
 use veilformer::ring::Isa;
 
 /// Transformers on fully encrypted data: the server computes on what it cannot read.
@@ -77,6 +79,51 @@ pub enum Command {
     Eval(Eval),
 }
 
+/// What a model is compiled for.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Longest sentence in tokens [default: the model's own limit]
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Sentences per run: a power of two, or `full` for as many as fill the slots
+    /// [default: 1]
+    #[arg(long, value_name = "N|full", value_parser = parse_batch)]
+    pub batch: Option<Batch>,
+    /// Security of every key in bits [default: 128]
+    #[arg(long, value_parser = ["128", "192", "256"])]
+    pub security: Option<String>,
+}
+
+fn parse_batch(text: &str) -> Result<Batch, String> {
+    if text == "full" {
+        return Ok(Batch::Full);
+    }
+    match text.parse::<usize>() {
+        Ok(n) if n.is_power_of_two() => Ok(Batch::Of(n)),
+        _ => Err("expected a power of two (1, 2, 4, ...) or `full`".to_owned()),
+    }
+}
+
+impl Target {
+    /// True where any of the flags is given.
+    pub fn is_given(&self) -> bool {
+        self.tokens.is_some() || self.batch.is_some() || self.security.is_some()
+    }
+
+    /// With the defaults filled in.
+    pub fn resolve(&self) -> veilformer::build::Target {
+        veilformer::build::Target {
+            security: match self.security.as_deref() {
+                Some("192") => SecurityLevel::Bits192,
+                Some("256") => SecurityLevel::Bits256,
+                _ => SecurityLevel::Bits128,
+            },
+            tokens: self.tokens,
+            batch: self.batch.unwrap_or(Batch::Of(1)),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Sentences to encrypt [default: five of ours]
@@ -84,18 +131,28 @@ pub struct Demo {
     /// A shipped model or a model folder
     #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
     pub model: String,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
 pub struct Compile {
     /// A shipped model (see `models`) or a model folder
-    pub model: String,
+    #[arg(required_unless_present = "named")]
+    pub model: Option<String>,
+    /// The same as a flag
+    #[arg(
+        long = "model",
+        id = "named",
+        value_name = "MODEL",
+        conflicts_with = "model"
+    )]
+    pub named: Option<String>,
     /// Folder for client.veil and server.veil
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// Security of every key in bits
-    #[arg(long, default_value = "128", value_parser = ["128", "192", "256"])]
-    pub security: String,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -163,6 +220,11 @@ pub struct Plan {
     /// A server bundle, a folder with one, a shipped model or a model folder
     #[arg(default_value = "server.veil", value_name = "SERVER")]
     pub server: String,
+    /// A shipped model or a model folder, as a flag
+    #[arg(long, value_name = "MODEL", conflicts_with = "server")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
     /// Where measured costs of this machine are kept [default: a file per parameters in
     /// ~/.cache/veilformer]
     #[arg(long, value_name = "FILE")]
@@ -172,7 +234,13 @@ pub struct Plan {
 #[derive(Debug, Args)]
 pub struct Explain {
     /// A server bundle, a folder with one, a shipped model or a model folder
-    pub what: String,
+    #[arg(required_unless_present = "model")]
+    pub what: Option<String>,
+    /// A shipped model or a model folder, as a flag
+    #[arg(long, value_name = "MODEL", conflicts_with = "what")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -197,6 +265,8 @@ pub struct Eval {
     /// How sentences are answered
     #[arg(long, value_enum, default_value = "poly")]
     pub mode: Mode,
+    #[command(flatten)]
+    pub target: Target,
     /// Take at most so many sentences
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

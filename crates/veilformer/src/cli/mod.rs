@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod encrypted;
 mod error;
 mod files;
 mod json;

@@ -1,21 +1,16 @@
 //! `eval`: a data set through a model.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use veilformer::build::build;
-use veilformer::ckks::SecurityLevel;
-use veilformer::client::{Answer, ClientBundle};
+use veilformer::client::Answer;
 use veilformer::model::{Model, ModelFiles};
-use veilformer::models::{DataSet, Example};
-use veilformer::ring::Cpu;
-use veilformer::runtime::Server;
-use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
+use veilformer::models::{DataSet, Example, ModelError};
 
 use crate::cli::args::{self, Mode};
+use crate::cli::encrypted::Encrypted;
 use crate::cli::error::{Failure, Result};
-use crate::cli::{Context, json, load};
+use crate::cli::{Context, json};
 
 pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     if args.mode == Mode::Sim {
@@ -30,54 +25,66 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         stage.update(done, total);
     })?;
     let clear_seconds = stage.finish();
-    let encrypted = match args.mode {
-        Mode::Encrypted => Some(Encrypted::new(context, &model)?),
-        _ => None,
-    };
     let mut report = json::Eval {
         items: examples.len(),
         agree: 0,
         accuracy: 0.0,
         max_logit_error: 0.0,
         seconds: clear_seconds,
+        run_seconds: None,
+        batch: None,
     };
-    let stage = encrypted
-        .is_some()
-        .then(|| context.progress.stage("evaluating on ciphertexts"));
+    let answers = match args.mode {
+        Mode::Encrypted => {
+            let mut encrypted = Encrypted::new(context, &model, args.target.resolve())?;
+            let stage = context.progress.stage("evaluating on ciphertexts");
+            let mut answers = Vec::with_capacity(examples.len());
+            for batch in examples.chunks(encrypted.batch()) {
+                let texts: Vec<&str> = batch.iter().map(|(e, _)| e.text.as_str()).collect();
+                answers.extend(encrypted.answer(&texts)?);
+                stage.update(answers.len(), examples.len());
+            }
+            report.seconds = stage.finish();
+            report.run_seconds = Some(encrypted.run_seconds);
+            report.batch = Some(encrypted.batch());
+            answers
+        }
+        _ => examples.iter().map(|(_, poly)| poly.clone()).collect(),
+    };
     let mut correct = 0;
-    for (done, (example, poly)) in examples.iter().enumerate() {
-        let answer = match &encrypted {
-            Some(encrypted) => encrypted.answer(&example.text)?,
-            None => poly.clone(),
-        };
+    for ((example, poly), answer) in examples.iter().zip(&answers) {
         let pairs = answer.logits.iter().zip(&poly.logits);
         let error = pairs.fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         report.max_logit_error = report.max_logit_error.max(error);
         report.agree += usize::from(answer.label == poly.label);
         correct += usize::from(answer.label == example.label);
-        if let Some(stage) = &stage {
-            stage.update(done + 1, examples.len());
-        }
-    }
-    if let Some(stage) = stage {
-        report.seconds = stage.finish();
     }
     report.accuracy = correct as f64 / examples.len().max(1) as f64;
-    context.output.answer(&report, || {
-        let note = match args.mode {
-            Mode::Clear => "\nmode clear is mode poly here: the original model is polynomial",
-            _ => "",
-        };
-        format!(
-            "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
-             largest logit error {:.1e}, {:.1} s{note}",
-            report.items,
-            100.0 * report.accuracy,
-            report.agree,
-            report.max_logit_error,
-            report.seconds
-        )
-    })
+    context.output.answer(&report, || text(&report, args.mode))
+}
+
+fn text(report: &json::Eval, mode: Mode) -> String {
+    let per_minute = |seconds: f64| 60.0 * report.items as f64 / seconds.max(1e-9);
+    let note = match (mode, report.run_seconds, report.batch) {
+        (Mode::Clear, ..) => {
+            "\nmode clear is mode poly here: the original model is polynomial".to_owned()
+        }
+        (_, Some(run), Some(batch)) => format!(
+            "\n{batch} sentence(s) a run; {:.0} sentences per minute, {:.0} on the server alone",
+            per_minute(report.seconds),
+            per_minute(run)
+        ),
+        _ => String::new(),
+    };
+    format!(
+        "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
+         largest logit error {:.1e}, {:.1} s{note}",
+        report.items,
+        100.0 * report.accuracy,
+        report.agree,
+        report.max_logit_error,
+        report.seconds
+    )
 }
 
 /// The sentences that the flags choose.
@@ -105,6 +112,7 @@ fn answer_in_the_clear(
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<(Example, Answer)>> {
     let classes = model.program.labels.len();
+    let limit = args.target.tokens.unwrap_or(usize::MAX);
     let total = examples.len();
     let done = AtomicUsize::new(0);
     let one = |example: Example| {
@@ -123,52 +131,17 @@ fn answer_in_the_clear(
             );
             return Err(refuse(&what));
         }
+        let count = model
+            .folder
+            .encode(&example.text)
+            .map_err(|e| refuse(&e))?
+            .len();
+        if count > limit {
+            return Err(refuse(&ModelError::TooLong { count, limit }));
+        }
         let logits = model.poly(&example.text).map_err(|e| refuse(&e))?;
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         Ok((example, Answer::of_logits(logits)))
     };
     examples.into_par_iter().map(one).collect()
-}
-
-/// A client and a server with fresh keys.
-struct Encrypted {
-    client: ClientBundle,
-    secret: SecretKey,
-    server: Server<Cpu>,
-}
-
-impl Encrypted {
-    fn new(context: &Context, model: &Model) -> Result<Self> {
-        let stage = context.progress.stage("compiling the model");
-        let bundles = build(model, SecurityLevel::Bits128)?;
-        stage.finish();
-        let stage = context.progress.stage("making keys");
-        let client = bundles.client;
-        let mut generator = KeyGenerator::new(client.params(), SecureRng::from_os()?);
-        let secret = generator.secret_key()?;
-        let mut keys = Vec::new();
-        client.write_evaluation_keys(&mut generator, &secret, &mut keys, &mut |done, total| {
-            stage.update(done, total);
-            ControlFlow::Continue(())
-        })?;
-        stage.finish();
-        let stage = context.progress.stage("loading keys");
-        let server = load::server(context, bundles.server, &keys, |done, total| {
-            stage.update(done, total);
-        })?;
-        stage.finish();
-        Ok(Self {
-            client,
-            secret,
-            server,
-        })
-    }
-
-    fn answer(&self, sentence: &str) -> Result<Answer> {
-        let input = self.client.encrypt(&self.secret, &[sentence])?;
-        let run = self.server.run(&input, &|_, _| ControlFlow::Continue(()))?;
-        let answers = self.client.decrypt(&self.secret, &run.answer)?;
-        let none = || Failure::system("the server gave no answer; please report this");
-        answers.into_iter().next().ok_or_else(none)
-    }
 }

@@ -4,7 +4,9 @@ use crate::cli::error::Result;
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Explain) -> Result<()> {
-    let (bundle, model) = load::named_server_bundle(context, &args.what)?;
+    let what = args.model.as_deref().or(args.what.as_deref());
+    let what = what.unwrap_or_default();
+    let (bundle, model) = load::named_server_bundle(context, what, &args.target)?;
     let report = json::Explain {
         tensor_program: model.map(|m| m.program.print()),
         ciphertext_program: bundle.program().print(),
