@@ -15,6 +15,7 @@ pub mod attention;
 pub mod bootstrap;
 mod error;
 pub mod polynomial;
+mod random;
 pub mod recurrence;
 pub mod reduce;
 pub mod testing;

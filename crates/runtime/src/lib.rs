@@ -5,6 +5,7 @@
 //! | store the server's half of a compiled model | [`ServerBundle`] |
 //! | answer encrypted inputs from files | [`Server`] |
 //! | run a program on ciphertexts | [`run`] |
+//! | simulate it with noise and range monitors | [`Simulator`] |
 //! | see what a run did | [`RunStats`] |
 //! | measure this machine | [`measure`], [`CostTable`] |
 //! | predict a run | [`plan`](plan()) |
@@ -21,6 +22,7 @@ mod measure;
 mod memory;
 mod plan;
 mod server;
+mod simulate;
 mod stats;
 
 pub use bundle::ServerBundle;
@@ -30,6 +32,7 @@ pub use executor::{Prepared, Progress, run, run_with_stats};
 pub use measure::{MEASURE_DEADLINE, measure};
 pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, report};
 pub use server::{Server, ServerRun};
+pub use simulate::{Simulation, Simulator, Violation};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,
 };

@@ -297,6 +297,8 @@ pub struct Eval {
     pub seconds: f64,
     /// Of this the server's part, in mode `encrypted`.
     pub run_seconds: Option<f64>,
-    /// Sentences that one run answers, in mode `encrypted`.
+    /// Sentences that one run answers, in the modes `encrypted` and `sim`.
     pub batch: Option<usize>,
+    /// What left the range that it was compiled for, a line each, in mode `sim`.
+    pub range_violations: Option<Vec<String>>,
 }

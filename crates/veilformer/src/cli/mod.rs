@@ -9,6 +9,7 @@ mod json;
 mod load;
 mod output;
 mod progress;
+mod simulated;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use veilformer::build::build;
 use veilformer::client::Answer;
 use veilformer::model::{Model, ModelFiles};
 use veilformer::models::{DataSet, Example, ModelError};
@@ -10,14 +11,10 @@ use veilformer::models::{DataSet, Example, ModelError};
 use crate::cli::args::{self, Mode};
 use crate::cli::encrypted::Encrypted;
 use crate::cli::error::{Failure, Result};
+use crate::cli::simulated::simulate;
 use crate::cli::{Context, json};
 
 pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
-    if args.mode == Mode::Sim {
-        return Err(Failure::input(
-            "mode sim is not part of this version; use clear, poly or encrypted",
-        ));
-    }
     let model = ModelFiles::find(&args.model)?.load()?;
     let data = choose(args)?;
     let stage = context.progress.stage("evaluating in the clear");
@@ -33,6 +30,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         seconds: clear_seconds,
         run_seconds: None,
         batch: None,
+        range_violations: None,
     };
     let answers = match args.mode {
         Mode::Encrypted => {
@@ -49,6 +47,21 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
             report.batch = Some(encrypted.batch());
             answers
         }
+        Mode::Sim => {
+            let stage = context.progress.stage("compiling the model");
+            let bundles = build(&model, args.target.resolve())?;
+            stage.finish();
+            let stage = context.progress.stage("simulating");
+            let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
+            let seed = args.seed.unwrap_or_default();
+            let simulated = simulate(&model, &bundles, &texts, seed, |done, total| {
+                stage.update(done, total);
+            })?;
+            report.seconds = stage.finish();
+            report.batch = Some(bundles.client.signature().batch);
+            report.range_violations = Some(simulated.violations);
+            simulated.answers
+        }
         _ => examples.iter().map(|(_, poly)| poly.clone()).collect(),
     };
     let mut correct = 0;
@@ -63,6 +76,9 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     context.output.answer(&report, || text(&report, args.mode))
 }
 
+/// Range violations that people are shown.
+const SHOWN: usize = 10;
+
 fn text(report: &json::Eval, mode: Mode) -> String {
     let per_minute = |seconds: f64| 60.0 * report.items as f64 / seconds.max(1e-9);
     let note = match (mode, report.run_seconds, report.batch) {
@@ -74,7 +90,18 @@ fn text(report: &json::Eval, mode: Mode) -> String {
             per_minute(report.seconds),
             per_minute(run)
         ),
-        _ => String::new(),
+        _ => match report.range_violations.as_deref() {
+            Some([]) => "\nno value left the range that it was compiled for".to_owned(),
+            Some(all) => {
+                let shown: Vec<&str> = all.iter().take(SHOWN).map(String::as_str).collect();
+                format!(
+                    "\n{} values left their ranges:\n{}",
+                    all.len(),
+                    shown.join("\n")
+                )
+            }
+            None => String::new(),
+        },
     };
     format!(
         "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
