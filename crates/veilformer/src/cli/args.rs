@@ -239,6 +239,9 @@ pub struct Explain {
     /// A shipped model or a model folder, as a flag
     #[arg(long, value_name = "MODEL", conflicts_with = "what")]
     pub model: Option<String>,
+    /// The device program too: order, buffers, keys by first use, for --threads threads
+    #[arg(long)]
+    pub device: bool,
     #[command(flatten)]
     pub target: Target,
 }

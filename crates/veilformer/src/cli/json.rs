@@ -231,6 +231,8 @@ pub struct Explain {
     pub tensor_program: Option<String>,
     /// The ciphertext program as text.
     pub ciphertext_program: String,
+    /// The device program as text, with --device.
+    pub device_program: Option<String>,
 }
 
 /// `inspect --json`: the fields of [`Inspection`], and what only bundles have.

@@ -93,7 +93,12 @@ fn the_other_commands() {
     check(
         at,
         &["explain", "server.veil"],
-        "{ciphertext_program: text, tensor_program: null}",
+        "{ciphertext_program: text, device_program: null, tensor_program: null}",
+    );
+    check(
+        at,
+        &["explain", "server.veil", "--device"],
+        "{ciphertext_program: text, device_program: text, tensor_program: null}",
     );
     let file = "bytes: int, contents: [], digest: text, insecure: bool, kind: text, params: text, \
                 params_digest: text, sections: [[text]], security: [], version: [int]";
