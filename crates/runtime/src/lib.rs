@@ -28,7 +28,7 @@ mod stats;
 pub use bundle::ServerBundle;
 pub use cost::{COST_VERSION, Cost, CostTable, machine_name};
 pub use error::RuntimeError;
-pub use executor::{Prepared, Progress, run, run_with_stats};
+pub use executor::{Inputs, Prepared, Progress, Stream, run};
 pub use measure::{MEASURE_DEADLINE, measure};
 pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, report};
 pub use server::{Server, ServerRun};

@@ -12,12 +12,13 @@ use veilformer_ckks::{
     CkksError, Encoder, EvaluationKeys, Evaluator, KeyId, KeyPurpose, SecurityReport,
     StoredCiphertext,
 };
+use veilformer_compiler::schedule::schedule;
+use veilformer_ir::device::DeviceProgram;
+use veilformer_ir::signature::{PROGRAM_DIGEST, SENTENCES, read_sentences};
 use veilformer_ring::Backend;
 
-use veilformer_ir::signature::{PROGRAM_DIGEST, SENTENCES, read_sentences};
-
 use crate::bundle::{ServerBundle, container};
-use crate::executor::{Prepared, Progress, run_with_stats};
+use crate::executor::{Prepared, Progress, Stream, run};
 use crate::stats::RunStats;
 use crate::{RuntimeError, error::short_hex};
 
@@ -27,6 +28,8 @@ pub struct Server<B: Backend> {
     backend: B,
     encoder: Encoder,
     prepared: Prepared<B>,
+    device: DeviceProgram,
+    stream: Stream,
     keys: Option<EvaluationKeys<B>>,
 }
 
@@ -48,6 +51,21 @@ impl<B: Backend> Server<B> {
     /// # Errors
     /// What the encoder or the backend refuses.
     pub fn open(bundle: ServerBundle, backend: B) -> Result<Self, RuntimeError> {
+        let threads = rayon::current_num_threads();
+        let device = schedule(bundle.program(), bundle.params(), threads);
+        Self::open_scheduled(bundle, backend, device)
+    }
+
+    /// As [`Server::open`], along a given device program.
+    ///
+    /// # Errors
+    /// As [`Server::open`], and a device program that is not the bundle's.
+    pub fn open_scheduled(
+        bundle: ServerBundle,
+        backend: B,
+        device: DeviceProgram,
+    ) -> Result<Self, RuntimeError> {
+        let stream = Stream::new(bundle.program(), &device)?;
         let encoder = Encoder::new(bundle.params())?;
         let none = EvaluationKeys::empty(bundle.params(), KeyId::from_bytes([0; 16]));
         let evaluator = Evaluator::with_encoder(encoder.clone(), &backend, &none)?;
@@ -57,6 +75,8 @@ impl<B: Backend> Server<B> {
             backend,
             encoder,
             prepared,
+            device,
+            stream,
             keys: None,
         })
     }
@@ -65,6 +85,12 @@ impl<B: Backend> Server<B> {
     #[must_use]
     pub fn bundle(&self) -> &ServerBundle {
         &self.bundle
+    }
+
+    /// The instruction stream that runs follow.
+    #[must_use]
+    pub fn device(&self) -> &DeviceProgram {
+        &self.device
     }
 
     /// The security row of every key loaded.
@@ -110,12 +136,15 @@ impl<B: Backend> Server<B> {
         Ok(())
     }
 
-    /// Per key that the program needs, the index of one in the file that covers its level.
+    /// Per key that the program needs, in the order of their first use, the index of one in the
+    /// file that covers its level.
     fn choose_keys(&self, stored: &EvaluationKeysReader<'_>) -> Result<Vec<usize>, RuntimeError> {
         let log_n = self.bundle.params().log_n();
         let records = &stored.header().keys;
-        let needed = self.bundle.keys().iter();
+        let mut needed: Vec<(KeyPurpose, usize)> = self.bundle.keys().iter().collect();
+        needed.sort_by_key(|(purpose, _)| self.device.keys.iter().position(|k| k == purpose));
         needed
+            .into_iter()
             .map(|(purpose, level)| {
                 let same = |p: KeyPurpose| {
                     // Rotations name the same automorphism modulo the number of slots;
@@ -174,13 +203,16 @@ impl<B: Backend> Server<B> {
         let mut stats = RunStats::default();
         for (number, inputs) in stored.chunks(per_item).enumerate() {
             let started = Instant::now();
-            let inputs = inputs
-                .iter()
-                .map(|ct| Ok(evaluator.import(ct.expand(params)?)?))
-                .collect::<Result<Vec<_>, RuntimeError>>()?;
+            let input = |index: usize| match inputs.get(index) {
+                Some(ct) => Ok(evaluator.import(ct.expand(params)?)?),
+                None => Err(RuntimeError::InputCount {
+                    found: inputs.len(),
+                    expected: per_item,
+                }),
+            };
             let before = number * program.instructions.len();
             let (outputs, mut took) =
-                run_with_stats(program, &self.prepared, &evaluator, inputs, &|done, _| {
+                run((program, &self.stream), &self.prepared, &evaluator, &input, &|done, _| {
                     progress(before + done, total)
                 })?;
             for ct in outputs {

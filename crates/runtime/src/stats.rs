@@ -148,8 +148,7 @@ pub fn multiplications(operation: &Operation) -> u64 {
 /// Bytes that a ciphertext of a level takes in memory: two polynomials of eight-byte residues.
 #[must_use]
 pub fn ciphertext_memory(params: &Params, level: usize) -> u64 {
-    let limbs = params.basis_at(level.min(params.max_level())).len();
-    2 * 8 * (params.n() * limbs) as u64
+    params.ciphertext_bytes(level)
 }
 
 /// One section's part of a run.
