@@ -136,11 +136,12 @@ impl LayoutMap<'_> {
                 let v = diagonal[(c + count - giant) % count];
                 std::iter::repeat_n(Complex::new(v, 0.0), run)
             });
-            let plain = ops.plain(&SlotVector::Dense(slots.collect()), level, scale)?;
+            let baby = (baby * run) as i64;
+            let slots = SlotVector::Dense(slots.collect());
             let term = Term {
                 input: *source,
-                baby: (baby * run) as i64,
-                plain,
+                baby,
+                plain: ops.term_plain(&slots, level, scale, baby)?,
             };
             giants.entry(giant).or_default().push(term);
         }

@@ -15,7 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use veilformer_ckks::{Evaluator, OpsError, SharedCiphertext, SharedPlain};
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainId, ValueId, replay};
+use veilformer_ir::ciphertext::{
+    CiphertextProgram, Operation, PlainId, PlainSpec, ValueId, replay,
+};
 use veilformer_ring::Backend;
 
 /// Hears how many of how many instructions are done; `Break` stops the run.
@@ -35,12 +37,18 @@ impl<B: Backend> Prepared<B> {
         program: &CiphertextProgram,
         evaluator: &Evaluator<'_, B>,
     ) -> Result<Self, RuntimeError> {
-        let encode = |p: &veilformer_ir::ciphertext::PlainSpec| {
-            evaluator.encode(&p.pattern.expand(), p.level, p.scale)
+        let encode = |(p, extended): (&PlainSpec, bool)| {
+            let slots = p.pattern.expand();
+            if extended {
+                evaluator.encode_extended(&slots, p.level, p.scale)
+            } else {
+                evaluator.encode(&slots, p.level, p.scale)
+            }
         };
         let plains = program
             .plains
             .par_iter()
+            .zip(program.extended_plains())
             .map(encode)
             .collect::<Result<_, OpsError>>()?;
         Ok(Self { plains })
