@@ -34,6 +34,8 @@ pub struct ClearPlain {
     raw: Arc<Vec<Complex>>,
     level: usize,
     scale: Scale,
+    /// Whether it may meet rotated inputs in a transform, as the evaluator's has to say.
+    extended: bool,
 }
 
 /// How often each operation ran.
@@ -286,6 +288,20 @@ impl Ops for ClearOps {
             raw: Arc::new(raw),
             level,
             scale,
+            extended: false,
+        })
+    }
+
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<ClearPlain> {
+        let plain = self.plain(slots, level, scale)?;
+        Ok(ClearPlain {
+            extended: true,
+            ..plain
         })
     }
 
@@ -432,6 +448,7 @@ impl Ops for ClearOps {
                 })?;
                 OpsError::expect_plain_level(OP, term.plain.level, level)?;
                 OpsError::expect_scale(OP, term.plain.scale, plain_scale)?;
+                OpsError::expect_extended(OP, term.plain.extended, (term.baby, slots))?;
                 let baby = term.baby.rem_euclid(slots as i64);
                 if let Entry::Vacant(place) = babies.entry((term.input, baby)) {
                     let mut rotated = turned(&input.raw, baby);
@@ -573,7 +590,7 @@ mod tests {
         let n = params.slots();
         let mut ops = ClearOps::new(&params);
         let x = ops.encrypt(&ramp(n), 2).unwrap();
-        let plain = ops.plain(&ramp(n), 2, params.scale_at(2)).unwrap();
+        let plain = ops.extended_plain(&ramp(n), 2, params.scale_at(2)).unwrap();
         let t = Transform {
             giants: vec![Giant {
                 rotation: 2,

@@ -154,11 +154,12 @@ pub(crate) fn bsgs<O: Ops>(
             let v = diagonal[(c + count - giant) % count];
             std::iter::repeat_n(Complex::new(v, 0.0), unit)
         });
-        let plain = ops.plain(&SlotVector::Dense(slots.collect()), level, scale)?;
+        let baby = (baby * unit) as i64;
+        let slots = SlotVector::Dense(slots.collect());
         let term = Term {
             input: *source,
-            baby: (baby * unit) as i64,
-            plain,
+            baby,
+            plain: ops.term_plain(&slots, level, scale, baby)?,
         };
         giants.entry(giant).or_default().push(term);
     }

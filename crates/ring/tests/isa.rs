@@ -3,7 +3,8 @@
 
 use veilformer_ring::conformance::{Samples, test_chain};
 use veilformer_ring::{
-    Backend, Basis, Chain, Cpu, CpuConfig, Form, GaloisElement, Isa, RnsPoly, ntt_primes_near,
+    Backend, Basis, Chain, Cpu, CpuConfig, DiagonalTerm, Form, GaloisElement, GiantStep, Isa,
+    PlainPoly, RnsPoly, TransformPlan, ntt_primes_near,
 };
 
 #[test]
@@ -35,6 +36,28 @@ fn all_isas_agree_at_every_degree() {
                 .unwrap();
             let mut more = vec![ntt, s0, s1, cpu.div_round(&x, Basis::single(2)).unwrap()];
             for (c0, c1) in cpu.rotate_many((&y, &x), &[&key]).unwrap() {
+                more.extend([c0, c1]);
+            }
+            let plain = PlainPoly::Dense(samples.poly(chain.all(), Form::Ntt).unwrap());
+            let plain = cpu.prepare_plain(&plain).unwrap();
+            let terms = [None, Some(0)].map(|baby| DiagonalTerm {
+                input: 0,
+                baby,
+                plain: 0,
+            });
+            let giants = [None, Some(0)].map(|key| GiantStep {
+                key,
+                terms: terms.to_vec(),
+            });
+            let plan = TransformPlan {
+                keys: vec![&key],
+                plains: vec![&plain],
+                outputs: vec![giants.to_vec()],
+            };
+            let outputs = cpu
+                .linear_transform(&[(&y, &x)], &plan, Basis::single(3))
+                .unwrap();
+            for (c0, c1) in outputs {
                 more.extend([c0, c1]);
             }
             results.push((isa, more));

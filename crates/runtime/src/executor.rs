@@ -15,7 +15,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use veilformer_ckks::{Evaluator, OpsError, SharedCiphertext, SharedPlain};
 use veilformer_ir::IrError;
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainId, ValueId, replay};
+use veilformer_ir::ciphertext::{
+    CiphertextProgram, Operation, PlainId, PlainSpec, ValueId, replay,
+};
 use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 use veilformer_ring::Backend;
 
@@ -36,12 +38,18 @@ impl<B: Backend> Prepared<B> {
         program: &CiphertextProgram,
         evaluator: &Evaluator<'_, B>,
     ) -> Result<Self, RuntimeError> {
-        let encode = |p: &veilformer_ir::ciphertext::PlainSpec| {
-            evaluator.encode(&p.pattern.expand(), p.level, p.scale)
+        let encode = |(p, extended): (&PlainSpec, bool)| {
+            let slots = p.pattern.expand();
+            if extended {
+                evaluator.encode_extended(&slots, p.level, p.scale)
+            } else {
+                evaluator.encode(&slots, p.level, p.scale)
+            }
         };
         let plains = program
             .plains
             .par_iter()
+            .zip(program.extended_plains())
             .map(encode)
             .collect::<Result<_, OpsError>>()?;
         Ok(Self { plains })
@@ -50,8 +58,7 @@ impl<B: Backend> Prepared<B> {
 
 /// Gives the input of an index when its step comes. It must be of the level and scale that the
 /// program says.
-pub type Inputs<'a, B> =
-    dyn Fn(usize) -> Result<SharedCiphertext<B>, RuntimeError> + Sync + 'a;
+pub type Inputs<'a, B> = dyn Fn(usize) -> Result<SharedCiphertext<B>, RuntimeError> + Sync + 'a;
 
 /// A device program, checked against its ciphertext program and taken apart: its steps, and which
 /// of them wait for which.
@@ -123,7 +130,9 @@ impl Stream {
                 held[b] = Some((index, result));
             }
             self.waiting[index] = before.len();
-            before.into_iter().for_each(|b| self.successors[b].push(index));
+            before
+                .into_iter()
+                .for_each(|b| self.successors[b].push(index));
         }
         for b in &self.outputs {
             if let Some((writer, result)) = held[b.0 as usize] {
@@ -157,7 +166,11 @@ pub fn run<B: Backend>(
         progress,
         buffers: stream.buffers.iter().map(|_| Mutex::new(None)).collect(),
         reads: stream.buffers.iter().map(|_| AtomicUsize::new(0)).collect(),
-        waiting: stream.waiting.iter().map(|w| AtomicUsize::new(*w)).collect(),
+        waiting: stream
+            .waiting
+            .iter()
+            .map(|w| AtomicUsize::new(*w))
+            .collect(),
         ready: Mutex::new(BinaryHeap::new()),
         done: AtomicUsize::new(0),
         live: AtomicU64::new(0),
@@ -186,9 +199,8 @@ pub fn run<B: Backend>(
         return Err(error);
     }
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let take = |b: &BufferId| -> Option<SharedCiphertext<B>> {
-        lock(buffers.get(b.0 as usize)?).clone()
-    };
+    let take =
+        |b: &BufferId| -> Option<SharedCiphertext<B>> { lock(buffers.get(b.0 as usize)?).clone() };
     let outputs = stream
         .outputs
         .iter()

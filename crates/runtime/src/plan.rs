@@ -12,7 +12,7 @@ use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
 use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
 
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, pieces};
+use crate::cost::{Cost, CostTable, encodings, pieces};
 use crate::memory;
 use crate::stats::{RunStats, ciphertext_memory, key_switches, multiplications};
 use crate::{RuntimeError, SectionStats};
@@ -72,10 +72,7 @@ pub fn plan(
     let mut schedule = Schedule::new(program, params, costs, threads);
     schedule.run();
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
-    let plains = program
-        .plains
-        .iter()
-        .map(|p| costs.at(Cost::Encode, p.level));
+    let plains = encodings(program).map(|(cost, level)| costs.at(cost, level));
     let keys_time = keys
         .iter()
         .map(|(_, level)| costs.at(Cost::PrepareKey, level));

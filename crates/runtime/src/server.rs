@@ -211,10 +211,13 @@ impl<B: Backend> Server<B> {
                 }),
             };
             let before = number * program.instructions.len();
-            let (outputs, mut took) =
-                run((program, &self.stream), &self.prepared, &evaluator, &input, &|done, _| {
-                    progress(before + done, total)
-                })?;
+            let (outputs, mut took) = run(
+                (program, &self.stream),
+                &self.prepared,
+                &evaluator,
+                &input,
+                &|done, _| progress(before + done, total),
+            )?;
             for ct in outputs {
                 answers.push(ct.export(&self.backend)?.into_stored());
             }

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use veilformer_ckks::EvaluationKeys;
 use veilformer_ckks::testing::toy_params;
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, Form, GaloisElement, Isa, Pair,
-    PairRef, PlainPoly, Result, RnsPoly, SwitchingKey,
+    PairRef, PlainPoly, Result, RnsPoly, SwitchingKey, TransformPlan,
 };
 use veilformer_runtime::{
     Cost, CostTable, RunStats, Server, ServerBundle, machine_name, measure, plan, report,
@@ -111,7 +112,7 @@ impl Backend for Counting {
     fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
         self.cpu.rescale_rational(poly, drop, add)
     }
-    // The coarse operations of the trait that are not here end in these two.
+    // The coarse operations of the trait that are not here end in these.
     fn key_switch_sum(
         &self,
         add: Option<PairRef<'_, RnsPoly>>,
@@ -124,6 +125,23 @@ impl Backend for Counting {
     fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
         self.count(keys.len());
         self.cpu.rotate_many(c, keys)
+    }
+    fn linear_transform(
+        &self,
+        inputs: &[PairRef<'_, RnsPoly>],
+        plan: &TransformPlan<'_, Self>,
+        drop: Basis,
+    ) -> Result<Vec<Pair<RnsPoly>>> {
+        let giants = || plan.outputs.iter().flatten();
+        let terms = giants().flat_map(|g| &g.terms);
+        let babies: BTreeSet<_> = terms.filter_map(|t| Some((t.input, t.baby?))).collect();
+        self.count(babies.len() + giants().filter(|g| g.key.is_some()).count());
+        let plan = TransformPlan {
+            keys: plan.keys.clone(),
+            plains: plan.plains.clone(),
+            outputs: plan.outputs.clone(),
+        };
+        self.cpu.linear_transform(inputs, &plan, drop)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The entities of a ciphertext program.
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::{CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform};
+use veilformer_ckks::{CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform, moves};
 
 /// A ciphertext of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -307,6 +307,25 @@ pub struct CiphertextProgram {
 }
 
 impl CiphertextProgram {
+    /// Per plaintext whether it has to be encoded modulo the special primes as well
+    /// ([`veilformer_ckks::Ops::extended_plain`]): some transform multiplies a rotated input with
+    /// it. This follows from the instructions, and is not stored.
+    pub fn extended_plains(&self) -> Vec<bool> {
+        let mut extended = vec![false; self.plains.len()];
+        for instruction in &self.instructions {
+            let Operation::LinearTransform { transform, .. } = &instruction.operation else {
+                continue;
+            };
+            let terms = transform.giants.iter().flat_map(|g| &g.terms);
+            for term in terms.filter(|t| moves(t.baby, self.slots)) {
+                if let Some(extended) = extended.get_mut(term.plain.0 as usize) {
+                    *extended = true;
+                }
+            }
+        }
+        extended
+    }
+
     /// What is known of `id`, where it exists.
     pub fn info(&self, id: ValueId) -> Option<&ValueInfo> {
         self.values.get(id.0 as usize)

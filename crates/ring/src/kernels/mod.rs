@@ -132,6 +132,20 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) ahead: &'a [u64],
 }
 
+/// One product of a sum: `x[k] * y` for output `k`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    /// Canonical values.
+    pub(crate) x: [&'a [u64]; 2],
+    /// The common factor in Montgomery form: as many values, or a single one for all.
+    pub(crate) y: &'a [u64],
+    /// Words to fetch into the cache meanwhile.
+    pub(crate) ahead: &'a [u64],
+}
+
+/// Most products that one call of `sum_products` takes: their sum stays lazy.
+pub(crate) const MOST_PRODUCTS: usize = 1 << 10;
+
 /// A checked choice of instruction set: holding one proves that the processor has it.
 #[derive(Clone, Copy)]
 pub(crate) struct Kernels {
@@ -234,6 +248,9 @@ kernels! {
     fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Tile);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
+    /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
+    /// `MOST_PRODUCTS` of them.
+    fn sum_products(m: &Modulus, out0: &mut [u64], out1: &mut [u64], products: &[Product<'_>], fresh: bool);
     /// `out[j] = x[source(j)]`.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[j] += x[source(j)]`.

@@ -22,13 +22,12 @@ pub fn program(params: &Params) -> CiphertextProgram {
     let at = |level| params.scale_at(level);
     let wave =
         |n: usize| SlotVector::real(&(0..slots).map(|j| (j % n) as f64 / 8.0).collect::<Vec<_>>());
-    let plain = |r: &mut Recorder, n, level| r.plain(&wave(n), level, at(level)).unwrap();
     let turned = r.rotate_many(&a, &[0, 1, -1, 2]).unwrap();
     let sum = r.add(&turned[1], &turned[2]).unwrap();
     let product = r.mul_sum(&[(&sum, &b), (&turned[3], &a)]).unwrap();
     r.section("second");
     let term = |r: &mut Recorder, input, baby, n| {
-        let plain = plain(r, n, 2);
+        let plain = r.term_plain(&wave(n), 2, at(2), baby).unwrap();
         Term { input, baby, plain }
     };
     let lowered = r.adjust(&b, 2).unwrap();
