@@ -70,7 +70,8 @@ pub struct Stream {
     waiting: Vec<usize>,
     /// Per step: those that wait for it.
     successors: Vec<Vec<usize>>,
-    /// Per step and result: how many steps read it, an answer counting as one more.
+    /// Per step and result: how many steps read it; what the stream never lets go, answers
+    /// included, has one more.
     reads: Vec<Vec<usize>>,
 }
 
@@ -128,16 +129,17 @@ impl Stream {
                 before.extend(readers[b].drain(..).filter(|r| *r != index));
                 before.extend(held[b].map(|h| h.0));
                 held[b] = Some((index, result));
+                self.reads[index][result] = 1;
+            }
+            for b in &step.releases {
+                if let Some((writer, result)) = held[b.0 as usize] {
+                    self.reads[writer][result] -= 1;
+                }
             }
             self.waiting[index] = before.len();
             before
                 .into_iter()
                 .for_each(|b| self.successors[b].push(index));
-        }
-        for b in &self.outputs {
-            if let Some((writer, result)) = held[b.0 as usize] {
-                self.reads[writer][result] += 1;
-            }
         }
     }
 }

@@ -218,9 +218,9 @@ impl Operation {
     /// The keys that the operation switches with, repeats included; rotations by their step in
     /// `1..slots`.
     pub fn keys(&self, slots: usize) -> Vec<KeyPurpose> {
-        let turns = |step: &i64| match step.rem_euclid(slots.max(1) as i64) {
-            0 => None,
-            step => Some(KeyPurpose::Rotation(step)),
+        let turns = |step: &i64| {
+            let step = step.rem_euclid(slots.max(1) as i64);
+            moves(step, slots).then_some(KeyPurpose::Rotation(step))
         };
         match self {
             Self::MulSum(_) => vec![KeyPurpose::Relinearization],

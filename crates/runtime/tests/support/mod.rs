@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use veilformer_ckks::container::{Kind, Writer, append_ciphertexts};
 use veilformer_ckks::{Complex, Giant, Ops, Params, SlotVector, StoredCiphertext, Term, Transform};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
+use veilformer_ir::signature::SENTENCES;
 use veilformer_runtime::{PROGRAM_DIGEST, Progress, ServerBundle};
 use veilformer_secret::{Encryptor, KeyGenerator, SecretKey};
 
@@ -105,6 +106,8 @@ impl Client {
     pub fn file(&self, ciphertexts: &[StoredCiphertext], digest: [u8; 32]) -> Vec<u8> {
         let mut writer = Writer::new(Kind::Ciphertexts, Some(&self.params)).unwrap();
         writer.section(PROGRAM_DIGEST, digest.to_vec());
+        let sentences = ciphertexts.len() as u32 / 2;
+        writer.section(SENTENCES, sentences.to_le_bytes().to_vec());
         append_ciphertexts(&mut writer, &self.params, ciphertexts).unwrap();
         writer.to_bytes().unwrap()
     }
