@@ -86,10 +86,13 @@ impl Default for Blocking {
 }
 
 impl Blocking {
-    /// Babies of a batch and words of a block, a power of two of at least eight.
-    fn of(self, babies: usize, n: usize) -> (usize, usize) {
+    /// Babies of a batch and words of a block, a power of two of at least eight, for so many
+    /// babies and so many terms of the largest sum. The plaintexts of one sum are fetched while
+    /// the sum before is computed: they too have to leave room for one another.
+    fn of(self, babies: usize, terms: usize, n: usize) -> (usize, usize) {
         let batch = babies.clamp(1, self.batch);
-        let block = (self.words / (2 * batch)).max(MIN_BLOCK).min(self.longest);
+        let streams = (2 * batch).max(2 * terms.min(self.batch));
+        let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
         (batch, (1 << block.ilog2()).min(n))
     }
 }
@@ -187,7 +190,9 @@ impl<'a> Work<'a> {
             let c = inputs[input];
             babies.push(Baby { c, turn });
         }
-        let (batch, block) = blocking.of(babies.len(), cpu.chain.n());
+        let giants = plan.outputs.iter().flatten();
+        let most = giants.map(|g| g.terms.len()).max().unwrap_or(0);
+        let (batch, block) = blocking.of(babies.len(), most, cpu.chain.n());
         let mut sums = Vec::new();
         for (output, giants) in plan.outputs.iter().enumerate() {
             for giant in giants {
