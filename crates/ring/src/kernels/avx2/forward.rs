@@ -17,15 +17,20 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-use super::{LANES, Lanes, MIN_LOG, load_lazy, small, store, store_bits, transpose};
+use super::{
+    LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
+};
 use crate::kernels::{LOW_LOG, TILE_WORDS, scalar};
 use crate::ntt::{DoubleTwiddles, NttTable, Sixteen};
 
 /// log2 of the words on which the last stages work in registers.
 pub(super) const TAIL_LOG: u32 = 4;
 
+/// Groups of 16 words that the tail takes through two stages before the next two.
+pub(super) const TAIL_GROUPS: usize = 32;
+
 /// How many groups of 16 words ahead the tail's twiddles are fetched.
-const TWIDDLES_AHEAD: usize = 8;
+const TWIDDLES_AHEAD: usize = 16;
 
 /// How `stages` stages are cut into passes of at most two; only the first may have one stage.
 pub(super) fn passes(stages: u32) -> impl DoubleEndedIterator<Item = u32> {
@@ -285,40 +290,43 @@ fn layers<const R: u32, const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &
     }
 }
 
-/// The last four stages, on 16 words at a time; canonical words come out.
+/// The last four stages, two and two, on 16 words at a time; canonical words come out.
+///
+/// Each pair has a loop of its own over some groups: in one loop the chain of dependent operations
+/// would be longer than what a processor looks ahead.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[&[u64]]) {
     let l = Lanes::new(&t.modulus);
-    let twiddles = &t.forward.doubles(&t.modulus).tail;
-    let steps = (x.len() / 16).max(1);
-    for (i, words) in x.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-        let Some(tw) = twiddles.get(first + i) else {
-            return;
-        };
-        prefetch_group(tw);
+    let Some(twiddles) = t.forward.doubles(&t.modulus).tail.get(first..) else {
+        return;
+    };
+    let groups = x.as_chunks_mut::<16>().0;
+    let steps = groups.len().div_ceil(TAIL_GROUPS).max(1);
+    let parts = groups
+        .chunks_mut(TAIL_GROUPS)
+        .zip(twiddles.chunks(TAIL_GROUPS));
+    for (step, (groups, twiddles)) in parts.enumerate() {
         for run in ahead {
             // This step's share, line by line.
             let share = run.len().div_ceil(steps).next_multiple_of(8);
-            if let Some(next) = run.get(share * i..(share * (i + 1)).min(run.len())) {
+            if let Some(next) = run.get(share * step..(share * (step + 1)).min(run.len())) {
                 for line in next.chunks(8) {
                     _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                 }
             }
         }
-        let p = words.as_mut_ptr();
-        // SAFETY: 16 words at p.
-        unsafe {
-            let mut v = [_mm256_setzero_pd(); 4];
-            for (r, v) in v.iter_mut().enumerate() {
-                *v = load_lazy::<false>(&l, p.add(4 * r));
-            }
+        for (words, tw) in groups.iter_mut().zip(twiddles) {
+            prefetch_group(tw);
+            let mut v = load_group(words);
             layers::<2, SMALL>(&l, &mut v, &outer(tw));
-            let mut v = transpose(&v);
+            store_group(words, &v.map(|v| _mm256_castpd_si256(v)));
+        }
+        for (words, tw) in groups.iter_mut().zip(twiddles) {
+            let mut v = transpose(&load_group(words));
             layers::<2, SMALL>(&l, &mut v, &inner(tw));
-            for (r, &v) in transpose(&v).iter().enumerate() {
-                store(p.add(4 * r), l.canonical(l.reduce(v)));
-            }
+            let v = transpose(&v).map(|v| l.canonical(l.reduce(v)));
+            store_group(words, &v);
         }
     }
 }

@@ -11,8 +11,10 @@
 
 use std::arch::x86_64::*;
 
-use super::forward::{TAIL_LOG, broadcast, inner, outer, passes, prefetch_group};
-use super::{LANES, Lanes, MIN_LOG, load, load_lazy, small, store, store_bits, transpose};
+use super::forward::{TAIL_GROUPS, TAIL_LOG, broadcast, inner, outer, passes, prefetch_group};
+use super::{
+    LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store, store_bits, store_group, transpose,
+};
 use crate::kernels::{LOW_LOG, scalar};
 use crate::modulus::ShoupConst;
 use crate::ntt::{InverseScale, NttTable};
@@ -63,32 +65,32 @@ fn low<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseS
     }
 }
 
-/// The first four stages, on 16 canonical words at a time.
+/// The first four stages, two and two (see the forward `tail`), on 16 canonical words at a time.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn tail<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: &[u64], first: usize) {
     let l = Lanes::new(&t.modulus);
-    let twiddles = t.inverse.doubles(&t.modulus).tail.iter().skip(first);
-    let words = out
-        .as_chunks_mut::<16>()
-        .0
-        .iter_mut()
-        .zip(x.as_chunks::<16>().0);
-    for ((out, x), tw) in words.zip(twiddles) {
-        prefetch_group(tw);
-        // SAFETY: 16 words at x and at out.
-        unsafe {
-            let mut v = [_mm256_setzero_pd(); 4];
-            for (r, v) in v.iter_mut().enumerate() {
-                *v = l.double(load(x.as_ptr().add(4 * r)));
-            }
+    let Some(twiddles) = t.inverse.doubles(&t.modulus).tail.get(first..) else {
+        return;
+    };
+    let parts = out
+        .chunks_mut(16 * TAIL_GROUPS)
+        .zip(x.chunks(16 * TAIL_GROUPS))
+        .zip(twiddles.chunks(TAIL_GROUPS));
+    for ((out, x), twiddles) in parts {
+        let out = out.as_chunks_mut::<16>().0;
+        let x = x.as_chunks::<16>().0;
+        for ((out, x), tw) in out.iter_mut().zip(x).zip(twiddles) {
+            prefetch_group(tw);
+            let v = load_group(x).map(|v| l.double(_mm256_castpd_si256(v)));
             let mut v = transpose(&v);
             layers::<SMALL>(&l, &mut v, &inner(tw));
-            let mut v = transpose(&v);
+            store_group(out, &transpose(&v).map(|v| _mm256_castpd_si256(v)));
+        }
+        for (out, tw) in out.iter_mut().zip(twiddles) {
+            let mut v = load_group(out);
             layers::<SMALL>(&l, &mut v, &outer(tw));
-            for (r, &v) in v.iter().enumerate() {
-                store_bits(out.as_mut_ptr().add(4 * r), v);
-            }
+            store_group(out, &v.map(|v| _mm256_castpd_si256(v)));
         }
     }
 }

@@ -220,3 +220,19 @@ fn transpose(v: &[__m256d; 4]) -> [__m256d; 4] {
         _mm256_permute2f128_pd::<0x31>(odd0, odd1),
     ]
 }
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_group(x: &[u64; 16]) -> [__m256d; 4] {
+    // SAFETY: 16 words.
+    [0, 4, 8, 12].map(|at| _mm256_castsi256_pd(unsafe { load(x.as_ptr().add(at)) }))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_group(x: &mut [u64; 16], v: &[__m256i; 4]) {
+    for (words, &v) in x.as_chunks_mut::<LANES>().0.iter_mut().zip(v) {
+        // SAFETY: a chunk has four words.
+        unsafe { store(words.as_mut_ptr(), v) };
+    }
+}
