@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::forward::{Route, Rows, Scratch, forward_top};
-use super::pointwise::leave;
+use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
     ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, TILE_WORDS, Tile, scalar,
@@ -281,8 +281,8 @@ pub(in crate::kernels) fn inner_product(
         return scalar::inner_product(m, out0, out1, key, extra);
     }
     let l = Lanes::new(m);
-    let leave = leave(m);
-    let factor = _mm256_set1_pd(centred(m, extra.factor));
+    let leave = leave(m, &l);
+    let factor = splat(m, &l, extra.factor);
     let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
     for j in (0..n).step_by(8) {
         if let Some(next) = key.ahead.get(j * key.rows..(j + 8) * key.rows) {
@@ -297,7 +297,7 @@ pub(in crate::kernels) fn inner_product(
             for (sum, x) in sum.iter_mut().zip(extra.x) {
                 if let Some(x) = x {
                     for (k, sum) in sum.iter_mut().enumerate() {
-                        *sum = l.mul(l.double(load(x.as_ptr().add(j + k * LANES))), factor);
+                        *sum = l.times(l.double(load(x.as_ptr().add(j + k * LANES))), factor);
                     }
                 }
             }
@@ -319,7 +319,7 @@ pub(in crate::kernels) fn inner_product(
             }
             for (sum, out) in sum.iter().zip(outs) {
                 for (k, &sum) in sum.iter().enumerate() {
-                    store(out.add(j + k * LANES), l.canonical(l.mul(sum, leave)));
+                    store(out.add(j + k * LANES), l.canonical(l.times(sum, leave)));
                 }
             }
         }

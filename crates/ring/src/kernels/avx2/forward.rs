@@ -18,7 +18,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::{
-    LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
+    Factor, LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
 };
 use crate::kernels::{LOW_LOG, TILE_WORDS, scalar};
 use crate::ntt::{DoubleTwiddles, NttTable, Sixteen};
@@ -231,7 +231,7 @@ unsafe fn forward_pass<const R: u32, const SMALL: bool, const INT: bool>(
     p: Pass,
 ) {
     for block in 0..p.blocks {
-        let w = broadcast::<R>(tw, p.index + block);
+        let w = broadcast::<R>(l, tw, p.index + block);
         for k in 0..p.span {
             let row = (block << R) * p.span + k;
             for j in (0..p.columns).step_by(LANES) {
@@ -256,10 +256,10 @@ unsafe fn forward_pass<const R: u32, const SMALL: bool, const INT: bool>(
 /// Twiddles of `R` stages of one block: of its first stage, then of the two blocks of its second.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn broadcast<const R: u32>(tw: &DoubleTwiddles, index: usize) -> [__m256d; 3] {
-    let one = |i: usize| _mm256_set1_pd(tw.front[i]);
+pub(super) fn broadcast<const R: u32>(l: &Lanes, tw: &DoubleTwiddles, index: usize) -> [Factor; 3] {
+    let one = |i: usize| l.factor(_mm256_set1_pd(tw.front[i]));
     if R == 1 {
-        [one(index), _mm256_setzero_pd(), _mm256_setzero_pd()]
+        [one(index); 3]
     } else {
         [one(index), one(2 * index), one(2 * index + 1)]
     }
@@ -268,15 +268,15 @@ pub(super) fn broadcast<const R: u32>(tw: &DoubleTwiddles, index: usize) -> [__m
 /// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn butterfly(l: &Lanes, a: __m256d, b: __m256d, w: __m256d) -> (__m256d, __m256d) {
-    let p = l.mul(b, w);
+fn butterfly(l: &Lanes, a: __m256d, b: __m256d, w: Factor) -> (__m256d, __m256d) {
+    let p = l.times(b, w);
     (_mm256_add_pd(a, p), _mm256_sub_pd(a, p))
 }
 
 /// `R` stages on registers `v[0 .. 2^R]`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn layers<const R: u32, const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &[__m256d; 3]) {
+fn layers<const R: u32, const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &[Factor; 3]) {
     if !SMALL {
         v[0] = l.reduce(v[0]);
     }
@@ -302,29 +302,31 @@ fn tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[&
         return;
     };
     let groups = x.as_chunks_mut::<16>().0;
-    let steps = groups.len().div_ceil(TAIL_GROUPS).max(1);
+    let steps = groups.len().max(1);
     let parts = groups
         .chunks_mut(TAIL_GROUPS)
         .zip(twiddles.chunks(TAIL_GROUPS));
-    for (step, (groups, twiddles)) in parts.enumerate() {
-        for run in ahead {
-            // This step's share, line by line.
-            let share = run.len().div_ceil(steps).next_multiple_of(8);
-            if let Some(next) = run.get(share * step..(share * (step + 1)).min(run.len())) {
-                for line in next.chunks(8) {
-                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    let mut step = 0;
+    for (groups, twiddles) in parts {
+        for (words, tw) in groups.iter_mut().zip(twiddles) {
+            for run in ahead {
+                // This step's share, line by line.
+                let share = run.len().div_ceil(steps).next_multiple_of(8);
+                if let Some(next) = run.get(share * step..(share * (step + 1)).min(run.len())) {
+                    for line in next.chunks(8) {
+                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                    }
                 }
             }
-        }
-        for (words, tw) in groups.iter_mut().zip(twiddles) {
+            step += 1;
             prefetch_group(tw);
             let mut v = load_group(words);
-            layers::<2, SMALL>(&l, &mut v, &outer(tw));
+            layers::<2, SMALL>(&l, &mut v, &outer(&l, tw));
             store_group(words, &v.map(|v| _mm256_castpd_si256(v)));
         }
         for (words, tw) in groups.iter_mut().zip(twiddles) {
             let mut v = transpose(&load_group(words));
-            layers::<2, SMALL>(&l, &mut v, &inner(tw));
+            layers::<2, SMALL>(&l, &mut v, &inner(&l, tw));
             let v = transpose(&v).map(|v| l.canonical(l.reduce(v)));
             store_group(words, &v);
         }
@@ -343,14 +345,14 @@ pub(super) fn prefetch_group(now: &Sixteen) {
 /// Twiddles of the first two of the last four stages.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn outer(tw: &Sixteen) -> [__m256d; 3] {
-    [0, 1, 2].map(|i| _mm256_set1_pd(tw.outer[i]))
+pub(super) fn outer(l: &Lanes, tw: &Sixteen) -> [Factor; 3] {
+    [0, 1, 2].map(|i| l.factor(_mm256_set1_pd(tw.outer[i])))
 }
 
 /// Twiddles of the last two stages, a block in each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn inner(tw: &Sixteen) -> [__m256d; 3] {
+pub(super) fn inner(l: &Lanes, tw: &Sixteen) -> [Factor; 3] {
     // SAFETY: four doubles each.
-    unsafe { [&tw.pairs, &tw.even, &tw.odd].map(|w| _mm256_loadu_pd(w.as_ptr())) }
+    [&tw.pairs, &tw.even, &tw.odd].map(|w| l.factor(unsafe { _mm256_loadu_pd(w.as_ptr()) }))
 }

@@ -13,7 +13,8 @@ use std::arch::x86_64::*;
 
 use super::forward::{TAIL_GROUPS, TAIL_LOG, broadcast, inner, outer, passes, prefetch_group};
 use super::{
-    LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store, store_bits, store_group, transpose,
+    Factor, LANES, Lanes, MIN_LOG, centred, load_group, load_lazy, small, store, store_bits,
+    store_group, transpose,
 };
 use crate::kernels::{LOW_LOG, scalar};
 use crate::modulus::ShoupConst;
@@ -84,12 +85,12 @@ fn tail<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: &[u64], first: usiz
             prefetch_group(tw);
             let v = load_group(x).map(|v| l.double(_mm256_castpd_si256(v)));
             let mut v = transpose(&v);
-            layers::<SMALL>(&l, &mut v, &inner(tw));
+            layers::<SMALL>(&l, &mut v, &inner(&l, tw));
             store_group(out, &transpose(&v).map(|v| _mm256_castpd_si256(v)));
         }
         for (out, tw) in out.iter_mut().zip(twiddles) {
             let mut v = load_group(out);
-            layers::<SMALL>(&l, &mut v, &outer(tw));
+            layers::<SMALL>(&l, &mut v, &outer(&l, tw));
             store_group(out, &v.map(|v| _mm256_castpd_si256(v)));
         }
     }
@@ -124,7 +125,7 @@ fn inverse_passes<const SMALL: bool>(
 #[target_feature(enable = "avx2,fma")]
 fn inverse_pass<const SMALL: bool>(t: &NttTable, x: &mut [u64], index: usize) {
     let l = Lanes::new(&t.modulus);
-    let w = broadcast::<2>(t.inverse.doubles(&t.modulus), index);
+    let w = broadcast::<2>(&l, t.inverse.doubles(&t.modulus), index);
     let stride = x.len() / 4;
     let p = x.as_mut_ptr();
     for j in (0..stride / LANES * LANES).step_by(LANES) {
@@ -147,10 +148,10 @@ fn inverse_pass<const SMALL: bool>(t: &NttTable, x: &mut [u64], index: usize) {
 #[target_feature(enable = "avx2,fma")]
 fn last_pass<const R: u32>(t: &NttTable, x: &mut [u64], c: &InverseScale) {
     let l = Lanes::new(&t.modulus);
-    let splat = |c: ShoupConst| _mm256_set1_pd(t.modulus.center(c.w) as f64);
+    let splat = |c: ShoupConst| l.factor(_mm256_set1_pd(centred(&t.modulus, c.w)));
     let (low, high) = (splat(c.low), splat(c.high));
     let w = if R == 2 {
-        broadcast::<2>(t.inverse.doubles(&t.modulus), 1)
+        broadcast::<2>(&l, t.inverse.doubles(&t.modulus), 1)
     } else {
         [low; 3]
     };
@@ -172,8 +173,8 @@ fn last_pass<const R: u32>(t: &NttTable, x: &mut [u64], c: &InverseScale) {
             let half = 1usize << (R - 1);
             for k in 0..half {
                 let (a, b) = (v[k], v[k + half]);
-                v[k] = l.mul(_mm256_add_pd(a, b), low);
-                v[k + half] = l.mul(_mm256_sub_pd(a, b), high);
+                v[k] = l.times(_mm256_add_pd(a, b), low);
+                v[k + half] = l.times(_mm256_sub_pd(a, b), high);
             }
             for (r, &v) in v.iter().enumerate().take(1 << R) {
                 store(p.add(j + r * stride), l.canonical(v));
@@ -185,14 +186,14 @@ fn last_pass<const R: u32>(t: &NttTable, x: &mut [u64], c: &InverseScale) {
 /// Gentleman-Sande: `(a, b) -> (a + b, (a - b) w)`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn butterfly(l: &Lanes, a: __m256d, b: __m256d, w: __m256d) -> (__m256d, __m256d) {
-    (_mm256_add_pd(a, b), l.mul(_mm256_sub_pd(a, b), w))
+fn butterfly(l: &Lanes, a: __m256d, b: __m256d, w: Factor) -> (__m256d, __m256d) {
+    (_mm256_add_pd(a, b), l.times(_mm256_sub_pd(a, b), w))
 }
 
 /// Two stages on registers.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn layers<const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &[__m256d; 3]) {
+fn layers<const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &[Factor; 3]) {
     (v[0], v[1]) = butterfly(l, v[0], v[1], w[1]);
     (v[2], v[3]) = butterfly(l, v[2], v[3], w[2]);
     (v[0], v[2]) = butterfly(l, v[0], v[2], w[0]);

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, centred, load, select_negative, store};
+use super::{Factor, LANES, Lanes, centred, load, select_negative, store};
 use crate::kernels::{PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -37,15 +37,15 @@ macro_rules! elementwise {
 /// A constant factor in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn splat(m: &Modulus, c: u64) -> __m256d {
-    _mm256_set1_pd(centred(m, c))
+pub(super) fn splat(m: &Modulus, l: &Lanes, c: u64) -> Factor {
+    l.factor(_mm256_set1_pd(centred(m, c)))
 }
 
 /// What a product with an operand in Montgomery form lacks: `2^-52 mod q`.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn leave(m: &Modulus) -> __m256d {
-    splat(m, m.leave_mont(1))
+pub(super) fn leave(m: &Modulus, l: &Lanes) -> Factor {
+    splat(m, l, m.leave_mont(1))
 }
 
 /// The product of two canonical words, below `3/4` of `q` in absolute value.
@@ -59,23 +59,23 @@ elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
 elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
 elementwise!(add_const (c: u64) () |m, l, o| let w = _mm256_set1_epi64x(c as i64); l.add(o, w));
-elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, c.w);
-    l.canonical(l.mul(l.double(a), w)));
-elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, c.w);
-    l.add(o, l.canonical(l.mul(l.double(a), w))));
-elementwise!(scale (c: ShoupConst) () |m, l, o| let w = splat(m, c.w);
-    l.canonical(l.mul(l.double(o), w)));
+elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(a), w)));
+elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
+    l.add(o, l.canonical(l.times(l.double(a), w))));
+elementwise!(scale (c: ShoupConst) () |m, l, o| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(o), w)));
 // The difference is a signed word above -q and below q, which a double takes as it is.
-elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, c.w);
-    l.canonical(l.mul(l.double(_mm256_sub_epi64(a, o)), w)));
+elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
 elementwise!(mul () (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
-elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let w = leave(m);
-    l.canonical(l.mul(product(&l, a, b), w)));
-elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m);
-    l.add(o, l.canonical(l.mul(product(&l, a, b), w))));
-elementwise!(add_mont () (y) |m, l, o, a| let w = leave(m);
-    l.add(o, l.canonical(l.mul(l.double(a), w))));
+elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
+    l.canonical(l.times(product(&l, a, b), w)));
+elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
+    l.add(o, l.canonical(l.times(product(&l, a, b), w))));
+elementwise!(add_mont () (y) |m, l, o, a| let w = leave(m, &l);
+    l.add(o, l.canonical(l.times(l.double(a), w))));
 
 /// A lane order of eight words in two vectors, for each half of the result.
 #[derive(Clone, Copy)]
