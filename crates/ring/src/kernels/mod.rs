@@ -13,6 +13,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 

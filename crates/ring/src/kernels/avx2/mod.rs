@@ -28,8 +28,6 @@ mod convert;
 mod forward;
 mod inverse;
 mod pointwise;
-#[cfg(test)]
-mod tests;
 
 pub(super) use convert::{convert_tile, inner_product, quotient};
 pub(super) use forward::{forward, forward_low};
