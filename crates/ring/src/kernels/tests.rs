@@ -44,8 +44,10 @@ impl Words {
     }
 }
 
-/// The largest primes of a size for which degree `2^log_n` has a transform.
+/// One of the largest primes of a size, for which degree `2^log_n` has a transform.
 fn prime(bits: u32, log_n: u32) -> Modulus {
+    // There are such primes from here on.
+    let bits = bits.max(log_n + 10);
     let below = 2f64.powi(bits as i32) - 2f64.powi(log_n as i32 + 6);
     Modulus::new(ntt_primes_near(below, log_n, &[], 1).unwrap()[0]).unwrap()
 }
