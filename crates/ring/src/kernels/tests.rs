@@ -144,6 +144,25 @@ proptest! {
             });
             ys.extend(w.many(n, m.value()));
         }
+        // One more, of the largest size: with it every second sum comes within a few units of
+        // where the quotient changes, so that an error of one unit in one term may show.
+        let m = prime(50, 8);
+        let f = Fraction {
+            shift: 2,
+            inverse: ((1u128 << 101) / u128::from(m.value())) as u64,
+            half: m.value() / 2,
+        };
+        for j in 0..n {
+            let term = |i: usize, f: &Fraction| {
+                ((u128::from(ys[i * n + j] << f.shift) * u128::from(f.inverse)) >> 52) as u64
+            };
+            let sum: u64 = fractions.iter().enumerate().map(|(i, f)| term(i, f)).sum();
+            let missing = (sum + (1 << 50) + limbs as u64 + 1).wrapping_neg() % (1 << 51);
+            let near = ((u128::from(missing) * u128::from(m.value())) >> 51) as u64;
+            let y = if j % 2 == 0 { near + w.next() % 3 } else { w.next() };
+            ys.push(y % m.value());
+        }
+        fractions.push(f);
         agree(|k| {
             let mut v = vec![0; n];
             k.quotient(&mut v, &ys, &fractions);
@@ -270,6 +289,47 @@ fn the_fastest_growth() {
                 let mut x = x.clone();
                 k.forward(&t, &mut x);
                 vec![x]
+            });
+        }
+    }
+}
+
+/// Products of a digit and a key word as large as a reduced product can be, all of one sign.
+#[test]
+fn the_largest_sums() {
+    for bits in 40..=50 {
+        for (count, up) in [(6, true), (7, false), (20, true), (20, false)] {
+            let m = prime(bits, 8);
+            let (q, n) = (m.value(), 8);
+            let part = q / 100 * 49;
+            let target = if up { part } else { q - part };
+            let word = |i: usize| 3 + 2 * i as u64;
+            let words: Vec<u64> = (0..2 * count * n).map(word).collect();
+            let values: Vec<Vec<u64>> = (0..count)
+                .map(|d| {
+                    let key = (0..n).map(|j| word(2 * d * n + j));
+                    let x = key.map(|k| m.mul(target, m.inv(k).unwrap()));
+                    x.map(|x| x + 2 * q).collect()
+                })
+                .collect();
+            let digits: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
+            let first: Vec<usize> = (0..count).map(|d| 2 * d).collect();
+            let key = KeyRows {
+                words: &words,
+                rows: 2 * count,
+                first: &first,
+                digits: &digits,
+                ahead: &[],
+            };
+            let ones = vec![1; n];
+            let extra = Extra {
+                x: [Some(&ones), None],
+                factor: target,
+            };
+            agree(|k| {
+                let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+                k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+                vec![out0, out1]
             });
         }
     }
