@@ -103,7 +103,8 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ys: &'a [u64],
     /// Quotients, in the same order.
     pub(crate) v: &'a [u8],
-    /// Words to fetch into the cache meanwhile.
+    /// Words to fetch into the cache meanwhile; portable code has no way to.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
@@ -137,7 +138,8 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) first: &'a [usize],
     /// The digits, values below 4q.
     pub(crate) digits: &'a [&'a [u64]],
-    /// Words to fetch into the cache meanwhile.
+    /// Words to fetch into the cache meanwhile; portable code has no way to.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
