@@ -72,7 +72,7 @@ struct Chunk<'a> {
     ahead: &'a [u64],
 }
 
-/// Adds the products of a chunk: `out` gets lazy words of at most `1/2+`, or canonical ones.
+/// Adds the products of a chunk: `out` gets lazy words of less than `p`, or canonical ones.
 ///
 /// Words `y` of source primes enter as `y - 2^49`, which halves them; `shift` makes up for that.
 /// With `|w| <= p/2` a product is at most `2^48 p`. The products are summed by multiply-adds into
@@ -80,10 +80,9 @@ struct Chunk<'a> {
 /// quotient are less than `2^51 p < 2^(e-1)`, and `sum` begins at `1.5 * 2^e`. There doubles are
 /// the multiples of `2^bits(p)`, so the difference of `sum` before and after is exact, and what it
 /// lacks of the product is an integer of at most half of that, which a multiply-add gives exactly.
-/// These remainders are summed in `rest`: eight of them and `shift`, or
-/// seven, `shift` and what is in `out`, are at most `8 1/2 p` and below `5 * 2^50`. At the end the sum is `k p + r`, with `k` the integer
-/// nearest to `sum * pinv`, at most `2^51` and no further than `1/2 + 2^51 2^-53` from its real
-/// value, so `|r| <= 3/4 p`: `r` and its sum with `rest`, at most `9 1/4 p`, are exact.
+/// These remainders are summed in `rest`: eight of them and `shift`, or seven, `shift` and what is
+/// in `out`, are at most `9 p` and below `5 * 2^50`. [`Lanes::reduce_pair`] takes both: what `sum`
+/// grew by is at most `(7 * 2^48 + 2^8) p`, less than `7/8 * 2^51 p` and a little.
 ///
 /// # Safety
 /// `out.len()` is a multiple of 16; `c.v` has at least that many elements, `c.ys` that many from
@@ -137,8 +136,7 @@ unsafe fn convert_chunk<const CANONICAL: bool>(m: &Modulus, out: &mut [u64], c: 
                 y = y.wrapping_add(c.stride);
             }
             for k in 0..WIDE {
-                let high = _mm256_sub_pd(sum[k], start);
-                let x = l.reduce(_mm256_add_pd(l.reduce(high), rest[k]));
+                let x = l.reduce_pair(_mm256_sub_pd(sum[k], start), rest[k]);
                 if CANONICAL {
                     store(p.add(k * LANES), l.canonical(x));
                 } else {

@@ -132,6 +132,20 @@ impl Lanes {
         _mm256_fnmadd_pd(k, self.q, x)
     }
 
+    /// `high + low` modulo `q`, below `q`, for `|high| <= 0.9 * 2^51 q` with at most 53 bits from
+    /// the lowest to the highest, and `|low| < 6 * 2^50`, at most `9 q`.
+    ///
+    /// The sum as a double is off by at most its part 2^-53, as is `qinv`, so that the quotient `k`
+    /// is at most `1/2 + 2 * 0.9 * 2^51 * 2^-53 < 0.96` from the real one. Of `high + low - k q`
+    /// each partial sum is an integer below 2^53.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    fn reduce_pair(&self, high: __m256d, low: __m256d) -> __m256d {
+        let sum = _mm256_add_pd(high, low);
+        let k = _mm256_sub_pd(_mm256_fmadd_pd(sum, self.qinv, self.round), self.round);
+        _mm256_add_pd(_mm256_fnmadd_pd(k, self.q, high), low)
+    }
+
     /// Doubles from signed words of absolute value below 2^51.
     #[inline]
     #[target_feature(enable = "avx2")]
