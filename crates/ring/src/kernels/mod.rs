@@ -36,23 +36,33 @@ pub enum Isa {
 impl Isa {
     /// What this processor can run, slowest first.
     pub fn available() -> Vec<Self> {
-        let mut list = vec![Self::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let bmi = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
-            let fma = is_x86_feature_detected!("fma");
-            if is_x86_feature_detected!("avx2") && fma && bmi {
-                list.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f")
+        [Self::Scalar, Self::Avx2, Self::Avx512Ifma]
+            .into_iter()
+            .filter(|isa| isa.runs_here())
+            .collect()
+    }
+
+    fn runs_here(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Ifma => {
+                Self::Avx2.runs_here()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512ifma")
-                {
-                    list.push(Self::Avx512Ifma);
-                }
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
-        list
     }
 
     /// The fastest that this processor can run.
@@ -103,8 +113,7 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ys: &'a [u64],
     /// Quotients, in the same order.
     pub(crate) v: &'a [u8],
-    /// Words to fetch into the cache meanwhile; portable code has no way to.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    /// Words to fetch into the cache meanwhile.
     pub(crate) ahead: &'a [u64],
 }
 
