@@ -423,20 +423,52 @@ impl Ops for ClearOps {
         })
     }
 
-    fn linear_transform(
+    fn linear_transforms(
         &mut self,
         inputs: &[&ClearCiphertext],
-        transform: &Transform<ClearPlain>,
-    ) -> Result<ClearCiphertext> {
+        transforms: &[&Transform<ClearPlain>],
+    ) -> Result<Vec<ClearCiphertext>> {
         const OP: &str = "linear_transform";
         let first = *inputs.first().ok_or_else(|| empty(OP))?;
         for input in inputs {
             OpsError::expect_level(OP, input.level, first.level)?;
             OpsError::expect_scale(OP, input.scale, first.scale)?;
         }
+        if transforms.is_empty() {
+            return Err(empty(OP));
+        }
+        if first.level == 0 {
+            return Err(OpsError::OutOfLevels {
+                op: OP,
+                level: 0,
+                needed: 1,
+            });
+        }
+        // Rotated inputs are made once for all maps, their noise with them.
+        let mut babies = Babies::new();
+        let results = transforms
+            .iter()
+            .map(|transform| self.one_transform(inputs, transform, &mut babies));
+        let results = results.collect::<Result<Vec<_>>>()?;
+        self.counts.rotations += babies.keys().filter(|(_, baby)| *baby != 0).count();
+        Ok(results)
+    }
+}
+
+/// Rotated inputs by input and step.
+type Babies = BTreeMap<(usize, i64), Vec<Complex>>;
+
+impl ClearOps {
+    fn one_transform(
+        &mut self,
+        inputs: &[&ClearCiphertext],
+        transform: &Transform<ClearPlain>,
+        babies: &mut Babies,
+    ) -> Result<ClearCiphertext> {
+        const OP: &str = "linear_transform";
+        let first = *inputs.first().ok_or_else(|| empty(OP))?;
         let slots = self.params.slots();
         let (level, plain_scale) = (first.level, self.params.scale_at(first.level));
-        let mut babies: BTreeMap<(usize, i64), Vec<Complex>> = BTreeMap::new();
         let mut total = vec![Complex::new(0.0, 0.0); slots];
         let mut terms = 0;
         for giant in &transform.giants {
@@ -479,7 +511,6 @@ impl Ops for ClearOps {
         if terms == 0 {
             return Err(empty(OP));
         }
-        self.counts.rotations += babies.keys().filter(|(_, baby)| *baby != 0).count();
         self.counts.plain_products += terms;
         self.counts.transforms += 1;
         let scale = first.scale.product(plain_scale);

@@ -292,9 +292,14 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         };
         let key = self.key(OP, KeyPurpose::Relinearization, info.level)?;
         let operands: Vec<_> = pairs.iter().map(|(a, b)| (a.parts(), b.parts())).collect();
-        self.fused_step(OP, info, |drop| {
-            self.backend.mul_sum_relin(&operands, key.key(), drop)
-        })
+        let mut made = self.fused_step(OP, info, |drop| {
+            Ok(vec![self.backend.mul_sum_relin(
+                &operands,
+                key.key(),
+                drop,
+            )?])
+        })?;
+        made.pop().ok_or_else(|| short_answer(OP))
     }
 
     /// See [`Ops::rotate_many`].
@@ -408,15 +413,15 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         Ok(make(parts, info))
     }
 
-    /// See [`Ops::linear_transform`].
+    /// See [`Ops::linear_transforms`].
     ///
     /// # Errors
     /// See there.
-    pub fn linear_transform(
+    pub fn linear_transforms(
         &self,
         inputs: &[&Ct<B>],
-        transform: &Transform<SharedPlain<B>>,
-    ) -> Result<Ct<B>> {
+        transforms: &[&Transform<SharedPlain<B>>],
+    ) -> Result<Vec<Ct<B>>> {
         const OP: &str = "linear_transform";
         let Some(first) = inputs.first() else {
             return Err(empty(OP, "input"));
@@ -434,19 +439,24 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             keys: Vec::new(),
             plains: Vec::new(),
         };
-        let giants = transform
-            .giants
-            .iter()
-            .filter(|giant| !giant.terms.is_empty())
-            .map(|giant| plan.giant(giant, inputs.len(), plain_scale))
-            .collect::<Result<Vec<_>>>()?;
-        if giants.is_empty() {
-            return Err(empty(OP, "term"));
+        let mut outputs = Vec::with_capacity(transforms.len());
+        for transform in transforms {
+            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
+            let giants = giants
+                .map(|giant| plan.giant(giant, inputs.len(), plain_scale))
+                .collect::<Result<Vec<_>>>()?;
+            if giants.is_empty() {
+                return Err(empty(OP, "term"));
+            }
+            outputs.push(giants);
+        }
+        if outputs.is_empty() {
+            return Err(empty(OP, "transform"));
         }
         let ring_plan = TransformPlan {
             keys: plan.keys,
             plains: plan.plains,
-            outputs: vec![giants],
+            outputs,
         };
         let parts: Vec<_> = inputs.iter().map(|input| input.parts()).collect();
         let info = CiphertextInfo {
@@ -454,10 +464,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             ..first.info()
         };
         self.fused_step(OP, info, |drop| {
-            let mut outputs = self.backend.linear_transform(&parts, &ring_plan, drop)?;
-            outputs
-                .pop()
-                .ok_or(veilformer_ring::RingError::Empty { op: OP })
+            self.backend.linear_transform(&parts, &ring_plan, drop)
         })
     }
 
@@ -536,16 +543,20 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         &self,
         op: &'static str,
         info: CiphertextInfo,
-        run: impl FnOnce(Basis) -> veilformer_ring::Result<Parts<B>>,
-    ) -> Result<Ct<B>> {
+        run: impl FnOnce(Basis) -> veilformer_ring::Result<Vec<Parts<B>>>,
+    ) -> Result<Vec<Ct<B>>> {
         let lowered = lowered(&self.params, op, info)?;
         let step = self.params.step_at(info.level);
         if step.add.is_empty() {
-            return Ok(make(run(step.drop)?, lowered));
+            let made = run(step.drop)?.into_iter();
+            return Ok(made.map(|parts| make(parts, lowered)).collect());
         }
-        let (c0, c1) = run(Basis::empty())?;
-        let (parts, info) = self.divided(op, (&c0, &c1), info)?;
-        Ok(make(parts, info))
+        let undivided = run(Basis::empty())?.into_iter();
+        let divided = undivided.map(|(c0, c1)| {
+            let (parts, info) = self.divided(op, (&c0, &c1), info)?;
+            Ok(make(parts, info))
+        });
+        divided.collect()
     }
 }
 
@@ -756,11 +767,11 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
         Evaluator::adjust(self, a, level)
     }
 
-    fn linear_transform(
+    fn linear_transforms(
         &mut self,
         inputs: &[&Self::Ct],
-        transform: &Transform<Self::Plain>,
-    ) -> Result<Self::Ct> {
-        Evaluator::linear_transform(self, inputs, transform)
+        transforms: &[&Transform<Self::Plain>],
+    ) -> Result<Vec<Self::Ct>> {
+        Evaluator::linear_transforms(self, inputs, transforms)
     }
 }

@@ -322,20 +322,38 @@ pub trait Ops {
     /// [`OpsError::ScaleMismatch`] if it is the ciphertext's level and the scale is not canonical.
     fn adjust(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
 
-    /// A linear map by baby and giant steps, rescaled: level - 1. All inputs of one level and
-    /// scale; every plaintext at the canonical scale of that level, encoded there or higher by
-    /// [`Ops::term_plain`].
+    /// Linear maps of the same inputs by baby and giant steps, rescaled: level - 1, one result per
+    /// map. All inputs of one level and scale; every plaintext at the canonical scale of that
+    /// level, encoded there or higher by [`Ops::term_plain`].
     ///
     /// Doubly hoisted (see [`veilformer_ring::Backend::linear_transform`]): a rotated input costs
-    /// an inner product with its key, a giant step a decomposition and a ModDown besides.
+    /// an inner product with its key, once for all maps; a giant step a decomposition and a ModDown
+    /// besides.
     ///
     /// # Errors
-    /// Mismatches, an empty transform, no level left, or a missing rotation key.
+    /// Mismatches, no or an empty transform, no level left, or a missing rotation key.
+    fn linear_transforms(
+        &mut self,
+        inputs: &[&Self::Ct],
+        transforms: &[&Transform<Self::Plain>],
+    ) -> Result<Vec<Self::Ct>, OpsError>;
+
+    /// One linear map; see [`Ops::linear_transforms`].
+    ///
+    /// # Errors
+    /// As there.
     fn linear_transform(
         &mut self,
         inputs: &[&Self::Ct],
         transform: &Transform<Self::Plain>,
-    ) -> Result<Self::Ct, OpsError>;
+    ) -> Result<Self::Ct, OpsError> {
+        let none = OpsError::Invalid {
+            op: "linear_transform",
+            what: "the implementation returned no ciphertext".to_owned(),
+        };
+        let mut results = self.linear_transforms(inputs, &[transform])?;
+        results.pop().ok_or(none)
+    }
 
     /// a * b, relinearized and rescaled.
     ///

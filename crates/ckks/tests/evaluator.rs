@@ -251,31 +251,31 @@ fn linear_transform_matches_its_formula() {
         giants.push(Giant { rotation, terms });
     }
     let mut transform = Transform { giants };
-    let out = ev.linear_transform(&[&cx, &cy], &transform).unwrap();
+    let out = Ops::linear_transform(&mut ev, &[&cx, &cy], &transform).unwrap();
     assert_eq!((out.level(), out.scale()), (2, params.scale_at(2)));
     bench.check(&out, &expected, "linear_transform");
 
     transform.giants[0].terms[0].input = 2;
-    let refused = ev.linear_transform(&[&cx, &cy], &transform);
+    let refused = Ops::linear_transform(&mut ev, &[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::Invalid { .. })));
     transform.giants[0].terms[0].input = 0;
     // A plaintext that does not live on the special primes meets no rotated input.
     transform.giants[0].terms[0].baby = 1;
-    let refused = ev.linear_transform(&[&cx, &cy], &transform);
+    let refused = Ops::linear_transform(&mut ev, &[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::NotExtended { .. })));
     transform.giants[0].terms[0].plain = transform.giants[0].terms[1].plain.clone();
     transform.giants[0].terms[0].baby = 11;
-    let refused = ev.linear_transform(&[&cx, &cy], &transform);
+    let refused = Ops::linear_transform(&mut ev, &[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::MissingKey { .. })));
     transform.giants[0].terms[0].baby = 0;
     transform.giants[0].terms[0].plain = ev
         .plain(&SlotVector::real_constant(1.0), 3, params.scale_at(2))
         .unwrap();
-    let refused = ev.linear_transform(&[&cx, &cy], &transform);
+    let refused = Ops::linear_transform(&mut ev, &[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::ScaleMismatch { .. })));
     transform.giants.clear();
-    assert!(ev.linear_transform(&[&cx, &cy], &transform).is_err());
-    assert!(ev.linear_transform(&[], &transform).is_err());
+    assert!(Ops::linear_transform(&mut ev, &[&cx, &cy], &transform).is_err());
+    assert!(Ops::linear_transform(&mut ev, &[], &transform).is_err());
 }
 
 #[test]

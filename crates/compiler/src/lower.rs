@@ -1,5 +1,7 @@
 //! Pass 5: layouts, levels, and the ciphertext program itself, recorded from the circuits.
 
+use std::collections::BTreeMap;
+
 use crate::CompileError;
 use crate::calibrate::Bounds;
 use crate::length::{LengthFree, LevelForm, Node, Power, Source};
@@ -95,6 +97,7 @@ pub fn lower(
         chunks,
         inputs: vec![],
         values: vec![],
+        adjusted: BTreeMap::new(),
     };
     for (index, node) in program.nodes.iter().enumerate() {
         let at = |b: &[f64]| b.get(index).copied().unwrap_or(f64::INFINITY);
@@ -137,9 +140,21 @@ struct Lower<'a> {
     chunks: usize,
     inputs: Vec<InputValue>,
     values: Vec<Vec<Placed>>,
+    /// What was brought to a lower level, by value and level: once is enough.
+    adjusted: BTreeMap<(ValueId, usize), ValueId>,
 }
 
 impl Lower<'_> {
+    /// A value at the canonical scale of `level`.
+    fn adjust(&mut self, value: ValueId, level: usize) -> Result<ValueId, CompileError> {
+        if let Some(known) = self.adjusted.get(&(value, level)) {
+            return Ok(*known);
+        }
+        let lowered = self.recorder.adjust(&value, level)?;
+        self.adjusted.insert((value, level), lowered);
+        Ok(lowered)
+    }
+
     fn node(&mut self, node: &Node, [bound, read]: [f64; 2]) -> Result<Vec<Placed>, CompileError> {
         match node {
             Node::Attention {
@@ -166,16 +181,14 @@ impl Lower<'_> {
                 let mut out = Vec::new();
                 for layout in self.plain_layouts(node.features()) {
                     self.recorder.section(format!("layer {layer}, projections"));
-                    let x = self.form(&factors[0], &layout, 1.0)?;
-                    let y = self.form(&factors[1], &layout, 1.0)?;
-                    for v in [x, y] {
-                        self.recorder.tighten(v, read);
-                    }
-                    let level = self.recorder.level(&x).min(self.recorder.level(&y));
-                    let x = self.recorder.adjust(&x, level)?;
-                    let y = self.recorder.adjust(&y, level)?;
+                    let read_forms = [(&factors[0], 1.0), (&factors[1], 1.0)];
+                    let made = self.forms(&read_forms, &layout)?;
+                    made.iter().for_each(|v| self.recorder.tighten(*v, read));
+                    let [x, y] = made.as_slice() else {
+                        return Err(CompileError::Empty);
+                    };
                     self.recorder.section(format!("layer {layer}, product"));
-                    let product = self.recorder.mul(&x, &y)?;
+                    let product = self.recorder.mul(x, y)?;
                     self.recorder.tighten(product, bound);
                     out.push((product, layout));
                 }
@@ -226,7 +239,7 @@ impl Lower<'_> {
             let placed = self.source(source, form.power, level, &plain)?;
             let mut out = Vec::with_capacity(placed.len());
             for (value, layout) in placed {
-                let value = self.recorder.adjust(&value, level)?;
+                let value = self.adjust(value, level)?;
                 out.push((value, layout, scale.clone()));
             }
             return Ok(out);
@@ -270,22 +283,14 @@ impl Lower<'_> {
             let layout = Layout::doubled(&rows, self.run, self.chunks);
             self.recorder
                 .section(format!("layer {layer}, query, key, value"));
-            let q = self.form(query, &layout, 1.0)?;
-            let k = self.form(key, &layout, 1.0)?;
-            let v = self.form(value, &layout, 1.0 / POWER_ATTENTION_FACTOR)?;
-            for x in [q, k, v] {
-                self.recorder.tighten(x, read);
-            }
-            let level = [q, k, v]
-                .iter()
-                .map(|x| self.recorder.level(x))
-                .min()
-                .unwrap_or(0);
-            let q = self.recorder.adjust(&q, level)?;
-            let k = self.recorder.adjust(&k, level)?;
-            let v = self.recorder.adjust(&v, level)?;
+            let factor = 1.0 / POWER_ATTENTION_FACTOR;
+            let made = self.forms(&[(query, 1.0), (key, 1.0), (value, factor)], &layout)?;
+            made.iter().for_each(|x| self.recorder.tighten(*x, read));
+            let [q, k, v] = made.as_slice() else {
+                return Err(CompileError::Empty);
+            };
             self.recorder.section(format!("layer {layer}, attention"));
-            let o = power_attention(&mut self.recorder, &q, &k, &v, shape)?;
+            let o = power_attention(&mut self.recorder, q, k, v, shape)?;
             self.recorder.tighten(o, bound);
             out.push((o, layout.first_halves()));
         }
@@ -307,36 +312,79 @@ impl Lower<'_> {
         target: &Layout,
         factor: f64,
     ) -> Result<ValueId, CompileError> {
+        let mut made = self.forms(&[(form, factor)], target)?;
+        made.pop().ok_or(CompileError::Empty)
+    }
+
+    /// Evaluates each `factor * form` into `target`, all one level below the lowest of their
+    /// sources. What they read in common is rotated once for all.
+    fn forms(
+        &mut self,
+        forms: &[(&LevelForm, f64)],
+        target: &Layout,
+    ) -> Result<Vec<ValueId>, CompileError> {
         let top = self.recorder.params().max_level();
-        let level = self.level_of(form).unwrap_or(top);
-        let mut operands: Vec<(ValueId, Layout, Option<usize>)> = Vec::new();
+        let levels = forms.iter().filter_map(|(form, _)| self.level_of(form));
+        let level = levels.min().unwrap_or(top);
+        let mut inputs: Vec<ValueId> = Vec::new();
+        let mut transforms = Vec::with_capacity(forms.len());
+        for (form, factor) in forms {
+            let operands = self.operands(form, level, target)?;
+            let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
+                .iter()
+                .map(|(_, _, term)| -> Box<dyn Fn(usize, usize) -> f64> {
+                    match term.and_then(|t| form.terms.get(t)) {
+                        Some((_, matrix)) => Box::new(move |j, i| factor * matrix.get(j, i)),
+                        None => {
+                            Box::new(move |j, _| factor * form.bias.get(j).copied().unwrap_or(0.0))
+                        }
+                    }
+                })
+                .collect();
+            let sources = operands.iter().zip(&weights);
+            let map = LayoutMap {
+                sources: sources.map(|(o, w)| (&o.1, &**w as Weight<'_>)).collect(),
+                target,
+            };
+            let mut transform = map.transform(&mut self.recorder, level)?;
+            let places: Vec<usize> = operands
+                .iter()
+                .map(|(value, ..)| {
+                    inputs.iter().position(|i| i == value).unwrap_or_else(|| {
+                        inputs.push(*value);
+                        inputs.len() - 1
+                    })
+                })
+                .collect();
+            for term in transform.giants.iter_mut().flat_map(|g| &mut g.terms) {
+                term.input = places.get(term.input).copied().unwrap_or(usize::MAX);
+            }
+            transforms.push(transform);
+        }
+        let inputs: Vec<&ValueId> = inputs.iter().collect();
+        let transforms: Vec<_> = transforms.iter().collect();
+        Ok(self.recorder.linear_transforms(&inputs, &transforms)?)
+    }
+
+    /// What a form reads at `level`: values with their layouts and the form's terms; the mask has
+    /// none.
+    fn operands(
+        &mut self,
+        form: &LevelForm,
+        level: usize,
+        target: &Layout,
+    ) -> Result<Vec<(ValueId, Layout, Option<usize>)>, CompileError> {
+        let mut operands = Vec::new();
         for (index, (source, _)) in form.terms.iter().enumerate() {
             for (value, layout) in self.source(*source, form.power, level, target)? {
-                operands.push((self.recorder.adjust(&value, level)?, layout, Some(index)));
+                operands.push((self.adjust(value, level)?, layout, Some(index)));
             }
         }
         if form.has_bias() {
             let mask = self.mask(form.power, level)?;
             operands.push((mask, self.everywhere(), None));
         }
-        let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
-            .iter()
-            .map(|(_, _, term)| -> Box<dyn Fn(usize, usize) -> f64> {
-                match term.and_then(|t| form.terms.get(t)) {
-                    Some((_, matrix)) => Box::new(move |j, i| factor * matrix.get(j, i)),
-                    None => Box::new(move |j, _| factor * form.bias.get(j).copied().unwrap_or(0.0)),
-                }
-            })
-            .collect();
-        let sources = operands
-            .iter()
-            .zip(&weights)
-            .map(|(o, w)| (&o.1, &**w as Weight<'_>))
-            .collect();
-        let map = LayoutMap { sources, target };
-        let transform = map.transform(&mut self.recorder, level)?;
-        let inputs: Vec<&ValueId> = operands.iter().map(|o| &o.0).collect();
-        Ok(self.recorder.linear_transform(&inputs, &transform)?)
+        Ok(operands)
     }
 
     /// One feature in every chunk: the mask's layout.
@@ -439,7 +487,7 @@ impl Lower<'_> {
         };
         if let Some(known) = self.inputs.iter().find(same) {
             let value = known.value;
-            return Ok(self.recorder.adjust(&value, spec.level)?);
+            return self.adjust(value, spec.level);
         }
         let value = self.recorder.input(spec.level, bound)?;
         self.inputs.push(InputValue { spec, value });
@@ -460,7 +508,7 @@ impl Lower<'_> {
         let mut operands: Vec<(ValueId, Layout, usize)> = Vec::new();
         for (index, term) in program.answer.iter().enumerate() {
             for (value, layout) in self.source(term.source, term.power, level, &plain)? {
-                operands.push((self.recorder.adjust(&value, level)?, layout, index));
+                operands.push((self.adjust(value, level)?, layout, index));
             }
         }
         let mut outputs = Vec::new();

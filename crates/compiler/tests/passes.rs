@@ -240,8 +240,8 @@ fn a_tampered_program_does_not_verify() {
     });
     tampered(&|p| {
         for i in &mut p.instructions {
-            if let Operation::LinearTransform { transform, .. } = &mut i.operation {
-                transform.giants.clear();
+            if let Operation::LinearTransform { transforms, .. } = &mut i.operation {
+                transforms.iter_mut().for_each(|t| t.giants.clear());
             }
         }
     });

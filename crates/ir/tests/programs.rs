@@ -17,7 +17,8 @@ fn transform<O: Ops>(
 ) -> Result<O::Ct, OpsError> {
     let level = ops.level(inputs[0]);
     let scale = ops.params().scale_at(level);
-    let half = SlotVector::real_constant(0.25);
+    // A recorder stores equal plaintexts once: one that is never to be extended has its own value.
+    let half = SlotVector::real_constant(if extended { 0.25 } else { 0.375 });
     let first = ops.plain(&half, level, scale)?;
     let second = if extended {
         ops.term_plain(&half, level, scale, baby)?

@@ -294,13 +294,13 @@ pub(crate) fn pieces(
         }
         Operation::DropTo { level, .. } => vec![(Cost::Drop, *level, 1)],
         Operation::Adjust { level, .. } => vec![(Cost::Adjust, *level, 1)],
-        Operation::LinearTransform { inputs, transform } => {
+        Operation::LinearTransform { inputs, transforms } => {
             let at = inputs.first().map_or(0, level);
-            let counts = TransformCounts::of(transform, program.slots);
+            let counts = TransformCounts::of(transforms, program.slots);
             let switched = counts.babies + counts.giants;
             vec![
-                (Cost::Transform, at, 1),
-                (Cost::TransformSwitch, at, switched.min(1)),
+                (Cost::Transform, at, counts.outputs),
+                (Cost::TransformSwitch, at, switched.min(counts.outputs)),
                 (Cost::TransformInput, at, counts.inputs),
                 (Cost::TransformBaby, at, counts.babies),
                 (Cost::TransformGiant, at, counts.giants),

@@ -349,7 +349,7 @@ impl<B: Backend> Bench<'_, B> {
             let transform = Transform {
                 giants: giants.collect(),
             };
-            time(|| self.evaluator.linear_transform(&[a], &transform))
+            time(|| self.evaluator.linear_transforms(&[a], &[&transform]))
         };
         let steps = |count: usize| 1..=count as i64;
         let (base, product) = two_points(most, |count| run(vec![(0, vec![0; count])]))?;

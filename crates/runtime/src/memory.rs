@@ -56,10 +56,10 @@ pub(crate) fn scratch(
         Operation::Conjugate(_) => (ct, switching(params, level, 1, 1)),
         // Three components of the product, and the result.
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
-        Operation::LinearTransform { transform, .. } => {
-            let counts = TransformCounts::of(transform, program.slots);
-            // Of each giant step one polynomial; the result.
-            let held = counts.giants as u64 * ct / 2 + ct;
+        Operation::LinearTransform { transforms, .. } => {
+            let counts = TransformCounts::of(transforms, program.slots);
+            // Of each giant step one polynomial; the results.
+            let held = counts.giants as u64 * ct / 2 + counts.outputs as u64 * ct;
             (held, transforming(params, level, counts))
         }
         Operation::Adjust { .. } | Operation::Rescale(_) => (2 * ct, 0),
@@ -76,12 +76,12 @@ pub(crate) fn scratch(
 fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
     if counts.babies + counts.giants == 0 {
-        return limbs_bytes(params, 2 * limbs);
+        return limbs_bytes(params, 2 * counts.outputs * limbs);
     }
     let all = params.key_basis(level).len();
     let digits = counts.inputs * params.digits_at(level).len();
     // With the special primes: what all steps add to, and of each giant step one polynomial.
-    let sums = (2 + counts.divided) * all;
+    let sums = (2 * counts.outputs + counts.divided) * all;
     let converted = group(params.n(), digits, 2) * digits;
     let switched = switching(params, level, 1, counts.giants);
     // The inputs' scaled digits have the sizes of those of the giant steps.

@@ -9,7 +9,7 @@
 use std::fmt;
 
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain};
-use veilformer_ckks::{Complex, Ops, Params, SecretKind, SlotVector};
+use veilformer_ckks::{Complex, Params, SecretKind, SlotVector};
 use veilformer_ir::ciphertext::{
     CiphertextProgram, Instruction, Operation, PlainId, ValueId, replay,
 };
@@ -77,11 +77,7 @@ impl<'a> Simulator<'a> {
         secret: SecretKind,
     ) -> Result<Self, RuntimeError> {
         let mut ops = ClearOps::with_noise(params, secret, 0);
-        let plains = program
-            .plains
-            .iter()
-            .map(|p| ops.plain(&p.pattern.expand(), p.level, p.scale))
-            .collect::<Result<_, _>>()?;
+        let plains = program.encode(&mut ops)?;
         let mut last_use = vec![0; program.values.len()];
         for (index, instruction) in program.instructions.iter().enumerate() {
             for id in instruction.operation.operands() {

@@ -113,8 +113,8 @@ pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
     let count = match operation {
         Operation::MulSum(_) | Operation::Conjugate(_) => 1,
         Operation::RotateMany { steps, .. } => steps.iter().filter(|s| moves(**s, slots)).count(),
-        Operation::LinearTransform { transform, .. } => {
-            let counts = TransformCounts::of(transform, slots);
+        Operation::LinearTransform { transforms, .. } => {
+            let counts = TransformCounts::of(transforms, slots);
             counts.giants + counts.babies
         }
         _ => 0,
@@ -125,6 +125,8 @@ pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
 /// What a linear transform is made of. Steps count only if they move anything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TransformCounts {
+    /// Results.
+    pub(crate) outputs: usize,
     /// Inputs that are rotated.
     pub(crate) inputs: usize,
     /// Distinct pairs of an input and a baby step.
@@ -140,10 +142,14 @@ pub(crate) struct TransformCounts {
 }
 
 impl TransformCounts {
-    pub(crate) fn of<Pl>(transform: &Transform<Pl>, slots: usize) -> Self {
+    /// Of transforms of the same inputs, which share the rotated ones.
+    pub(crate) fn of<Pl>(transforms: &[Transform<Pl>], slots: usize) -> Self {
         let mut babies = BTreeSet::new();
-        let mut counts = Self::default();
-        for giant in &transform.giants {
+        let mut counts = Self {
+            outputs: transforms.len(),
+            ..Self::default()
+        };
+        for giant in transforms.iter().flat_map(|t| &t.giants) {
             let turned = giant.terms.iter().filter(|t| moves(t.baby, slots));
             babies.extend(
                 turned

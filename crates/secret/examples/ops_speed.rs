@@ -156,7 +156,7 @@ fn main() {
         giants: [0, 8, 16, 24].map(giant).to_vec(),
     };
     time("linear transform, 32 diagonals as 8 x 4", || {
-        ops.linear_transform(&[&a], &transform).unwrap()
+        ops.linear_transforms(&[&a], &[&transform]).unwrap()
     });
     let low = ops.drop_to(&a, 2).unwrap();
     time("rotate at level 2", || ops.rotate_many(&low, &[1]).unwrap());

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use veilformer_circuits::testing::ClearOps;
-use veilformer_ckks::{Ops, SlotVector};
+use veilformer_ckks::SlotVector;
 use veilformer_compiler::Compiled;
 use veilformer_ir::ciphertext::{Operation, replay};
 
@@ -19,11 +19,7 @@ pub fn close(got: &[f64], want: &[f64], tolerance: f64) {
 pub fn replay_clear(compiled: &Compiled, sentences: &[Vec<Vec<f64>>]) -> Vec<Vec<f64>> {
     let (program, params) = (&compiled.program, &compiled.params);
     let mut ops = ClearOps::new(params);
-    let plains: Vec<_> = program
-        .plains
-        .iter()
-        .map(|p| ops.plain(&p.pattern.expand(), p.level, p.scale).unwrap())
-        .collect();
+    let plains = program.encode(&mut ops).unwrap();
     let mut values = vec![None; program.values.len()];
     for instruction in &program.instructions {
         let results = if let Operation::Input { index } = &instruction.operation {

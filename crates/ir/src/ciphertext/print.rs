@@ -1,7 +1,9 @@
 //! The ciphertext program as text.
 
-use super::{CiphertextProgram, Operation, ValueId};
 use std::fmt::Write as _;
+use veilformer_ckks::Transform;
+
+use super::{CiphertextProgram, Operation, PlainId, ValueId};
 
 impl CiphertextProgram {
     /// One line per instruction: results, operation, level, log2 of the scale, slot bound.
@@ -74,14 +76,15 @@ fn operation(op: &Operation) -> String {
         Operation::Conjugate(a) => format!("conjugate {}", name(a)),
         Operation::DropTo { source, level } => format!("drop {} to level {level}", name(source)),
         Operation::Adjust { source, level } => format!("adjust {} to level {level}", name(source)),
-        Operation::LinearTransform { inputs, transform } => {
+        Operation::LinearTransform { inputs, transforms } => {
             let inputs: Vec<String> = inputs.iter().map(name).collect();
-            let diagonals: usize = transform.giants.iter().map(|g| g.terms.len()).sum();
-            let giants: Vec<i64> = transform.giants.iter().map(|g| g.rotation).collect();
-            format!(
-                "linear_transform {} ({diagonals} diagonals, giant steps {giants:?})",
-                inputs.join(" ")
-            )
+            let map = |transform: &Transform<PlainId>| {
+                let diagonals: usize = transform.giants.iter().map(|g| g.terms.len()).sum();
+                let giants: Vec<i64> = transform.giants.iter().map(|g| g.rotation).collect();
+                format!("({diagonals} diagonals, giant steps {giants:?})")
+            };
+            let maps: Vec<String> = transforms.iter().map(map).collect();
+            format!("linear_transform {} {}", inputs.join(" "), maps.join(" "))
         }
     }
 }

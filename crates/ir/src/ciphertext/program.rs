@@ -130,7 +130,8 @@ pub struct ValueInfo {
     pub mean: f64,
 }
 
-/// One operation. All of them give one value, but for [`Operation::RotateMany`].
+/// One operation. All of them give one value, but for [`Operation::RotateMany`] and
+/// [`Operation::LinearTransform`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Operation {
     /// Ciphertext number `index` of the client.
@@ -175,12 +176,12 @@ pub enum Operation {
         /// The lower level.
         level: usize,
     },
-    /// A linear map on slots by baby-step giant-step, rescaled.
+    /// Linear maps on slots by baby-step giant-step, rescaled: one result per map.
     LinearTransform {
         /// The operands, all of one level and scale.
         inputs: Vec<ValueId>,
-        /// The map.
-        transform: Transform<PlainId>,
+        /// The maps, which share the rotated operands.
+        transforms: Vec<Transform<PlainId>>,
     },
 }
 
@@ -207,8 +208,9 @@ impl Operation {
     pub fn plains(&self) -> Vec<PlainId> {
         match self {
             Self::AddPlain(_, p) | Self::MulPlain(_, p) => vec![*p],
-            Self::LinearTransform { transform, .. } => {
-                let terms = transform.giants.iter().flat_map(|g| &g.terms);
+            Self::LinearTransform { transforms, .. } => {
+                let giants = transforms.iter().flat_map(|t| &t.giants);
+                let terms = giants.flat_map(|g| &g.terms);
                 terms.map(|t| t.plain).collect()
             }
             _ => vec![],
@@ -226,8 +228,8 @@ impl Operation {
             Self::MulSum(_) => vec![KeyPurpose::Relinearization],
             Self::Conjugate(_) => vec![KeyPurpose::Conjugation],
             Self::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
-            Self::LinearTransform { transform, .. } => {
-                let giants = transform.giants.iter();
+            Self::LinearTransform { transforms, .. } => {
+                let giants = transforms.iter().flat_map(|t| &t.giants);
                 let of = |g: &Giant<PlainId>| {
                     let steps = g.terms.iter().map(|t| t.baby).chain([g.rotation]);
                     steps.collect::<Vec<_>>()
@@ -261,11 +263,12 @@ impl Operation {
             Self::Conjugate(_) => "conjugate".into(),
             Self::DropTo { level, .. } => format!("drop to level {level}"),
             Self::Adjust { level, .. } => format!("adjust to level {level}"),
-            Self::LinearTransform { transform, .. } => {
-                let products: usize = transform.giants.iter().map(|g| g.terms.len()).sum();
+            Self::LinearTransform { transforms, .. } => {
+                let giants = || transforms.iter().flat_map(|t| &t.giants);
+                let products: usize = giants().map(|g| g.terms.len()).sum();
                 format!(
                     "linear_transform of {products} diagonals, {} giant steps,",
-                    transform.giants.len()
+                    giants().count()
                 )
             }
         }
@@ -313,10 +316,11 @@ impl CiphertextProgram {
     pub fn extended_plains(&self) -> Vec<bool> {
         let mut extended = vec![false; self.plains.len()];
         for instruction in &self.instructions {
-            let Operation::LinearTransform { transform, .. } = &instruction.operation else {
+            let Operation::LinearTransform { transforms, .. } = &instruction.operation else {
                 continue;
             };
-            let terms = transform.giants.iter().flat_map(|g| &g.terms);
+            let giants = transforms.iter().flat_map(|t| &t.giants);
+            let terms = giants.flat_map(|g| &g.terms);
             for term in terms.filter(|t| moves(t.baby, self.slots)) {
                 if let Some(extended) = extended.get_mut(term.plain.0 as usize) {
                     *extended = true;

@@ -463,22 +463,44 @@ impl Ops for Recorder {
         Ok(self.emit(Operation::Adjust { source: *a, level }, info))
     }
 
-    fn linear_transform(
+    fn linear_transforms(
         &mut self,
         inputs: &[&ValueId],
-        transform: &Transform<PlainId>,
-    ) -> Result<ValueId, OpsError> {
+        transforms: &[&Transform<PlainId>],
+    ) -> Result<Vec<ValueId>, OpsError> {
         let op = "linear_transform";
-        let Some(first) = inputs.first() else {
-            return Err(OpsError::Invalid {
-                op,
-                what: "no inputs".into(),
-            });
+        let none = |what: &str| OpsError::Invalid {
+            op,
+            what: what.to_owned(),
         };
+        let first = inputs.first().ok_or_else(|| none("no inputs"))?;
         let x = self.info(op, **first)?;
         for other in inputs {
             self.alike(op, **first, **other)?;
         }
+        if transforms.is_empty() {
+            return Err(none("no transform"));
+        }
+        let infos = transforms
+            .iter()
+            .map(|transform| self.transformed(op, (&x, inputs), transform))
+            .collect::<Result<Vec<_>, _>>()?;
+        let operation = Operation::LinearTransform {
+            inputs: inputs.iter().map(|i| **i).collect(),
+            transforms: transforms.iter().map(|t| (*t).clone()).collect(),
+        };
+        Ok(self.emit_many(operation, infos))
+    }
+}
+
+impl Recorder {
+    /// What is known of the result of one transform of inputs that are like the first, `x`.
+    fn transformed(
+        &self,
+        op: &'static str,
+        (x, inputs): (&ValueInfo, &[&ValueId]),
+        transform: &Transform<PlainId>,
+    ) -> Result<ValueInfo, OpsError> {
         let canonical = self.params.scale_at(x.level);
         let (mut bound, mut mean) = (0.0, 0.0);
         for term in transform.giants.iter().flat_map(|g| &g.terms) {
@@ -502,19 +524,11 @@ impl Ops for Recorder {
             return Err(OpsError::Invalid { op, what });
         }
         let (level, scale) = self.step(op, x.level, x.scale.product(canonical))?;
-        let inputs = inputs.iter().map(|i| **i).collect();
-        let operation = Operation::LinearTransform {
-            inputs,
-            transform: transform.clone(),
-        };
-        Ok(self.emit(
-            operation,
-            ValueInfo {
-                level,
-                scale,
-                bound,
-                mean,
-            },
-        ))
+        Ok(ValueInfo {
+            level,
+            scale,
+            bound,
+            mean,
+        })
     }
 }

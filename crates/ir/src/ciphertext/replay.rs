@@ -1,7 +1,26 @@
 //! Runs a recorded program on any implementer of `Ops`, instruction by instruction.
 
-use super::{Operation, PlainId, ValueId};
+use super::{CiphertextProgram, Operation, PlainId, ValueId};
 use veilformer_ckks::{Giant, Ops, OpsError, Term, Transform};
+
+impl CiphertextProgram {
+    /// All plaintexts of the program, encoded one after the other.
+    ///
+    /// # Errors
+    /// What `ops` refuses to encode.
+    pub fn encode<O: Ops>(&self, ops: &mut O) -> Result<Vec<O::Plain>, OpsError> {
+        let plains = self.plains.iter().zip(self.extended_plains());
+        let encoded = plains.map(|(plain, extended)| {
+            let slots = plain.pattern.expand();
+            if extended {
+                ops.extended_plain(&slots, plain.level, plain.scale)
+            } else {
+                ops.plain(&slots, plain.level, plain.scale)
+            }
+        });
+        encoded.collect()
+    }
+}
 
 /// Runs one operation. `value` finds an operand, `plain` an encoded plaintext, `input` a
 /// ciphertext of the client.
@@ -43,24 +62,29 @@ pub fn replay<O: Ops>(
         Operation::Conjugate(a) => one(ops.conjugate(&get(a)?)?),
         Operation::DropTo { source, level } => one(ops.drop_to(&get(source)?, *level)?),
         Operation::Adjust { source, level } => one(ops.adjust(&get(source)?, *level)?),
-        Operation::LinearTransform { inputs, transform } => {
+        Operation::LinearTransform { inputs, transforms } => {
             let inputs: Vec<O::Ct> = inputs.iter().map(get).collect::<Result<_, _>>()?;
             let inputs: Vec<&O::Ct> = inputs.iter().collect();
-            let giants = transform.giants.iter().map(|g| {
-                let terms = g.terms.iter().map(|t| {
-                    Ok(Term {
-                        input: t.input,
-                        baby: t.baby,
-                        plain: constant(&t.plain)?,
+            let encoded = |transform: &Transform<PlainId>| {
+                let giants = transform.giants.iter().map(|g| {
+                    let terms = g.terms.iter().map(|t| {
+                        Ok(Term {
+                            input: t.input,
+                            baby: t.baby,
+                            plain: constant(&t.plain)?,
+                        })
+                    });
+                    Ok(Giant {
+                        rotation: g.rotation,
+                        terms: terms.collect::<Result<_, OpsError>>()?,
                     })
                 });
-                Ok(Giant {
-                    rotation: g.rotation,
-                    terms: terms.collect::<Result<_, OpsError>>()?,
-                })
-            });
-            let giants = giants.collect::<Result<_, OpsError>>()?;
-            one(ops.linear_transform(&inputs, &Transform { giants })?)
+                let giants = giants.collect::<Result<_, OpsError>>()?;
+                Ok(Transform { giants })
+            };
+            let maps = transforms.iter().map(encoded);
+            let maps = maps.collect::<Result<Vec<_>, OpsError>>()?;
+            ops.linear_transforms(&inputs, &maps.iter().collect::<Vec<_>>())
         }
     }
 }

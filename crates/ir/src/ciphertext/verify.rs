@@ -206,9 +206,9 @@ impl CiphertextProgram {
                         .iter()
                         .for_each(|s| need(KeyPurpose::Rotation(*s), level_of(source)));
                 }
-                Operation::LinearTransform { inputs, transform } => {
+                Operation::LinearTransform { inputs, transforms } => {
                     let level = inputs.first().map_or(0, level_of);
-                    for giant in &transform.giants {
+                    for giant in transforms.iter().flat_map(|t| &t.giants) {
                         need(KeyPurpose::Rotation(giant.rotation), level);
                         giant
                             .terms
