@@ -192,8 +192,8 @@ struct Split {
 // `runtime::measure` with AVX-512 at N = 2^14, dnum 3, 3 special primes, and 8 (and 4) limbs:
 // a giant step takes 2.2 ms (1.2), a baby step 0.26 (0.33) of it, the decomposition of an input
 // 0.4 to 0.8, a giant step over inputs that are not rotated 0.8 (0.7), and a product modulo the
-// special primes 0.016 (0.04) more than one without. Ratios move little with N and digits:
-// a baby step is one of the three parts of a giant step.
+// special primes 0.016 (0.04) more than one without. At larger N they
+// have not been measured on a quiet machine.
 
 /// Each baby step: an inner product with its key, no ModDown.
 const BABY_COST: f64 = 0.3;
