@@ -35,8 +35,8 @@ fn the_content_digest_is_of_all_but_the_server() {
     assert_eq!(other.content_digest().unwrap(), digest);
     assert_ne!(other.to_bytes().unwrap(), bundle.to_bytes().unwrap());
     let mut changed = parts(&params, 8);
-    let moved = changed.positions.get(1, 1) + 1.0;
-    changed.positions.set(1, 1, moved);
+    let positions = changed.embedding.position.as_mut().unwrap();
+    positions.set(1, 1, positions.get(1, 1) + 1.0);
     let changed = ClientBundle::new(&params, changed).unwrap();
     assert_ne!(changed.content_digest().unwrap(), digest);
 }
@@ -47,12 +47,18 @@ fn parts_that_do_not_fit_are_refused() {
     let table: [(&str, Change); 18] = [
         ("name", |p| p.model_name.clear()),
         ("name", |p| p.model_name = "a\nb".into()),
-        ("2 features wide", |p| p.positions = Matrix::zeros(8, 3)),
-        ("2 features wide", |p| p.embedding.scale.truncate(1)),
-        ("2 features wide", |p| p.embedding.vocab_size = 7),
-        ("1e12", |p| p.positions.set(0, 0, f64::NAN)),
-        ("1e12", |p| p.embedding.scale[1] = 1e300),
-        ("position table", |p| p.positions = Matrix::zeros(4, 2)),
+        ("2 features wide", |p| {
+            p.embedding.position = Some(Matrix::zeros(8, 3))
+        }),
+        ("2 features wide", |p| p.embedding.table.scale.truncate(1)),
+        ("2 features wide", |p| p.embedding.table.vocab_size = 7),
+        ("1e12", |p| {
+            p.embedding.position.as_mut().unwrap().set(0, 0, f64::NAN)
+        }),
+        ("1e12", |p| p.embedding.table.scale[1] = 1e300),
+        ("position table", |p| {
+            p.embedding.position = Some(Matrix::zeros(4, 2))
+        }),
         ("tokens", |p| p.signature.max_tokens = 0),
         ("tokens", |p| p.signature.run = 4),
         ("input ciphertexts", |p| p.signature.inputs.clear()),

@@ -114,7 +114,11 @@ fn each(rows: &Rows, f: impl Fn(&[f64]) -> Vec<f64>) -> Rows {
 fn recurrence(rows: &Rows, decay: &[f64]) -> Rows {
     let mut state = vec![0.0; decay.len()];
     let mut step = |row: &Vec<f64>| {
-        let next = state.iter().zip(decay).zip(row).map(|((s, a), x)| a * s + x);
+        let next = state
+            .iter()
+            .zip(decay)
+            .zip(row)
+            .map(|((s, a), x)| a * s + x);
         state = next.collect();
         state.clone()
     };

@@ -1,6 +1,6 @@
 //! The three splits as token ids, kept apart from each other.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use veilformer_models::tokenizer::wordpiece_json;
@@ -8,7 +8,10 @@ use veilformer_models::{DataSet, Tokenizer};
 
 use crate::error::{Result, TrainError};
 use crate::features::Features;
-use crate::recipe::{Recipe, Vocabulary};
+use crate::recipe::{Recipe, ScratchRecipe, Vocabulary};
+
+/// The token of words that are not in the vocabulary.
+const UNKNOWN: &str = "[UNK]";
 
 /// A sentence as token ids, and its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +22,29 @@ pub struct Item {
     pub ids: Vec<u32>,
     /// The class.
     pub label: usize,
+}
+
+/// Where token vectors come from in training.
+pub enum TokenSource {
+    /// A linear map on frozen features is learned.
+    Frozen(Features),
+    /// The vectors themselves are learned.
+    Learned {
+        /// The tokens; token `i` has vector `i`.
+        tokens: Vec<String>,
+        /// Standard deviation of the initial vectors.
+        sd: f64,
+    },
+}
+
+impl TokenSource {
+    /// The tokens, in the order of their ids.
+    pub fn tokens(&self) -> &[String] {
+        match self {
+            Self::Frozen(features) => &features.tokens,
+            Self::Learned { tokens, .. } => tokens,
+        }
+    }
 }
 
 /// What the trainer trains on and evaluates on.
@@ -33,8 +59,8 @@ pub struct Corpus {
     pub excluded: usize,
     /// The text of `tokenizer.json`.
     pub tokenizer_json: String,
-    /// Features of the tokenizer's tokens.
-    pub features: Features,
+    /// The tokenizer's tokens and where their vectors come from.
+    pub source: TokenSource,
 }
 
 impl Corpus {
@@ -44,20 +70,22 @@ impl Corpus {
     /// When a file is not usable, a label has no name in the recipe, a dev or test sentence is
     /// empty or longer than the model's limit, or no training sentence is left.
     pub fn load(recipe: &Recipe, data: &Path, features: Features) -> Result<Self> {
-        let read = |name: &String| DataSet::load(&data.join(name));
         let mut sets = [
             DataSet::default(),
-            read(&recipe.data.dev)?,
-            read(&recipe.data.test)?,
+            recipe.data.dev.load(data)?,
+            recipe.data.test.load(data)?,
         ];
-        for name in &recipe.data.train {
-            sets[0].examples.extend(read(name)?.examples);
+        for source in &recipe.data.train {
+            sets[0].examples.extend(source.load(data)?.examples);
         }
         let features = match recipe.data.vocabulary {
             Vocabulary::Full => features,
             Vocabulary::Data => used_words(&sets, features)?,
         };
-        let tokenizer_json = wordpiece_json(&features.tokens)?;
+        let tokenizer_json = match &features.shared {
+            Some(shared) => String::from_utf8_lossy(&shared.files.tokenizer).into_owned(),
+            None => wordpiece_json(&features.tokens)?,
+        };
         let tokenizer = Tokenizer::from_bytes(tokenizer_json.as_bytes())?;
         let [train, dev, test] = sets;
         let encode = |set: DataSet| encode(recipe, &tokenizer, set);
@@ -82,7 +110,51 @@ impl Corpus {
             test,
             excluded,
             tokenizer_json,
-            features,
+            source: TokenSource::Frozen(features),
+        })
+    }
+
+    /// The same sentences for a model that learns its token vectors from scratch: its tokens are
+    /// the words that stand in at least `scratch.min_sentences` training sentences, and `[UNK]` for
+    /// all others.
+    ///
+    /// # Errors
+    /// When the tokenizer cannot be made.
+    pub fn from_scratch(&self, scratch: &ScratchRecipe) -> Result<Self> {
+        let tokenizer = Tokenizer::from_bytes(self.tokenizer_json.as_bytes())?;
+        let mut sentences: BTreeMap<String, usize> = BTreeMap::new();
+        for item in &self.train {
+            let words: BTreeSet<String> = tokenizer.words(&item.text)?.into_iter().collect();
+            for word in words {
+                *sentences.entry(word).or_default() += 1;
+            }
+        }
+        let frequent = sentences
+            .into_iter()
+            .filter(|(word, n)| *n >= scratch.min_sentences && word != UNKNOWN);
+        let mut tokens = vec![UNKNOWN.to_owned()];
+        tokens.extend(frequent.map(|(word, _)| word));
+        let tokenizer_json = wordpiece_json(&tokens)?;
+        let tokenizer = Tokenizer::from_bytes(tokenizer_json.as_bytes())?;
+        let encode = |items: &[Item]| -> Result<Vec<Item>> {
+            let one = |item: &Item| -> Result<Item> {
+                Ok(Item {
+                    ids: tokenizer.encode(&item.text)?,
+                    ..item.clone()
+                })
+            };
+            items.iter().map(one).collect()
+        };
+        Ok(Self {
+            train: encode(&self.train)?,
+            dev: encode(&self.dev)?,
+            test: encode(&self.test)?,
+            excluded: self.excluded,
+            tokenizer_json,
+            source: TokenSource::Learned {
+                tokens,
+                sd: scratch.embedding,
+            },
         })
     }
 }
@@ -119,7 +191,7 @@ fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<Vec<It
 fn used_words(sets: &[DataSet], features: Features) -> Result<Features> {
     let full = Tokenizer::from_bytes(wordpiece_json(&features.tokens)?.as_bytes())?;
     let mut used = BTreeSet::new();
-    used.extend(full.token_to_id("[UNK]"));
+    used.extend(full.token_to_id(UNKNOWN));
     for example in sets.iter().flat_map(|s| &s.examples) {
         used.extend(full.encode(&example.text)?);
     }

@@ -46,6 +46,17 @@ pub enum TrainError {
     /// The output folder already holds a training run.
     #[error("{0} already holds a training run; give --resume to go on with it or another folder")]
     Exists(PathBuf),
+    /// The output folder already holds a token table.
+    #[error("{0} already holds a token table; give another folder")]
+    TableExists(PathBuf),
+    /// A number of components that the features do not have.
+    #[error("a width of {found} components, expected 1 to the features' {limit}")]
+    Width {
+        /// The width asked for.
+        found: usize,
+        /// Width of the features.
+        limit: usize,
+    },
     /// Training left the numbers.
     #[error(
         "the loss is not finite at step {step}; lower the learning rate or raise the range penalty"

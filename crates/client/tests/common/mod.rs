@@ -4,7 +4,7 @@
 use veilformer_ckks::{KeyList, Params};
 use veilformer_client::BundleParts;
 use veilformer_ir::{InputKind, InputSpec, Signature};
-use veilformer_models::{EmbeddingTable, Matrix};
+use veilformer_models::{Embedding, EmbeddingTable, Matrix};
 
 pub const WORDS: [&str; 5] = ["[UNK]", "good", "bad", "film", "not"];
 
@@ -60,8 +60,11 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             conjugation: Some(1),
         },
         tokenizer: tokenizer(),
-        embedding: EmbeddingTable::quantize(&table).unwrap(),
-        positions: Matrix::from_rows(run, 2, positions).unwrap(),
+        embedding: Embedding {
+            table: EmbeddingTable::quantize(&table).unwrap(),
+            projection: None,
+            position: Some(Matrix::from_rows(run, 2, positions).unwrap()),
+        },
         server_content: [7; 32],
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use veilformer::models::LineRange;
 use veilformer::ring::Isa;
 
 /// Transformers on fully encrypted data: the server computes on what it cannot read.
@@ -197,6 +198,9 @@ pub struct Eval {
     /// How sentences are answered
     #[arg(long, value_enum, default_value = "poly")]
     pub mode: Mode,
+    /// Take these lines only, counted from 0 and the last one excluded; of a pair, of either file
+    #[arg(long, value_name = "FIRST..END")]
+    pub lines: Option<LineRange>,
     /// Take at most so many sentences
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

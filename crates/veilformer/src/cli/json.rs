@@ -272,7 +272,7 @@ pub struct ShippedModel {
     pub labels: Vec<String>,
     /// Longest sentence in tokens.
     pub max_tokens: usize,
-    /// Size of weights, configuration and tokenizer.
+    /// Size of weights, configuration, tokenizer and token table; models may share the last two.
     pub bytes: u64,
     /// The whole card, Markdown.
     pub card: String,

@@ -82,7 +82,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
 
 /// The sentences that the flags choose.
 fn choose(args: &args::Eval) -> Result<Vec<Example>> {
-    let mut data = DataSet::load(&args.data)?;
+    let mut data = DataSet::load_lines(&args.data, args.lines)?;
     let limit = args.limit.unwrap_or(usize::MAX);
     match args.seed {
         Some(seed) => data = data.sample(limit, seed),
