@@ -2,10 +2,11 @@
 //!
 //! A container of kind [`Kind::ClientBundle`] with these sections: the parameters, a record
 //! (name, signature, key list, table shapes), the tokenizer as it came (`tokenizer.json`), the
-//! token table (one signed byte per value, row after row), its scales (one little-endian f64 per
-//! column), the position table (little-endian f64, row after row; empty for a model without one),
-//! the content digest of the server bundle, and, where the table's columns are not the features
-//! themselves, the projection from columns to features (little-endian f64, a row per feature).
+//! token table (its packed rows), its scales (one little-endian f64 per column), the position table
+//! (little-endian f64, row after row; empty for a model without one), and the content digest of
+//! the server bundle. Two more where a model has them: the bits of a value of the token table (a
+//! byte per column; without it a column per feature, of 8 bits), and the projection from columns to
+//! features (little-endian f64, a row per feature).
 
 use serde::{Deserialize, Serialize};
 use std::io::Write;
@@ -22,6 +23,7 @@ const TOKENIZER: Tag = Tag(*b"TOKN");
 const TABLE: Tag = Tag(*b"EMBV");
 const SCALES: Tag = Tag(*b"EMBS");
 const POSITIONS: Tag = Tag(*b"POSN");
+const BITS: Tag = Tag(*b"EMBB");
 const PROJECTION: Tag = Tag(*b"PROJ");
 const SERVER: Tag = Tag(*b"PEER");
 
@@ -29,8 +31,6 @@ const SERVER: Tag = Tag(*b"PEER");
 const MAX_TOKENIZER_BYTES: usize = 64 << 20;
 /// Most bytes of a name or a label.
 const MAX_NAME_BYTES: usize = 256;
-/// Most columns of a token table.
-const MAX_COLUMNS: usize = 1 << 12;
 /// Most labels.
 const MAX_LABELS: usize = 1 << 12;
 /// Most input ciphertexts of one sentence.
@@ -81,7 +81,7 @@ impl ClientBundle {
         check(params, &parts)?;
         parts.keys.security(params)?;
         let tokenizer = Tokenizer::from_bytes(&parts.tokenizer)?;
-        let rows = parts.embedding.table.vocab_size;
+        let rows = parts.embedding.table.vocab_size();
         if tokenizer.vocab_size() != rows {
             return Err(refuse(format!(
                 "the tokenizer knows {} tokens and the token table has {rows} rows",
@@ -207,7 +207,6 @@ impl ClientBundle {
             projection,
             position,
         } = &parts.embedding;
-        let bytes = table.values.iter().map(|v| v.cast_unsigned());
         let positions = position.as_ref().map_or(&[][..], Matrix::data);
         let mut writer = Writer::new(Kind::ClientBundle, Some(&self.params))?;
         writer.meta(
@@ -216,15 +215,18 @@ impl ClientBundle {
                 model_name: parts.model_name.clone(),
                 signature: parts.signature.clone(),
                 keys: parts.keys.clone(),
-                vocab_size: table.vocab_size as u64,
+                vocab_size: table.vocab_size() as u64,
                 positions: position.as_ref().map_or(0, Matrix::rows) as u64,
             },
         )?;
         writer.section(TOKENIZER, parts.tokenizer.clone());
-        writer.section(TABLE, bytes.collect());
-        writer.section(SCALES, floats(&table.scale));
+        writer.section(TABLE, table.packed().to_vec());
+        writer.section(SCALES, floats(table.scale()));
         writer.section(POSITIONS, floats(positions));
         writer.section(SERVER, parts.server_content.to_vec());
+        if table.bits().iter().any(|b| *b != 8) || table.width() != parts.signature.features {
+            writer.section(BITS, table.bits().to_vec());
+        }
         if let Some(projection) = projection {
             writer.section(PROJECTION, floats(projection.data()));
         }
@@ -268,45 +270,28 @@ fn read_embedding(reader: &Reader<'_>, record: &Record) -> Result<Embedding, Cli
             section.len()
         )))
     };
-    let rows_of = |rows: u64, width: usize| usize::try_from(rows).ok()?.checked_mul(width);
-    let bytes_of = |values: Option<usize>| values?.checked_mul(8);
-    let projected = reader.sections().any(|(tag, _)| tag == PROJECTION);
-    let columns = if projected {
-        reader.section(SCALES)?.len() / 8
-    } else {
-        features
+    let bytes_of = |rows: usize, columns: usize| rows.checked_mul(columns)?.checked_mul(8);
+    let optional = |tag: Tag| reader.sections().find(|s| s.0 == tag).map(|s| s.1);
+    let bits = match optional(BITS) {
+        Some(bits) => bits.to_vec(),
+        None => vec![8; features],
     };
-    if columns > MAX_COLUMNS && projected {
-        return Err(refuse(format!(
-            "a token table of {columns} columns, at most {MAX_COLUMNS} are expected"
-        )));
-    }
-    let values = expect(TABLE, rows_of(record.vocab_size, columns))?;
-    let scale = expect(SCALES, bytes_of(Some(columns)))?;
-    let positions = expect(POSITIONS, bytes_of(rows_of(record.positions, features)))?;
-    let matrix = |rows: usize, width: usize, bytes: &[u8]| {
-        veilformer_models::matrix(rows, width, floats(bytes))
+    let columns = bits.len();
+    let scale = expect(SCALES, bytes_of(1, columns))?;
+    let rows = usize::try_from(record.vocab_size).unwrap_or(usize::MAX);
+    let values = reader.section(TABLE)?.to_vec();
+    let table = EmbeddingTable::new(rows, bits, floats(scale), values);
+    let matrix = |tag: Tag, rows: usize, width: usize| {
+        let bytes = expect(tag, bytes_of(rows, width))?;
+        Ok::<_, ClientError>(veilformer_models::matrix(rows, width, floats(bytes))?)
     };
-    let projection = match projected {
-        true => {
-            let bytes = expect(PROJECTION, bytes_of(features.checked_mul(columns)))?;
-            Some(matrix(features, columns, bytes)?)
-        }
-        false => None,
-    };
-    let position = match record.positions {
-        0 => None,
-        rows => Some(matrix(rows as usize, features, positions)?),
-    };
+    let projection = optional(PROJECTION).map(|_| matrix(PROJECTION, features, columns));
+    let positions = usize::try_from(record.positions).unwrap_or(usize::MAX);
+    let position = (positions > 0).then(|| matrix(POSITIONS, positions, features));
     Ok(Embedding {
-        table: EmbeddingTable {
-            vocab_size: record.vocab_size as usize,
-            width: columns,
-            values: values.iter().map(|v| v.cast_signed()).collect(),
-            scale: floats(scale),
-        },
-        projection,
-        position,
+        table: table.map_err(|what| refuse(format!("its token table is {what}")))?,
+        projection: projection.transpose()?,
+        position: position.transpose()?,
     })
 }
 
@@ -359,10 +344,7 @@ fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
     } = &parts.embedding;
     let features = parts.signature.features;
     let columns = projection.as_ref().map_or(features, Matrix::cols);
-    let size = table.vocab_size.checked_mul(columns);
-    if table.width != columns
-        || table.scale.len() != columns
-        || size != Some(table.values.len())
+    if table.width() != columns
         || projection.as_ref().is_some_and(|p| p.rows() != features)
         || position.as_ref().is_some_and(|p| p.cols() != features)
     {
@@ -382,7 +364,7 @@ fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
     // Far beyond what a model holds, and no sum of products overflows.
     let sane = |v: &f64| v.abs() <= 1e12;
     let matrices = [projection, position].into_iter().flatten();
-    let mut values = table.scale.iter().chain(matrices.flat_map(Matrix::data));
+    let mut values = table.scale().iter().chain(matrices.flat_map(Matrix::data));
     if !values.all(sane) {
         return Err(refuse(
             "a value of its tables is above 1e12 or not a number".into(),

@@ -66,23 +66,21 @@ impl Checkpoint {
         let d = config.hidden_size;
         let (table, projection) = match (&config.token_table, shared) {
             (None, None) => {
-                let table = EmbeddingTable {
-                    vocab_size: config.vocab_size,
-                    width: d,
-                    values: reader.bytes("embedding.weight", &[config.vocab_size, d])?,
-                    scale: reader.floats("embedding.scale", &[d])?,
-                };
-                (table, None)
+                let rows = config.vocab_size;
+                let values = reader.bytes("embedding.weight", &[rows, d])?.to_vec();
+                let scale = reader.floats("embedding.scale", &[d])?;
+                let table = EmbeddingTable::new(rows, vec![8; d], scale, values);
+                (table.map_err(ModelError::Safetensors)?, None)
             }
             (Some(_), Some(table)) => {
-                if table.vocab_size != config.vocab_size {
+                if table.vocab_size() != config.vocab_size {
                     return Err(ModelError::Dimension {
                         what: "tokens of the shared token table",
-                        found: table.vocab_size,
+                        found: table.vocab_size(),
                         expected: config.vocab_size,
                     });
                 }
-                let projection = reader.matrix("embedding.projection", d, table.width)?;
+                let projection = reader.matrix("embedding.projection", d, table.width())?;
                 (table, Some(projection))
             }
             (Some(named), None) => return Err(ModelError::missing_table(&named.name)),
@@ -126,12 +124,17 @@ impl Checkpoint {
         let table = &self.embedding.table;
         match (&c.token_table, &self.embedding.projection) {
             (None, None) => {
-                let bytes = table.values.iter().map(|&v| v.cast_unsigned()).collect();
+                if table.bits().iter().any(|b| *b != 8) {
+                    return Err(ModelError::Config(
+                        "a token table of the model's own has 8 bits a value".into(),
+                    ));
+                }
+                let bytes = table.packed().to_vec();
                 w.push("embedding.weight", &[c.vocab_size, d], Dtype::I8, bytes)?;
-                w.floats("embedding.scale", &[d], &table.scale)?;
+                w.floats("embedding.scale", &[d], table.scale())?;
             }
             (Some(_), Some(p)) => {
-                w.floats("embedding.projection", &[d, table.width], p.data())?;
+                w.floats("embedding.projection", &[d, table.width()], p.data())?;
             }
             _ => {
                 return Err(ModelError::Config(

@@ -12,38 +12,76 @@ pub const MAX_VOCABULARY: usize = 1 << 24;
 /// Most values of a row of a token table.
 pub const MAX_WIDTH: usize = 4096;
 
-/// A token table as it ships: one signed byte per value, one scale per column.
+/// A token table as it ships: few bits per value, one scale per column.
+///
+/// A column of 8 bits holds signed bytes, and the value is `byte * scale`. A column of fewer bits
+/// `b` holds numbers `q` below `2^b`, and the value is `(2 q + 1 - 2^b) * scale`: evenly spaced
+/// values on both sides of 0. The values of a row stand one after the other, the low bits of a byte
+/// first, and a row begins with a new byte.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EmbeddingTable {
-    /// Rows (tokens).
-    pub vocab_size: usize,
-    /// Columns: features of a token vector, or components that a projection maps to them.
-    pub width: usize,
-    /// `vocab_size * width` bytes, row after row.
-    pub values: Vec<i8>,
-    /// One scale per column: the value is `byte * scale`.
-    pub scale: Vec<f64>,
+    vocab_size: usize,
+    bits: Vec<u8>,
+    scale: Vec<f64>,
+    packed: Vec<u8>,
 }
 
 impl EmbeddingTable {
-    /// Rounds `table` (tokens x columns) to bytes. The scale of a column is its largest absolute
-    /// value over 127, stored as f32, so that the error is at most half a scale.
+    /// A table of `vocab_size` rows from its parts: bits and scale of every column, and the rows.
     ///
     /// # Errors
-    /// When a value is not finite.
+    /// A sentence that says what does not fit: at least one row and column, at most
+    /// [`MAX_VOCABULARY`] and [`MAX_WIDTH`], 1 to 8 bits, scales that are finite, as many bytes as
+    /// all that calls for.
+    pub fn new(
+        vocab_size: usize,
+        bits: Vec<u8>,
+        scale: Vec<f64>,
+        packed: Vec<u8>,
+    ) -> std::result::Result<Self, String> {
+        let width = bits.len();
+        if !(1..=MAX_VOCABULARY).contains(&vocab_size) || !(1..=MAX_WIDTH).contains(&width) {
+            return Err(format!(
+                "a table of {vocab_size} rows and {width} columns, expected 1 to {MAX_VOCABULARY} \
+                 and 1 to {MAX_WIDTH}"
+            ));
+        }
+        if let Some(b) = bits.iter().find(|b| !(1..=8).contains(*b)) {
+            return Err(format!("a column of {b} bits, expected 1 to 8"));
+        }
+        if scale.len() != width || scale.iter().any(|s| !s.is_finite()) {
+            return Err(format!(
+                "{} scales for {width} columns, or one that is not a finite number",
+                scale.len()
+            ));
+        }
+        let table = Self {
+            vocab_size,
+            bits,
+            scale,
+            packed,
+        };
+        let expected = vocab_size * table.row_bytes();
+        if table.packed.len() != expected {
+            return Err(format!(
+                "{} bytes of values, expected {expected}",
+                table.packed.len()
+            ));
+        }
+        Ok(table)
+    }
+
+    /// Rounds `table` (tokens x columns) to signed bytes. The scale of a column is its largest
+    /// absolute value over 127, stored as f32, so that the error is at most half a scale.
+    ///
+    /// # Errors
+    /// When a value is not finite, or the table has too many rows or columns or none.
     pub fn quantize(table: &Matrix) -> Result<Self> {
+        check_finite(table)?;
         let mut largest = vec![0.0f64; table.cols()];
-        for (index, &value) in table.data().iter().enumerate() {
-            if !value.is_finite() {
-                return Err(bad_value(
-                    "embedding.weight",
-                    index,
-                    value,
-                    "a finite number",
-                ));
-            }
-            if let Some(m) = largest.get_mut(index % table.cols().max(1)) {
-                *m = m.max(value.abs());
+        for row in table.iter_rows() {
+            for (m, v) in largest.iter_mut().zip(row) {
+                *m = m.max(v.abs());
             }
         }
         let scale: Vec<f64> = largest
@@ -56,54 +94,116 @@ impl EmbeddingTable {
                 }
             })
             .collect();
-        let mut values = Vec::with_capacity(table.data().len());
-        for row in table.iter_rows() {
-            values.extend(
-                row.iter()
-                    .zip(&scale)
-                    .map(|(v, s)| (v / s).round().clamp(-127.0, 127.0) as i8),
-            );
-        }
-        Ok(Self {
-            vocab_size: table.rows(),
-            width: table.cols(),
-            values,
-            scale,
-        })
+        Self::pack(table, vec![8; table.cols()], scale)
     }
 
-    /// The row of token `id`, `width` values.
+    /// Rounds `table` (tokens x columns) to the given number of bits per column. The scale of a
+    /// column, an f32, is the one among many with the smallest mean square error.
+    ///
+    /// # Errors
+    /// As [`EmbeddingTable::quantize`], or when there are not 1 to 8 bits for every column.
+    pub fn quantize_to(table: &Matrix, bits: &[u8]) -> Result<Self> {
+        check_finite(table)?;
+        let scale = (0..table.cols()).zip(bits).map(|(c, &b)| {
+            let column: Vec<f64> = (0..table.rows()).map(|r| table.get(r, c)).collect();
+            best_scale(&column, b)
+        });
+        let scale = scale.collect();
+        Self::pack(table, bits.to_vec(), scale)
+    }
+
+    fn pack(table: &Matrix, bits: Vec<u8>, scale: Vec<f64>) -> Result<Self> {
+        let mut packed = Vec::new();
+        for row in table.iter_rows() {
+            let (mut word, mut held) = (0u32, 0);
+            for ((v, s), &b) in row.iter().zip(&scale).zip(&bits) {
+                word |= code(*v, *s, b) << held;
+                held += u32::from(b);
+                while held >= 8 {
+                    packed.push(word as u8);
+                    (word, held) = (word >> 8, held - 8);
+                }
+            }
+            if held > 0 {
+                packed.push(word as u8);
+            }
+        }
+        Self::new(table.rows(), bits, scale, packed).map_err(ModelError::Config)
+    }
+
+    /// Rows (tokens).
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// Columns: features of a token vector, or components that a projection maps to them.
+    pub fn width(&self) -> usize {
+        self.bits.len()
+    }
+
+    /// Bits of a value, per column.
+    pub fn bits(&self) -> &[u8] {
+        &self.bits
+    }
+
+    /// One scale per column.
+    pub fn scale(&self) -> &[f64] {
+        &self.scale
+    }
+
+    /// All rows as bytes, one after the other.
+    pub fn packed(&self) -> &[u8] {
+        &self.packed
+    }
+
+    /// Bytes of a row.
+    pub fn row_bytes(&self) -> usize {
+        let bits: usize = self.bits.iter().map(|&b| usize::from(b)).sum();
+        bits.div_ceil(8)
+    }
+
+    /// The row of token `id`, one value per column.
     ///
     /// # Errors
     /// When `id` lies outside the table.
     pub fn row(&self, id: u32) -> Result<Vec<f64>> {
-        let start = (id as usize).checked_mul(self.width);
+        let length = self.row_bytes();
+        let start = (id as usize).checked_mul(length);
         let bytes = start
-            .and_then(|s| self.values.get(s..s.checked_add(self.width)?))
+            .and_then(|s| self.packed.get(s..s.checked_add(length)?))
             .ok_or(ModelError::OutOfTable {
                 what: "token",
                 found: id as usize,
                 limit: self.vocab_size,
             })?;
-        Ok(self.scaled(bytes).collect())
+        Ok(self.unpack(bytes))
     }
 
     /// All rows as numbers, one after the other.
     pub fn rows(&self) -> impl Iterator<Item = Vec<f64>> {
-        self.values
-            .chunks_exact(self.width.max(1))
-            .map(|bytes| self.scaled(bytes).collect())
+        self.packed
+            .chunks_exact(self.row_bytes().max(1))
+            .map(|bytes| self.unpack(bytes))
     }
 
-    fn scaled(&self, bytes: &[i8]) -> impl Iterator<Item = f64> {
-        bytes
-            .iter()
-            .zip(&self.scale)
-            .map(|(&b, s)| f64::from(b) * s)
+    fn unpack(&self, bytes: &[u8]) -> Vec<f64> {
+        let mut next = bytes.iter();
+        let (mut word, mut held) = (0u32, 0);
+        let one = |(&b, s): (&u8, &f64)| {
+            if held < u32::from(b) {
+                word |= u32::from(next.next().copied().unwrap_or(0)) << held;
+                held += 8;
+            }
+            let code = word & ((1 << b) - 1);
+            (word, held) = (word >> b, held - u32::from(b));
+            level(code, b) * s
+        };
+        self.bits.iter().zip(&self.scale).map(one).collect()
     }
 
     /// Reads the bytes of a shared table's file: a safetensors file with `embedding.weight`
-    /// (tokens x columns, I8) and `embedding.scale` (columns, F32), and nothing else.
+    /// (tokens x bytes of a row, U8), `embedding.bits` (columns, U8) and `embedding.scale`
+    /// (columns, F32), and nothing else.
     ///
     /// # Errors
     /// A sentence that says what is wrong with them.
@@ -111,70 +211,112 @@ impl EmbeddingTable {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|e| format!("it is malformed ({e}); copy the table's folder again"))?;
         let take = |name: &str, dtype: Dtype| match file.tensor(name) {
-            Ok(view) if view.dtype() == dtype => Ok(view),
+            Ok(view) if view.dtype() == dtype && file.len() == 3 => Ok(view),
             _ => Err(format!(
-                "it has no tensor `{name}` of type {dtype:?}; take a table that \
-                 `veilformer-train token-table` wrote"
+                "it has no tensor `{name}` of type {dtype:?}, or other tensors than three; take a \
+                 table that `veilformer-train token-table` wrote"
             )),
         };
-        let weight = take("embedding.weight", Dtype::I8)?;
+        let weight = take("embedding.weight", Dtype::U8)?;
+        let bits = take("embedding.bits", Dtype::U8)?;
         let scale = take("embedding.scale", Dtype::F32)?;
-        let &[vocab_size, width] = weight.shape() else {
-            return Err(format!(
-                "embedding.weight has {} axes, expected 2",
-                weight.shape().len()
-            ));
-        };
-        let sane = (1..=MAX_VOCABULARY).contains(&vocab_size) && (1..=MAX_WIDTH).contains(&width);
-        if !sane || scale.shape() != [width] || file.len() != 2 {
-            return Err(format!(
-                "it has {} tensors, a table of {vocab_size} x {width} and scales of shape {:?}; \
-                 expected 2 tensors, up to {MAX_VOCABULARY} x {MAX_WIDTH}, a scale per column",
-                file.len(),
-                scale.shape()
-            ));
-        }
         let (words, _) = scale.data().as_chunks::<4>();
-        let scale: Vec<f64> = words
-            .iter()
-            .map(|w| f64::from(f32::from_le_bytes(*w)))
-            .collect();
-        if scale.iter().any(|s| !s.is_finite()) {
-            return Err("a scale is not a finite number; copy the table's folder again".into());
-        }
-        Ok(Self {
-            vocab_size,
-            width,
-            values: weight.data().iter().map(|b| b.cast_signed()).collect(),
-            scale,
-        })
+        let scale = words.iter().map(|w| f64::from(f32::from_le_bytes(*w)));
+        let rows = weight.shape().first().copied().unwrap_or(0);
+        let (bits, scale) = (bits.data().to_vec(), scale.collect());
+        Self::new(rows, bits, scale, weight.data().to_vec())
+            .map_err(|what| format!("it has {what}; copy the table's folder again"))
     }
 
     /// The bytes of a shared table's file; scales are rounded to f32.
     ///
     /// # Errors
-    /// When the table's parts do not belong together.
+    /// None in practice; serialization's.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let values: Vec<u8> = self.values.iter().map(|v| v.cast_unsigned()).collect();
         let scale: Vec<u8> = self
             .scale
             .iter()
             .flat_map(|&s| (s as f32).to_le_bytes())
             .collect();
-        let malformed = |e: safetensors::SafeTensorError| ModelError::Safetensors(e.to_string());
-        let shape = vec![self.vocab_size, self.width];
+        let shape = vec![self.vocab_size, self.row_bytes()];
+        let view = |dtype, shape, bytes| {
+            TensorView::new(dtype, shape, bytes).map_err(|e| ModelError::Safetensors(e.to_string()))
+        };
+        let width = vec![self.width()];
         let views = [
+            ("embedding.weight", view(Dtype::U8, shape, &self.packed)?),
             (
-                "embedding.weight",
-                TensorView::new(Dtype::I8, shape, &values).map_err(malformed)?,
+                "embedding.bits",
+                view(Dtype::U8, width.clone(), &self.bits)?,
             ),
-            (
-                "embedding.scale",
-                TensorView::new(Dtype::F32, vec![self.scale.len()], &scale).map_err(malformed)?,
-            ),
+            ("embedding.scale", view(Dtype::F32, width, &scale)?),
         ];
         let info = std::collections::HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        safetensors::serialize(views, Some(info)).map_err(malformed)
+        safetensors::serialize(views, Some(info))
+            .map_err(|e| ModelError::Safetensors(e.to_string()))
+    }
+}
+
+/// What a code of `bits` bits stands for, in units of the scale.
+fn level(code: u32, bits: u8) -> f64 {
+    if bits == 8 {
+        f64::from((code as u8).cast_signed())
+    } else {
+        f64::from(2 * code as i32 + 1 - (1 << bits))
+    }
+}
+
+/// The code whose level is nearest to `value`.
+fn code(value: f64, scale: f64, bits: u8) -> u32 {
+    if bits == 8 {
+        let byte = (value / scale).round().clamp(-127.0, 127.0) as i8;
+        u32::from(byte.cast_unsigned())
+    } else {
+        let top = f64::from((1u32 << bits) - 1);
+        let nearest = ((value / scale + top) / 2.0).round();
+        nearest.clamp(0.0, top) as u32
+    }
+}
+
+/// The scale of a column with the smallest error, among steps of 4 percent between those that
+/// spread the levels over half a deviation and over the whole range.
+fn best_scale(column: &[f64], bits: u8) -> f64 {
+    let square = column.iter().map(|v| v * v).sum::<f64>() / column.len().max(1) as f64;
+    let largest = column.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+    if largest == 0.0 {
+        return 1.0;
+    }
+    let top = level(if bits == 8 { 127 } else { (1 << bits) - 1 }, bits);
+    let mut best = (f64::INFINITY, 1.0);
+    let mut scale = largest / top;
+    while scale * top > 0.5 * square.sqrt() {
+        let stored = f64::from(scale as f32);
+        let error: f64 = column
+            .iter()
+            .map(|v| (v - level(code(*v, stored, bits), bits) * stored).powi(2))
+            .sum();
+        if error < best.0 {
+            best = (error, stored);
+        }
+        scale *= 0.96;
+    }
+    best.1
+}
+
+fn check_finite(table: &Matrix) -> Result<()> {
+    let bad = table
+        .data()
+        .iter()
+        .enumerate()
+        .find(|(_, v)| !v.is_finite());
+    match bad {
+        Some((index, &value)) => Err(bad_value(
+            "embedding.weight",
+            index,
+            value,
+            "a finite number",
+        )),
+        None => Ok(()),
     }
 }
 
@@ -195,7 +337,7 @@ impl Embedding {
     pub fn width(&self) -> usize {
         self.projection
             .as_ref()
-            .map_or(self.table.width, Matrix::rows)
+            .map_or(self.table.width(), Matrix::rows)
     }
 
     /// The vectors of all tokens in order, d values each, without positions.
@@ -219,12 +361,12 @@ impl Embedding {
         }
         let width = self.width();
         if let Some(p) = &self.projection
-            && p.cols() != self.table.width
+            && p.cols() != self.table.width()
         {
             return Err(ModelError::Dimension {
                 what: "columns of the projection",
                 found: p.cols(),
-                expected: self.table.width,
+                expected: self.table.width(),
             });
         }
         let columns = self.columns();

@@ -60,12 +60,8 @@ impl<'a> Reader<'a> {
         Ok(view.data())
     }
 
-    pub(crate) fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<Vec<i8>> {
-        Ok(self
-            .raw(name, shape, Dtype::I8)?
-            .iter()
-            .map(|b| b.cast_signed())
-            .collect())
+    pub(crate) fn bytes(&mut self, name: &str, shape: &[usize]) -> Result<&[u8]> {
+        self.raw(name, shape, Dtype::I8)
     }
 
     pub(crate) fn floats(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f64>> {

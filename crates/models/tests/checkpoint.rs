@@ -104,9 +104,7 @@ fn a_wrong_state_space_file_is_refused_with_its_reason() {
         message.contains("`tiny-tokens`: it is neither in"),
         "{message}"
     );
-    let mut small = model.embedding.table.clone();
-    small.vocab_size = 6;
-    small.values.truncate(6 * small.width);
+    let small = EmbeddingTable::new(6, vec![8; 5], vec![1.0; 5], vec![0; 30]).unwrap();
     let message = read(&good, Some(small));
     assert!(message.contains("found 6, expected 7"), "{message}");
     // The weights of one family are not the other's.
@@ -321,7 +319,8 @@ fn lookup_adds_positions_and_refuses_what_lies_outside() {
     );
     let x = model.embedding.lookup(&[3, 0]).unwrap();
     assert_eq!((x.rows(), x.cols()), (2, 6));
-    let expected = f64::from(table.values[3 * 6 + 2]) * table.scale[2] + position.get(0, 2);
+    let byte = table.packed()[3 * 6 + 2].cast_signed();
+    let expected = f64::from(byte) * table.scale()[2] + position.get(0, 2);
     assert_eq!(x.get(0, 2), expected);
     let refusal = |ids: &[u32]| model.rows(ids).unwrap_err().to_string();
     assert!(refusal(&[]).contains("empty"));
@@ -369,7 +368,7 @@ proptest! {
         let rounded = EmbeddingTable::quantize(&table).unwrap();
         for id in 0..4 {
             let row = rounded.row(id as u32).unwrap();
-            for ((r, v), s) in row.iter().zip(table.row(id)).zip(&rounded.scale) {
+            for ((r, v), s) in row.iter().zip(table.row(id)).zip(rounded.scale()) {
                 prop_assert!((r - v).abs() <= 0.5001 * s, "{r} {v} {s}");
             }
         }
@@ -380,6 +379,65 @@ proptest! {
 fn a_table_with_a_value_that_is_no_number_is_not_rounded() {
     let table = Matrix::from_rows(1, 2, vec![0.0, f64::INFINITY]).unwrap();
     assert!(EmbeddingTable::quantize(&table).is_err());
+    assert!(EmbeddingTable::quantize_to(&table, &[3, 3]).is_err());
+}
+
+#[test]
+fn columns_of_few_bits_are_packed_and_unpacked() {
+    // 44 bits of values a row, so 6 bytes of which 4 bits are unused.
+    let bits = [1u8, 8, 3, 5, 2, 7, 4, 6, 8];
+    let scale: Vec<f64> = (1..=9).map(f64::from).collect();
+    let mut rng = Xorshift(5);
+    let packed: Vec<u8> = (0..20 * 6).map(|_| rng.below(256) as u8).collect();
+    let table = EmbeddingTable::new(20, bits.to_vec(), scale, packed.clone()).unwrap();
+    assert_eq!(table.row_bytes(), 6);
+    for ((bytes, row), id) in packed.chunks_exact(6).zip(table.rows()).zip(0..) {
+        assert_eq!(table.row(id).unwrap(), row);
+        let mut word = bytes.iter().rev().fold(0u64, |w, b| w << 8 | u64::from(*b));
+        for (c, (&b, value)) in bits.iter().zip(row).enumerate() {
+            let code = word & ((1 << b) - 1);
+            word >>= b;
+            let level = match b {
+                8 => f64::from((code as u8).cast_signed()),
+                b => 2.0 * code as f64 + 1.0 - f64::from(1 << b),
+            };
+            assert_eq!(value, level * (c + 1) as f64);
+        }
+    }
+    let normal: Vec<f64> = (0..4000).map(|i| (f64::from(i) * 0.37).sin()).collect();
+    let normal = Matrix::from_rows(4000, 1, normal).unwrap();
+    let mut last = f64::INFINITY;
+    for b in 1..=8 {
+        let table = EmbeddingTable::quantize_to(&normal, &[b]).unwrap();
+        let pairs = table.rows().zip(normal.iter_rows());
+        let error: f64 = pairs.map(|(r, v)| (r[0] - v[0]).powi(2)).sum();
+        assert!(error < 0.35 * last, "{b} bits: {error} after {last}");
+        last = error;
+    }
+}
+
+#[test]
+fn parts_of_a_table_that_do_not_fit_are_refused() {
+    let new = |rows, bits: &[u8], scale: &[f64], bytes: usize| {
+        EmbeddingTable::new(rows, bits.to_vec(), scale.to_vec(), vec![0; bytes]).map(|_| ())
+    };
+    assert_eq!(new(2, &[4, 8], &[1.0; 2], 4), Ok(()));
+    for (result, expected) in [
+        (new(0, &[4, 8], &[1.0; 2], 0), "0 rows and 2 columns"),
+        (new(2, &[], &[], 0), "2 rows and 0 columns"),
+        (new(usize::MAX, &[8], &[1.0], 0), "rows and 1 columns"),
+        (new(2, &[0, 8], &[1.0; 2], 2), "a column of 0 bits"),
+        (new(2, &[9, 8], &[1.0; 2], 6), "a column of 9 bits"),
+        (new(2, &[4, 8], &[1.0], 4), "1 scales for 2 columns"),
+        (new(2, &[4, 8], &[1.0, f64::NAN], 4), "not a finite number"),
+        (
+            new(2, &[4, 8], &[1.0; 2], 5),
+            "5 bytes of values, expected 4",
+        ),
+    ] {
+        let message = result.unwrap_err();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

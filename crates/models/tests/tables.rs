@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use common::tiny_ssm;
+use safetensors::tensor::{Dtype, TensorView};
 use veilformer_models::config::TokenTableRef;
 use veilformer_models::folder::{TABLE_FILE, TOKENIZER_FILE};
 use veilformer_models::tokenizer::wordpiece_json;
@@ -108,13 +110,39 @@ fn a_table_file_that_is_none_is_refused_with_its_reason() {
     let refusal = |bytes: &[u8]| EmbeddingTable::from_bytes(bytes).unwrap_err();
     assert!(refusal(&bytes[..bytes.len() - 1]).contains("malformed"));
     let weights = random_checkpoint(&common::tiny(), 1).unwrap().to_bytes();
-    assert!(refusal(&weights.unwrap()).contains("it has 37 tensors"));
-    let mut long = table.clone();
-    long.scale.push(1.0);
-    assert!(refusal(&long.to_bytes().unwrap()).contains("a scale per column"));
-    let mut infinite = table.clone();
-    infinite.scale[0] = f64::INFINITY;
-    assert!(refusal(&infinite.to_bytes().unwrap()).contains("not a finite number"));
+    assert!(refusal(&weights.unwrap()).contains("no tensor `embedding.weight` of type U8"));
+    let pack = |name: &str, weight: &[u8], scale: f32| {
+        let scale: Vec<u8> = [scale; 2].iter().flat_map(|s| s.to_le_bytes()).collect();
+        let view =
+            |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+        let views = [
+            (
+                "embedding.weight",
+                view(Dtype::U8, &[2, weight.len() / 2], weight),
+            ),
+            (name, view(Dtype::U8, &[2], &[4, 8])),
+            ("embedding.scale", view(Dtype::F32, &[2], &scale)),
+        ];
+        safetensors::serialize(views, None::<HashMap<String, String>>).unwrap()
+    };
+    assert!(EmbeddingTable::from_bytes(&pack("embedding.bits", &[0; 4], 1.0)).is_ok());
+    for (bytes, expected) in [
+        (
+            pack("embedding.bit", &[0; 4], 1.0),
+            "no tensor `embedding.bits`",
+        ),
+        (
+            pack("embedding.bits", &[0; 6], 1.0),
+            "it has 6 bytes of values, expected 4",
+        ),
+        (
+            pack("embedding.bits", &[0; 4], f32::NAN),
+            "not a finite number",
+        ),
+    ] {
+        let message = refusal(&bytes);
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 #[test]

@@ -231,6 +231,15 @@ fn data(out: &mut String, facts: &Facts<'_>) {
         corpus.excluded,
         corpus.train.len(),
     );
+    if corpus.too_long != [0; 3] {
+        let [train, dev, test] = corpus.too_long;
+        let _ = writeln!(
+            out,
+            "Sentences of more tokens than the model takes: {train} in train, left out; {dev} in \
+             dev and {test} in test, counted as answered wrongly (`eval --long-as-wrong` counts \
+             them so too).\n"
+        );
+    }
     let (source, license) = (&recipe.features.source, &recipe.features.license);
     let _ = match &recipe.features.table {
         Some(table) => writeln!(

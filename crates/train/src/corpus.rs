@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 
 use veilformer_models::tokenizer::wordpiece_json;
-use veilformer_models::{DataSet, Tokenizer};
+use veilformer_models::{DataSet, ModelError, Tokenizer};
 
 use crate::error::{Result, TrainError};
 use crate::features::Features;
-use crate::recipe::{Recipe, ScratchRecipe, Vocabulary};
+use crate::recipe::{LongSentences, Recipe, ScratchRecipe, Vocabulary};
 
 /// The token of words that are not in the vocabulary.
 const UNKNOWN: &str = "[UNK]";
@@ -57,6 +57,9 @@ pub struct Corpus {
     pub test: Vec<Item>,
     /// Training sentences left out because their tokens are those of a dev or test sentence.
     pub excluded: usize,
+    /// Sentences of train, dev and test that were left out because they have more tokens than the
+    /// model takes; those of dev and test count as answered wrongly.
+    pub too_long: [usize; 3],
     /// The text of `tokenizer.json`.
     pub tokenizer_json: String,
     /// The tokenizer's tokens and where their vectors come from.
@@ -90,6 +93,8 @@ impl Corpus {
         let [train, dev, test] = sets;
         let encode = |set: DataSet| encode(recipe, &tokenizer, set);
         let (dev, test, all) = (encode(dev)?, encode(test)?, encode(train)?);
+        let too_long = [all.1, dev.1, test.1];
+        let (dev, test, all) = (dev.0, test.0, all.0);
         let held_out: HashSet<&[u32]> = dev.iter().chain(&test).map(|i| i.ids.as_slice()).collect();
         let before = all.len();
         let train: Vec<Item> = all
@@ -109,9 +114,20 @@ impl Corpus {
             dev,
             test,
             excluded,
+            too_long,
             tokenizer_json,
             source: TokenSource::Frozen(features),
         })
+    }
+
+    /// Sentences of dev, also those that no model of this length can answer.
+    pub fn dev_size(&self) -> usize {
+        self.dev.len() + self.too_long[1]
+    }
+
+    /// Sentences of test, also those that no model of this length can answer.
+    pub fn test_size(&self) -> usize {
+        self.test.len() + self.too_long[2]
     }
 
     /// The same sentences for a model that learns its token vectors from scratch: its tokens are
@@ -150,6 +166,7 @@ impl Corpus {
             dev: encode(&self.dev)?,
             test: encode(&self.test)?,
             excluded: self.excluded,
+            too_long: self.too_long,
             tokenizer_json,
             source: TokenSource::Learned {
                 tokens,
@@ -159,8 +176,11 @@ impl Corpus {
     }
 }
 
-fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<Vec<Item>> {
+/// The sentences as token ids, and the number of those that are too long where the recipe has them
+/// left out.
+fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<(Vec<Item>, usize)> {
     let classes = recipe.model.labels.len();
+    let mut too_long = 0;
     let mut items = Vec::with_capacity(set.len());
     for example in set.examples {
         if example.label >= classes {
@@ -175,7 +195,11 @@ fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<Vec<It
         // A phrase of punctuation only is no sentence; GLUE's training phrases have a few.
         let ids = match tokenizer.encode_within(&example.text, recipe.model.max_position_embeddings)
         {
-            Err(veilformer_models::ModelError::EmptySentence) => continue,
+            Err(ModelError::EmptySentence) => continue,
+            Err(ModelError::TooLong { .. }) if recipe.data.long == LongSentences::Wrong => {
+                too_long += 1;
+                continue;
+            }
             other => other?,
         };
         items.push(Item {
@@ -184,7 +208,7 @@ fn encode(recipe: &Recipe, tokenizer: &Tokenizer, set: DataSet) -> Result<Vec<It
             label: example.label,
         });
     }
-    Ok(items)
+    Ok((items, too_long))
 }
 
 /// `[UNK]` and the vocabulary's whole words that occur in the data, in the vocabulary's order.

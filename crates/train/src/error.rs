@@ -11,6 +11,9 @@ pub enum TrainError {
     /// A tensor operation failed; a bug, or the machine is out of memory.
     #[error("tensor operation failed: {0}; please report this with the recipe")]
     Tensor(#[from] candle_core::Error),
+    /// A chart cannot be drawn.
+    #[error("chart of the training: {0}")]
+    Plot(#[from] veilformer_plot::PlotError),
     /// The recipe is not usable.
     #[error("recipe {path}: {what}")]
     Recipe {
@@ -49,12 +52,12 @@ pub enum TrainError {
     /// The output folder already holds a token table.
     #[error("{0} already holds a token table; give another folder")]
     TableExists(PathBuf),
-    /// A number of components that the features do not have.
-    #[error("a width of {found} components, expected 1 to the features' {limit}")]
-    Width {
-        /// The width asked for.
+    /// A size of a token table that the features do not fill.
+    #[error("{found} bytes per token, expected 1 to the number of features, {limit}")]
+    TableSize {
+        /// The bytes asked for.
         found: usize,
-        /// Width of the features.
+        /// Number of features.
         limit: usize,
     },
     /// Training left the numbers.

@@ -230,16 +230,21 @@ pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<(Gol
     logits_of(&corpus.train)?;
 
     let silent = weights_of(&silenced(&folder.checkpoint), DType::F64)?;
-    let ablated = |items: &[Item]| -> Result<f64> {
-        Ok(accuracy(&evaluate(config, &silent, &table, items)?, items))
+    let ablated = |items: &[Item], size: usize| -> Result<f64> {
+        let logits = evaluate(config, &silent, &table, items)?;
+        Ok(accuracy(&logits, items, size))
     };
+    let (dev_size, test_size) = (corpus.dev_size(), corpus.test_size());
     let figures = Figures {
-        dev_accuracy: accuracy(&dev, &corpus.dev),
-        test_accuracy: accuracy(&test, &corpus.test),
-        dev_size: corpus.dev.len(),
-        test_size: corpus.test.len(),
+        dev_accuracy: accuracy(&dev, &corpus.dev, dev_size),
+        test_accuracy: accuracy(&test, &corpus.test, test_size),
+        dev_size,
+        test_size,
         test_logit_std: deviations(&test, config.num_classes()),
-        without_mixing: [ablated(&corpus.dev)?, ablated(&corpus.test)?],
+        without_mixing: [
+            ablated(&corpus.dev, dev_size)?,
+            ablated(&corpus.test, test_size)?,
+        ],
         ranges: ranges
             .entries
             .iter()

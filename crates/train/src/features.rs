@@ -85,15 +85,15 @@ impl Features {
         let files = TokenTableFiles::read(path, name)?;
         let table = files.table()?;
         let tokens = vocabulary(&files.tokenizer).map_err(fail)?;
-        if table.vocab_size != tokens.len() {
+        if table.vocab_size() != tokens.len() {
             return Err(fail(format!(
                 "the table has {} rows and the tokenizer {} tokens; copy the folder again",
-                table.vocab_size,
+                table.vocab_size(),
                 tokens.len()
             )));
         }
         let rows = tokens.len() as f64;
-        let mut square = vec![0.0f64; table.width];
+        let mut square = vec![0.0f64; table.width()];
         for row in table.rows() {
             for (s, v) in square.iter_mut().zip(&row) {
                 *s += v * v / rows;
@@ -108,15 +108,15 @@ impl Features {
             .zip(&divided)
             .map(|(s, f)| s * f * f)
             .sum::<f64>()
-            / table.width as f64;
+            / table.width() as f64;
         let factors: Vec<f64> = divided.iter().map(|f| f / mean.max(1e-12).sqrt()).collect();
-        let mut data = Vec::with_capacity(table.values.len());
+        let mut data = Vec::with_capacity(tokens.len() * table.width());
         for row in table.rows() {
             data.extend(row.iter().zip(&factors).map(|(v, f)| (v * f) as f32));
         }
         Ok(Self {
             tokens,
-            width: table.width,
+            width: table.width(),
             data,
             shared: Some(SharedTable {
                 files,

@@ -15,6 +15,7 @@ pub mod network;
 pub mod noise;
 pub mod order;
 pub mod params;
+pub mod plots;
 pub mod recipe;
 pub mod run;
 pub mod source;

@@ -60,9 +60,23 @@ pub struct DataRecipe {
     pub test: DataSource,
     /// Origin and terms of the data, for the card.
     pub terms: String,
+    /// What becomes of a sentence with more tokens than the model takes.
+    #[serde(default)]
+    pub long: LongSentences,
     /// `full`: the features' whole vocabulary. `data`: only the whole words of the data's three
     /// splits that stand in it, and `[UNK]`.
     pub vocabulary: Vocabulary,
+}
+
+/// What becomes of a sentence with more tokens than the model takes; it is never cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongSentences {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// In training it is left out; in dev and test it counts as answered wrongly.
+    Wrong,
 }
 
 /// The frozen token features: where they come from, for the card, and how they are scaled.

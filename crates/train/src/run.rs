@@ -10,6 +10,7 @@ use crate::error::{Result, TrainError, at};
 use crate::export::{measure, to_checkpoint, write_atomically};
 use crate::features::Features;
 use crate::network::Weights;
+use crate::plots;
 use crate::recipe::Recipe;
 use crate::state::{self, Progress, STATE_FILE};
 use crate::trainer::{EpochReport, Trainer, accuracy, evaluate};
@@ -38,8 +39,9 @@ pub trait Observer {
 }
 
 /// Trains as the recipe says and writes the model folder: `config.json`, `model.safetensors`,
-/// `tokenizer.json`, `recipe.toml`, `golden.json`, `README.md`; and the state of the run, which is
-/// not needed any more when the run is done.
+/// `tokenizer.json` (not with a shared token table), `recipe.toml`, `golden.json`, `README.md`,
+/// `loss.svg`, `ranges.svg`; and the state of the run, which is not needed any more when the run is
+/// done.
 ///
 /// # Errors
 /// When an input is not usable, the output folder holds a run and `resume` is not given, or the
@@ -107,11 +109,17 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
         model: &model,
         progress: &progress,
         figures: &golden.figures,
-        unrounded_test: accuracy(&unrounded, &corpus.test),
+        unrounded_test: accuracy(&unrounded, &corpus.test, corpus.test_size()),
         bag_of_words: bag,
         from_scratch,
     };
     write_atomically(&paths.out.join("README.md"), card::text(&facts).as_bytes())?;
+    for (file, figure) in [
+        ("loss.svg", plots::training(&progress.history)),
+        ("ranges.svg", plots::ranges(&ranges)),
+    ] {
+        write_atomically(&paths.out.join(file), figure.svg()?.as_bytes())?;
+    }
     let scratch = from_scratch.map_or(String::new(), |([dev, test], _)| {
         format!("; from scratch {dev:.4}, {test:.4}")
     });
@@ -185,7 +193,8 @@ fn figures_of(mut trainer: Trainer<'_>, observer: &mut dyn Observer) -> Result<[
         .history
         .get(progress.best_epoch)
         .map_or(0.0, |r| r.dev_accuracy);
-    Ok([dev, accuracy(&test, &trainer.corpus.test)])
+    let corpus = trainer.corpus;
+    Ok([dev, accuracy(&test, &corpus.test, corpus.test_size())])
 }
 
 fn line(report: &EpochReport, epochs: usize) -> String {

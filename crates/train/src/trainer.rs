@@ -140,7 +140,7 @@ impl<'a> Trainer<'a> {
             epoch,
             loss: loss_sum / steps,
             range_loss: range_sum / steps,
-            dev_accuracy: accuracy(&dev, &self.corpus.dev),
+            dev_accuracy: accuracy(&dev, &self.corpus.dev, self.corpus.dev_size()),
         })
     }
 
@@ -292,14 +292,14 @@ pub fn evaluate_with(
     Ok(logits)
 }
 
-/// Part of the items whose largest logit is their label's.
-pub fn accuracy(logits: &[Vec<f64>], items: &[Item]) -> f64 {
+/// Number of items whose largest logit is their label's, over `size`.
+pub fn accuracy(logits: &[Vec<f64>], items: &[Item], size: usize) -> f64 {
     let right = logits
         .iter()
         .zip(items)
         .filter(|(row, item)| argmax(row) == item.label)
         .count();
-    right as f64 / items.len().max(1) as f64
+    right as f64 / size.max(1) as f64
 }
 
 /// Index of the largest value, the first of equals.

@@ -68,3 +68,18 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
         server_content: [7; 32],
     }
 }
+
+/// As [`parts`], with a token table of three columns of 3, 8 and 2 bits, a projection, and no
+/// position table.
+pub fn projected(params: &Params, run: usize) -> BundleParts {
+    let table: Vec<f64> = (0..3 * WORDS.len()).map(|i| (i as f64).cos()).collect();
+    let table = Matrix::from_rows(WORDS.len(), 3, table).unwrap();
+    let projection = (0..6).map(|i| 0.5 - 0.3 * i as f64).collect();
+    let mut parts = parts(params, run);
+    parts.embedding = Embedding {
+        table: EmbeddingTable::quantize_to(&table, &[3, 8, 2]).unwrap(),
+        projection: Some(Matrix::from_rows(2, 3, projection).unwrap()),
+        position: None,
+    };
+    parts
+}

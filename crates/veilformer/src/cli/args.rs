@@ -201,6 +201,9 @@ pub struct Eval {
     /// Take these lines only, counted from 0 and the last one excluded; of a pair, of either file
     #[arg(long, value_name = "FIRST..END")]
     pub lines: Option<LineRange>,
+    /// Count a sentence that is too long for the model as answered wrongly, instead of stopping
+    #[arg(long)]
+    pub long_as_wrong: bool,
     /// Take at most so many sentences
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

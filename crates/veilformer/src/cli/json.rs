@@ -283,6 +283,8 @@ pub struct ShippedModel {
 pub struct Eval {
     /// Number of sentences.
     pub items: usize,
+    /// Those of them that are too long for the model and count as answered wrongly.
+    pub too_long: usize,
     /// Those whose label is that of mode `poly`.
     pub agree: usize,
     /// Fraction of the sentences whose label is the data set's.

@@ -120,7 +120,8 @@ fn the_other_commands() {
         "0 red blue\n1 blue red\n0 blue stone red\n",
     )
     .unwrap();
-    let eval = "{accuracy: float, agree: int, items: int, max_logit_error: float, seconds: float}";
+    let eval = "{accuracy: float, agree: int, items: int, max_logit_error: float, seconds: float, \
+                too_long: int}";
     for mode in ["poly", "encrypted"] {
         let value = check(
             at,

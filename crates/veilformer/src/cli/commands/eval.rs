@@ -8,7 +8,7 @@ use veilformer::build::build;
 use veilformer::ckks::SecurityLevel;
 use veilformer::client::{Answer, ClientBundle};
 use veilformer::model::{Model, ModelFiles};
-use veilformer::models::{DataSet, Example};
+use veilformer::models::{DataSet, Example, ModelError};
 use veilformer::ring::Cpu;
 use veilformer::runtime::Server;
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
@@ -26,6 +26,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     let model = ModelFiles::find(&args.model)?.load()?;
     let data = choose(args)?;
     let stage = context.progress.stage("evaluating in the clear");
+    let items = data.len();
     let examples = answer_in_the_clear(args, &model, data, |done, total| {
         stage.update(done, total);
     })?;
@@ -35,7 +36,8 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         _ => None,
     };
     let mut report = json::Eval {
-        items: examples.len(),
+        items,
+        too_long: items - examples.len(),
         agree: 0,
         accuracy: 0.0,
         max_logit_error: 0.0,
@@ -62,12 +64,15 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     if let Some(stage) = stage {
         report.seconds = stage.finish();
     }
-    report.accuracy = correct as f64 / examples.len().max(1) as f64;
+    report.accuracy = correct as f64 / items.max(1) as f64;
     context.output.answer(&report, || {
-        let note = match args.mode {
-            Mode::Clear => "\nmode clear is mode poly here: the original model is polynomial",
-            _ => "",
-        };
+        let mut note = String::new();
+        if report.too_long > 0 {
+            note += &format!("\n{} too long, counted as wrong", report.too_long);
+        }
+        if args.mode == Mode::Clear {
+            note += "\nmode clear is mode poly here: the original model is polynomial";
+        }
         format!(
             "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
              largest logit error {:.1e}, {:.1} s{note}",
@@ -97,7 +102,7 @@ fn choose(args: &args::Eval) -> Result<Vec<Example>> {
 }
 
 /// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
-/// out before anything is encrypted.
+/// out before anything is encrypted. Those that are too long are left out where the flags say so.
 fn answer_in_the_clear(
     args: &args::Eval,
     model: &Model,
@@ -107,7 +112,7 @@ fn answer_in_the_clear(
     let classes = model.program.labels.len();
     let total = examples.len();
     let done = AtomicUsize::new(0);
-    let one = |example: Example| {
+    let one = |example: Example| -> Option<Result<(Example, Answer)>> {
         let refuse = |e: &dyn std::fmt::Display| {
             Failure::input(format!(
                 "{}: sentence \"{}\": {e}",
@@ -121,13 +126,17 @@ fn answer_in_the_clear(
                  task",
                 example.label
             );
-            return Err(refuse(&what));
+            return Some(Err(refuse(&what)));
         }
-        let logits = model.poly(&example.text).map_err(|e| refuse(&e))?;
+        let answer = match model.poly(&example.text) {
+            Err(ModelError::TooLong { .. }) if args.long_as_wrong => return None,
+            Err(e) => Err(refuse(&e)),
+            Ok(logits) => Ok((example, Answer::of_logits(logits))),
+        };
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        Ok((example, Answer::of_logits(logits)))
+        Some(answer)
     };
-    examples.into_par_iter().map(one).collect()
+    examples.into_par_iter().filter_map(one).collect()
 }
 
 /// A client and a server with fresh keys.
