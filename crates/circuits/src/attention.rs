@@ -6,7 +6,8 @@
 //! pairs at one distance `s` are one product, summed over the dimensions by rotations along the
 //! rows. Distances are taken as `s = g B + b`: keys and values are rotated by the baby steps
 //! `b`, queries backwards by the giant steps `g B`, and the sums of a giant step are rotated
-//! once (mission system 3's BSGS, applied to the token axis).
+//! once (mission system 3's BSGS, applied to the token axis). With several sentences each token
+//! has a slot per sentence, side by side, and every rotation is that many slots longer.
 //!
 //! Two distances ride in one ciphertext: with keys `k_b + i k_b'` a product is `z = s + i s'`.
 //! For real `v, v'`, with `w = (v - v') z + (v + v') conj(z)`,
@@ -34,12 +35,14 @@ pub struct AttentionShape {
     pub heads: usize,
     /// Dimensions per head, padded to a power of two.
     pub dim: usize,
+    /// Sentences side by side: the slots of one token of one row, a power of two.
+    pub batch: usize,
 }
 
 impl AttentionShape {
     /// Slots after which the layout repeats.
     pub fn period(&self) -> usize {
-        2 * self.tokens * self.heads * self.dim
+        2 * self.tokens * self.heads * self.dim * self.batch
     }
 
     /// Baby steps: the power of two next to the square root of the tokens, at least 2.
@@ -73,7 +76,7 @@ pub fn power_attention<O: Ops>(
     }
     let babies = shape.baby_steps();
     let half = babies / 2;
-    let steps: Vec<i64> = (0..babies as i64).collect();
+    let steps: Vec<i64> = (0..babies).map(|b| (b * shape.batch) as i64).collect();
 
     let keys = ops.rotate_many(key, &steps)?;
     let unit = SlotVector::Constant(Complex::new(0.0, 1.0));
@@ -97,7 +100,7 @@ pub fn power_attention<O: Ops>(
     drop(values);
 
     let giants: Vec<i64> = (0..(shape.tokens / babies) as i64)
-        .map(|g| -g * babies as i64)
+        .map(|g| -g * (babies * shape.batch) as i64)
         .collect();
     let queries = ops.rotate_many(query, &giants)?;
     let mut answer: Option<O::Ct> = None;
@@ -133,7 +136,7 @@ fn score<O: Ops>(
     shape: AttentionShape,
 ) -> Result<O::Ct, OpsError> {
     let mut sum = ops.mul(query, key)?;
-    let row = (2 * shape.tokens * shape.heads) as i64;
+    let row = (2 * shape.tokens * shape.heads * shape.batch) as i64;
     let mut step = 1;
     while step < shape.dim as i64 {
         let turned = ops.rotate(&sum, row * step)?;
@@ -144,7 +147,7 @@ fn score<O: Ops>(
 }
 
 fn check<O: Ops>(ops: &O, shape: AttentionShape) -> Result<(), OpsError> {
-    let powers = [shape.tokens, shape.heads, shape.dim]
+    let powers = [shape.tokens, shape.heads, shape.dim, shape.batch]
         .iter()
         .all(|n| n.is_power_of_two());
     let slots = ops.params().slots();
@@ -152,9 +155,9 @@ fn check<O: Ops>(ops: &O, shape: AttentionShape) -> Result<(), OpsError> {
         return Ok(());
     }
     let what = format!(
-        "{} tokens, {} heads of {} dimensions: powers of two and at least 2 tokens are expected, \
-         and twice their product within {slots} slots",
-        shape.tokens, shape.heads, shape.dim
+        "{} tokens, {} heads of {} dimensions, {} sentences: powers of two and at least 2 tokens \
+         are expected, and twice their product within {slots} slots",
+        shape.tokens, shape.heads, shape.dim, shape.batch
     );
     Err(OpsError::Invalid {
         op: "power attention",

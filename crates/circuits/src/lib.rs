@@ -4,6 +4,7 @@
 //! |---|---|
 //! | multiply by a plaintext matrix | [`transform`] |
 //! | attend | [`attention`] |
+//! | carry a state over tokens | [`recurrence`] |
 //! | sum slots | [`reduce`] |
 //! | evaluate a function on every slot | [`polynomial`] |
 //! | know the precision of a bootstrap | [`bootstrap`] |
@@ -14,6 +15,8 @@ pub mod attention;
 pub mod bootstrap;
 mod error;
 pub mod polynomial;
+mod random;
+pub mod recurrence;
 pub mod reduce;
 pub mod testing;
 pub mod transform;

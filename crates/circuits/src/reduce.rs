@@ -2,19 +2,28 @@
 
 use veilformer_ckks::{Ops, OpsError, SlotVector};
 
-/// `sum over all slots j and operands of weights[j] * ct[j]`, in every slot of the result; one
-/// level below its operands. Nothing but the sum is left in any slot, so an answer made this way
-/// carries no junk back to the client.
+/// `sum over slots j and operands of weights[j] * ct[j]`, one level below its operands. With
+/// `batch` sentences side by side, slot `j` belongs to sentence `j mod batch`, and each gets the
+/// sum over its own slots, in all of them. Nothing but sums is left in any slot, so an answer made
+/// this way carries no junk back to the client.
 ///
 /// `product` hears of the weighted sum before its slots are added up, for whoever knows a bound.
 ///
 /// # Errors
-/// An empty list; operands of different levels; what `ops` refuses.
+/// An empty list; operands of different levels; a batch that is no power of two; what `ops`
+/// refuses.
 pub fn weighted_slot_sum<O: Ops>(
     ops: &mut O,
     operands: &[(&O::Ct, SlotVector)],
+    batch: usize,
     product: impl FnOnce(&mut O, &O::Ct),
 ) -> Result<O::Ct, OpsError> {
+    if !batch.is_power_of_two() {
+        return Err(OpsError::Invalid {
+            op: "slot sum",
+            what: format!("{batch} sentences side by side; a power of two is expected"),
+        });
+    }
     let mut sum: Option<O::Ct> = None;
     for (ct, weights) in operands {
         let level = ops.level(ct);
@@ -33,7 +42,7 @@ pub fn weighted_slot_sum<O: Ops>(
     let mut sum = ops.rescale(&sum)?;
     product(ops, &sum);
     let mut step = ops.params().slots() as i64 / 2;
-    while step >= 1 {
+    while step >= batch.max(1) as i64 {
         let turned = ops.rotate(&sum, step)?;
         sum = ops.add(&sum, &turned)?;
         step /= 2;

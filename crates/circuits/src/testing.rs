@@ -1,10 +1,18 @@
 //! [`ClearOps`]: the operations on unencrypted slots, for tests of circuits and for simulation.
+//!
+//! Simulation adds to each result what the scheme's variance formulas ([`NoiseModel`]) say that the
+//! operation leaves behind: independent Gaussians in the coefficients, which in slots are
+//! independent complex Gaussians of N times the variance.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use crate::random::Random;
+use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SlotVector, Transform,
-    adjust_constant,
+    CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
+    Transform, adjust_constant,
 };
 
 type Result<T> = std::result::Result<T, OpsError>;
@@ -19,13 +27,15 @@ pub struct ClearCiphertext {
     scale: Scale,
 }
 
-/// A plaintext in the clear, likewise encoded. Real constants are rounded to integers as the
-/// encoder does it; other vectors stay exact.
+/// A plaintext in the clear, likewise encoded. Constants are rounded to integers as the encoder
+/// does it; other vectors stay exact, or with noise get that of their rounding.
 #[derive(Clone, Debug)]
 pub struct ClearPlain {
     raw: Arc<Vec<Complex>>,
     level: usize,
     scale: Scale,
+    /// Whether it may meet rotated inputs in a transform, as the evaluator's has to say.
+    extended: bool,
 }
 
 /// How often each operation ran.
@@ -46,12 +56,19 @@ pub struct ClearCounts {
     pub transforms: usize,
 }
 
-/// [`Ops`] on plain slots, with the level, scale and range rules of the evaluator and none of its
-/// noise. Also notes which keys the circuit needed.
+/// [`Ops`] on plain slots, with the level, scale and range rules of the evaluator, and none of its
+/// noise or a sample of it. Also notes which keys the circuit needed.
 pub struct ClearOps {
     params: Params,
     keys: KeyList,
     counts: ClearCounts,
+    noise: Option<Noise>,
+}
+
+/// Where samples of the noise come from.
+struct Noise {
+    model: NoiseModel,
+    random: Random,
 }
 
 impl ClearOps {
@@ -62,7 +79,50 @@ impl ClearOps {
             params: params.clone(),
             keys: KeyList::default(),
             counts: ClearCounts::default(),
+            noise: None,
         }
+    }
+
+    /// Operations with samples of the noise that ciphertexts under a secret of this kind have.
+    /// The same seed gives the same samples.
+    #[must_use]
+    pub fn with_noise(params: &Params, secret: SecretKind, seed: u64) -> Self {
+        Self {
+            noise: Some(Noise {
+                model: NoiseModel::new(params, secret),
+                random: Random::new(seed),
+            }),
+            ..Self::new(params)
+        }
+    }
+
+    /// Starts the samples of the noise anew; nothing without noise.
+    pub fn reseed(&mut self, seed: u64) {
+        if let Some(noise) = &mut self.noise {
+            noise.random = Random::new(seed);
+        }
+    }
+
+    /// Adds noise whose variance per coefficient is what `variance` says.
+    fn disturb(&mut self, raw: &mut [Complex], variance: impl FnOnce(&NoiseModel) -> f64) {
+        let Some(noise) = &mut self.noise else { return };
+        let n = self.params.n() as f64;
+        let deviation = (variance(&noise.model) * n / 2.0).sqrt();
+        for z in raw {
+            let sample = Complex::new(noise.random.gaussian(), noise.random.gaussian());
+            *z += sample * deviation;
+        }
+    }
+
+    fn disturbed(
+        &mut self,
+        mut ct: ClearCiphertext,
+        variance: impl FnOnce(&NoiseModel) -> f64,
+    ) -> ClearCiphertext {
+        if self.noise.is_some() {
+            self.disturb(&mut Arc::make_mut(&mut ct.raw)[..], variance);
+        }
+        ct
     }
 
     /// A value at the canonical scale of `level`.
@@ -84,11 +144,12 @@ impl ClearOps {
         scale: Scale,
     ) -> Result<ClearCiphertext> {
         let plain = self.plain(slots, level, scale)?;
-        Ok(ClearCiphertext {
+        let ct = ClearCiphertext {
             raw: plain.raw,
             level,
             scale,
-        })
+        };
+        Ok(self.disturbed(ct, NoiseModel::fresh_secret_key))
     }
 
     /// The slots' values.
@@ -206,23 +267,41 @@ impl Ops for ClearOps {
         if needed > available {
             return Err(CkksError::TooLarge { needed, available }.into());
         }
-        let rounds = matches!(slots, SlotVector::Constant(value) if value.im == 0.0);
-        let raw = slots
-            .to_dense(self.params.slots())?
-            .iter()
-            .map(|z| z * scale.value())
-            .map(|z| {
-                if rounds {
-                    Complex::new(z.re.round(), 0.0)
-                } else {
-                    z
-                }
-            })
-            .collect();
+        let rounded = match slots {
+            SlotVector::Constant(_) => 0,
+            SlotVector::Periodic(period) => 2 * period.len(),
+            SlotVector::Dense(_) => self.params.n(),
+        };
+        let encoded = |z: &Complex| {
+            let z = z * scale.value();
+            match rounded {
+                0 => Complex::new(z.re.round(), z.im.round()),
+                _ => z,
+            }
+        };
+        let dense = slots.to_dense(self.params.slots())?;
+        let mut raw: Vec<Complex> = dense.iter().map(encoded).collect();
+        if rounded > 0 {
+            self.disturb(&mut raw, |model| model.encoding(rounded));
+        }
         Ok(ClearPlain {
             raw: Arc::new(raw),
             level,
             scale,
+            extended: false,
+        })
+    }
+
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<ClearPlain> {
+        let plain = self.plain(slots, level, scale)?;
+        Ok(ClearPlain {
+            extended: true,
+            ..plain
         })
     }
 
@@ -258,7 +337,7 @@ impl Ops for ClearOps {
     fn rescale(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
         let out = self.divided("rescale", a)?;
         self.counts.rescales += 1;
-        Ok(out)
+        Ok(self.disturbed(out, NoiseModel::division))
     }
 
     fn mul_sum(
@@ -282,7 +361,8 @@ impl Ops for ClearOps {
         self.need(KeyPurpose::Relinearization, first.level);
         self.counts.products += pairs.len();
         self.counts.relinearizations += 1;
-        Ok(out)
+        let level = first.level;
+        Ok(self.disturbed(out, |model| model.relinearize_rescale(0.0, level)))
     }
 
     fn rotate_many(&mut self, a: &ClearCiphertext, by: &[i64]) -> Result<Vec<ClearCiphertext>> {
@@ -290,8 +370,12 @@ impl Ops for ClearOps {
         by.iter()
             .map(|&by| {
                 self.need(KeyPurpose::Rotation(by), a.level);
-                self.counts.rotations += usize::from(by.rem_euclid(slots) != 0);
-                self.fitting("rotate_many", turned(&a.raw, by), a.level, a.scale)
+                let out = self.fitting("rotate_many", turned(&a.raw, by), a.level, a.scale)?;
+                if by.rem_euclid(slots) == 0 {
+                    return Ok(out);
+                }
+                self.counts.rotations += 1;
+                Ok(self.disturbed(out, |model| model.key_switch(a.level)))
             })
             .collect()
     }
@@ -299,7 +383,8 @@ impl Ops for ClearOps {
     fn conjugate(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
         self.need(KeyPurpose::Conjugation, a.level);
         self.counts.rotations += 1;
-        self.zip("conjugate", a, &a.raw, |x, _| x.conj())
+        let out = self.zip("conjugate", a, &a.raw, |x, _| x.conj())?;
+        Ok(self.disturbed(out, |model| model.key_switch(a.level)))
     }
 
     fn drop_to(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {
@@ -350,8 +435,8 @@ impl Ops for ClearOps {
             OpsError::expect_scale(OP, input.scale, first.scale)?;
         }
         let slots = self.params.slots();
-        let plain_scale = self.params.scale_at(first.level);
-        let mut babies = std::collections::BTreeSet::new();
+        let (level, plain_scale) = (first.level, self.params.scale_at(first.level));
+        let mut babies: BTreeMap<(usize, i64), Vec<Complex>> = BTreeMap::new();
         let mut total = vec![Complex::new(0.0, 0.0); slots];
         let mut terms = 0;
         for giant in &transform.giants {
@@ -361,20 +446,31 @@ impl Ops for ClearOps {
                     op: OP,
                     what: format!("input {} of {}", term.input, inputs.len()),
                 })?;
-                OpsError::expect_plain_level(OP, term.plain.level, first.level)?;
+                OpsError::expect_plain_level(OP, term.plain.level, level)?;
                 OpsError::expect_scale(OP, term.plain.scale, plain_scale)?;
+                OpsError::expect_extended(OP, term.plain.extended, (term.baby, slots))?;
                 let baby = term.baby.rem_euclid(slots as i64);
-                babies.insert((term.input, baby));
-                let rotated = turned(&input.raw, baby);
+                if let Entry::Vacant(place) = babies.entry((term.input, baby)) {
+                    let mut rotated = turned(&input.raw, baby);
+                    if baby != 0 {
+                        // Rotated inputs stay on Q + P: no ModDown, no rounding of one.
+                        self.disturb(&mut rotated, |model| model.key_switch_error(level));
+                    }
+                    place.insert(rotated);
+                }
+                let rotated = babies
+                    .get(&(term.input, baby))
+                    .map_or(&[][..], Vec::as_slice);
                 for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
                     *s += x * p;
                 }
-                self.need(KeyPurpose::Rotation(baby), first.level);
+                self.need(KeyPurpose::Rotation(baby), level);
                 terms += 1;
             }
-            if !giant.terms.is_empty() {
-                self.need(KeyPurpose::Rotation(giant.rotation), first.level);
-                self.counts.rotations += usize::from(giant.rotation.rem_euclid(slots as i64) != 0);
+            if !giant.terms.is_empty() && giant.rotation.rem_euclid(slots as i64) != 0 {
+                self.need(KeyPurpose::Rotation(giant.rotation), level);
+                self.counts.rotations += 1;
+                self.disturb(&mut sum, |model| model.key_switch(level));
             }
             for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
                 *t += s;
@@ -383,12 +479,13 @@ impl Ops for ClearOps {
         if terms == 0 {
             return Err(empty(OP));
         }
-        self.counts.rotations += babies.iter().filter(|(_, baby)| *baby != 0).count();
+        self.counts.rotations += babies.keys().filter(|(_, baby)| *baby != 0).count();
         self.counts.plain_products += terms;
         self.counts.transforms += 1;
         let scale = first.scale.product(plain_scale);
-        let sum = self.fitting(OP, total, first.level, scale)?;
-        self.divided(OP, &sum)
+        let sum = self.fitting(OP, total, level, scale)?;
+        let out = self.divided(OP, &sum)?;
+        Ok(self.disturbed(out, NoiseModel::division))
     }
 }
 
@@ -493,7 +590,7 @@ mod tests {
         let n = params.slots();
         let mut ops = ClearOps::new(&params);
         let x = ops.encrypt(&ramp(n), 2).unwrap();
-        let plain = ops.plain(&ramp(n), 2, params.scale_at(2)).unwrap();
+        let plain = ops.extended_plain(&ramp(n), 2, params.scale_at(2)).unwrap();
         let t = Transform {
             giants: vec![Giant {
                 rotation: 2,

@@ -97,9 +97,6 @@ pub struct LayoutMap<'a> {
 /// Weight of (output feature, input feature).
 pub type Weight<'a> = &'a dyn Fn(usize, usize) -> f64;
 
-/// One diagonal: per target chunk the factor of the source chunk `offset` further on.
-type Diagonals = BTreeMap<(usize, usize), Vec<f64>>;
-
 impl LayoutMap<'_> {
     /// The diagonals by (source, offset in chunks). Where a feature stands in several chunks of
     /// a source, the offsets are chosen greedily so that few diagonals cover all.
@@ -123,53 +120,95 @@ impl LayoutMap<'_> {
         ops: &mut O,
         level: usize,
     ) -> Result<Transform<O::Plain>, OpsError> {
-        let diagonals = self.diagonals();
-        let count = self.target.chunks.len();
-        let split = Split::cheapest(diagonals.keys().map(|(s, o)| (*s, *o)), count);
-        let scale = ops.params().scale_at(level);
         let run = self.target.run;
-        let mut giants: BTreeMap<usize, Vec<Term<O::Plain>>> = BTreeMap::new();
-        for ((source, offset), diagonal) in &diagonals {
-            let (giant, baby) = split.of(*offset);
-            // The factor of target chunk c stands giant chunks further on before the rotation.
-            let slots = (0..count).flat_map(|c| {
-                let v = diagonal[(c + count - giant) % count];
-                std::iter::repeat_n(Complex::new(v, 0.0), run)
-            });
-            let plain = ops.plain(&SlotVector::Dense(slots.collect()), level, scale)?;
-            let term = Term {
-                input: *source,
-                baby: (baby * run) as i64,
-                plain,
-            };
-            giants.entry(giant).or_default().push(term);
-        }
-        if giants.is_empty() {
-            let what = "the map has no weight that is not zero".to_string();
-            return Err(OpsError::Invalid {
-                op: "linear map",
-                what,
-            });
-        }
-        let giants = giants.into_iter().map(|(g, terms)| Giant {
-            rotation: (g * run) as i64,
-            terms,
-        });
-        Ok(Transform {
-            giants: giants.collect(),
-        })
+        bsgs(
+            ops,
+            &self.diagonals(),
+            (run, self.target.chunks.len()),
+            level,
+        )
     }
 }
 
-/// A split of offsets into giant and baby steps.
+/// One diagonal per (source, offset in units): the factor of each target unit.
+pub(crate) type Diagonals = BTreeMap<(usize, usize), Vec<f64>>;
+
+/// The transform of diagonals that are constant on `count` units of `unit` slots each, with the
+/// giant and baby steps that cost least.
+///
+/// # Errors
+/// What `ops` refuses to encode; no diagonal at all.
+pub(crate) fn bsgs<O: Ops>(
+    ops: &mut O,
+    diagonals: &Diagonals,
+    (unit, count): (usize, usize),
+    level: usize,
+) -> Result<Transform<O::Plain>, OpsError> {
+    let split = Split::cheapest(diagonals.keys().map(|(s, o)| (*s, *o)), count);
+    let scale = ops.params().scale_at(level);
+    let mut giants: BTreeMap<usize, Vec<Term<O::Plain>>> = BTreeMap::new();
+    for ((source, offset), diagonal) in diagonals {
+        let (giant, baby) = split.of(*offset);
+        // The factor of target unit c stands giant units further on before the rotation.
+        let slots = (0..count).flat_map(|c| {
+            let v = diagonal[(c + count - giant) % count];
+            std::iter::repeat_n(Complex::new(v, 0.0), unit)
+        });
+        let baby = (baby * unit) as i64;
+        let slots = SlotVector::Dense(slots.collect());
+        let term = Term {
+            input: *source,
+            baby,
+            plain: ops.term_plain(&slots, level, scale, baby)?,
+        };
+        giants.entry(giant).or_default().push(term);
+    }
+    if giants.is_empty() {
+        let what = "the map has no weight that is not zero".to_string();
+        return Err(OpsError::Invalid {
+            op: "linear map",
+            what,
+        });
+    }
+    let giants = giants.into_iter().map(|(g, terms)| Giant {
+        rotation: (g * unit) as i64,
+        terms,
+    });
+    Ok(Transform {
+        giants: giants.collect(),
+    })
+}
+
+/// A split of offsets into giant and baby steps: a baby step is below `baby_steps * stride`, a
+/// giant step a multiple of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Split {
     baby_steps: usize,
     stride: usize,
 }
 
-/// A hoisted rotation costs about half of one with its own decomposition (design figures of the
-/// ring's benches: 12.5 against 26 ms at N=2^16).
-const HOISTED_COST: f64 = 0.5;
+// What the pieces of a doubly hoisted transform cost, in units of a giant step over rotated inputs
+// (ModDown of one polynomial, decomposition, inner product with the key). Measured by
+// `runtime::measure` with AVX-512 at N = 2^14, dnum 3, 3 special primes, and 8 (and 4) limbs:
+// a giant step takes 2.2 ms (1.2), a baby step 0.26 (0.33) of it, the decomposition of an input
+// 0.4 to 0.8, a giant step over inputs that are not rotated 0.8 (0.7), and a product modulo the
+// special primes 0.016 (0.04) more than one without. Ratios move little with N and digits:
+// a baby step is one of the three parts of a giant step.
+
+/// Each baby step: an inner product with its key, no ModDown.
+const BABY_COST: f64 = 0.3;
+/// Each input with any baby step: its decomposition.
+const INPUT_COST: f64 = 0.5;
+/// Each giant step over inputs none of which is rotated: nothing to bring down.
+const PLAIN_GIANT_COST: f64 = 0.8;
+/// Each product of a rotated input: the part modulo the special primes.
+const TURNED_PRODUCT_COST: f64 = 0.02;
+/// Each rotation: its key takes room and time to send and load. Decides between splits that are
+/// about as fast.
+const KEY_COST: f64 = 0.02;
+/// Splits by other numbers than powers of two have to be so much cheaper: maps that are cut alike
+/// share their keys.
+const ODD_SPLIT: f64 = 1.03;
 
 impl Split {
     fn of(&self, offset: usize) -> (usize, usize) {
@@ -177,36 +216,52 @@ impl Split {
         (offset - baby, baby)
     }
 
+    /// What a transform with the diagonals `(source, offset)` costs.
+    fn cost(&self, offsets: &[(usize, usize)]) -> f64 {
+        let mut babies = BTreeSet::new();
+        let mut inputs = BTreeSet::new();
+        let mut keys = BTreeSet::new();
+        // Per giant step whether any of its inputs is rotated.
+        let mut giants: BTreeMap<usize, bool> = BTreeMap::new();
+        let mut cost = 0.0;
+        for &(source, offset) in offsets {
+            let (giant, baby) = self.of(offset);
+            if giant != 0 {
+                keys.insert(giant);
+                *giants.entry(giant).or_default() |= baby != 0;
+            }
+            if baby != 0 {
+                keys.insert(baby);
+                inputs.insert(source);
+                babies.insert((source, baby));
+                cost += TURNED_PRODUCT_COST;
+            }
+        }
+        let giants: f64 = giants
+            .values()
+            .map(|turned| if *turned { 1.0 } else { PLAIN_GIANT_COST })
+            .sum();
+        cost + giants
+            + BABY_COST * babies.len() as f64
+            + INPUT_COST * inputs.len() as f64
+            + KEY_COST * keys.len() as f64
+    }
+
+    /// The cheapest split of the diagonals `(source, offset)`, offsets below `count`.
     fn cheapest(offsets: impl Iterator<Item = (usize, usize)>, count: usize) -> Self {
         let offsets: Vec<(usize, usize)> = offsets.collect();
         let stride = offsets.iter().fold(count, |g, (_, o)| gcd(g, *o)).max(1);
-        let mut best = (
-            f64::INFINITY,
-            Split {
+        let splits = (1..=(count / stride).max(1)).map(|baby_steps| Self { baby_steps, stride });
+        let cost = |split: &Self| {
+            let odd = !split.baby_steps.is_power_of_two();
+            split.cost(&offsets) * if odd { ODD_SPLIT } else { 1.0 }
+        };
+        splits
+            .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+            .unwrap_or(Self {
                 baby_steps: 1,
                 stride,
-            },
-        );
-        let mut baby_steps = 1;
-        while baby_steps * stride <= count.max(1) {
-            let split = Split { baby_steps, stride };
-            let babies: BTreeSet<(usize, usize)> = offsets
-                .iter()
-                .map(|(s, o)| (*s, split.of(*o).1))
-                .filter(|b| b.1 != 0)
-                .collect();
-            let giants: BTreeSet<usize> = offsets
-                .iter()
-                .map(|(_, o)| split.of(*o).0)
-                .filter(|g| *g != 0)
-                .collect();
-            let cost = HOISTED_COST * babies.len() as f64 + giants.len() as f64;
-            if cost < best.0 {
-                best = (cost, split);
-            }
-            baby_steps *= 2;
-        }
-        best.1
+            })
     }
 }
 
@@ -270,5 +325,43 @@ impl Cover {
             }
             emit(best, diagonal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(offsets: &[(usize, usize)], count: usize) -> (usize, usize) {
+        let split = Split::cheapest(offsets.iter().copied(), count);
+        (split.baby_steps, split.stride)
+    }
+
+    #[test]
+    fn splits_follow_their_cost() {
+        let dense = |n: usize| (0..n).map(|o| (0, o)).collect::<Vec<_>>();
+        // Baby steps are cheap: many of them. With one source, several times as many as giants.
+        assert_eq!(split(&dense(64), 64), (16, 1));
+        assert_eq!(split(&dense(128), 128), (16, 1));
+        // The more sources share the giant steps, the fewer baby steps each.
+        let four: Vec<_> = (0..4)
+            .flat_map(|s| dense(64).into_iter().map(move |d| (s, d.1)))
+            .collect();
+        assert_eq!(split(&four, 64), (8, 1));
+        // Offsets with gaps are divided first.
+        let gaps: Vec<_> = (0..16).map(|o| (0, 8 * o)).collect();
+        assert_eq!(split(&gaps, 128).1, 8);
+        // One diagonal is one giant step without any ModDown, or nothing at all.
+        assert_eq!(
+            Split {
+                baby_steps: 1,
+                stride: 5
+            }
+            .cost(&[(0, 5)]),
+            PLAIN_GIANT_COST + KEY_COST
+        );
+        assert_eq!(split(&[(0, 0)], 64), (1, 64));
+        // A number that is no power of two, where it pays.
+        assert_eq!(split(&dense(12), 1024), (6, 1));
     }
 }

@@ -19,41 +19,50 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(16))]
 
     #[test]
-    fn attention_is_the_naive_double_loop(
-        log_tokens in 1u32..5, log_heads in 0u32..3, log_dim in 0u32..3, real in 1usize..17, seed in 0u64..100,
+    fn attention_is_the_naive_double_loop_for_every_sentence(
+        log_tokens in 1u32..5, log_heads in 0u32..3, log_dim in 0u32..3, log_batch in 0u32..3,
+        real in 1usize..17, seed in 0u64..100,
     ) {
         let params = toy_params(4);
         let (tokens, heads, dim) = (1usize << log_tokens, 1usize << log_heads, 1usize << log_dim);
-        let shape = AttentionShape { tokens, heads, dim };
+        let batch = 1usize << log_batch;
+        let shape = AttentionShape { tokens, heads, dim, batch };
         prop_assume!(shape.period() <= params.slots());
-        let real = real.min(tokens);
-        let chunks = params.slots() / tokens;
+        // Sentences of unequal lengths, each at the end of its tokens.
+        let lengths: Vec<usize> = (0..batch).map(|b| 1 + (real + 3 * b) % tokens).collect();
+        let run = tokens * batch;
+        let chunks = params.slots() / run;
         let rows: Vec<Option<usize>> = (0..heads * dim).map(Some).collect();
-        let layout = Layout::doubled(&rows, tokens, chunks);
-        let table = |which: u64| -> Vec<Vec<f64>> {
-            (0..heads * dim).map(|f| (0..real).map(|t| value(f, t, seed + which)).collect()).collect()
+        let layout = Layout::doubled(&rows, run, chunks);
+        let at = |f: usize, t: usize, b: usize, which: u64| {
+            let real = t + lengths[b] >= tokens;
+            if real { value(f, t * 8 + b, seed + which) } else { 0.0 }
         };
-        let (q, k, v) = (table(1), table(2), table(3));
+        let table = |which: u64| -> Vec<Vec<f64>> {
+            let row = |f| (0..run).map(|j| at(f, j / batch, j % batch, which)).collect();
+            (0..heads * dim).map(row).collect()
+        };
         let mut ops = ClearOps::new(&params);
         let level = params.max_level();
-        let mut encrypt = |t: &[Vec<f64>]| ops.encrypt(&SlotVector::Dense(layout.pack(t)), level).unwrap();
-        let (cq, ck, cv) = (encrypt(&q), encrypt(&k), encrypt(&v));
+        let mut encrypt = |which| ops.encrypt(&SlotVector::Dense(layout.pack(&table(which))), level).unwrap();
+        let (cq, ck, cv) = (encrypt(1), encrypt(2), encrypt(3));
         let out = power_attention(&mut ops, &cq, &ck, &cv, shape).unwrap();
         prop_assert_eq!(ops.level(&out), level - 3);
         let slots = ops.decrypt(&out);
         for (c, chunk) in layout.first_halves().chunks.iter().enumerate() {
             let Chunk::Feature(f) = chunk else { continue };
             let head = f % heads;
-            for t in 0..tokens {
+            for j in 0..run {
+                let (t, b) = (j / batch, j % batch);
                 let mut want = 0.0;
-                if t < real {
-                    for u in 0..real {
-                        let dot: f64 = (0..dim).map(|i| q[i * heads + head][t] * k[i * heads + head][u]).sum();
-                        want += dot * dot * v[*f][u];
-                    }
+                for u in 0..tokens {
+                    let dot: f64 = (0..dim)
+                        .map(|i| at(i * heads + head, t, b, 1) * at(i * heads + head, u, b, 2))
+                        .sum();
+                    want += dot * dot * at(*f, u, b, 3);
                 }
-                let got = slots[c * tokens + t] / POWER_ATTENTION_FACTOR;
-                prop_assert!((got - Complex::new(want, 0.0)).norm() < 1e-6, "{} {} {}", got, want, t);
+                let got = slots[c * run + j] / POWER_ATTENTION_FACTOR;
+                prop_assert!((got - Complex::new(want, 0.0)).norm() < 1e-6, "{} {} {} {}", got, want, t, b);
             }
         }
     }
@@ -105,12 +114,20 @@ fn the_weighted_sum_stands_in_every_slot() {
     let x: Vec<f64> = (0..n).map(|i| value(i, 1, 3)).collect();
     let w: Vec<f64> = (0..n).map(|i| value(i, 2, 3)).collect();
     let ct = ops.encrypt(&SlotVector::real(&x), 1).unwrap();
-    let sum = weighted_slot_sum(&mut ops, &[(&ct, SlotVector::real(&w))], |_, _| {}).unwrap();
+    let sum = weighted_slot_sum(&mut ops, &[(&ct, SlotVector::real(&w))], 1, |_, _| {}).unwrap();
     let want: f64 = x.iter().zip(&w).map(|(a, b)| a * b).sum();
     assert!(
         ops.decrypt(&sum)
             .iter()
             .all(|s| (s - Complex::new(want, 0.0)).norm() < 1e-4)
     );
-    assert!(weighted_slot_sum::<ClearOps>(&mut ops, &[], |_, _| {}).is_err());
+    let operands = [(&ct, SlotVector::real(&w))];
+    let sums = weighted_slot_sum(&mut ops, &operands, 8, |_, _| {}).unwrap();
+    for (j, got) in ops.decrypt(&sums).iter().enumerate() {
+        let own = x.iter().zip(&w).skip(j % 8).step_by(8);
+        let want: f64 = own.map(|(a, b)| a * b).sum();
+        assert!((got - Complex::new(want, 0.0)).norm() < 1e-4);
+    }
+    assert!(weighted_slot_sum(&mut ops, &operands, 3, |_, _| {}).is_err());
+    assert!(weighted_slot_sum::<ClearOps>(&mut ops, &[], 1, |_, _| {}).is_err());
 }

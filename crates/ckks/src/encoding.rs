@@ -117,7 +117,8 @@ impl Encoder {
 
     /// Encodes into the smallest plaintext that says the same: one word per prime for a real
     /// constant, 2m words for a vector of period m (a complex constant has period 1), all N words
-    /// otherwise.
+    /// otherwise. Special primes in the basis are for products before they are divided away: the
+    /// coefficients must fit the other primes.
     ///
     /// # Errors
     /// As [`Encoder::encode`].
@@ -244,11 +245,13 @@ impl Encoder {
         Ok(low.limb(0).iter().zip(low.limb(1)).map(combine).collect())
     }
 
-    /// The largest absolute coefficient, which must be below half of the modulus.
+    /// The largest absolute coefficient, which must be below half of the modulus: the product of
+    /// the basis's primes that are not special.
     fn check_fits(&self, coefficients: &[i128], basis: Basis) -> Result<u128, CkksError> {
         let largest = coefficients.iter().map(|c| c.unsigned_abs()).max();
         let largest = largest.unwrap_or_default();
-        let available = self.0.params.chain().product_log2(basis);
+        let params = &self.0.params;
+        let available = params.chain().product_log2(basis.minus(params.special()));
         if largest > 0 && (largest as f64).log2() + 1.0 > available {
             return Err(too_large(largest as f64, available));
         }

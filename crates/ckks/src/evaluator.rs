@@ -6,7 +6,7 @@ use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, TransformPlan};
 
 use crate::ciphertext::CiphertextInfo;
 use crate::keys::PreparedKey;
-use crate::ops::{Giant, OpsError};
+use crate::ops::{Giant, OpsError, moves};
 use crate::{
     Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, Ops, Params, Scale, SlotVector,
     Transform,
@@ -23,6 +23,7 @@ pub struct PreparedPlain<B: Backend> {
     plain: B::Plain,
     level: usize,
     scale: Scale,
+    extended: bool,
 }
 
 impl<B: Backend> PreparedPlain<B> {
@@ -42,6 +43,12 @@ impl<B: Backend> PreparedPlain<B> {
     #[must_use]
     pub fn scale(&self) -> Scale {
         self.scale
+    }
+
+    /// Whether it lives on the special primes as well.
+    #[must_use]
+    pub fn extended(&self) -> bool {
+        self.extended
     }
 }
 
@@ -157,12 +164,36 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// See there.
     pub fn encode(&self, slots: &SlotVector, level: usize, scale: Scale) -> Result<SharedPlain<B>> {
         self.params.check_level(level)?;
-        let basis = self.params.basis_at(level);
+        self.encode_on(self.params.basis_at(level), slots, level, scale)
+    }
+
+    /// See [`Ops::extended_plain`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn encode_extended(
+        &self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<SharedPlain<B>> {
+        self.params.check_level(level)?;
+        self.encode_on(self.params.key_basis(level), slots, level, scale)
+    }
+
+    fn encode_on(
+        &self,
+        basis: Basis,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<SharedPlain<B>> {
         let plain = self.encoder.encode_plain(slots, basis, scale)?;
         Ok(Arc::new(PreparedPlain {
             plain: self.backend.prepare_plain(&plain)?,
             level,
             scale,
+            extended: basis.contains_all(self.params.special()),
         }))
     }
 
@@ -432,7 +463,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
 
     /// Whether a rotation moves anything.
     fn is_turn(&self, by: i64) -> bool {
-        by.rem_euclid(self.params.slots() as i64) != 0
+        moves(by, self.params.slots())
     }
 
     fn key(
@@ -618,6 +649,8 @@ impl<'e, B: Backend> Plan<'e, '_, B> {
             }
             OpsError::expect_plain_level(OP, term.plain.level(), self.level)?;
             OpsError::expect_scale(OP, term.plain.scale(), scale)?;
+            let step = (term.baby, self.evaluator.params.slots());
+            OpsError::expect_extended(OP, term.plain.extended(), step)?;
             self.plains.push(term.plain.plain());
             terms.push(DiagonalTerm {
                 input: term.input,
@@ -668,6 +701,15 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
 
     fn plain(&mut self, slots: &SlotVector, level: usize, scale: Scale) -> Result<Self::Plain> {
         self.encode(slots, level, scale)
+    }
+
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<Self::Plain> {
+        self.encode_extended(slots, level, scale)
     }
 
     fn add(&mut self, a: &Self::Ct, b: &Self::Ct) -> Result<Self::Ct> {

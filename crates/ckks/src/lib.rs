@@ -39,7 +39,7 @@ pub use keys::{
     EvaluationKeys, KeyList, KeyPurpose, PreparedKey, StoredEvaluationKeys, StoredPublicKey,
     StoredSwitchingKey, UniformParts,
 };
-pub use ops::{Giant, Ops, OpsError, Term, Transform};
+pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
 pub use scale::{SCALE_TOLERANCE, Scale};

@@ -126,7 +126,30 @@ impl NoiseModel {
         self.key_switch_error(level) + self.division()
     }
 
-    /// What is left of a variance after the rescale of `level`, rounding included.
+    /// What a baby step of [`crate::Ops::linear_transform`] at `level` adds to its input: the error
+    /// of the key alone. It stays modulo the special primes, so nothing is rounded before the
+    /// product with the plaintext.
+    #[must_use]
+    pub fn baby_step(&self, level: usize) -> f64 {
+        self.key_switch_error(level)
+    }
+
+    /// What a giant step of [`crate::Ops::linear_transform`] at `level` adds to its sum of
+    /// products, before the rescale: the error of its key, and, if any of its inputs was
+    /// `rotated`, the rounding of the half that meets the secret (N Var(s)/12): the other half is
+    /// not divided by the special primes until the end.
+    #[must_use]
+    pub fn giant_step(&self, level: usize, rotated: bool) -> f64 {
+        let rounding = if rotated {
+            ROUNDING * self.secret_norm()
+        } else {
+            0.0
+        };
+        self.key_switch_error(level) + rounding
+    }
+
+    /// What is left of a variance after the rescale of `level`, rounding included. The last step
+    /// of a linear transform is of this kind as well, its division by the special primes included.
     #[must_use]
     pub fn rescale(&self, variance: f64, level: usize) -> f64 {
         variance * self.step_factor(level) + self.division()

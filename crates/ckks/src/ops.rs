@@ -44,6 +44,15 @@ pub enum OpsError {
         /// Scale expected.
         expected: f64,
     },
+    /// A plaintext that meets a rotated input in a transform lacks the special primes.
+    #[error(
+        "{op}: a plaintext meets a rotated input but was not encoded modulo the special primes; \
+         encode it with Ops::term_plain"
+    )]
+    NotExtended {
+        /// The operation.
+        op: &'static str,
+    },
     /// A key that was not given, or that covers fewer levels than the operand has.
     #[error(
         "{op}: no {purpose} key that covers level {level}; make the keys of this program's key list"
@@ -108,6 +117,22 @@ impl OpsError {
         Self::expect_level(op, plain.min(ct), ct)
     }
 
+    /// `Ok` if a plaintext may be the factor of a term: a term whose baby step moves one of
+    /// `slots` slots needs an extended one.
+    ///
+    /// # Errors
+    /// [`OpsError::NotExtended`].
+    pub fn expect_extended(
+        op: &'static str,
+        extended: bool,
+        (baby, slots): (i64, usize),
+    ) -> Result<(), Self> {
+        if extended || !moves(baby, slots) {
+            return Ok(());
+        }
+        Err(Self::NotExtended { op })
+    }
+
     /// `Ok` if a scale [matches](Scale::matches) the one that `op` needs.
     ///
     /// # Errors
@@ -122,6 +147,12 @@ impl OpsError {
             expected: expected.value(),
         })
     }
+}
+
+/// Whether a rotation by `step` moves any of `slots` slots.
+#[must_use]
+pub fn moves(step: i64, slots: usize) -> bool {
+    step.rem_euclid(slots.max(1) as i64) != 0
 }
 
 /// A linear map on slots as baby and giant steps:
@@ -185,6 +216,38 @@ pub trait Ops {
         level: usize,
         scale: Scale,
     ) -> Result<Self::Plain, OpsError>;
+
+    /// As [`Ops::plain`], modulo the special primes as well: for terms of a transform whose baby
+    /// step is not 0, which are multiplied before the special primes are divided away. Serves
+    /// everywhere else too, and takes more memory.
+    ///
+    /// # Errors
+    /// As [`Ops::plain`].
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<Self::Plain, OpsError>;
+
+    /// The factor of a transform's term with this baby step: [`Ops::extended_plain`] if it moves
+    /// anything, else [`Ops::plain`].
+    ///
+    /// # Errors
+    /// As [`Ops::plain`].
+    fn term_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+        baby: i64,
+    ) -> Result<Self::Plain, OpsError> {
+        if moves(baby, self.params().slots()) {
+            self.extended_plain(slots, level, scale)
+        } else {
+            self.plain(slots, level, scale)
+        }
+    }
 
     /// a + b. Both of one level and scale.
     ///
@@ -260,7 +323,11 @@ pub trait Ops {
     fn adjust(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
 
     /// A linear map by baby and giant steps, rescaled: level - 1. All inputs of one level and
-    /// scale; every plaintext at the canonical scale of that level, encoded there or higher.
+    /// scale; every plaintext at the canonical scale of that level, encoded there or higher by
+    /// [`Ops::term_plain`].
+    ///
+    /// Doubly hoisted (see [`veilformer_ring::Backend::linear_transform`]): a rotated input costs
+    /// an inner product with its key, a giant step a decomposition and a ModDown besides.
     ///
     /// # Errors
     /// Mismatches, an empty transform, no level left, or a missing rotation key.

@@ -333,6 +333,14 @@ impl Params {
         security::log2_product(&self.moduli(self.basis_at(level)))
     }
 
+    /// Bytes that a ciphertext of `level` takes in memory: two polynomials of eight-byte residues.
+    /// Levels above the highest count as the highest.
+    #[must_use]
+    pub fn ciphertext_bytes(&self, level: usize) -> u64 {
+        let limbs = self.basis_at(level.min(self.max_level())).len();
+        2 * 8 * (self.n() * limbs) as u64
+    }
+
     /// log2 of the product of all primes.
     #[must_use]
     pub fn log_qp(&self) -> f64 {

@@ -244,7 +244,7 @@ fn linear_transform_matches_its_formula() {
             {
                 *sum += vector.at(j) * z;
             }
-            let plain = ev.plain(&vector, 3, scale).unwrap();
+            let plain = ev.term_plain(&vector, 3, scale, baby).unwrap();
             terms.push(Term { input, baby, plain });
         }
         expected = zip(&expected, &turned(&inner, rotation), |a, b| a + b);
@@ -259,6 +259,11 @@ fn linear_transform_matches_its_formula() {
     let refused = ev.linear_transform(&[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::Invalid { .. })));
     transform.giants[0].terms[0].input = 0;
+    // A plaintext that does not live on the special primes meets no rotated input.
+    transform.giants[0].terms[0].baby = 1;
+    let refused = ev.linear_transform(&[&cx, &cy], &transform);
+    assert!(matches!(refused, Err(OpsError::NotExtended { .. })));
+    transform.giants[0].terms[0].plain = transform.giants[0].terms[1].plain.clone();
     transform.giants[0].terms[0].baby = 11;
     let refused = ev.linear_transform(&[&cx, &cy], &transform);
     assert!(matches!(refused, Err(OpsError::MissingKey { .. })));

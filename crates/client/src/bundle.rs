@@ -383,8 +383,13 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
             signature.max_tokens, signature.features, signature.run
         ));
     }
-    if signature.run > slots {
-        return fail(format!("runs of {} slots of {slots}", signature.run));
+    let chunk = signature.run.checked_mul(signature.batch);
+    let fits = chunk.is_some_and(|c| c <= slots && c.is_power_of_two());
+    if !fits || !signature.batch.is_power_of_two() {
+        return fail(format!(
+            "{} sentences in runs of {} slots of {slots}",
+            signature.batch, signature.run
+        ));
     }
     if signature.inputs.is_empty() || signature.inputs.len() > MAX_INPUTS {
         return fail(format!(
@@ -402,7 +407,7 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
             return fail(format!("a power {} of the length", input.power));
         }
         if let InputKind::Tokens { chunks } = &input.kind {
-            let fits = chunks.len().checked_mul(signature.run) == Some(slots);
+            let fits = chunks.len().checked_mul(signature.chunk_slots()) == Some(slots);
             let known = |f: &u32| (*f as usize) < signature.features;
             if !fits || !chunks.iter().flatten().all(known) {
                 return fail("an input's chunks do not fit its slots and features".into());

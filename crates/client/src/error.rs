@@ -62,6 +62,9 @@ pub enum ClientError {
         /// Output ciphertexts per sentence.
         per_sentence: usize,
     },
+    /// A number of sentences that the ciphertexts do not hold.
+    #[error("{0}")]
+    Items(String),
     /// A logit that the program cannot vouch for.
     #[error(
         "answer {number} has a logit of {found:.1} and the model was compiled for at most \

@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 use veilformer_ckks::container::{
-    Kind, MAX_CIPHERTEXTS, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts,
+    Kind, MAX_CIPHERTEXTS, Reader, Writer, append_ciphertexts, read_ciphertexts,
 };
-use veilformer_ckks::{Complex, SlotVector, StoredCiphertext};
+use veilformer_ckks::{SlotVector, StoredCiphertext};
 use veilformer_ir::InputSpec;
+use veilformer_ir::signature::{PROGRAM_DIGEST, SENTENCES, SentenceLogits, read_sentences};
 use veilformer_models::interpreter::{label_of, probabilities};
 use veilformer_secret::{Decryptor, Encryptor, SecretKey, SecureRng};
 
 use crate::{ClientBundle, ClientError};
-
-/// Digest of the program that a file of ciphertexts is for or comes from.
-const PROGRAM: Tag = Tag(*b"PDIG");
 
 /// Most sentences that one file may hold.
 pub const MAX_SENTENCES: usize = 1024;
@@ -96,12 +94,14 @@ impl ClientBundle {
         let ciphertexts = self.encrypt_inputs(secret, sentences)?;
         let mut writer = Writer::new(Kind::Ciphertexts, Some(self.params()))?;
         append_ciphertexts(&mut writer, self.params(), &ciphertexts)?;
-        writer.section(PROGRAM, self.server_content().to_vec());
+        writer.section(PROGRAM_DIGEST, self.server_content().to_vec());
+        let count = sentences.len() as u32;
+        writer.section(SENTENCES, count.to_le_bytes().to_vec());
         Ok(writer.to_bytes()?)
     }
 
-    /// All inputs of all sentences, sentence after sentence. Those of one level are encrypted
-    /// together: that is what runs in parallel.
+    /// All inputs of all sentences, batch after batch; what is left of the last one is padding.
+    /// Those of one level are encrypted together: that is what runs in parallel.
     fn encrypt_inputs(
         &self,
         secret: &SecretKey,
@@ -118,9 +118,9 @@ impl ClientBundle {
         for (level, members) in &levels {
             let mut positions = Vec::new();
             let mut vectors = Vec::new();
-            for (number, rows) in sentences.iter().enumerate() {
+            for (number, batch) in sentences.chunks(signature.batch.max(1)).enumerate() {
                 for (index, spec) in members {
-                    let slots = signature.pack(spec, rows, self.params().slots());
+                    let slots = signature.pack(spec, batch, self.params().slots());
                     vectors.push(SlotVector::real(&slots));
                     positions.push(number * inputs + index);
                 }
@@ -141,7 +141,7 @@ impl ClientBundle {
     pub fn decrypt(&self, secret: &SecretKey, answer: &[u8]) -> Result<Vec<Answer>, ClientError> {
         self.check_secret(secret)?;
         let reader = Reader::open_for(answer, Kind::Answer, self.params())?;
-        let found = reader.section(PROGRAM)?;
+        let found = reader.section(PROGRAM_DIGEST)?;
         if found != self.server_content() {
             return Err(ClientError::OtherProgram {
                 found: short_hex(found),
@@ -149,41 +149,37 @@ impl ClientBundle {
             });
         }
         let outputs = read_ciphertexts(&reader, self.params())?;
-        let per_sentence = self.signature().outputs();
-        if outputs.is_empty() || outputs.len() % per_sentence != 0 {
+        let signature = self.signature();
+        let per_run = signature.outputs();
+        if outputs.is_empty() || outputs.len() % per_run != 0 {
             return Err(ClientError::AnswerCount {
                 found: outputs.len(),
-                per_sentence,
+                per_sentence: per_run,
             });
         }
+        let runs = outputs.len() / per_run;
+        let count = read_sentences(&reader, runs, signature.batch).map_err(ClientError::Items)?;
         let decryptor = Decryptor::new(secret)?;
-        let sentences = outputs.chunks(per_sentence).enumerate();
-        sentences
-            .map(|(i, outputs)| self.decrypt_one(&decryptor, i + 1, outputs))
-            .collect()
+        let mut answers = Vec::with_capacity(count);
+        for outputs in outputs.chunks(per_run) {
+            let slots = outputs
+                .iter()
+                .map(|output| decryptor.decrypt_stored(output)?.reveal_to_owner())
+                .collect::<Result<Vec<_>, _>>()?;
+            for sentence in signature.unpack(&slots) {
+                if answers.len() < count {
+                    answers.push(self.answer(answers.len() + 1, sentence)?);
+                }
+            }
+        }
+        Ok(answers)
     }
 
-    fn decrypt_one(
-        &self,
-        decryptor: &Decryptor<'_>,
-        number: usize,
-        outputs: &[StoredCiphertext],
-    ) -> Result<Answer, ClientError> {
-        let mut logits = Vec::with_capacity(2 * outputs.len());
-        for output in outputs {
-            let slots = decryptor.decrypt_stored(output)?.reveal_to_owner()?;
-            let mean = slots.iter().sum::<Complex>() / slots.len().max(1) as f64;
-            let unit = mean.re.abs().max(mean.im.abs()).max(1.0);
-            let far = |worst: f64, s: &Complex| worst.max((s - mean).norm());
-            let spread = slots.iter().fold(0.0, far) / unit;
-            // A mean that is not a number fails this comparison as well.
-            let agrees = spread <= LARGEST_SPREAD && mean.norm().is_finite();
-            if !agrees {
-                return Err(ClientError::NoAnswer { number, spread });
-            }
-            logits.extend([mean.re, mean.im]);
+    fn answer(&self, number: usize, sentence: SentenceLogits) -> Result<Answer, ClientError> {
+        let SentenceLogits { logits, spread } = sentence;
+        if spread > LARGEST_SPREAD {
+            return Err(ClientError::NoAnswer { number, spread });
         }
-        logits.truncate(self.labels().len());
         let limit = self.signature().answer_bound;
         let largest = logits.iter().fold(0.0f64, |m, l| m.max(l.abs()));
         if largest > limit {
@@ -200,7 +196,8 @@ impl ClientBundle {
         // Both this file and the one with the answers must hold all ciphertexts.
         let signature = self.signature();
         let widest = signature.inputs.len().max(signature.outputs()).max(1);
-        let limit = MAX_SENTENCES.min(MAX_CIPHERTEXTS / widest);
+        let fit = (MAX_CIPHERTEXTS / widest).saturating_mul(signature.batch);
+        let limit = MAX_SENTENCES.min(fit);
         if (1..=limit).contains(&found) {
             Ok(())
         } else {

@@ -149,7 +149,7 @@ fn what_parses_can_be_used() {
         };
         let rows = bundle.embed(&ids).unwrap();
         for input in &bundle.signature().inputs {
-            let slots = bundle.signature().pack(input, &rows, 4);
+            let slots = bundle.signature().pack(input, &[&rows], 4);
             assert!(slots.iter().all(|s| s.is_finite()));
         }
     }

@@ -8,9 +8,8 @@ use veilformer_ckks::container::{Kind, Reader, Tag, Writer, append_ciphertexts, 
 use veilformer_ckks::testing::toy_params;
 use veilformer_ckks::{Complex, Params, SlotVector, StoredCiphertext, Uniform};
 use veilformer_client::{ClientBundle, ClientError};
+use veilformer_ir::signature::PROGRAM_DIGEST as PROGRAM;
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
-
-const PROGRAM: Tag = Tag(*b"PDIG");
 
 fn client() -> (ClientBundle, SecretKey) {
     let params = toy_params();
@@ -51,7 +50,7 @@ fn every_input_of_every_length_holds_what_the_signature_says() {
         let rows = bundle.embed(&bundle.tokenize(sentence).unwrap()).unwrap();
         for (spec, ciphertext) in bundle.signature().inputs.iter().zip(ciphertexts) {
             assert_eq!(ciphertext.info.level, spec.level);
-            let expected = bundle.signature().pack(spec, &rows, 512);
+            let expected = bundle.signature().pack(spec, &[&rows], 512);
             let slots = decryptor.decrypt_stored(ciphertext).unwrap();
             for (got, want) in slots.reveal_to_owner().unwrap().iter().zip(expected) {
                 assert!((got - want).norm() < 1e-4, "{got} {want}");

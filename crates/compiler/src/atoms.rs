@@ -8,7 +8,7 @@
 use crate::CompileError;
 use std::collections::BTreeMap;
 use veilformer_ir::Matrix;
-use veilformer_ir::tensor::{TensorOp, TensorProgram};
+use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
 
 /// Index of an atom.
 pub type AtomId = usize;
@@ -165,6 +165,22 @@ pub enum Atom {
         /// Which layer of the model, for people.
         layer: usize,
     },
+    /// Product of two forms, feature by feature.
+    Product {
+        /// The factors.
+        factors: [Form; 2],
+        /// Which layer of the model, for people.
+        layer: usize,
+    },
+    /// `s_t = decay . s_(t-1) + form_t`: linear, but over tokens.
+    Recurrence {
+        /// What is written into the state.
+        form: Form,
+        /// Per feature what a token leaves of the state.
+        decay: Vec<f64>,
+        /// Which layer of the model, for people.
+        layer: usize,
+    },
 }
 
 impl Atom {
@@ -173,18 +189,39 @@ impl Atom {
         match self {
             Self::Input { features, .. } => *features,
             Self::Attention { value, .. } => value.features(),
-            Self::Square { form, .. } => form.features(),
+            Self::Square { form, .. } | Self::Recurrence { form, .. } => form.features(),
+            Self::Product { factors, .. } => factors[0].features(),
         }
     }
 }
 
-/// A model as atoms and the form whose mean over the tokens is the answer.
+/// How tokens become one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Mean over the sentence's tokens.
+    Mean,
+    /// The sentence's last token.
+    Last,
+}
+
+/// A part of the answer: a form of tokens, pooled.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pooled {
+    /// How.
+    pub pooling: Pooling,
+    /// What, without a bias: pooling leaves a constant as it is.
+    pub form: Form,
+}
+
+/// A model as atoms and the forms that, pooled over the tokens, are the answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AtomProgram {
     /// Atoms, operands first.
     pub atoms: Vec<Atom>,
-    /// The logits before pooling, one feature per label.
-    pub answer: Form,
+    /// The logits are the sum of these and `constant`; at most one part per pooling.
+    pub answer: Vec<Pooled>,
+    /// One constant per label.
+    pub constant: Vec<f64>,
     /// Longest sentence.
     pub max_tokens: usize,
     /// Labels.
@@ -194,30 +231,136 @@ pub struct AtomProgram {
 /// Below this curvature, relative to its slope, completing the square would cancel digits.
 const MIN_CURVATURE: f64 = 1e-3;
 
+/// A value on the way: rows of tokens, or one row of pooled parts.
+enum Value {
+    Tokens(Form),
+    Row(Row),
+}
+
+/// A pooled row: parts with linear maps applied to them, and a constant.
+#[derive(Clone)]
+struct Row {
+    parts: Vec<Pooled>,
+    constant: Vec<f64>,
+}
+
+impl Row {
+    fn of(form: &Form, pooling: Pooling) -> Self {
+        Self {
+            constant: form.bias.clone(),
+            parts: vec![Pooled {
+                pooling,
+                form: form.filter(|_| true, false),
+            }],
+        }
+    }
+
+    fn map(&self, constant: Vec<f64>, f: impl Fn(&Form) -> Form) -> Self {
+        let part = |p: &Pooled| Pooled {
+            pooling: p.pooling,
+            form: f(&p.form),
+        };
+        Self {
+            parts: self.parts.iter().map(part).collect(),
+            constant,
+        }
+    }
+
+    fn add(&self, other: &Row) -> Self {
+        let mut out = self.clone();
+        for part in &other.parts {
+            match out.parts.iter_mut().find(|p| p.pooling == part.pooling) {
+                Some(p) => p.form = p.form.add(&part.form),
+                None => out.parts.push(part.clone()),
+            }
+        }
+        let pairs = self.constant.iter().zip(&other.constant);
+        out.constant = pairs.map(|(a, b)| a + b).collect();
+        out
+    }
+}
+
 /// Folds everything affine. A quadratic `c0 + c1 x + c2 x^2` becomes
 /// `sign(c2) (sqrt|c2| x + c1 / (2 sign sqrt|c2|))^2 + c0 - c1^2 / (4 c2)`.
 ///
 /// # Errors
 /// The program's own verification; a channel that is neither affine nor clearly quadratic.
 pub fn fold(program: &TensorProgram) -> Result<AtomProgram, CompileError> {
-    let shapes = program.verify()?;
-    let mut atoms: Vec<Atom> = Vec::new();
-    let mut forms: Vec<Form> = Vec::new();
-    let mut layer = 0;
+    program.verify()?;
+    let mut fold = Fold {
+        atoms: Vec::new(),
+        values: Vec::with_capacity(program.ops.len()),
+        layer: 0,
+    };
     for (index, op) in program.ops.iter().enumerate() {
-        let of = |id: &veilformer_ir::tensor::TensorId| &forms[id.0];
-        let form = match op {
-            TensorOp::Input { features, bound } => {
-                atoms.push(Atom::Input {
-                    features: *features,
-                    bound: bound.clone(),
-                });
-                Form::atom(0, *features)
-            }
-            TensorOp::Linear { x, weight, bias } => of(x).linear(weight, bias),
-            TensorOp::Affine { x, scale, shift } => of(x).affine(scale, shift),
-            TensorOp::Add { x, y } => of(x).add(of(y)),
-            TensorOp::MeanPool { x } => of(x).clone(),
+        let value = fold.value(index, op)?;
+        fold.values.push(value);
+    }
+    let Some(Value::Row(answer)) = fold.values.pop() else {
+        return Err(CompileError::Empty);
+    };
+    Ok(AtomProgram {
+        atoms: fold.atoms,
+        answer: answer.parts,
+        constant: answer.constant,
+        max_tokens: program.max_tokens,
+        labels: program.labels.clone(),
+    })
+}
+
+struct Fold {
+    atoms: Vec<Atom>,
+    values: Vec<Value>,
+    layer: usize,
+}
+
+impl Fold {
+    /// The form of a value per token; verification has seen to it that it is one.
+    fn tokens(&self, id: TensorId) -> Result<&Form, CompileError> {
+        match self.values.get(id.0) {
+            Some(Value::Tokens(form)) => Ok(form),
+            _ => Err(CompileError::Empty),
+        }
+    }
+
+    /// Appends an atom and gives the form that is the atom itself.
+    fn atom(&mut self, atom: Atom) -> Value {
+        let features = atom.features();
+        self.atoms.push(atom);
+        Value::Tokens(Form::atom(self.atoms.len() - 1, features))
+    }
+
+    fn value(&mut self, index: usize, op: &TensorOp) -> Result<Value, CompileError> {
+        let layer = self.layer;
+        Ok(match op {
+            TensorOp::Input { features, bound } => self.atom(Atom::Input {
+                features: *features,
+                bound: bound.clone(),
+            }),
+            TensorOp::Linear { x, weight, bias } => match self.values.get(x.0) {
+                Some(Value::Row(row)) => {
+                    let shifted = weight.apply(&row.constant);
+                    let constant = shifted.iter().zip(bias).map(|(x, b)| x + b).collect();
+                    let none = vec![0.0; weight.rows()];
+                    Value::Row(row.map(constant, |f| f.linear(weight, &none)))
+                }
+                _ => Value::Tokens(self.tokens(*x)?.linear(weight, bias)),
+            },
+            TensorOp::Affine { x, scale, shift } => match self.values.get(x.0) {
+                Some(Value::Row(row)) => {
+                    let parts = row.constant.iter().zip(scale).zip(shift);
+                    let constant = parts.map(|((x, s), b)| x * s + b).collect();
+                    let none = vec![0.0; shift.len()];
+                    Value::Row(row.map(constant, |f| f.affine(scale, &none)))
+                }
+                _ => Value::Tokens(self.tokens(*x)?.affine(scale, shift)),
+            },
+            TensorOp::Add { x, y } => match (self.values.get(x.0), self.values.get(y.0)) {
+                (Some(Value::Row(a)), Some(Value::Row(b))) => Value::Row(a.add(b)),
+                _ => Value::Tokens(self.tokens(*x)?.add(self.tokens(*y)?)),
+            },
+            TensorOp::MeanPool { x } => Value::Row(Row::of(self.tokens(*x)?, Pooling::Mean)),
+            TensorOp::LastToken { x } => Value::Row(Row::of(self.tokens(*x)?, Pooling::Last)),
             TensorOp::PowerAttention {
                 query,
                 key,
@@ -225,43 +368,42 @@ pub fn fold(program: &TensorProgram) -> Result<AtomProgram, CompileError> {
                 heads,
                 score_scale,
             } => {
-                let n = shapes[query.0].features;
-                let query = of(query).affine(&vec![*score_scale; n], &vec![0.0; n]);
-                atoms.push(Atom::Attention {
-                    query,
-                    key: of(key).clone(),
-                    value: of(value).clone(),
+                let query = self.tokens(*query)?;
+                let n = query.features();
+                self.atom(Atom::Attention {
+                    query: query.affine(&vec![*score_scale; n], &vec![0.0; n]),
+                    key: self.tokens(*key)?.clone(),
+                    value: self.tokens(*value)?.clone(),
                     heads: *heads,
                     layer,
-                });
-                Form::atom(atoms.len() - 1, n)
+                })
             }
             TensorOp::Quadratic { x, coefficients } => {
-                let (square, back) = complete_square(of(x), coefficients).map_err(|channel| {
-                    CompileError::FlatActivation {
-                        operation: index,
-                        channel,
-                    }
+                let completed = complete_square(self.tokens(*x)?, coefficients);
+                let (form, back) = completed.map_err(|channel| CompileError::FlatActivation {
+                    operation: index,
+                    channel,
                 })?;
-                atoms.push(Atom::Square {
-                    form: square,
-                    layer,
-                });
-                layer += 1;
-                let id = atoms.len() - 1;
-                let unit = Form::atom(id, coefficients.len());
-                unit.affine(&back.0, &back.1)
+                self.layer += 1;
+                match self.atom(Atom::Square { form, layer }) {
+                    Value::Tokens(unit) => Value::Tokens(unit.affine(&back.0, &back.1)),
+                    row @ Value::Row(_) => row,
+                }
             }
-        };
-        forms.push(form);
+            TensorOp::Product { x, y } => {
+                let factors = [self.tokens(*x)?.clone(), self.tokens(*y)?.clone()];
+                self.atom(Atom::Product { factors, layer })
+            }
+            TensorOp::Recurrence { x, decay } => {
+                self.layer += 1;
+                self.atom(Atom::Recurrence {
+                    form: self.tokens(*x)?.clone(),
+                    decay: decay.clone(),
+                    layer,
+                })
+            }
+        })
     }
-    let answer = forms.pop().ok_or(CompileError::Empty)?;
-    Ok(AtomProgram {
-        atoms,
-        answer,
-        max_tokens: program.max_tokens,
-        labels: program.labels.clone(),
-    })
 }
 
 type Completed = (Form, (Vec<f64>, Vec<f64>));

@@ -96,6 +96,19 @@ pub fn evaluate(program: &LengthFree, tokens: &[Vec<f64>]) -> (Vec<f64>, Bounds)
                     largest(&x),
                 )
             }
+            Node::Product { factors, .. } => {
+                let [x, y] = [form(&factors[0]), form(&factors[1])];
+                let product =
+                    |(a, b): (&Vec<f64>, &Vec<f64>)| a.iter().zip(b).map(|(a, b)| a * b).collect();
+                (
+                    x.iter().zip(&y).map(product).collect(),
+                    largest(&x).max(largest(&y)),
+                )
+            }
+            Node::Recurrence { form: f, decay, .. } => {
+                let x = form(f);
+                (recurrence(&x, decay), largest(&x))
+            }
             Node::Lift { form: f, by } => {
                 let x = form(f);
                 let factor = n.powf(-by.0);
@@ -113,9 +126,17 @@ pub fn evaluate(program: &LengthFree, tokens: &[Vec<f64>]) -> (Vec<f64>, Bounds)
     }
     let mut logits = program.constant.clone();
     let mut terms = vec![0.0f64; logits.len()];
-    for (source, matrix) in &program.answer.terms {
-        let factor = source_factor(*source, program.answer.power.0, n);
-        for row in rows_of(*source, tokens, &values) {
+    let mask = vec![vec![1.0]; tokens.len()];
+    for part in &program.answer {
+        let rows: &[Vec<f64>] = match part.source {
+            Source::Mask => &mask,
+            other => rows_of(other, tokens, &values),
+        };
+        let factor = source_factor(part.source, part.power.0, n);
+        for (k, row) in rows.iter().rev().enumerate() {
+            let Some(matrix) = part.kernel.at(k) else {
+                break;
+            };
             for (j, (logit, term)) in logits.iter_mut().zip(&mut terms).enumerate() {
                 let products = matrix.row(j).iter().zip(row).map(|(w, v)| w * v * factor);
                 products.for_each(|p| {
@@ -138,16 +159,29 @@ fn rows_of<'a>(source: Source, tokens: &'a [Vec<f64>], values: &'a [Rows]) -> &'
     match source {
         Source::Tokens => tokens,
         Source::Node(i) => values.get(i).map_or(&[], Vec::as_slice),
+        Source::Mask => &[],
     }
 }
 
-/// The client's features are held at power zero here; nodes carry theirs.
+/// The client's features and mask are held at power zero here; nodes carry theirs.
 fn source_factor(source: Source, power: f64, n: f64) -> f64 {
-    if source == Source::Tokens {
-        n.powf(-power)
-    } else {
-        1.0
+    match source {
+        Source::Tokens | Source::Mask => n.powf(-power),
+        Source::Node(_) => 1.0,
     }
+}
+
+fn recurrence(rows: &Rows, decay: &[f64]) -> Rows {
+    let mut out: Rows = Vec::with_capacity(rows.len());
+    for row in rows {
+        let before = out.last();
+        let state = row.iter().zip(decay).enumerate().map(|(f, (x, a))| {
+            let old = before.and_then(|s| s.get(f)).copied().unwrap_or(0.0);
+            a * old + x
+        });
+        out.push(state.collect());
+    }
+    out
 }
 
 fn apply(form: &LevelForm, tokens: &[Vec<f64>], n: f64, values: &[Rows]) -> Rows {

@@ -28,6 +28,22 @@ pub enum CompileError {
         /// Features per token.
         features: usize,
     },
+    /// A number of sentences that is no power of two, or too large.
+    #[error("a batch of {found} sentences; give a power of two of at most {limit}")]
+    Batch {
+        /// What was asked for.
+        found: usize,
+        /// The largest.
+        limit: usize,
+    },
+    /// A length that the model does not have.
+    #[error("{found} tokens; the model takes 1 to {limit}")]
+    Tokens {
+        /// What was asked for.
+        found: usize,
+        /// The model's own limit.
+        limit: usize,
+    },
     /// An activation channel that is nearly linear.
     #[error(
         "operation %{operation}: channel {channel} of the quadratic activation is flat (its x^2 \

@@ -1,16 +1,18 @@
-//! Pass 2: the sentence's length `n` disappears into the inputs.
+//! Pass 3: the sentence's length `n` disappears into the inputs.
 //!
 //! The server must not learn `n`, yet attention divides by it and pooling takes a mean. Every
 //! value therefore carries a power: it is held as `true value * n^-e`, zero at padded tokens.
 //! Linear maps keep `e`, squaring doubles it, attention turns `e` of its operands into `5 e - 1`
-//! (two scores and a value, of which `1/n` belongs to the model). Asking for the answer at
-//! `e = 1`, which makes a plain sum over tokens their mean, fixes every other power; those of the
-//! inputs are multiplied in by the client, which knows `n`. A value that is wanted at two powers
+//! (two scores and a value, of which `1/n` belongs to the model), a product halves `e` for its
+//! factors. Asking for the answer at `e = 1`, which makes a plain sum over tokens their mean, or at
+//! `e = 0` for what the last token alone answers, fixes every other power; those of the inputs are
+//! multiplied in by the client, which knows `n`. A value that is wanted at two powers
 //! is held at the lower one, and lifted where it is read: by a product with the client's
 //! `n^-d`, or, where both sides fit, as a difference of two squares.
 
 use crate::CompileError;
-use crate::atoms::{Atom, AtomId, AtomProgram, Form};
+use crate::atoms::{Atom, AtomId, AtomProgram, Form, Pooling};
+use crate::pooling::{Kernel, Operand, Weighted, answer_terms};
 use std::collections::BTreeMap;
 use veilformer_ir::Matrix;
 
@@ -32,6 +34,8 @@ pub enum Source {
     Tokens,
     /// A node of this program.
     Node(usize),
+    /// The client's mask, at the form's power: one feature, one at every real token.
+    Mask,
 }
 
 /// An affine form all of whose sources are at one power. The bias counts on real tokens, at the
@@ -51,6 +55,36 @@ impl LevelForm {
     pub fn has_bias(&self) -> bool {
         self.bias.iter().any(|b| *b != 0.0)
     }
+
+    /// The only source and the factor of each of its features, where the form does no more than
+    /// scale the features of one source.
+    pub fn diagonal(&self) -> Option<(Source, Vec<f64>)> {
+        let [(source, matrix)] = self.terms.as_slice() else {
+            return None;
+        };
+        let off = |r: usize| {
+            let row = matrix.row(r).iter().enumerate();
+            row.clone().any(|(c, v)| c != r && *v != 0.0)
+        };
+        if self.has_bias() || matrix.rows() != matrix.cols() || (0..matrix.rows()).any(off) {
+            return None;
+        }
+        Some((
+            *source,
+            (0..matrix.rows()).map(|r| matrix.get(r, r)).collect(),
+        ))
+    }
+}
+
+/// A term of the answer: `sum over tokens of kernel(token) . source(token)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerTerm {
+    /// What is weighed.
+    pub source: Source,
+    /// The power at which it is held.
+    pub power: Power,
+    /// The weights.
+    pub kernel: Kernel,
 }
 
 /// A product on ciphertexts.
@@ -76,6 +110,22 @@ pub enum Node {
         /// Layer, for people.
         layer: usize,
     },
+    /// Products of two forms, feature by feature.
+    Product {
+        /// The factors.
+        factors: [LevelForm; 2],
+        /// Layer, for people.
+        layer: usize,
+    },
+    /// A state with a public decay per feature.
+    Recurrence {
+        /// What is written into the state.
+        form: LevelForm,
+        /// Per feature what a token leaves of it.
+        decay: Vec<f64>,
+        /// Layer, for people.
+        layer: usize,
+    },
     /// A form times the client's `mask * n^-by`.
     Lift {
         /// What is lifted.
@@ -83,6 +133,39 @@ pub enum Node {
         /// By which power.
         by: Power,
     },
+}
+
+impl Node {
+    /// The forms that the node reads.
+    pub fn forms(&self) -> Vec<&LevelForm> {
+        match self {
+            Self::Attention {
+                query, key, value, ..
+            } => vec![query, key, value],
+            Self::Product { factors, .. } => factors.iter().collect(),
+            Self::Square { form, .. } | Self::Recurrence { form, .. } | Self::Lift { form, .. } => {
+                vec![form]
+            }
+        }
+    }
+
+    fn forms_mut(&mut self) -> Vec<&mut LevelForm> {
+        match self {
+            Self::Attention {
+                query, key, value, ..
+            } => vec![query, key, value],
+            Self::Product { factors, .. } => factors.iter_mut().collect(),
+            Self::Square { form, .. } | Self::Recurrence { form, .. } | Self::Lift { form, .. } => {
+                vec![form]
+            }
+        }
+    }
+
+    /// Features of the node's result.
+    pub fn features(&self) -> usize {
+        // All forms of a node are of one width.
+        self.forms().first().map_or(0, |f| f.bias.len())
+    }
 }
 
 /// A program without a length in it.
@@ -94,8 +177,8 @@ pub struct LengthFree {
     pub token_bound: Vec<f64>,
     /// Products, operands first.
     pub nodes: Vec<Node>,
-    /// The logits: the sum over tokens of this form, plus `constant`.
-    pub answer: LevelForm,
+    /// The logits are the sum of these, plus `constant`.
+    pub answer: Vec<AnswerTerm>,
     /// Per logit.
     pub constant: Vec<f64>,
     /// Longest sentence.
@@ -104,6 +187,14 @@ pub struct LengthFree {
 
 /// The power at which a sum over tokens is a mean.
 const MEAN: Power = Power(1.0);
+
+/// The power at which a part of the answer is wanted.
+fn pooled_power(pooling: Pooling) -> Power {
+    match pooling {
+        Pooling::Mean => MEAN,
+        Pooling::Last => Power(0.0),
+    }
+}
 
 /// Absorbs the length. `max_features` is how many features one ciphertext holds: squares that
 /// share a power are stacked up to it.
@@ -114,9 +205,10 @@ pub fn absorb(program: &AtomProgram, max_features: usize) -> Result<LengthFree, 
     let Some(Atom::Input { features, bound }) = program.atoms.first() else {
         return Err(CompileError::Empty);
     };
+    let terms = answer_terms(program);
     let mut pass = Pass {
         atoms: &program.atoms,
-        native: native_powers(program),
+        native: native_powers(program, &terms),
         node_of: BTreeMap::new(),
         nodes: Vec::new(),
     };
@@ -146,12 +238,21 @@ pub fn absorb(program: &AtomProgram, max_features: usize) -> Result<LengthFree, 
                 form: pass.form(form, Power(power.0 / 2.0)),
                 layer: *layer,
             },
+            Atom::Product { factors, layer } => Node::Product {
+                factors: [0, 1].map(|i| pass.form(&factors[i], Power(power.0 / 2.0))),
+                layer: *layer,
+            },
+            Atom::Recurrence { form, decay, layer } => Node::Recurrence {
+                form: pass.form(form, power),
+                decay: decay.clone(),
+                layer: *layer,
+            },
         };
         let index = pass.push(node);
         pass.node_of.insert(id, index);
     }
-    let constant = program.answer.bias.clone();
-    let answer = pass.answer(&program.answer, max_features);
+    let constant = program.constant.clone();
+    let answer = pass.answer(&terms, constant.len(), max_features);
     Ok(LengthFree {
         token_features: *features,
         token_bound: bound.clone(),
@@ -169,15 +270,20 @@ fn attention_operand(result: Power) -> Power {
 
 /// The lowest power at which each non-linear atom is read, from the answer backwards. Atoms that
 /// nothing reads are left out.
-fn native_powers(program: &AtomProgram) -> BTreeMap<AtomId, Power> {
+fn native_powers(program: &AtomProgram, answer: &[Weighted]) -> BTreeMap<AtomId, Power> {
     fn demand(lowest: &mut BTreeMap<AtomId, Power>, form: &Form, power: Power) {
-        for a in form.terms.keys() {
-            let p = lowest.entry(*a).or_insert(power);
-            *p = Power(p.0.min(power.0));
-        }
+        form.terms.keys().for_each(|a| want(lowest, *a, power));
+    }
+    fn want(lowest: &mut BTreeMap<AtomId, Power>, atom: AtomId, power: Power) {
+        let p = lowest.entry(atom).or_insert(power);
+        *p = Power(p.0.min(power.0));
     }
     let mut lowest = BTreeMap::new();
-    demand(&mut lowest, &program.answer, MEAN);
+    for term in answer {
+        if let Operand::Atom(a) = term.operand {
+            want(&mut lowest, a, pooled_power(term.pooling));
+        }
+    }
     for (id, atom) in program.atoms.iter().enumerate().rev() {
         let Some(power) = lowest.get(&id).copied() else {
             continue;
@@ -192,6 +298,12 @@ fn native_powers(program: &AtomProgram) -> BTreeMap<AtomId, Power> {
                 }
             }
             Atom::Square { form, .. } => demand(&mut lowest, form, Power(power.0 / 2.0)),
+            Atom::Product { factors, .. } => {
+                for form in factors {
+                    demand(&mut lowest, form, Power(power.0 / 2.0));
+                }
+            }
+            Atom::Recurrence { form, .. } => demand(&mut lowest, form, power),
         }
     }
     lowest
@@ -270,10 +382,78 @@ impl Pass<'_> {
         out
     }
 
-    /// The answer at [`MEAN`], without its bias. What is held at half the power is squared there:
+    /// The answer. Means of whole sentences are one form; other terms are read one by one.
+    fn answer(&mut self, terms: &[Weighted], labels: usize, room: usize) -> Vec<AnswerTerm> {
+        let mut means = Form {
+            terms: BTreeMap::new(),
+            bias: vec![0.0; labels],
+        };
+        for term in terms {
+            if let (Operand::Atom(a), Pooling::Mean, Kernel::Every(m)) =
+                (term.operand, term.pooling, &term.kernel)
+            {
+                means.terms.insert(a, m.clone());
+            }
+        }
+        let mut out: Vec<AnswerTerm> = Vec::new();
+        if !means.terms.is_empty() {
+            let form = self.means(&means, room);
+            out.extend(form.terms.into_iter().map(|(source, matrix)| AnswerTerm {
+                source,
+                power: form.power,
+                kernel: Kernel::Every(matrix),
+            }));
+        }
+        for term in terms {
+            let power = pooled_power(term.pooling);
+            let source = match (term.operand, &term.kernel) {
+                (Operand::Atom(_), Kernel::Every(_)) => continue,
+                (Operand::Atom(a), Kernel::FromEnd(_)) => self.source_at(a, power),
+                (Operand::Mask, _) => Source::Mask,
+            };
+            // A node may have been widened since.
+            let width = match source {
+                Source::Node(n) => self.nodes.get(n).map(Node::features),
+                Source::Tokens | Source::Mask => None,
+            };
+            let kernel = term.kernel.map(|m| {
+                let more = width.unwrap_or(0).saturating_sub(m.cols());
+                transpose_stack(m, &Matrix::zeros(m.rows(), more))
+            });
+            out.push(AnswerTerm {
+                source,
+                power,
+                kernel,
+            });
+        }
+        out
+    }
+
+    /// An atom at `power`: itself, or lifted.
+    fn source_at(&mut self, atom: AtomId, power: Power) -> Source {
+        let features = self.atoms.get(atom).map_or(0, Atom::features);
+        if self.is_input(atom) {
+            return Source::Tokens;
+        }
+        let own = self.power_of(atom);
+        let unit = Form {
+            terms: BTreeMap::from([(atom, Matrix::identity(features))]),
+            bias: vec![0.0; features],
+        };
+        match self.node_of.get(&atom) {
+            Some(node) if own.same(power) => Source::Node(*node),
+            _ => {
+                let form = self.direct(&unit, own);
+                let by = Power(power.0 - own.0);
+                Source::Node(self.push(Node::Lift { form, by }))
+            }
+        }
+    }
+
+    /// A form at [`MEAN`] whose sum over tokens is wanted, without a bias. What is held at half the power is squared there:
     /// `l m = ((l + m) / 2)^2 - ((l - m) / 2)^2` with the mask `m` in the place of a bias; these
     /// squares are stacked onto the last ones of the model where they fit.
-    fn answer(&mut self, form: &Form, max_features: usize) -> LevelForm {
+    fn means(&mut self, form: &Form, max_features: usize) -> LevelForm {
         let half = Power(MEAN.0 / 2.0);
         let groups = self.low_groups(form, MEAN);
         let Some((_, atoms)) = groups.iter().find(|g| g.0.same(half)).cloned() else {
@@ -384,18 +564,10 @@ fn widen(
             }
         }
     };
-    for node in nodes.iter_mut() {
-        match node {
-            Node::Attention {
-                query, key, value, ..
-            } => {
-                pad(query);
-                pad(key);
-                pad(value);
-            }
-            Node::Square { form, .. } | Node::Lift { form, .. } => pad(form),
-        }
-    }
+    nodes
+        .iter_mut()
+        .flat_map(Node::forms_mut)
+        .for_each(|form| pad(form));
     pad(answer);
     let extra = transpose_stack(&Matrix::zeros(back.rows(), before), back);
     match answer.terms.iter_mut().find(|t| t.0 == Source::Node(h)) {

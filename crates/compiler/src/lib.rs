@@ -2,12 +2,14 @@
 //!
 //! One file per pass, each a function from a program to a program:
 //! 1. [`atoms::fold`]: everything affine folds into the matrices between products;
-//! 2. [`length::absorb`]: the sentence's length disappears into the inputs;
-//! 3. [`calibrate::calibrate`]: bounds of every value, from inputs that occur;
+//! 2. [`pooling::answer_terms`]: the answer becomes weights over tokens, recurrences included;
+//! 3. [`length::absorb`]: the sentence's length disappears into the inputs;
+//!    [`calibrate::calibrate`]: bounds of every value, from inputs that occur;
 //! 4. [`select::select`]: the smallest secure ring;
 //! 5. [`lower::lower`]: layouts, levels, and the program itself, recorded from the circuits.
 //!
-//! [`compile`] runs them all. No pass knows a particular model.
+//! [`compile`] runs them all. [`schedule::schedule`] then makes a device's instruction stream of the
+//! ciphertext program, where it is to run. No pass knows a particular model.
 #![forbid(unsafe_code)]
 
 pub mod atoms;
@@ -15,6 +17,9 @@ pub mod calibrate;
 mod error;
 pub mod length;
 pub mod lower;
+pub mod pooling;
+mod roll;
+pub mod schedule;
 pub mod select;
 
 pub use error::CompileError;
@@ -33,7 +38,15 @@ pub struct Options {
     pub calibration: Vec<Vec<Vec<f64>>>,
     /// Factor by which values may exceed the ranges of the calibration inputs, at least 1.
     pub margin: f64,
+    /// Longest sentence that the compiled program takes, at most the model's own limit, which is
+    /// the default.
+    pub tokens: Option<usize>,
+    /// Sentences that one run answers: a power of two.
+    pub batch: usize,
 }
+
+/// Most sentences of one run.
+pub const MAX_BATCH: usize = 1 << 12;
 
 /// Default of [`Options::margin`].
 pub const DEFAULT_MARGIN: f64 = 16.0;
@@ -51,22 +64,31 @@ pub struct Compiled {
     pub keys: KeyList,
 }
 
-/// Compiles a model for its own maximum length.
+/// Compiles a model for the lengths and the number of sentences that the options say.
 ///
 /// # Errors
-/// Options that promise nothing; what the passes refuse; see [`CompileError`].
+/// Options that promise nothing or that the model does not take; what the passes refuse; see
+/// [`CompileError`].
 pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, CompileError> {
+    let program = &shortened(program, options.tokens)?;
+    if !options.batch.is_power_of_two() || options.batch > MAX_BATCH {
+        return Err(CompileError::Batch {
+            found: options.batch,
+            limit: MAX_BATCH,
+        });
+    }
     check(program, options)?;
     let folded = atoms::fold(program)?;
     // The number of features that one ciphertext holds depends on the ring, which depends on the
     // depth alone: a first absorption without stacking gives it.
     let free = length::absorb(&folded, 0)?;
     let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
-    let params = select::select(&free, &bounds, options.security)?;
-    let chunks = params.slots() / lower::run_length(program.max_tokens);
+    let params = select::select(&free, &bounds, (options.security, options.batch))?;
+    let chunks = params.slots() / (lower::run_length(program.max_tokens) * options.batch);
     let free = length::absorb(&folded, chunks)?;
     let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
-    let lowered = lower::lower(&free, &program.labels, &bounds, &params)?;
+    let target = (&params, options.batch);
+    let lowered = lower::lower(&free, &program.labels, &bounds, target)?;
     let keys = lowered.program.key_list();
     Ok(Compiled {
         params,
@@ -74,6 +96,39 @@ pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, C
         signature: lowered.signature,
         keys,
     })
+}
+
+/// The largest batch that fits the ring that the model needs for one sentence.
+///
+/// # Errors
+/// As [`compile`].
+pub fn full_batch(program: &TensorProgram, options: &Options) -> Result<usize, CompileError> {
+    let program = &shortened(program, options.tokens)?;
+    check(program, options)?;
+    let free = length::absorb(&atoms::fold(program)?, 0)?;
+    let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
+    let params = select::select(&free, &bounds, (options.security, 1))?;
+    let one = lower::run_length(program.max_tokens) * lower::least_chunks(&free);
+    let fit = (params.slots() / one).clamp(1, MAX_BATCH);
+    Ok(1 << fit.ilog2())
+}
+
+/// The program for sentences of at most `tokens` tokens.
+fn shortened(
+    program: &TensorProgram,
+    tokens: Option<usize>,
+) -> Result<TensorProgram, CompileError> {
+    let mut program = program.clone();
+    if let Some(tokens) = tokens {
+        if !(1..=program.max_tokens).contains(&tokens) {
+            return Err(CompileError::Tokens {
+                found: tokens,
+                limit: program.max_tokens,
+            });
+        }
+        program.max_tokens = tokens;
+    }
+    Ok(program)
 }
 
 /// Ranges that are too small lead to answers that overflow without a sign of it: what they are

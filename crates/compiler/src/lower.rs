@@ -1,4 +1,4 @@
-//! Pass 3: layouts, levels, and the ciphertext program itself, recorded from the circuits.
+//! Pass 5: layouts, levels, and the ciphertext program itself, recorded from the circuits.
 
 use crate::CompileError;
 use crate::calibrate::Bounds;
@@ -6,6 +6,7 @@ use crate::length::{LengthFree, LevelForm, Node, Power, Source};
 use veilformer_circuits::attention::{
     AttentionShape, POWER_ATTENTION_FACTOR, POWER_ATTENTION_LEVELS, power_attention,
 };
+use veilformer_circuits::recurrence::recurrence;
 use veilformer_circuits::reduce::weighted_slot_sum;
 use veilformer_circuits::transform::{Chunk, Layout, LayoutMap, Weight};
 use veilformer_ckks::{Complex, Ops, Params, SlotVector};
@@ -15,37 +16,35 @@ use veilformer_ir::{InputKind, InputSpec, Signature};
 /// Levels that the program needs: the longest chain of products.
 pub fn levels(program: &LengthFree) -> usize {
     let mut depth: Vec<usize> = Vec::with_capacity(program.nodes.len());
-    let form = |f: &LevelForm, depth: &[usize]| {
-        1 + f
-            .terms
-            .iter()
-            .map(|(s, _)| source_depth(*s, depth))
-            .max()
-            .unwrap_or(0)
-    };
     for node in &program.nodes {
-        let d = match node {
-            Node::Attention {
-                query, key, value, ..
-            } => {
-                let operands = [query, key, value].map(|f| form(f, &depth));
-                operands.into_iter().max().unwrap_or(0) + POWER_ATTENTION_LEVELS
-            }
-            Node::Square { form: f, .. } | Node::Lift { form: f, .. } => form(f, &depth) + 1,
+        let read = |f: &LevelForm| {
+            let sources = f.terms.iter().map(|(s, _)| source_depth(*s, &depth));
+            sources.max().unwrap_or(0)
         };
-        depth.push(d);
+        let operands = 1 + node.forms().into_iter().map(read).max().unwrap_or(0);
+        depth.push(match node {
+            Node::Attention { .. } => operands + POWER_ATTENTION_LEVELS,
+            Node::Square { .. } | Node::Product { .. } | Node::Lift { .. } => operands + 1,
+            // What only scales one value is part of the map over tokens.
+            Node::Recurrence { form, .. } if form.diagonal().is_some() => operands,
+            Node::Recurrence { .. } => operands + 1,
+        });
     }
-    form(&program.answer, &depth)
+    let answer = program.answer.iter();
+    1 + answer
+        .map(|t| source_depth(t.source, &depth))
+        .max()
+        .unwrap_or(0)
 }
 
 fn source_depth(source: Source, depth: &[usize]) -> usize {
     match source {
-        Source::Tokens => 0,
+        Source::Tokens | Source::Mask => 0,
         Source::Node(n) => depth.get(n).copied().unwrap_or(0),
     }
 }
 
-/// Slots that a chunk takes: tokens padded to a power of two, at least two.
+/// Tokens of a chunk: padded to a power of two, at least two.
 pub fn run_length(max_tokens: usize) -> usize {
     max_tokens.next_power_of_two().max(2)
 }
@@ -69,7 +68,7 @@ pub struct Lowered {
     pub signature: Signature,
 }
 
-/// Records the program for `params`.
+/// Records the program for `params`, to answer `batch` sentences (a power of two) at once.
 ///
 /// # Errors
 /// A program that does not fit the slots or levels; what a circuit refuses.
@@ -77,9 +76,10 @@ pub fn lower(
     program: &LengthFree,
     labels: &[String],
     bounds: &Bounds,
-    params: &Params,
+    (params, batch): (&Params, usize),
 ) -> Result<Lowered, CompileError> {
-    let run = run_length(program.max_tokens);
+    let tokens = run_length(program.max_tokens);
+    let run = tokens * batch;
     let chunks = params.slots() / run;
     if chunks < least_chunks(program) {
         return Err(CompileError::DoesNotFit {
@@ -91,6 +91,7 @@ pub fn lower(
         program,
         recorder: Recorder::new(params),
         run,
+        batch,
         chunks,
         inputs: vec![],
         values: vec![],
@@ -106,12 +107,14 @@ pub fn lower(
     let signature = Signature {
         max_tokens: program.max_tokens,
         answer_bound: bounds.answer.min(room),
-        run,
+        run: tokens,
+        batch,
         features: program.token_features,
         inputs: pass.inputs.iter().map(|i| i.spec.clone()).collect(),
         labels: labels.to_vec(),
     };
-    let program = pass.recorder.finish(outputs);
+    let mut program = pass.recorder.finish(outputs);
+    program.batch = batch;
     program.verify(params)?;
     Ok(Lowered { program, signature })
 }
@@ -127,7 +130,10 @@ struct InputValue {
 struct Lower<'a> {
     program: &'a LengthFree,
     recorder: Recorder,
+    /// Slots per chunk.
     run: usize,
+    /// Sentences side by side in a chunk.
+    batch: usize,
     chunks: usize,
     inputs: Vec<InputValue>,
     values: Vec<Vec<Placed>>,
@@ -156,6 +162,40 @@ impl Lower<'_> {
                 }
                 Ok(out)
             }
+            Node::Product { factors, layer } => {
+                let mut out = Vec::new();
+                for layout in self.plain_layouts(node.features()) {
+                    self.recorder.section(format!("layer {layer}, projections"));
+                    let x = self.form(&factors[0], &layout, 1.0)?;
+                    let y = self.form(&factors[1], &layout, 1.0)?;
+                    for v in [x, y] {
+                        self.recorder.tighten(v, read);
+                    }
+                    let level = self.recorder.level(&x).min(self.recorder.level(&y));
+                    let x = self.recorder.adjust(&x, level)?;
+                    let y = self.recorder.adjust(&y, level)?;
+                    self.recorder.section(format!("layer {layer}, product"));
+                    let product = self.recorder.mul(&x, &y)?;
+                    self.recorder.tighten(product, bound);
+                    out.push((product, layout));
+                }
+                Ok(out)
+            }
+            Node::Recurrence { form, decay, layer } => {
+                let written = self.written(form, *layer)?;
+                self.recorder.section(format!("layer {layer}, state"));
+                let mut out = Vec::new();
+                for (value, layout, scale) in written {
+                    self.recorder.tighten(value, read / smallest(&scale));
+                    let level = self.recorder.level(&value);
+                    let maps = [decay.as_slice(), scale.as_slice()];
+                    let map = recurrence(&mut self.recorder, &layout, self.batch, maps, level)?;
+                    let state = self.recorder.linear_transform(&[&value], &map)?;
+                    self.recorder.tighten(state, bound);
+                    out.push((state, layout));
+                }
+                Ok(out)
+            }
             Node::Lift { form, by } => {
                 let mut out = Vec::new();
                 for layout in self.plain_layouts(form.bias.len()) {
@@ -170,6 +210,32 @@ impl Lower<'_> {
                 Ok(out)
             }
         }
+    }
+
+    /// What a recurrence reads, with the factor per feature that is still due: where the form does
+    /// no more than scale one value, the scaling is left to the recurrence's own map.
+    fn written(
+        &mut self,
+        form: &LevelForm,
+        layer: usize,
+    ) -> Result<Vec<(ValueId, Layout, Vec<f64>)>, CompileError> {
+        if let Some((source, scale)) = form.diagonal() {
+            let top = self.recorder.params().max_level();
+            let level = self.level_of(form).unwrap_or(top);
+            let plain = Layout::plain(&[], self.run, self.chunks);
+            let placed = self.source(source, form.power, level, &plain)?;
+            let mut out = Vec::with_capacity(placed.len());
+            for (value, layout) in placed {
+                let value = self.recorder.adjust(&value, level)?;
+                out.push((value, layout, scale.clone()));
+            }
+            return Ok(out);
+        }
+        self.recorder.section(format!("layer {layer}, projections"));
+        let one = vec![1.0; form.bias.len()];
+        let layouts = self.plain_layouts(form.bias.len());
+        let one = |layout: Layout| Ok((self.form(form, &layout, 1.0)?, layout, one.clone()));
+        layouts.into_iter().map(one).collect()
     }
 
     fn attention(
@@ -189,7 +255,8 @@ impl Lower<'_> {
         })
         .min(heads.next_power_of_two());
         let shape = AttentionShape {
-            tokens: self.run,
+            batch: self.batch,
+            tokens: self.run / self.batch,
             heads: group,
             dim,
         };
@@ -250,11 +317,7 @@ impl Lower<'_> {
         }
         if form.has_bias() {
             let mask = self.mask(form.power, level)?;
-            let everywhere = Layout {
-                run: self.run,
-                chunks: vec![Chunk::Feature(0); self.chunks],
-            };
-            operands.push((mask, everywhere, None));
+            operands.push((mask, self.everywhere(), None));
         }
         let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
             .iter()
@@ -276,11 +339,19 @@ impl Lower<'_> {
         Ok(self.recorder.linear_transform(&inputs, &transform)?)
     }
 
+    /// One feature in every chunk: the mask's layout.
+    fn everywhere(&self) -> Layout {
+        Layout {
+            run: self.run,
+            chunks: vec![Chunk::Feature(0); self.chunks],
+        }
+    }
+
     /// Lowest level of the nodes that a form reads.
     fn level_of(&self, form: &LevelForm) -> Option<usize> {
         let nodes = form.terms.iter().filter_map(|(s, _)| match s {
             Source::Node(n) => self.values.get(*n),
-            Source::Tokens => None,
+            Source::Tokens | Source::Mask => None,
         });
         nodes.flatten().map(|(v, _)| self.recorder.level(v)).min()
     }
@@ -294,6 +365,7 @@ impl Lower<'_> {
     ) -> Result<Vec<Placed>, CompileError> {
         match source {
             Source::Node(n) => Ok(self.values.get(n).cloned().unwrap_or_default()),
+            Source::Mask => Ok(vec![(self.mask(power, level)?, self.everywhere())]),
             Source::Tokens => {
                 let features: Vec<usize> = (0..self.program.token_features).collect();
                 let doubled = is_doubled(target);
@@ -377,13 +449,17 @@ impl Lower<'_> {
     fn answer(&mut self, bounds: &Bounds) -> Result<Vec<ValueId>, CompileError> {
         self.recorder.section("answer");
         let program = self.program;
-        let form = &program.answer;
         let top = self.recorder.params().max_level();
-        let level = self.level_of(form).unwrap_or(top).min(top);
+        let sources = program.answer.iter().filter_map(|t| match t.source {
+            Source::Node(n) => self.values.get(n),
+            Source::Tokens | Source::Mask => None,
+        });
+        let levels = sources.flatten().map(|(v, _)| self.recorder.level(v));
+        let level = levels.min().unwrap_or(top);
         let plain = Layout::plain(&[], self.run, self.chunks);
         let mut operands: Vec<(ValueId, Layout, usize)> = Vec::new();
-        for (index, (source, _)) in form.terms.iter().enumerate() {
-            for (value, layout) in self.source(*source, form.power, level, &plain)? {
+        for (index, term) in program.answer.iter().enumerate() {
+            for (value, layout) in self.source(term.source, term.power, level, &plain)? {
                 operands.push((self.recorder.adjust(&value, level)?, layout, index));
             }
         }
@@ -392,16 +468,26 @@ impl Lower<'_> {
             let weighted: Vec<(&ValueId, SlotVector)> = operands
                 .iter()
                 .map(|(value, layout, index)| {
-                    let matrix = &form.terms[*index].1;
-                    let weight = |f| Complex::new(matrix.get(first, f), matrix.get(first + 1, f));
-                    (value, SlotVector::Dense(once_each(layout, weight)))
+                    let kernel = &program.answer[*index].kernel;
+                    let weight = |f, k| {
+                        kernel.at(k).map_or(Complex::new(0.0, 0.0), |m| {
+                            Complex::new(m.get(first, f), m.get(first + 1, f))
+                        })
+                    };
+                    let slots = once_each(layout, self.batch, weight);
+                    (value, SlotVector::Dense(slots))
                 })
                 .collect();
+            if weighted.is_empty() {
+                return Err(CompileError::Empty);
+            }
             // A logit pair is one complex value: both parts bound it.
-            let terms = 2.0 * bounds.answer_terms / self.recorder.params().slots() as f64;
-            let sum = weighted_slot_sum(&mut self.recorder, &weighted, |recorder, product| {
+            let slots = (self.recorder.params().slots() / self.batch) as f64;
+            let terms = 2.0 * bounds.answer_terms / slots;
+            let note = |recorder: &mut Recorder, product: &ValueId| {
                 recorder.tighten_mean(*product, terms);
-            })?;
+            };
+            let sum = weighted_slot_sum(&mut self.recorder, &weighted, self.batch, note)?;
             let bound = 2.0 * bounds.answer;
             let at = |i: usize| program.constant.get(i).copied().unwrap_or(0.0);
             let constant = SlotVector::Constant(Complex::new(at(first), at(first + 1)));
@@ -416,18 +502,34 @@ impl Lower<'_> {
     }
 }
 
-/// The weights on the first chunk of every feature: a repeated feature counts once.
-fn once_each(layout: &Layout, weight: impl Fn(usize) -> Complex) -> Vec<Complex> {
+/// The weights on the first chunk of every feature, at each token `k` before the last: a repeated
+/// feature counts once.
+fn once_each(
+    layout: &Layout,
+    batch: usize,
+    weight: impl Fn(usize, usize) -> Complex,
+) -> Vec<Complex> {
+    let tokens = layout.run / batch.max(1);
+    let none = Complex::new(0.0, 0.0);
     let mut seen = std::collections::BTreeSet::new();
-    let value = |c: &Chunk| match c {
-        Chunk::Feature(f) if seen.insert(*f) => weight(*f),
-        _ => Complex::new(0.0, 0.0),
-    };
-    let values: Vec<Complex> = layout.chunks.iter().map(value).collect();
-    values
-        .into_iter()
-        .flat_map(|v| std::iter::repeat_n(v, layout.run))
-        .collect()
+    let mut out = Vec::with_capacity(layout.slots());
+    for chunk in &layout.chunks {
+        let feature = match chunk {
+            Chunk::Feature(f) if seen.insert(*f) => Some(*f),
+            _ => None,
+        };
+        for k in (0..tokens).rev() {
+            let value = feature.map_or(none, |f| weight(f, k));
+            out.extend(std::iter::repeat_n(value, batch));
+        }
+    }
+    out
+}
+
+/// The smallest absolute factor that is not zero, or one.
+fn smallest(factors: &[f64]) -> f64 {
+    let all = factors.iter().map(|f| f.abs()).filter(|f| *f > 0.0);
+    all.reduce(f64::min).unwrap_or(1.0)
 }
 
 /// True where both chunks of every row hold the same.

@@ -1,4 +1,4 @@
-//! Chooses parameters: the smallest ring that carries the program at the wanted security.
+//! Pass 4: chooses parameters: the smallest ring that carries the program at the wanted security.
 
 use crate::CompileError;
 use crate::calibrate::Bounds;
@@ -9,7 +9,7 @@ use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
 /// Largest size of a prime, in bits, that all kernels take.
 const MAX_PRIME_BITS: u32 = 49;
 
-/// The parameters for a program whose values stay within `bounds`.
+/// The parameters for a program whose values stay within `bounds`, with room for `batch` sentences.
 ///
 /// The scale leaves about 22 bits above the rescale noise, which grows with the ring:
 /// `N / sqrt(18)` in a slot (design of the scheme, noise of a rescale under a dense secret).
@@ -19,10 +19,10 @@ const MAX_PRIME_BITS: u32 = 49;
 pub fn select(
     program: &LengthFree,
     bounds: &Bounds,
-    security: SecurityLevel,
+    (security, batch): (SecurityLevel, usize),
 ) -> Result<Params, CompileError> {
     let levels = levels(program);
-    let needed = run_length(program.max_tokens) * least_chunks(program);
+    let needed = run_length(program.max_tokens) * batch * least_chunks(program);
     for log_n in 12..=16u32 {
         if needed > 1 << (log_n - 1) {
             continue;

@@ -1,12 +1,14 @@
 //! Each pass against the interpreter of the tensor program, over shapes that nobody shipped.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use proptest::prelude::*;
-use veilformer_circuits::testing::ClearOps;
-use veilformer_ckks::{Complex, Ops, SecurityLevel, SlotVector};
+use support::{close, replay_clear};
+use veilformer_ckks::SecurityLevel;
 use veilformer_compiler::calibrate::evaluate;
 use veilformer_compiler::{Compiled, DEFAULT_MARGIN, Options, atoms, compile, length};
-use veilformer_ir::ciphertext::{Operation, replay};
+use veilformer_ir::ciphertext::Operation;
 use veilformer_models::interpreter::interpret;
 use veilformer_models::{Checkpoint, ModelConfig, random_checkpoint};
 
@@ -50,16 +52,11 @@ fn rows(model: &Checkpoint, n: usize, seed: u32) -> Vec<Vec<f64>> {
     model.rows(&ids).unwrap()
 }
 
-fn close(got: &[f64], want: &[f64], tolerance: f64) {
-    for (g, w) in got.iter().zip(want) {
-        assert!(
-            (g - w).abs() <= tolerance * w.abs().max(1.0),
-            "{got:?} against {want:?}"
-        );
-    }
+fn compiled(model: &Checkpoint) -> Compiled {
+    compiled_for(model, 1)
 }
 
-fn compiled(model: &Checkpoint) -> Compiled {
+fn compiled_for(model: &Checkpoint, batch: usize) -> Compiled {
     let program = model.tensor_program("test");
     let calibration = (1..=program.max_tokens)
         .map(|n| rows(model, n, n as u32))
@@ -68,70 +65,10 @@ fn compiled(model: &Checkpoint) -> Compiled {
         security: SecurityLevel::Bits128,
         calibration,
         margin: DEFAULT_MARGIN,
+        tokens: None,
+        batch,
     };
     compile(&program, &options).unwrap()
-}
-
-/// Replays the ciphertext program on slots in the clear, which keep its level and scale rules.
-fn replay_clear(compiled: &Compiled, tokens: &[Vec<f64>]) -> Vec<f64> {
-    let (program, params) = (&compiled.program, &compiled.params);
-    let mut ops = ClearOps::new(params);
-    let plains: Vec<_> = program
-        .plains
-        .iter()
-        .map(|p| ops.plain(&p.pattern.expand(), p.level, p.scale).unwrap())
-        .collect();
-    let mut values = vec![None; program.values.len()];
-    for instruction in &program.instructions {
-        let results = if let Operation::Input { index } = &instruction.operation {
-            let spec = &compiled.signature.inputs[*index];
-            let slots = compiled.signature.pack(spec, tokens, params.slots());
-            vec![ops.encrypt(&SlotVector::real(&slots), spec.level).unwrap()]
-        } else {
-            let value = |id: veilformer_ir::ciphertext::ValueId| values[id.0 as usize].clone();
-            let plain =
-                |id: veilformer_ir::ciphertext::PlainId| Some(plains[id.0 as usize].clone());
-            replay(&mut ops, &instruction.operation, &value, &plain, &|_| None).unwrap()
-        };
-        for (id, ct) in instruction.results.iter().zip(results) {
-            // Whatever lies in a slot, junk and padding included, keeps the promised bounds.
-            let info = program.info(*id).unwrap();
-            let slots = ops.decrypt(&ct);
-            let largest = slots.iter().fold(0.0f64, |m, s| m.max(s.norm()));
-            let mean = slots.iter().map(|s| s.norm()).sum::<f64>() / slots.len() as f64;
-            let room = 1.0 + 1e-6;
-            assert!(
-                largest <= info.bound * room + 1e-9,
-                "{largest} exceeds {} in {instruction:?}",
-                info.bound
-            );
-            assert!(
-                mean <= info.mean * room + 1e-9,
-                "a mean of {mean} exceeds {} in {instruction:?}",
-                info.mean
-            );
-            values[id.0 as usize] = Some(ct);
-        }
-    }
-    assert_eq!(
-        ops.keys(),
-        &compiled.keys,
-        "the key list is what the program uses"
-    );
-    let mut logits = Vec::new();
-    for id in &program.outputs {
-        let slots = ops.decrypt(values[id.0 as usize].as_ref().unwrap());
-        let first = slots[0];
-        assert!(
-            slots
-                .iter()
-                .all(|s: &Complex| (s - first).norm() < 1e-6 * first.norm().max(1.0)),
-            "every slot of an answer holds the answer"
-        );
-        logits.extend([first.re, first.im]);
-    }
-    logits.truncate(compiled.signature.labels.len());
-    logits
 }
 
 proptest! {
@@ -201,7 +138,7 @@ fn lowered_programs_compute_the_model_in_the_clear() {
         for n in 1..=shape.tokens {
             let tokens = rows(&model, n, 77);
             let want = interpret(&program, &tokens).unwrap().logits;
-            close(&replay_clear(&compiled, &tokens), &want, 1e-5);
+            close(&replay_clear(&compiled, &[tokens])[0], &want, 1e-5);
         }
     }
 }
@@ -224,7 +161,32 @@ fn wide_models_take_several_ciphertexts() {
     let want = interpret(&model.tensor_program("test"), &tokens)
         .unwrap()
         .logits;
-    close(&replay_clear(&compiled, &tokens), &want, 1e-5);
+    close(&replay_clear(&compiled, &[tokens])[0], &want, 1e-5);
+}
+
+/// Several sentences in one ciphertext: each gets its own answer.
+#[test]
+fn a_batch_of_sentences_is_as_good_as_one_after_the_other() {
+    let shape = Shape {
+        hidden: 7,
+        layers: 1,
+        heads: 3,
+        head_dim: 5,
+        tokens: 6,
+        labels: 3,
+        ffn: 9,
+    };
+    let model = model(shape, 5);
+    let program = model.tensor_program("test");
+    for batch in [2, 16] {
+        let compiled = compiled_for(&model, batch);
+        let sentences: Vec<_> = (0..batch - 1)
+            .map(|i| rows(&model, 1 + i % 6, i as u32))
+            .collect();
+        for (tokens, got) in sentences.iter().zip(replay_clear(&compiled, &sentences)) {
+            close(&got, &interpret(&program, tokens).unwrap().logits, 1e-5);
+        }
+    }
 }
 
 /// The verifier refuses what a stranger's file could hold.
@@ -252,6 +214,8 @@ fn a_tampered_program_does_not_verify() {
     tampered(&|p| p.values.truncate(5));
     tampered(&|p| p.instructions.swap(1, 9));
     tampered(&|p| p.outputs.clear());
+    tampered(&|p| p.batch = 3);
+    tampered(&|p| p.batch = 2 * p.slots);
     tampered(&|p| p.outputs[0].0 = u32::MAX);
     tampered(&|p| p.plains.truncate(1));
     tampered(&|p| p.values.last_mut().unwrap().mean = f64::NAN);
@@ -302,6 +266,8 @@ fn options_that_promise_nothing_are_refused() {
             security: SecurityLevel::Bits128,
             calibration,
             margin,
+            tokens: None,
+            batch: 1,
         };
         compile(&program, &options).is_err()
     };

@@ -21,6 +21,14 @@ pub enum IrError {
         /// What was found and what was expected.
         why: String,
     },
+    /// A step of the device program does not fit its buffers or its ciphertext program.
+    #[error("device program, step {index}: {why}")]
+    Device {
+        /// Index of the step, loops unrolled.
+        index: usize,
+        /// What was found and what was expected.
+        why: String,
+    },
     /// The program as a whole.
     #[error("ciphertext program: {0}")]
     Program(String),

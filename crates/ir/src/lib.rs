@@ -2,16 +2,18 @@
 //!
 //! * [`tensor`]: what the model computes, on tokens and features;
 //! * [`ciphertext`]: the same as operations on ciphertexts, each value with its level, scale and
-//!   bound.
+//!   bound;
+//! * [`device`]: the instruction stream of one device, with its buffers given out in advance.
 //!
 //! Each has a verifier (`verify`) and a printer (`print`). A ciphertext program is made by
 //! running a circuit on a [`ciphertext::Recorder`], an implementer of [`veilformer_ckks::Ops`].
 #![forbid(unsafe_code)]
 
 pub mod ciphertext;
+pub mod device;
 mod error;
 mod matrix;
-mod signature;
+pub mod signature;
 pub mod tensor;
 
 pub use error::IrError;

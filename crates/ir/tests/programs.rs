@@ -3,10 +3,34 @@
 
 use proptest::prelude::*;
 use veilformer_circuits::testing::{ClearOps, toy_params};
-use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_ckks::{Complex, Giant, Ops, OpsError, SlotVector, Term, Transform};
 use veilformer_ir::Matrix;
 use veilformer_ir::ciphertext::{PlainPattern, Recorder};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
+
+/// A transform by one giant step, its rotated term with a plaintext that is made for that or not.
+fn transform<O: Ops>(
+    ops: &mut O,
+    inputs: &[&O::Ct; 2],
+    baby: i64,
+    extended: bool,
+) -> Result<O::Ct, OpsError> {
+    let level = ops.level(inputs[0]);
+    let scale = ops.params().scale_at(level);
+    let half = SlotVector::real_constant(0.25);
+    let first = ops.plain(&half, level, scale)?;
+    let second = if extended {
+        ops.term_plain(&half, level, scale, baby)?
+    } else {
+        ops.plain(&half, level, scale)?
+    };
+    let term = |input, baby, plain| Term { input, baby, plain };
+    let giants = vec![Giant {
+        rotation: 2,
+        terms: vec![term(0, 0, first), term(1, baby, second)],
+    }];
+    ops.linear_transform(inputs, &Transform { giants })
+}
 
 /// One random operation on the values so far; every implementer of `Ops` must take or refuse it
 /// alike.
@@ -21,7 +45,7 @@ fn step<O: Ops>(
         values[b % values.len()].clone(),
     );
     let level = n % 4;
-    let result = match kind % 10 {
+    let result = match kind % 11 {
         0 => ops.add(&x, &y),
         1 => ops.sub(&x, &y),
         2 => ops.mul(&x, &y),
@@ -36,6 +60,7 @@ fn step<O: Ops>(
             ops.plain(&half, level, scale)
                 .and_then(|p| ops.mul_plain(&x, &p))
         }
+        9 => transform(ops, &[&x, &y], n as i64 - 3, b % 2 == 0),
         _ => ops.rescale(&x),
     };
     values.push(result.map_err(|e| e.to_string())?);
@@ -95,6 +120,41 @@ proptest! {
         prop_assert!((pattern.max_abs() - largest).abs() < 1e-12);
         prop_assert!(pattern.mean_abs() <= pattern.max_abs() + 1e-12);
     }
+}
+
+/// Which plaintexts live on the special primes follows from what they meet, at any level of use.
+#[test]
+fn plaintexts_of_rotated_inputs_are_extended() {
+    let params = toy_params(2);
+    let mut r = Recorder::new(&params);
+    let x = r.input(2, 1.0).unwrap();
+    let scale = params.scale_at(2);
+    let constant = |c: f64| SlotVector::real_constant(c);
+    let both = r.plain(&constant(0.5), 2, scale).unwrap();
+    let plain = r.plain(&constant(0.25), 2, scale).unwrap();
+    let slots = params.slots() as i64;
+    let term = |baby, plain| Term {
+        input: 0,
+        baby,
+        plain,
+    };
+    let map = |terms| Transform {
+        giants: vec![Giant { rotation: 1, terms }],
+    };
+    // A rotation by all slots moves nothing.
+    let still = map(vec![term(slots, plain), term(0, both)]);
+    r.linear_transform(&[&x], &still).unwrap();
+    let turned = map(vec![term(0, plain), term(3, both)]);
+    assert!(matches!(
+        r.linear_transform(&[&x], &turned),
+        Err(OpsError::NotExtended { .. })
+    ));
+    // Equal slots are stored once, whatever they meet.
+    assert_eq!(r.term_plain(&constant(0.5), 2, scale, 3).unwrap(), both);
+    let y = r.linear_transform(&[&x], &turned).unwrap();
+    let program = r.finish(vec![y]);
+    assert_eq!(program.extended_plains(), [true, false]);
+    program.verify(&params).unwrap();
 }
 
 #[test]

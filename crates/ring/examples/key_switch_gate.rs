@@ -322,7 +322,7 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
     );
     row("8 hoisted rotations", t, &note);
 
-    transform(s, runs, &keys, &a)?;
+    transform(s, runs, &keys, (4, 4))?;
 
     // A basis with holes that cuts and leaves out digits.
     let holes = Basis::from_indices(&q.iter().filter(|i| i % 3 != 1).collect::<Vec<_>>());
@@ -379,33 +379,35 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
     }
 }
 
-/// Sixteen diagonals, four baby and four giant steps.
+/// `babies * giants` diagonals of one input, and what their transform takes: doubly hoisted, and
+/// from rotations with a ModDown each.
 fn transform(
     s: &mut Setting,
     runs: usize,
     keys: &[&CpuKey],
-    a: &(RnsPoly, RnsPoly),
+    (babies, giants): (usize, usize),
 ) -> Outcome<()> {
+    let a = s.encrypt(s.q, 30)?;
     let mut plains: Vec<CpuPlain> = Vec::new();
-    for _ in 0..16 {
+    for _ in 0..babies * giants {
         // Small coefficients, so that products of noise stay far below the modulus.
         let noise = s.samples.residues(Basis::single(0), s.chain.n());
         let small: Vec<i64> = noise.iter().map(|r| (r % 7) as i64 - 3).collect();
-        let mut p = RnsPoly::from_signed(&s.chain, s.q, &small)?;
+        let mut p = RnsPoly::from_signed(&s.chain, s.chain.all(), &small)?;
         s.cpu.forward_ntt(&mut p)?;
         plains.push(s.cpu.prepare_plain(&PlainPoly::Dense(p))?);
     }
-    let step = |i: usize, scale: usize| (i > 0).then(|| scale * i - 1);
+    // Any key stands in for that of a giant step.
+    let last = keys.len().saturating_sub(giants);
     let outputs = vec![
-        (0..4)
+        (0..giants)
             .map(|giant| GiantStep {
-                // Rotations 1, 2, 3 as babies; 4, 5, 6 stand in for 4, 8, 12.
-                key: step(giant, 1).map(|k| k + 3),
-                terms: (0..4)
+                key: (giant > 0).then_some(last + giant),
+                terms: (0..babies)
                     .map(|baby| DiagonalTerm {
                         input: 0,
-                        baby: step(baby, 1),
-                        plain: 4 * giant + baby,
+                        baby: baby.checked_sub(1),
+                        plain: babies * giant + baby,
                     })
                     .collect(),
             })
@@ -441,8 +443,69 @@ fn transform(
         s.cpu.add_assign(&mut sum, &inner)?;
     }
     let expected = s.cpu.div_round(&sum, drop)?;
-    let note = s.require("transform", s.error_bits(&c, &expected)?, 26.0)?;
-    row("linear transform, 16 diagonals (4 x 4)", t, &note);
+    let note = format!(
+        "{} key switches, {}",
+        babies + giants - 2,
+        s.require("transform", s.error_bits(&c, &expected)?, 26.0)?
+    );
+    let count = babies * giants;
+    let name = format!("linear transform, {count} diagonals ({babies} x {giants})");
+    row(&name, t, &note);
+    let t = time(runs.div_ceil(3), || once_hoisted(s, &a, &plan, drop));
+    let c = once_hoisted(s, &a, &plan, drop)?;
+    let note = s.require("once hoisted", s.error_bits(&c, &expected)?, 26.0)?;
+    row("  the same, hoisted once", t, &note);
+    Ok(())
+}
+
+/// The first output of a plan of one input from coarser operations: every rotation of the input
+/// with its own ModDown, one for all giant steps.
+fn once_hoisted(
+    s: &Setting,
+    c: &(RnsPoly, RnsPoly),
+    plan: &TransformPlan<'_, Cpu>,
+    drop: Basis,
+) -> veilformer_ring::Result<(RnsPoly, RnsPoly)> {
+    let giants = &plan.outputs[0];
+    let babies = giants[0].terms.iter().filter_map(|t| t.baby);
+    let keys: Vec<&CpuKey> = babies.map(|k| plan.keys[k]).collect();
+    let rotated = s.cpu.rotate_many((&c.0, &c.1), &keys)?;
+    let zero = || RnsPoly::zero(&s.chain, s.q, Form::Ntt);
+    let (mut sum0, mut sum1) = (zero()?, zero()?);
+    let mut switched = Vec::new();
+    for giant in giants {
+        let (mut a0, mut a1) = (zero()?, zero()?);
+        for t in &giant.terms {
+            let x = t.baby.map_or(c, |k| &rotated[k]);
+            s.cpu.mul_plain_acc(&mut a0, &x.0, plan.plains[t.plain])?;
+            s.cpu.mul_plain_acc(&mut a1, &x.1, plan.plains[t.plain])?;
+        }
+        match giant.key.map(|k| plan.keys[k]) {
+            None => {
+                s.cpu.add_assign(&mut sum0, &a0)?;
+                s.cpu.add_assign(&mut sum1, &a1)?;
+            }
+            Some(key) => {
+                let turned = s.cpu.automorphism(&a0, s.cpu.key_galois(key))?;
+                s.cpu.add_assign(&mut sum0, &turned)?;
+                switched.push((a1, key));
+            }
+        }
+    }
+    let terms: Vec<(&RnsPoly, &CpuKey)> = switched.iter().map(|(p, k)| (p, *k)).collect();
+    s.cpu.key_switch_sum(Some((&sum0, &sum1)), &terms, drop)
+}
+
+/// Transforms of 128 diagonals, cut in several ways.
+fn transforms(s: &mut Setting, runs: usize) -> Outcome<()> {
+    let mut rotations = Vec::new();
+    for by in 1..32 {
+        rotations.push(s.rotation_key(by)?);
+    }
+    let keys: Vec<&CpuKey> = rotations.iter().collect();
+    for cut in [(8, 16), (16, 8), (32, 4)] {
+        transform(s, runs, &keys, cut)?;
+    }
     Ok(())
 }
 
@@ -454,7 +517,7 @@ fn main() -> Outcome<()> {
         Some("avx512ifma") => Isa::Avx512Ifma,
         Some(other) => return Err(format!("{other}: expected scalar, avx2 or avx512ifma").into()),
     };
-    let runs = if isa == Isa::Avx512Ifma { 9 } else { 1 };
+    let runs = if isa == Isa::Scalar { 1 } else { 9 };
     println!("{isa:?}, one thread; best of {runs}");
     let b = |bits: f64| bits.exp2();
     println!("N = 2^14, 8 + 3 limbs of 36 / 41 bits, dnum 3");
@@ -466,5 +529,10 @@ fn main() -> Outcome<()> {
     let words = [(b(50.0) - b(24.0), 8), (b(42.0), 9), (b(40.0), 14)];
     let mut s = Setting::new(16, &words, (b(50.0) - b(30.0), 6), 6, isa)?;
     parts(&mut s, runs)?;
-    key_switches(&mut s, runs)
+    key_switches(&mut s, runs)?;
+    drop(s);
+    println!("N = 2^16, 24 + 8 limbs of 45 / 46 bits, dnum 3");
+    let words = [(b(45.0), 24)];
+    let mut s = Setting::new(16, &words, (b(46.0), 8), 8, isa)?;
+    transforms(&mut s, runs)
 }

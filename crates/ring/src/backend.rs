@@ -22,11 +22,13 @@ pub type FactorsRef<'a, P> = (PairRef<'a, P>, PairRef<'a, P>);
 /// transformations in HElib", section 3).
 ///
 /// Output `o` is `sum_g sigma_g( sum_t plain_t * sigma_{b_t}(input_t) )` over its giant steps `g`
-/// and their terms `t`.
+/// and their terms `t`, up to the roundings that
+/// [`linear_transform`](Backend::linear_transform) defines.
 pub struct TransformPlan<'a, B: Backend + ?Sized> {
     /// The keys that baby and giant steps name by index.
     pub keys: Vec<&'a B::Key>,
-    /// The plaintexts that terms name by index. Each lives at least on the inputs' basis.
+    /// The plaintexts that terms name by index. Each lives at least on the inputs' basis; one that
+    /// meets a rotated input also lives on the special primes of the keys.
     pub plains: Vec<&'a B::Plain>,
     /// Per output its giant steps.
     pub outputs: Vec<Vec<GiantStep>>,
@@ -187,28 +189,54 @@ pub trait Backend: Send + Sync {
         self.key_switch_sum(Some((&d0, &d1)), &[(&d2, key)], drop)
     }
 
-    /// A linear transform of several inputs to several outputs, divided by `prod(drop)`; one
-    /// ModDown per output for all its giant steps, with the rescale in it.
+    /// A linear transform of several inputs to several outputs, divided by `prod(drop)`, doubly
+    /// hoisted (Bossuat, Mouchet, Troncoso-Pastoriza, Hubaux, "Efficient bootstrapping for
+    /// approximate homomorphic encryption with non-sparse keys", ePrint 2020/1203, the section on
+    /// matrix-vector products): rotated inputs and their products with plaintexts stay modulo
+    /// `P`, which is divided away once per giant step and once per output.
     ///
-    /// Bit-identical to the definition: baby steps as [`rotate_many`](Backend::rotate_many), giant
-    /// steps as one [`key_switch_sum`](Backend::key_switch_sum).
+    /// With `B` the inputs' basis and `P` the special primes that all keys of the plan share, on
+    /// `B + P` for an input `c = (c0, c1)` and a baby step `b`:
+    ///
+    /// * `S_b(c) = (P sigma_b(c0), 0) + sum_d digit_d(sigma_b(c1)) key_{b,d}`, and
+    ///   `S(c) = (P c0, P c1)` without a baby step;
+    /// * `A_g = sum_t plain_t * S_{b_t}(input_t)` for each giant step `g`;
+    /// * `T_g = (sigma_g(A_{g,0}), 0) + sum_d digit_d(sigma_g(y_g)) key_{g,d}` with
+    ///   `y_g = round(A_{g,1} / P)` on `B`, and `T_g = A_g` for the giant step without a key;
+    /// * the output is `round(sum_g T_g / (P prod(drop)))` on `B` without `drop`.
+    ///
+    /// `round` and `digit_d` are those of [`div_round`](Backend::div_round) and
+    /// [`key_switch_sum`](Backend::key_switch_sum). What is a multiple of `P` is exact: a giant
+    /// step whose terms have no baby step is not rounded, its `y_g` is the sum of products on `B`;
+    /// without any key the output is `round(sum plain_t input_t / prod(drop))`, and nothing needs
+    /// to be computed modulo `P`. For the same reason only plaintexts of terms with a baby step
+    /// have to live on `P`.
+    ///
+    /// # Errors
+    /// [`RingError::Empty`] without inputs; [`RingError::BadPlan`] for an index that names nothing
+    /// or an output without terms; otherwise as [`key_switch_sum`](Backend::key_switch_sum).
     fn linear_transform(
         &self,
         inputs: &[PairRef<'_, Self::Poly>],
         plan: &TransformPlan<'_, Self>,
         drop: Basis,
-    ) -> Result<Vec<Pair<Self::Poly>>> {
-        linear_transform_by_steps(self, inputs, plan, drop)
-    }
+    ) -> Result<Vec<Pair<Self::Poly>>>;
 }
 
-/// Checks the indices of a plan and lists, per input, the baby keys that it needs.
-pub(crate) fn baby_keys<B: Backend + ?Sized>(
+/// Checks the indices of a plan.
+pub(crate) fn check_plan<B: Backend + ?Sized>(
     inputs: usize,
     plan: &TransformPlan<'_, B>,
-) -> Result<Vec<Vec<usize>>> {
-    let mut babies = vec![Vec::new(); inputs];
-    let bad = |what: &str, index: usize, count: usize| {
+) -> Result<()> {
+    if inputs == 0 {
+        return Err(RingError::Empty {
+            op: "linear_transform",
+        });
+    }
+    let within = |what: &str, index: usize, count: usize| {
+        if index < count {
+            return Ok(());
+        }
         Err(RingError::BadPlan(format!(
             "{what} {index} is named, but only {count} are given"
         )))
@@ -218,102 +246,27 @@ pub(crate) fn baby_keys<B: Backend + ?Sized>(
             return Err(RingError::BadPlan(format!("output {o} has no terms")));
         }
         for giant in giants {
-            if let Some(k) = giant.key.filter(|&k| k >= plan.keys.len()) {
-                return bad("key", k, plan.keys.len());
+            let babies = giant.terms.iter().filter_map(|t| t.baby);
+            for key in giant.key.into_iter().chain(babies) {
+                within("key", key, plan.keys.len())?;
             }
             for t in &giant.terms {
-                if t.plain >= plan.plains.len() {
-                    return bad("plaintext", t.plain, plan.plains.len());
-                }
-                let Some(list) = babies.get_mut(t.input) else {
-                    return bad("input", t.input, inputs);
-                };
-                match t.baby {
-                    Some(k) if k >= plan.keys.len() => return bad("key", k, plan.keys.len()),
-                    Some(k) if !list.contains(&k) => list.push(k),
-                    _ => {}
-                }
+                within("plaintext", t.plain, plan.plains.len())?;
+                within("input", t.input, inputs)?;
             }
         }
     }
-    Ok(babies)
+    Ok(())
 }
 
-/// The linear transform from its parts: what the definition says, and the default of the trait.
-pub(crate) fn linear_transform_by_steps<B: Backend + ?Sized>(
-    backend: &B,
-    inputs: &[PairRef<'_, B::Poly>],
+/// The indices of the keys that steps of a (checked) plan name, repeats included.
+pub(crate) fn used_keys<B: Backend + ?Sized>(
     plan: &TransformPlan<'_, B>,
-    drop: Basis,
-) -> Result<Vec<Pair<B::Poly>>> {
-    let Some((first, _)) = inputs.first() else {
-        return Err(RingError::Empty {
-            op: "linear_transform",
-        });
-    };
-    let basis = backend.basis(first);
-    let babies = baby_keys(inputs.len(), plan)?;
-    let mut rotated = Vec::with_capacity(inputs.len());
-    for (input, keys) in inputs.iter().zip(&babies) {
-        let list: Vec<&B::Key> = keys.iter().map(|&k| plan.keys[k]).collect();
-        rotated.push(if list.is_empty() {
-            Vec::new()
-        } else {
-            backend.rotate_many(*input, &list)?
-        });
-    }
-    let mut outputs = Vec::with_capacity(plan.outputs.len());
-    for giants in &plan.outputs {
-        let mut sum0 = backend.zero(basis, Form::Ntt)?;
-        let mut sum1 = backend.zero(basis, Form::Ntt)?;
-        let mut switched = Vec::new();
-        for giant in giants {
-            let mut acc = match giant.key {
-                None => None,
-                Some(k) => Some((
-                    plan.keys[k],
-                    backend.zero(basis, Form::Ntt)?,
-                    backend.zero(basis, Form::Ntt)?,
-                )),
-            };
-            for t in &giant.terms {
-                let (x0, x1) = match t.baby {
-                    None => inputs[t.input],
-                    Some(k) => {
-                        let at = babies[t.input].iter().position(|&b| b == k).unwrap_or(0);
-                        let (x0, x1) = &rotated[t.input][at];
-                        (x0, x1)
-                    }
-                };
-                let plain = plan.plains[t.plain];
-                let (a0, a1) = match &mut acc {
-                    None => (&mut sum0, &mut sum1),
-                    Some((_, a0, a1)) => (a0, a1),
-                };
-                backend.mul_plain_acc(a0, x0, plain)?;
-                backend.mul_plain_acc(a1, x1, plain)?;
-            }
-            if let Some((key, a0, a1)) = acc {
-                backend.add_assign(
-                    &mut sum0,
-                    &backend.automorphism(&a0, backend.key_galois(key))?,
-                )?;
-                switched.push((a1, key));
-            }
-        }
-        let terms: Vec<(&B::Poly, &B::Key)> = switched.iter().map(|(p, k)| (p, *k)).collect();
-        outputs.push(if terms.is_empty() {
-            if drop.is_empty() {
-                (sum0, sum1)
-            } else {
-                (
-                    backend.div_round(&sum0, drop)?,
-                    backend.div_round(&sum1, drop)?,
-                )
-            }
-        } else {
-            backend.key_switch_sum(Some((&sum0, &sum1)), &terms, drop)?
-        });
-    }
-    Ok(outputs)
+) -> impl Iterator<Item = usize> {
+    let giants = plan.outputs.iter().flatten();
+    giants.flat_map(|g| {
+        g.key
+            .into_iter()
+            .chain(g.terms.iter().filter_map(|t| t.baby))
+    })
 }

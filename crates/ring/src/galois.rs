@@ -155,4 +155,28 @@ impl Permutation {
             },
         )
     }
+
+    /// The part of the permutation that makes words `target * words ..` (`words` a power of two,
+    /// at least eight, at most N): the aligned block of as many words that it reads, and how.
+    pub(crate) fn piece_for(&self, target: usize, words: usize) -> (usize, PermutationPiece<'_>) {
+        let chunks = words / 8;
+        let blocks = &self.blocks[target * chunks..(target + 1) * chunks];
+        let source = (blocks[0] >> 3) as usize / chunks;
+        let piece = PermutationPiece {
+            blocks,
+            base: source * chunks,
+            lanes: &self.lanes,
+        };
+        (source, piece)
+    }
+
+    /// Per block of `words` words that is read the block that it goes to.
+    pub(crate) fn block_targets(&self, words: usize) -> Vec<usize> {
+        let count = 8 * self.blocks.len() / words;
+        let mut targets = vec![0; count];
+        for target in 0..count {
+            targets[self.piece_for(target, words).0] = target;
+        }
+        targets
+    }
 }

@@ -3,12 +3,13 @@
 
 use veilformer_ring::conformance::{Samples, test_chain};
 use veilformer_ring::{
-    Backend, Basis, Chain, Cpu, CpuConfig, Form, GaloisElement, Isa, RnsPoly, ntt_primes_near,
+    Backend, Basis, Chain, Cpu, CpuConfig, DiagonalTerm, Form, GaloisElement, GiantStep, Isa,
+    PlainPoly, RingError, RnsPoly, TransformPlan, ntt_primes_near,
 };
 
 #[test]
 fn all_isas_agree_at_every_degree() {
-    for log_n in 5..=17 {
+    for log_n in 3..=17 {
         let chain = test_chain(log_n, 6, 2).unwrap();
         let digits = [Basis::range(0, 2), Basis::range(2, 4), Basis::range(4, 6)];
         let mut results = Vec::new();
@@ -37,6 +38,28 @@ fn all_isas_agree_at_every_degree() {
             for (c0, c1) in cpu.rotate_many((&y, &x), &[&key]).unwrap() {
                 more.extend([c0, c1]);
             }
+            let plain = PlainPoly::Dense(samples.poly(chain.all(), Form::Ntt).unwrap());
+            let plain = cpu.prepare_plain(&plain).unwrap();
+            let terms = [None, Some(0)].map(|baby| DiagonalTerm {
+                input: 0,
+                baby,
+                plain: 0,
+            });
+            let giants = [None, Some(0)].map(|key| GiantStep {
+                key,
+                terms: terms.to_vec(),
+            });
+            let plan = TransformPlan {
+                keys: vec![&key],
+                plains: vec![&plain],
+                outputs: vec![giants.to_vec()],
+            };
+            let outputs = cpu
+                .linear_transform(&[(&y, &x)], &plan, Basis::single(3))
+                .unwrap();
+            for (c0, c1) in outputs {
+                more.extend([c0, c1]);
+            }
             results.push((isa, more));
         }
         for (isa, r) in &results[1..] {
@@ -52,7 +75,7 @@ fn all_isas_agree_at_every_degree() {
 /// every size, and the largest residues, show where the room ends.
 #[test]
 fn all_isas_agree_at_every_size_of_prime() {
-    for log_n in [7, 12, 15] {
+    for log_n in [5, 7, 12, 13, 15, 17] {
         let mut primes = Vec::new();
         for bits in 40..=50 {
             let below = 2f64.powi(bits) - 2f64.powi(log_n + 5);
@@ -73,13 +96,38 @@ fn all_isas_agree_at_every_size_of_prime() {
             let mut high = largest.clone();
             cpu.forward_ntt(&mut high).unwrap();
             let product = cpu.mul(&high, &random).unwrap();
-            results.push((isa, vec![back, high, product]));
+            // From one, a few and many primes to the others, of the largest residues as well.
+            let mut all = vec![back.clone(), high, product];
+            for x in [&back, &largest] {
+                for drop in [Basis::single(10), Basis::range(8, 11), Basis::range(1, 11)] {
+                    all.push(cpu.div_round(x, drop).unwrap());
+                    let few = cpu.restrict(x, drop).unwrap();
+                    all.push(cpu.extend(&few, chain.all()).unwrap());
+                }
+            }
+            for x in [&random, &product_of(&cpu, &random).unwrap()] {
+                all.push(cpu.div_round(x, Basis::range(5, 11)).unwrap());
+            }
+            results.push((isa, all));
         }
         for (isa, r) in &results[1..] {
-            assert!(
-                *r == results[0].1,
-                "{isa:?} at N = 2^{log_n} differs from scalar"
-            );
+            for (i, (a, b)) in results[0].1.iter().zip(r).enumerate() {
+                assert!(
+                    a == b,
+                    "{isa:?} at N = 2^{log_n} differs from scalar in {i}"
+                );
+            }
         }
     }
+}
+
+/// The element-wise kernels in a row.
+fn product_of(cpu: &Cpu, x: &RnsPoly) -> Result<RnsPoly, RingError> {
+    let mut y = cpu.mul(x, x)?;
+    cpu.mul_acc(&mut y, x, x)?;
+    cpu.neg_assign(&mut y)?;
+    cpu.sub_assign(&mut y, x)?;
+    let factors: Vec<u64> = (0..x.basis().len() as u64).map(|i| (1 << 39) - i).collect();
+    cpu.mul_scalar_assign(&mut y, &factors)?;
+    Ok(y)
 }

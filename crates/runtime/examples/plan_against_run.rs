@@ -1,7 +1,8 @@
-//! Holds `plan` against real runs: `plan_against_run [MODEL FOLDER | unshipped] [THREADS]`.
+//! Holds `plan` against real runs: `plan_against_run [MODEL FOLDER | unshipped] [THREADS] [BATCH]`.
 //!
 //! Each role is a process of its own, so that the server's peak of memory is a server's: this one
-//! compiles, makes keys and encrypts; a second measures the machine; a third serves.
+//! compiles, makes keys and encrypts; a second measures the machine; a third serves along the
+//! schedule; a fourth does so without one, every value in a place of its own.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
@@ -11,12 +12,14 @@ use std::time::Instant;
 
 use veilformer_ckks::container::{Kind, Writer, append_ciphertexts};
 use veilformer_ckks::{SecurityLevel, SlotVector};
+use veilformer_compiler::schedule::{schedule, unscheduled};
 use veilformer_compiler::{DEFAULT_MARGIN, Options, compile};
+use veilformer_ir::signature::SENTENCES;
 use veilformer_models::{Checkpoint, ModelConfig, random_checkpoint};
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_runtime::{
-    CostTable, MEASURE_DEADLINE, PROGRAM_DIGEST, Server, ServerBundle, machine_name, measure, plan,
-    report,
+    CostTable, MEASURE_DEADLINE, PROGRAM_DIGEST, Server, ServerBundle, machine_name, measure,
+    plan_scheduled, report,
 };
 use veilformer_secret::{Encryptor, KeyGenerator, SecureRng};
 
@@ -28,12 +31,14 @@ fn main() {
     let threads = |text: &str| text.parse().unwrap_or(1);
     match arg(0) {
         "measure" => measure_machine(Path::new(arg(1)), threads(arg(2))),
-        "serve" => serve(Path::new(arg(1)), threads(arg(2))),
+        "serve" => serve(Path::new(arg(1)), threads(arg(2)), true),
+        "serve-unscheduled" => serve(Path::new(arg(1)), threads(arg(2)), false),
         model => {
             let dir = std::env::temp_dir().join(format!("plan_against_run.{}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
-            client(model, &dir);
-            for role in ["measure", "serve"] {
+            client(model, &dir, threads(arg(2)));
+            for role in ["measure", "serve", "serve-unscheduled"] {
+                println!("--- {role}");
                 let me = std::env::current_exe().unwrap();
                 let mut child = Command::new(me);
                 child.arg(role).arg(&dir).arg(threads(arg(1)).to_string());
@@ -64,7 +69,7 @@ fn checkpoint(model: &str) -> Checkpoint {
     Checkpoint::load(&folder).unwrap()
 }
 
-fn client(model: &str, dir: &Path) {
+fn client(model: &str, dir: &Path, batch: usize) {
     let model = checkpoint(model);
     let program = model.tensor_program("model");
     let vocabulary = model.config.vocab_size as u32;
@@ -81,6 +86,8 @@ fn client(model: &str, dir: &Path) {
             .map(|(n, s)| rows(n, s))
             .collect(),
         margin: DEFAULT_MARGIN,
+        tokens: None,
+        batch,
     };
     let compiled = compile(&program, &options).unwrap();
     let (params, signature) = (&compiled.params, &compiled.signature);
@@ -100,7 +107,7 @@ fn client(model: &str, dir: &Path) {
         .inputs
         .iter()
         .map(|spec| {
-            let slots = signature.pack(spec, &tokens, params.slots());
+            let slots = signature.pack(spec, &vec![&tokens; batch], params.slots());
             encryptor
                 .encrypt(&SlotVector::real(&slots), spec.level)
                 .unwrap()
@@ -108,6 +115,7 @@ fn client(model: &str, dir: &Path) {
         .collect();
     let mut writer = Writer::new(Kind::Ciphertexts, Some(params)).unwrap();
     writer.section(PROGRAM_DIGEST, digest.to_vec());
+    writer.section(SENTENCES, (batch as u32).to_le_bytes().to_vec());
     append_ciphertexts(&mut writer, params, &inputs).unwrap();
     std::fs::write(dir.join("inputs"), writer.to_bytes().unwrap()).unwrap();
 }
@@ -141,20 +149,22 @@ fn measure_machine(dir: &Path, threads: usize) {
     table.save(&dir.join("costs")).unwrap();
 }
 
-fn serve(dir: &Path, threads: usize) {
+fn serve(dir: &Path, threads: usize, scheduled: bool) {
     let (bundle, backend, machine) = open(dir);
     let costs = CostTable::load(&dir.join("costs"), &machine, bundle.params()).unwrap();
-    let planned = {
-        let (program, params, keys) = (bundle.program(), bundle.params(), bundle.keys());
-        plan(program, params, keys, &costs, threads).unwrap()
+    let (program, params, keys) = (bundle.program(), bundle.params(), bundle.keys());
+    let device = match scheduled {
+        true => schedule(program, params, threads),
+        false => unscheduled(program, params, threads),
     };
+    let planned = plan_scheduled((program, &device), params, keys, &costs).unwrap();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()
         .unwrap();
     pool.install(|| {
         let started = Instant::now();
-        let mut server = Server::open(bundle, backend).unwrap();
+        let mut server = Server::open_scheduled(bundle, backend, device).unwrap();
         let opened = started.elapsed().as_secs_f64();
         let keys = std::fs::read(dir.join("keys")).unwrap();
         let read = started.elapsed().as_secs_f64();
@@ -192,6 +202,7 @@ fn serve(dir: &Path, threads: usize) {
             run.stats.multiplications,
         );
         line("peak memory", planned.peak_memory_bytes, peak_resident());
+        println!("{:40} {:>10}", "buffers set aside", planned.buffer_bytes);
         println!("one inference by kind ({} threads):", planned.threads);
         for k in &run.stats.kinds {
             println!(

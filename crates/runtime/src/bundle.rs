@@ -13,10 +13,6 @@ const PROGRAM: Tag = Tag(*b"PROG");
 /// Content digest of the client bundle of the same compilation: 32 bytes.
 const PEER: Tag = Tag(*b"PEER");
 
-/// The section of a file of ciphertexts (inputs and answers) that says which program they are
-/// for: the 32 bytes of [`ServerBundle::program_digest`].
-pub const PROGRAM_DIGEST: Tag = Tag(*b"PDIG");
-
 /// Longest program that is read, in bytes of its file.
 const PROGRAM_LIMIT: usize = 1 << 28;
 /// Longest model name, in bytes.

@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::Params;
 use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer};
+use veilformer_ckks::{Params, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, ValueId};
 
 use crate::RuntimeError;
 use crate::bundle::container;
+use crate::stats::TransformCounts;
 
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 2;
+pub const COST_VERSION: u32 = 3;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -28,14 +29,23 @@ pub enum Cost {
     MulSum,
     /// Each product of such a sum.
     MulSumPair,
-    /// A linear transform, whatever its size, when it has no giant step: the rescale.
+    /// A linear transform, whatever its size, when nothing is rotated: the rescale.
     Transform,
-    /// What the first giant step adds beyond [`Cost::TransformGiant`].
-    TransformGiants,
-    /// Each giant step.
+    /// What the first rotation of a transform adds, of whatever kind: the division by the special
+    /// primes.
+    TransformSwitch,
+    /// Each input of a transform that is rotated: its decomposition.
+    TransformInput,
+    /// Each baby step: the inner product with its key.
+    TransformBaby,
+    /// Each giant step: decomposition of its sum and the inner product with its key.
     TransformGiant,
-    /// Each product with a plaintext.
+    /// Each giant step over a rotated input: the ModDown of its sum.
+    TransformDown,
+    /// Each product with a plaintext of an input that is not rotated.
     TransformProduct,
+    /// Each product with a plaintext of a rotated input, modulo the special primes as well.
+    TransformTurnedProduct,
     /// Rescale of one ciphertext.
     Rescale,
     /// Adjust *to* the level.
@@ -52,6 +62,8 @@ pub enum Cost {
     Import,
     /// A plaintext encoded and prepared for the level.
     Encode,
+    /// The same with the special primes, for rotated inputs.
+    EncodeExtended,
     /// A MiB of memory fresh from the system, written once; at level 0.
     Memory,
     /// An evaluation key of the level read, expanded and prepared.
@@ -221,8 +233,8 @@ pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
             all.insert((cost, level));
         }
     }
-    for plain in &program.plains {
-        all.insert((Cost::Encode, plain.level));
+    for cost in encodings(program) {
+        all.insert(cost);
         all.insert((Cost::Memory, 0));
     }
     for (_, level) in program.key_list().iter() {
@@ -234,14 +246,26 @@ pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
     all
 }
 
+/// What encoding each plaintext of a program is made of: (cost, level).
+pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Cost, usize)> {
+    let plains = program.plains.iter().zip(program.extended_plains());
+    plains.map(|(plain, extended)| {
+        let cost = if extended {
+            Cost::EncodeExtended
+        } else {
+            Cost::Encode
+        };
+        (cost, plain.level)
+    })
+}
+
 /// What an operation is made of: (cost, level, how many).
 pub(crate) fn pieces(
     program: &CiphertextProgram,
     operation: &Operation,
 ) -> Vec<(Cost, usize, usize)> {
     let level = |id: &ValueId| program.info(*id).map_or(0, |v| v.level);
-    let slots = program.slots;
-    let turns = |step: i64| step.rem_euclid(slots.max(1) as i64) != 0;
+    let turns = |step: i64| moves(step, program.slots);
     match operation {
         Operation::Input { index } => {
             let level = program.inputs.get(*index).map_or(0, |i| i.level);
@@ -272,18 +296,17 @@ pub(crate) fn pieces(
         Operation::Adjust { level, .. } => vec![(Cost::Adjust, *level, 1)],
         Operation::LinearTransform { inputs, transform } => {
             let at = inputs.first().map_or(0, level);
-            let babies = crate::stats::baby_steps(operation, slots);
-            let hoisted: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
-            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
-            let giants = giants.filter(|g| turns(g.rotation)).count();
-            let products = transform.giants.iter().map(|g| g.terms.len()).sum();
+            let counts = TransformCounts::of(transform, program.slots);
+            let switched = counts.babies + counts.giants;
             vec![
-                (Cost::Rotate, at, hoisted.len()),
-                (Cost::RotateStep, at, babies.len()),
                 (Cost::Transform, at, 1),
-                (Cost::TransformGiants, at, giants.min(1)),
-                (Cost::TransformGiant, at, giants),
-                (Cost::TransformProduct, at, products),
+                (Cost::TransformSwitch, at, switched.min(1)),
+                (Cost::TransformInput, at, counts.inputs),
+                (Cost::TransformBaby, at, counts.babies),
+                (Cost::TransformGiant, at, counts.giants),
+                (Cost::TransformDown, at, counts.divided),
+                (Cost::TransformProduct, at, counts.products),
+                (Cost::TransformTurnedProduct, at, counts.turned_products),
             ]
         }
     }

@@ -7,6 +7,12 @@ use veilformer_ir::IrError;
 /// A run, a plan or a bundle that failed.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
+    /// A simulated value that would run over its modulus.
+    #[error("the input is outside the range that the program was compiled for; {0}")]
+    Range(String),
+    /// A number of sentences that the ciphertexts do not hold.
+    #[error("{0}")]
+    Items(String),
     /// Too few or too many input ciphertexts.
     #[error(
         "{found} input ciphertexts were given and the program takes {expected} (for each of the \

@@ -1,21 +1,24 @@
-//! Runs a ciphertext program on an evaluator, in as many threads as the current rayon pool has.
+//! Runs a device program on an evaluator, in as many threads as the current rayon pool has.
 //!
-//! Every instruction may start when its operands are there; of those that may, the first in the
-//! program's order does. One thread so runs in exactly that order, and several stay close to it:
-//! the order of a program is one in which few values live. A value is let go after its last use.
-//! What comes out does not depend on the order: the operations are deterministic.
+//! Every step may start when what it reads is there and what it writes is free; of those that may,
+//! the first of the stream does. One thread so runs in exactly that order, and several stay close to
+//! it. What comes out does not depend on the order: the operations are deterministic.
 
 use crate::RuntimeError;
-use crate::stats::{RunStats, Tally, ciphertext_memory};
+use crate::stats::{RunStats, Tally};
 use rayon::prelude::*;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use veilformer_ckks::{Evaluator, OpsError, SharedCiphertext, SharedPlain};
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainId, ValueId, replay};
+use veilformer_ir::IrError;
+use veilformer_ir::ciphertext::{
+    CiphertextProgram, Operation, PlainId, PlainSpec, ValueId, replay,
+};
+use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 use veilformer_ring::Backend;
 
 /// Hears how many of how many instructions are done; `Break` stops the run.
@@ -35,53 +38,152 @@ impl<B: Backend> Prepared<B> {
         program: &CiphertextProgram,
         evaluator: &Evaluator<'_, B>,
     ) -> Result<Self, RuntimeError> {
-        let encode = |p: &veilformer_ir::ciphertext::PlainSpec| {
-            evaluator.encode(&p.pattern.expand(), p.level, p.scale)
+        let encode = |(p, extended): (&PlainSpec, bool)| {
+            let slots = p.pattern.expand();
+            if extended {
+                evaluator.encode_extended(&slots, p.level, p.scale)
+            } else {
+                evaluator.encode(&slots, p.level, p.scale)
+            }
         };
         let plains = program
             .plains
             .par_iter()
+            .zip(program.extended_plains())
             .map(encode)
             .collect::<Result<_, OpsError>>()?;
         Ok(Self { plains })
     }
 }
 
-/// Runs `program` on `inputs` and returns its outputs.
+/// Gives the input of an index when its step comes. It must be of the level and scale that the
+/// program says.
+pub type Inputs<'a, B> = dyn Fn(usize) -> Result<SharedCiphertext<B>, RuntimeError> + Sync + 'a;
+
+/// A device program, checked against its ciphertext program and taken apart: its steps, and which
+/// of them wait for which.
+pub struct Stream {
+    steps: Vec<Resolved>,
+    buffers: Vec<u64>,
+    outputs: Vec<BufferId>,
+    /// Per step: how many others must be done before it.
+    waiting: Vec<usize>,
+    /// Per step: those that wait for it.
+    successors: Vec<Vec<usize>>,
+    /// Per step and result: how many steps read it; what the stream never lets go, answers
+    /// included, has one more.
+    reads: Vec<Vec<usize>>,
+}
+
+impl Stream {
+    /// Checks a device program.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Ir`] where it is not the ciphertext program.
+    pub fn new(program: &CiphertextProgram, device: &DeviceProgram) -> Result<Self, RuntimeError> {
+        device.verify(program)?;
+        let why = "a loop has more iterations than numbers".to_owned();
+        let steps = device.steps().ok_or(IrError::Device { index: 0, why })?;
+        let mut stream = Self {
+            buffers: device.buffers.iter().map(|b| b.bytes).collect(),
+            outputs: device.outputs.clone(),
+            waiting: vec![0; steps.len()],
+            successors: vec![Vec::new(); steps.len()],
+            reads: steps.iter().map(|s| vec![0; s.writes.len()]).collect(),
+            steps,
+        };
+        stream.connect();
+        Ok(stream)
+    }
+
+    /// Steps in their order.
+    #[must_use]
+    pub fn steps(&self) -> &[Resolved] {
+        &self.steps
+    }
+
+    /// Per step how many others must be done before it, and which wait for it.
+    #[must_use]
+    pub fn dependencies(&self) -> (&[usize], &[Vec<usize>]) {
+        (&self.waiting, &self.successors)
+    }
+
+    /// A step waits for who wrote what it reads, for who read what it overwrites, and for who wrote
+    /// there before.
+    fn connect(&mut self) {
+        // Per buffer: the step and result number of what it holds, and who has read it since.
+        let mut held: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
+        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.buffers.len()];
+        for (index, step) in self.steps.iter().enumerate() {
+            let mut before = BTreeSet::new();
+            let reads: BTreeSet<usize> = step.reads.iter().map(|b| b.0 as usize).collect();
+            for b in reads {
+                if let Some((writer, result)) = held[b] {
+                    before.insert(writer);
+                    self.reads[writer][result] += 1;
+                }
+                readers[b].push(index);
+            }
+            for (result, b) in step.writes.iter().enumerate() {
+                let b = b.0 as usize;
+                before.extend(readers[b].drain(..).filter(|r| *r != index));
+                before.extend(held[b].map(|h| h.0));
+                held[b] = Some((index, result));
+                self.reads[index][result] = 1;
+            }
+            for b in &step.releases {
+                if let Some((writer, result)) = held[b.0 as usize] {
+                    self.reads[writer][result] -= 1;
+                }
+            }
+            self.waiting[index] = before.len();
+            before
+                .into_iter()
+                .for_each(|b| self.successors[b].push(index));
+        }
+    }
+}
+
+/// Runs `program` along `stream` and returns its outputs and what the run took.
 ///
 /// The program must have been verified against the evaluator's parameters.
 ///
 /// # Errors
-/// [`RuntimeError::InputCount`], [`RuntimeError::Input`] for inputs of the wrong level or scale,
-/// [`RuntimeError::Stopped`] when `progress` breaks, and what an operation refuses.
+/// [`RuntimeError::Input`] for inputs of the wrong level or scale, [`RuntimeError::Stopped`] when
+/// `progress` breaks, what `inputs` returns, and what an operation refuses.
 pub fn run<B: Backend>(
-    program: &CiphertextProgram,
+    (program, stream): (&CiphertextProgram, &Stream),
     prepared: &Prepared<B>,
     evaluator: &Evaluator<'_, B>,
-    inputs: &[SharedCiphertext<B>],
-    progress: &Progress<'_>,
-) -> Result<Vec<SharedCiphertext<B>>, RuntimeError> {
-    Ok(run_with_stats(program, prepared, evaluator, inputs.to_vec(), progress)?.0)
-}
-
-/// As [`run`], with what the run took. The inputs are given away, so that each is let go after
-/// its last use.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_with_stats<B: Backend>(
-    program: &CiphertextProgram,
-    prepared: &Prepared<B>,
-    evaluator: &Evaluator<'_, B>,
-    inputs: Vec<SharedCiphertext<B>>,
+    inputs: &Inputs<'_, B>,
     progress: &Progress<'_>,
 ) -> Result<(Vec<SharedCiphertext<B>>, RunStats), RuntimeError> {
-    check_inputs::<B>(program, &inputs)?;
     let started = Instant::now();
-    let run = Run::new(program, prepared, evaluator, inputs, progress);
+    let run = Run {
+        program,
+        stream,
+        prepared,
+        evaluator,
+        inputs,
+        progress,
+        buffers: stream.buffers.iter().map(|_| Mutex::new(None)).collect(),
+        reads: stream.buffers.iter().map(|_| AtomicUsize::new(0)).collect(),
+        waiting: stream
+            .waiting
+            .iter()
+            .map(|w| AtomicUsize::new(*w))
+            .collect(),
+        ready: Mutex::new(BinaryHeap::new()),
+        done: AtomicUsize::new(0),
+        live: AtomicU64::new(0),
+        most_live: AtomicU64::new(0),
+        tally: Mutex::new(Tally::new(program)),
+        stopped: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
     rayon::scope(|scope| {
         let ready: Vec<usize> = (0..run.waiting.len())
-            .filter(|i| run.waiting[*i].load(Ordering::Relaxed) == 0)
+            .filter(|i| stream.waiting[*i] == 0)
             .collect();
         for i in ready {
             run.may_start(scope, i);
@@ -89,7 +191,7 @@ pub fn run_with_stats<B: Backend>(
     });
     let wall = started.elapsed();
     let Run {
-        values,
+        buffers,
         failure,
         tally,
         most_live,
@@ -100,35 +202,13 @@ pub fn run_with_stats<B: Backend>(
     }
     let tally = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
     let take =
-        |id: &ValueId| -> Option<SharedCiphertext<B>> { lock(values.get(id.0 as usize)?).clone() };
-    let outputs = program
+        |b: &BufferId| -> Option<SharedCiphertext<B>> { lock(buffers.get(b.0 as usize)?).clone() };
+    let outputs = stream
         .outputs
         .iter()
-        .map(|id| take(id).ok_or(RuntimeError::NoResult { value: id.0 }))
+        .map(|b| take(b).ok_or(RuntimeError::NoResult { value: b.0 }))
         .collect::<Result<_, _>>()?;
     Ok((outputs, tally.finish(wall, most_live.into_inner())))
-}
-
-fn check_inputs<B: Backend>(
-    program: &CiphertextProgram,
-    inputs: &[SharedCiphertext<B>],
-) -> Result<(), RuntimeError> {
-    if inputs.len() != program.inputs.len() {
-        return Err(RuntimeError::InputCount {
-            found: inputs.len(),
-            expected: program.inputs.len(),
-        });
-    }
-    for (index, (ct, info)) in inputs.iter().zip(&program.inputs).enumerate() {
-        if ct.level() != info.level || !ct.scale().matches(info.scale) {
-            return Err(RuntimeError::Input {
-                index,
-                found_level: ct.level(),
-                expected_level: info.level,
-            });
-        }
-    }
-    Ok(())
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -137,23 +217,20 @@ pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 type Slot<B> = Mutex<Option<SharedCiphertext<B>>>;
 
-/// One run: what is there, what waits, and who reads what.
+/// One run: what is there and what waits.
 struct Run<'a, B: Backend> {
     program: &'a CiphertextProgram,
+    stream: &'a Stream,
     prepared: &'a Prepared<B>,
     evaluator: &'a Evaluator<'a, B>,
-    inputs: Vec<Slot<B>>,
+    inputs: &'a Inputs<'a, B>,
     progress: &'a Progress<'a>,
-    values: Vec<Slot<B>>,
-    /// Per value: bytes of the ciphertext.
-    bytes: Vec<u64>,
-    /// Per value: reads that are still to come; outputs count one more.
+    buffers: Vec<Slot<B>>,
+    /// Per buffer: reads of what it holds that are still to come.
     reads: Vec<AtomicUsize>,
-    /// Per instruction: operands that are not there yet.
+    /// Per step: others that are not done yet.
     waiting: Vec<AtomicUsize>,
-    /// Per value: the instructions that read it, once per read.
-    readers: Vec<Vec<usize>>,
-    /// Instructions that may start; there are as many tasks as entries.
+    /// Steps that may start; there are as many tasks as entries.
     ready: Mutex<BinaryHeap<Reverse<usize>>>,
     done: AtomicUsize,
     live: AtomicU64,
@@ -163,134 +240,108 @@ struct Run<'a, B: Backend> {
     failure: Mutex<Option<RuntimeError>>,
 }
 
-impl<'a, B: Backend> Run<'a, B> {
-    fn new(
-        program: &'a CiphertextProgram,
-        prepared: &'a Prepared<B>,
-        evaluator: &'a Evaluator<'a, B>,
-        inputs: Vec<SharedCiphertext<B>>,
-        progress: &'a Progress<'a>,
-    ) -> Self {
-        let mut readers = vec![Vec::new(); program.values.len()];
-        let mut waiting = Vec::with_capacity(program.instructions.len());
-        for (i, instruction) in program.instructions.iter().enumerate() {
-            let operands = instruction.operation.operands();
-            for id in &operands {
-                if let Some(r) = readers.get_mut(id.0 as usize) {
-                    r.push(i);
-                }
-            }
-            waiting.push(AtomicUsize::new(operands.len()));
-        }
-        let mut reads: Vec<usize> = readers.iter().map(Vec::len).collect();
-        for id in &program.outputs {
-            if let Some(r) = reads.get_mut(id.0 as usize) {
-                *r += 1;
-            }
-        }
-        let params = evaluator.parameters();
-        let memory = |level| ciphertext_memory(params, level);
-        let live: u64 = inputs.iter().map(|ct| memory(ct.level())).sum();
-        Self {
-            program,
-            prepared,
-            evaluator,
-            inputs: inputs.into_iter().map(|ct| Mutex::new(Some(ct))).collect(),
-            progress,
-            values: program.values.iter().map(|_| Mutex::new(None)).collect(),
-            bytes: program.values.iter().map(|v| memory(v.level)).collect(),
-            reads: reads.into_iter().map(AtomicUsize::new).collect(),
-            waiting,
-            readers,
-            ready: Mutex::new(BinaryHeap::new()),
-            done: AtomicUsize::new(0),
-            live: AtomicU64::new(live),
-            most_live: AtomicU64::new(live),
-            tally: Mutex::new(Tally::new(program)),
-            stopped: AtomicBool::new(false),
-            failure: Mutex::new(None),
-        }
-    }
-
+impl<B: Backend> Run<'_, B> {
     fn may_start<'s>(&'s self, scope: &rayon::Scope<'s>, index: usize) {
         lock(&self.ready).push(Reverse(index));
         // Whichever thread is free takes the first that is ready then, not this one.
         scope.spawn(move |scope| self.step(scope));
     }
 
-    /// Runs the first instruction that is ready, and makes its readers ready.
+    /// Runs the first step that is ready, and makes those ready that waited for it alone.
     fn step<'s>(&'s self, scope: &rayon::Scope<'s>) {
         if self.stopped.load(Ordering::Relaxed) {
             return;
         }
         let next = lock(&self.ready).pop();
-        let Some(instruction) = next.and_then(|i| self.program.instructions.get(i.0)) else {
+        let Some((index, step)) = next.and_then(|i| Some((i.0, self.stream.steps.get(i.0)?)))
+        else {
+            return;
+        };
+        let Some(instruction) = self.program.instructions.get(step.instruction) else {
             return;
         };
         let started = Instant::now();
-        let results = match self.execute(&instruction.operation) {
+        let results = match self.execute(&instruction.operation, step) {
             Ok(results) => results,
-            Err(error) => return self.stop(error.into()),
+            Err(error) => return self.stop(error),
         };
         let took = started.elapsed();
         lock(&self.tally).note(&instruction.operation, instruction.section, took);
-        self.keep(&instruction.operation, &instruction.results, results);
-        for id in instruction.operation.operands() {
-            self.release(id);
-        }
+        self.keep(index, step, results);
+        let mut operands = step.reads.clone();
+        operands.sort_unstable();
+        operands.dedup();
+        operands.iter().for_each(|b| self.release(*b));
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        let total = self.program.instructions.len();
+        let total = self.stream.steps.len();
         if (self.progress)(done, total).is_break() {
             return self.stop(RuntimeError::Stopped { done, total });
         }
-        for id in &instruction.results {
-            for reader in self.readers.get(id.0 as usize).into_iter().flatten() {
-                let waiting = self.waiting.get(*reader);
-                if waiting.is_some_and(|w| w.fetch_sub(1, Ordering::AcqRel) == 1) {
-                    self.may_start(scope, *reader);
-                }
+        for next in self.stream.successors.get(index).into_iter().flatten() {
+            let waiting = self.waiting.get(*next);
+            if waiting.is_some_and(|w| w.fetch_sub(1, Ordering::AcqRel) == 1) {
+                self.may_start(scope, *next);
             }
         }
     }
 
-    fn execute(&self, operation: &Operation) -> Result<Vec<SharedCiphertext<B>>, OpsError> {
-        let value = |id: ValueId| lock(self.values.get(id.0 as usize)?).clone();
+    fn execute(
+        &self,
+        operation: &Operation,
+        step: &Resolved,
+    ) -> Result<Vec<SharedCiphertext<B>>, RuntimeError> {
+        if let Operation::Input { index } = operation {
+            return Ok(vec![self.input(*index)?]);
+        }
+        let operands = operation.operands();
+        let value = |id: ValueId| {
+            let at = operands.iter().position(|o| *o == id)?;
+            lock(self.buffers.get(step.reads.get(at)?.0 as usize)?).clone()
+        };
         let plain = |id: PlainId| self.prepared.plains.get(id.0 as usize).cloned();
-        let input = |i: usize| lock(self.inputs.get(i)?).take();
         let mut ops = self.evaluator.clone();
-        replay(&mut ops, operation, &value, &plain, &input)
+        Ok(replay(&mut ops, operation, &value, &plain, &|_| None)?)
+    }
+
+    fn input(&self, index: usize) -> Result<SharedCiphertext<B>, RuntimeError> {
+        let ct = (self.inputs)(index)?;
+        match self.program.inputs.get(index) {
+            Some(info) if ct.level() == info.level && ct.scale().matches(info.scale) => Ok(ct),
+            info => Err(RuntimeError::Input {
+                index,
+                found_level: ct.level(),
+                expected_level: info.map_or(0, |i| i.level),
+            }),
+        }
     }
 
     /// Puts results where their readers find them; those without readers are let go.
-    fn keep(&self, op: &Operation, ids: &[ValueId], results: Vec<SharedCiphertext<B>>) {
-        // An input was alive before it became a value.
-        let is_new = !matches!(op, Operation::Input { .. });
-        for (id, result) in ids.iter().zip(results) {
-            let at = id.0 as usize;
-            let bytes = self.bytes.get(at).copied().unwrap_or(0);
-            if is_new {
-                let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
-                self.most_live.fetch_max(live, Ordering::Relaxed);
-            }
-            let reads = self.reads.get(at).map_or(0, |r| r.load(Ordering::Relaxed));
-            match self.values.get(at) {
-                Some(slot) if reads > 0 => *lock(slot) = Some(result),
-                _ => {
-                    self.live.fetch_sub(bytes, Ordering::Relaxed);
-                }
+    fn keep(&self, index: usize, step: &Resolved, results: Vec<SharedCiphertext<B>>) {
+        for (number, (b, result)) in step.writes.iter().zip(results).enumerate() {
+            let at = b.0 as usize;
+            let bytes = self.stream.buffers.get(at).copied().unwrap_or(0);
+            let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
+            self.most_live.fetch_max(live, Ordering::Relaxed);
+            let reads = self.stream.reads.get(index).and_then(|r| r.get(number));
+            let reads = reads.copied().unwrap_or(0);
+            if let (Some(count), Some(slot), true) =
+                (self.reads.get(at), self.buffers.get(at), reads > 0)
+            {
+                count.store(reads, Ordering::Release);
+                *lock(slot) = Some(result);
+            } else {
+                self.live.fetch_sub(bytes, Ordering::Relaxed);
             }
         }
     }
 
-    fn release(&self, id: ValueId) {
-        let at = id.0 as usize;
-        let last = self
-            .reads
-            .get(at)
-            .is_some_and(|r| r.fetch_sub(1, Ordering::AcqRel) == 1);
-        if last && let Some(slot) = self.values.get(at) {
+    fn release(&self, b: BufferId) {
+        let at = b.0 as usize;
+        let count = self.reads.get(at);
+        let last = count.is_some_and(|r| r.fetch_sub(1, Ordering::AcqRel) == 1);
+        if last && let Some(slot) = self.buffers.get(at) {
             *lock(slot) = None;
-            let bytes = self.bytes.get(at).copied().unwrap_or(0);
+            let bytes = self.stream.buffers.get(at).copied().unwrap_or(0);
             self.live.fetch_sub(bytes, Ordering::Relaxed);
         }
     }

@@ -5,6 +5,7 @@
 //! | store the server's half of a compiled model | [`ServerBundle`] |
 //! | answer encrypted inputs from files | [`Server`] |
 //! | run a program on ciphertexts | [`run`] |
+//! | simulate it with noise and range monitors | [`Simulator`] |
 //! | see what a run did | [`RunStats`] |
 //! | measure this machine | [`measure`], [`CostTable`] |
 //! | predict a run | [`plan`](plan()) |
@@ -21,15 +22,18 @@ mod measure;
 mod memory;
 mod plan;
 mod server;
+mod simulate;
 mod stats;
 
-pub use bundle::{PROGRAM_DIGEST, ServerBundle};
+pub use bundle::ServerBundle;
 pub use cost::{COST_VERSION, Cost, CostTable, machine_name};
 pub use error::RuntimeError;
-pub use executor::{Prepared, Progress, run, run_with_stats};
+pub use executor::{Inputs, Prepared, Progress, Stream, run};
 pub use measure::{MEASURE_DEADLINE, measure};
-pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, report};
+pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, plan_scheduled, report};
 pub use server::{Server, ServerRun};
+pub use simulate::{Simulation, Simulator, Violation};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,
 };
+pub use veilformer_ir::signature::PROGRAM_DIGEST;

@@ -295,6 +295,12 @@ impl<B: Backend> Bench<'_, B> {
             let scale = self.params.scale_at(level);
             put(Cost::Encode, time(|| e.encode(&slots, level, scale))?);
         }
+        if has(Cost::EncodeExtended) {
+            let slots = self.slots(0);
+            let scale = self.params.scale_at(level);
+            let encode = || e.encode_extended(&slots, level, scale);
+            put(Cost::EncodeExtended, time(encode)?);
+        }
         if has(Cost::Memory) {
             put(Cost::Memory, fresh_memory());
         }
@@ -309,46 +315,60 @@ impl<B: Backend> Bench<'_, B> {
         time(|| self.evaluator.rotate_many(a, &by))
     }
 
-    /// A transform without baby steps: their cost is that of rotations.
+    /// Transforms that differ in the number of one kind of piece.
     fn transform(
         &self,
         level: usize,
         a: &SharedCiphertext<B>,
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
-        let bytes = 8 * self.params.n() * self.params.basis_at(level).len();
+        let bytes = 8 * self.params.n() * self.params.key_basis(level).len();
         let most = (PLAIN_BYTES / bytes).clamp(MANY, PLAINS);
+        let scale = self.params.scale_at(level);
         let plains: Vec<SharedPlain<B>> = (0..most)
-            .map(|number| self.plain(level, number))
+            .map(|number| {
+                let slots = self.slots(number);
+                self.evaluator.encode_extended(&slots, level, scale)
+            })
             .collect::<Result<_, _>>()?;
-        let run = |giants: usize, products: usize| {
-            let term = |plain: &SharedPlain<B>| Term {
-                input: 0,
-                baby: 0,
-                plain: plain.clone(),
-            };
-            let giants = match giants {
-                0 => vec![Giant {
-                    rotation: 0,
-                    terms: plains.iter().take(products).map(term).collect(),
-                }],
-                count => (1..=count as i64)
-                    .zip(plains.iter().cycle())
-                    .map(|(rotation, plain)| Giant {
-                        rotation,
-                        terms: vec![term(plain)],
+        // Per giant step its rotation and the baby steps of its terms.
+        let run = |giants: Vec<(i64, Vec<i64>)>| {
+            let mut plains = plains.iter().cycle();
+            let giants = giants.into_iter().map(|(rotation, babies)| Giant {
+                rotation,
+                terms: babies
+                    .into_iter()
+                    .zip(&mut plains)
+                    .map(|(baby, plain)| Term {
+                        input: 0,
+                        baby,
+                        plain: plain.clone(),
                     })
                     .collect(),
+            });
+            let transform = Transform {
+                giants: giants.collect(),
             };
-            let transform = Transform { giants };
             time(|| self.evaluator.linear_transform(&[a], &transform))
         };
-        let (base, product) = two_points(most, |count| run(0, count))?;
-        let (first, giant) = two_points(MANY, |count| run(count, count))?;
+        let steps = |count: usize| 1..=count as i64;
+        let (base, product) = two_points(most, |count| run(vec![(0, vec![0; count])]))?;
+        let (switched, giant) = two_points(MANY, |count| {
+            run(steps(count).map(|giant| (giant, vec![0])).collect())
+        })?;
+        let (hoisted, baby) = two_points(MANY, |count| run(vec![(0, steps(count).collect())]))?;
+        let (_, turned) = two_points(most, |count| run(vec![(0, vec![1; count])]))?;
+        let (_, divided) = two_points(MANY, |count| {
+            run(steps(count).map(|giant| (giant, vec![1])).collect())
+        })?;
         put(Cost::Transform, base);
         put(Cost::TransformProduct, product);
-        put(Cost::TransformGiants, first - base);
+        put(Cost::TransformSwitch, switched - base);
         put(Cost::TransformGiant, giant - product);
+        put(Cost::TransformInput, hoisted - switched);
+        put(Cost::TransformBaby, baby - turned);
+        put(Cost::TransformTurnedProduct, turned);
+        put(Cost::TransformDown, (divided - turned) - (giant - product));
         Ok(())
     }
 

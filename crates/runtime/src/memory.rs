@@ -3,18 +3,18 @@
 //! Buffers that are let go wait in a pool, by size, for the next of their size: what a process
 //! holds in the end is, for each size, the most that was in use at once.
 
-use std::collections::BTreeSet;
-
 use veilformer_ckks::{KeyList, Params, SlotVector};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 
-use crate::stats::{baby_steps, ciphertext_memory};
+use crate::stats::{TransformCounts, ciphertext_memory};
 
 /// What a process has before it opens a bundle: code, stacks, allocator.
 const PROCESS: u64 = 12 << 20;
-/// Words of digit buffers that the engine takes at most, and primes that it takes at a time.
-const GROUP_WORDS: usize = 3 << 19;
-const MAX_GROUP: usize = 4;
+/// As in the engine: words of buffers that primes may take together, words of the digits of two
+/// primes up to which it takes two at a time, and otherwise at most.
+const GROUP_WORDS: usize = 1 << 22;
+const SMALL_WORDS: usize = 1 << 17;
+const MAX_GROUP: usize = 8;
 /// Rotations of one ciphertext that the engine does at a time.
 const JOBS: usize = 8;
 /// Largest amount that waits in the pool.
@@ -57,21 +57,10 @@ pub(crate) fn scratch(
         // Three components of the product, and the result.
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
         Operation::LinearTransform { transform, .. } => {
-            let babies = baby_steps(operation, program.slots);
-            let inputs: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
-            let widest = inputs
-                .iter()
-                .map(|i| babies.iter().filter(|b| b.0 == *i).count());
-            let giants = transform
-                .giants
-                .iter()
-                .filter(|g| g.rotation.rem_euclid(slots) != 0);
-            let giants = giants.filter(|g| !g.terms.is_empty()).count();
-            let rotating = switching(params, level, widest.max().unwrap_or(0), 1);
-            let switched = switching(params, level, 1, giants);
-            // Rotated inputs; per giant step one polynomial; the sum, an accumulator, the result.
-            let held = babies.len() as u64 * ct + giants as u64 * ct / 2 + 5 * ct / 2;
-            (held, rotating.max(switched))
+            let counts = TransformCounts::of(transform, program.slots);
+            // Of each giant step one polynomial; the result.
+            let held = counts.giants as u64 * ct / 2 + ct;
+            (held, transforming(params, level, counts))
         }
         Operation::Adjust { .. } | Operation::Rescale(_) => (2 * ct, 0),
         _ => (ct, 0),
@@ -83,6 +72,33 @@ pub(crate) fn scratch(
     }
 }
 
+/// Scratch of a linear transform beside ciphertexts.
+fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
+    let limbs = params.basis_at(level).len();
+    if counts.babies + counts.giants == 0 {
+        return limbs_bytes(params, 2 * limbs);
+    }
+    let all = params.key_basis(level).len();
+    let digits = counts.inputs * params.digits_at(level).len();
+    // With the special primes: what all steps add to, and of each giant step one polynomial.
+    let sums = (2 + counts.divided) * all;
+    let converted = group(params.n(), digits, 2) * digits;
+    let switched = switching(params, level, 1, counts.giants);
+    // The inputs' scaled digits have the sizes of those of the giant steps.
+    let scaled = counts.inputs.saturating_sub(counts.giants) * limbs;
+    limbs_bytes(params, sums + converted + scaled) + switched
+}
+
+/// Primes that the engine works on at a time.
+fn group(n: usize, digits: usize, others: usize) -> usize {
+    let most = if 2 * n * digits <= SMALL_WORDS {
+        2
+    } else {
+        MAX_GROUP
+    };
+    (GROUP_WORDS / (n * (digits + others)).max(1)).clamp(1, most)
+}
+
 /// Scratch of a key switch: `outputs` of it at once from `sources` decomposed polynomials.
 fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u64 {
     if outputs == 0 || sources == 0 {
@@ -90,7 +106,7 @@ fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u
     }
     let jobs = outputs.min(JOBS);
     let digits = params.digits_at(level).len().max(1);
-    let group = (GROUP_WORDS / (params.n() * digits)).clamp(1, MAX_GROUP);
+    let group = group(params.n(), digits, 2 * jobs);
     let divisor = params.special().len() + 1;
     let limbs = group * digits + group * jobs * 2 + 2 * 2 * jobs * divisor;
     limbs_bytes(params, limbs + sources * params.basis_at(level).len())
@@ -120,11 +136,16 @@ impl Estimate<'_> {
 
     /// Bytes of the encoded plaintexts.
     pub(crate) fn plains(&self) -> u64 {
-        let bytes = self.program.plains.iter().map(|plain| {
-            let limbs = self
-                .params
-                .basis_at(plain.level.min(self.params.max_level()))
-                .len();
+        let plains = self.program.plains.iter();
+        let plains = plains.zip(self.program.extended_plains());
+        let bytes = plains.map(|(plain, extended)| {
+            let level = plain.level.min(self.params.max_level());
+            let basis = if extended {
+                self.params.key_basis(level)
+            } else {
+                self.params.basis_at(level)
+            };
+            let limbs = basis.len();
             // A period of slots has twice as many values, for the conjugates.
             let words = match &plain.pattern {
                 PlainPattern::Constant(_) => 2,

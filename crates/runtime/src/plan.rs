@@ -9,19 +9,24 @@ use veilformer_ckks::container::{
 };
 use veilformer_ckks::uniform::EXPANDER;
 use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
-use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
+use veilformer_compiler::schedule::schedule;
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, ValueId};
+use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, pieces};
+use crate::cost::{Cost, CostTable, encodings, pieces};
+use crate::executor::Stream;
 use crate::memory;
-use crate::stats::{RunStats, ciphertext_memory, key_switches, multiplications};
+use crate::stats::{RunStats, key_switches, multiplications};
 use crate::{RuntimeError, SectionStats};
 
-/// What answering one sentence takes. Bytes, key switches and multiplications are exact; seconds
-/// and peak memory are estimates.
+/// What one run takes, which answers as many sentences as the program's batch. Bytes, key switches
+/// and multiplications are exact; seconds and peak memory are estimates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Seconds by the clock for one sentence, its ciphertexts read and written, with weights
+    /// Sentences that one run answers.
+    pub batch: usize,
+    /// Seconds by the clock for one run, its ciphertexts read and written, with weights
     /// encoded and keys loaded.
     pub seconds: f64,
     /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
@@ -31,6 +36,10 @@ pub struct Plan {
     pub peak_memory_bytes: u64,
     /// Of these: the most that ciphertexts take at once during a run.
     pub peak_ciphertext_bytes: u64,
+    /// Bytes of the device program's buffers, which is what is set aside for them.
+    pub buffer_bytes: u64,
+    /// What ciphertexts would take if no buffer were used twice.
+    pub buffer_bytes_without_reuse: u64,
     /// Of these: keys and weights in the form that is computed with.
     pub resident_bytes: u64,
     /// Length of the file of evaluation keys.
@@ -67,13 +76,26 @@ pub fn plan(
     threads: usize,
 ) -> Result<Plan, RuntimeError> {
     let threads = threads.max(1);
-    let mut schedule = Schedule::new(program, params, costs, threads);
+    let device = schedule(program, params, threads);
+    plan_scheduled((program, &device), params, keys, costs)
+}
+
+/// As [`plan`], along a given device program and for its threads.
+///
+/// # Errors
+/// A device program that is not the ciphertext program.
+pub fn plan_scheduled(
+    (program, device): (&CiphertextProgram, &DeviceProgram),
+    params: &Params,
+    keys: &KeyList,
+    costs: &CostTable,
+) -> Result<Plan, RuntimeError> {
+    let threads = device.threads;
+    let stream = Stream::new(program, device)?;
+    let mut schedule = Schedule::new((program, params), costs, threads, (device, &stream));
     schedule.run();
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
-    let plains = program
-        .plains
-        .iter()
-        .map(|p| costs.at(Cost::Encode, p.level));
+    let plains = encodings(program).map(|(cost, level)| costs.at(cost, level));
     let keys_time = keys
         .iter()
         .map(|(_, level)| costs.at(Cost::PrepareKey, level));
@@ -85,9 +107,9 @@ pub fn plan(
         .iter()
         .map(|o| (level(program, o), false))
         .collect();
-    let ciphertext_bytes_up = with_digest(ciphertexts_file_bytes(params, &up).map_err(container)?);
+    let ciphertext_bytes_up = with_notes(ciphertexts_file_bytes(params, &up).map_err(container)?);
     let ciphertext_bytes_down =
-        with_digest(ciphertexts_file_bytes(params, &down).map_err(container)?);
+        with_notes(ciphertexts_file_bytes(params, &down).map_err(container)?);
     let memory = memory::Estimate {
         program,
         params,
@@ -101,10 +123,13 @@ pub fn plan(
         + key_bytes as f64 * fresh;
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
+        batch: program.batch,
         seconds: schedule.now + io,
         load_seconds: load,
         peak_memory_bytes: memory.peak(key_bytes, schedule.held(), schedule.peak_with_scratch),
         peak_ciphertext_bytes: schedule.peak_live,
+        buffer_bytes: device.buffer_bytes(),
+        buffer_bytes_without_reuse: device.bytes_without_reuse(program),
         resident_bytes: memory.resident(),
         key_bytes,
         ciphertext_bytes_up,
@@ -153,9 +178,9 @@ pub fn key_file_bytes(params: &Params, keys: &KeyList) -> Result<u64, RuntimeErr
     Ok(lengths.iter().map(|&l| l as u64 + 16).sum::<u64>() + 64 + 32)
 }
 
-/// A file of ciphertexts with the section [`crate::PROGRAM_DIGEST`] added to it.
-fn with_digest(bytes: u64) -> u64 {
-    bytes + 16 + 32
+/// A file of ciphertexts with the sections [`crate::PROGRAM_DIGEST`] and `SENTENCES` added to it.
+fn with_notes(bytes: u64) -> u64 {
+    bytes + (16 + 32) + (16 + 4)
 }
 
 fn level(program: &CiphertextProgram, id: &ValueId) -> usize {
@@ -167,15 +192,15 @@ fn io_levels(program: &CiphertextProgram) -> impl Iterator<Item = usize> + '_ {
     program.outputs.iter().map(|o| level(program, o))
 }
 
-/// The executor's schedule, simulated: the ready instruction that is first in the program starts
-/// on the thread that is free first.
+/// The executor's way through the stream, simulated: the ready step that is first in the stream
+/// starts on the thread that is free first.
 struct Schedule<'a> {
     program: &'a CiphertextProgram,
     params: &'a Params,
     costs: &'a CostTable,
     threads: usize,
-    readers: Vec<Vec<usize>>,
-    reads: Vec<usize>,
+    device: &'a DeviceProgram,
+    stream: &'a Stream,
     waiting: Vec<usize>,
     now: f64,
     live: u64,
@@ -210,52 +235,26 @@ fn nanoseconds(seconds: f64) -> u64 {
 
 impl<'a> Schedule<'a> {
     fn new(
-        program: &'a CiphertextProgram,
-        params: &'a Params,
+        (program, params): (&'a CiphertextProgram, &'a Params),
         costs: &'a CostTable,
         threads: usize,
+        (device, stream): (&'a DeviceProgram, &'a Stream),
     ) -> Self {
-        let mut readers = vec![Vec::new(); program.values.len()];
-        let mut waiting = Vec::with_capacity(program.instructions.len());
-        for (index, instruction) in program.instructions.iter().enumerate() {
-            let operands = instruction.operation.operands();
-            waiting.push(operands.len());
-            for id in operands {
-                if let Some(list) = readers.get_mut(id.0 as usize) {
-                    list.push(index);
-                }
-            }
-        }
-        let mut reads: Vec<usize> = readers.iter().map(Vec::len).collect();
-        for id in &program.outputs {
-            if let Some(count) = reads.get_mut(id.0 as usize) {
-                *count += 1;
-            }
-        }
-        let inputs = program.inputs.iter();
-        let mut by_level = vec![(0, 0); params.max_level() + 1];
-        for input in inputs {
-            note(
-                by_level.get_mut(input.level),
-                ciphertext_memory(params, input.level),
-            );
-        }
-        let live = by_level.iter().map(|l| l.0).sum();
         let names = program.sections.iter();
         Self {
             program,
             params,
             costs,
             threads,
-            readers,
-            reads,
-            waiting,
+            device,
+            stream,
+            waiting: stream.dependencies().0.to_vec(),
             now: 0.0,
-            live,
+            live: 0,
             scratch: 0,
-            peak_live: live,
-            peak_with_scratch: live,
-            by_level,
+            peak_live: 0,
+            peak_with_scratch: 0,
+            by_level: vec![(0, 0); params.max_level() + 1],
             other: (0, 0),
             sections: names
                 .map(|name| SectionStats {
@@ -296,7 +295,7 @@ impl<'a> Schedule<'a> {
 
     /// Seconds that an instruction takes beside `busy - 1` others.
     fn start(&mut self, index: usize, busy: usize) -> f64 {
-        let Some(instruction) = self.program.instructions.get(index) else {
+        let Some((_, instruction)) = self.step(index) else {
             return 0.0;
         };
         let scratch = memory::scratch(self.program, self.params, &instruction.operation);
@@ -318,56 +317,46 @@ impl<'a> Schedule<'a> {
         seconds
     }
 
+    fn step(&self, index: usize) -> Option<(&'a Resolved, &'a Instruction)> {
+        let step = self.stream.steps().get(index)?;
+        Some((step, self.program.instructions.get(step.instruction)?))
+    }
+
     /// Puts the results in place, lets go of what is not read any more; gives those that may
     /// start now.
     fn finish(&mut self, index: usize) -> Vec<usize> {
-        let Some(instruction) = self.program.instructions.get(index) else {
+        let Some((step, instruction)) = self.step(index) else {
             return Vec::new();
         };
-        let Instruction {
-            operation, results, ..
-        } = instruction;
-        let scratch = memory::scratch(self.program, self.params, operation);
+        let scratch = memory::scratch(self.program, self.params, &instruction.operation);
         self.scratch -= scratch.ciphertexts + scratch.other;
         forget(self.by_level.get_mut(scratch.level), scratch.ciphertexts);
         forget(Some(&mut self.other), scratch.other);
-        let is_new = !matches!(operation, Operation::Input { .. });
-        let (program, params) = (self.program, self.params);
-        let place = |id: &ValueId| {
-            let level = level(program, id);
-            (level, ciphertext_memory(params, level))
-        };
-        for id in results {
-            let (level, bytes) = place(id);
-            if is_new {
-                self.live += bytes;
-                self.peak_live = self.peak_live.max(self.live);
-                note(self.by_level.get_mut(level), bytes);
-            }
-            if self.reads.get(id.0 as usize).is_none_or(|r| *r == 0) {
-                self.live -= bytes;
-                forget(self.by_level.get_mut(level), bytes);
-            }
+        let device = self.device;
+        let buffer = |b: &BufferId| device.buffers.get(b.0 as usize);
+        for b in step.writes.iter().filter_map(buffer) {
+            self.live += b.bytes;
+            note(self.by_level.get_mut(b.level), b.bytes);
         }
+        self.peak_live = self.peak_live.max(self.live);
         self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
-        for id in operation.operands() {
-            if let Some(count) = self.reads.get_mut(id.0 as usize) {
-                *count -= 1;
-                if *count == 0 {
-                    let (level, bytes) = place(&id);
-                    self.live -= bytes;
-                    forget(self.by_level.get_mut(level), bytes);
-                }
-            }
+        for b in step.releases.iter().filter_map(buffer) {
+            self.live -= b.bytes;
+            forget(self.by_level.get_mut(b.level), b.bytes);
         }
         let mut ready = Vec::new();
-        for id in results {
-            for &reader in self.readers.get(id.0 as usize).into_iter().flatten() {
-                if let Some(waiting) = self.waiting.get_mut(reader) {
-                    *waiting -= 1;
-                    if *waiting == 0 {
-                        ready.push(reader);
-                    }
+        for &next in self
+            .stream
+            .dependencies()
+            .1
+            .get(index)
+            .into_iter()
+            .flatten()
+        {
+            if let Some(waiting) = self.waiting.get_mut(next) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    ready.push(next);
                 }
             }
         }

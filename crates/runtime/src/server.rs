@@ -12,10 +12,13 @@ use veilformer_ckks::{
     CkksError, Encoder, EvaluationKeys, Evaluator, KeyId, KeyPurpose, SecurityReport,
     StoredCiphertext,
 };
+use veilformer_compiler::schedule::schedule;
+use veilformer_ir::device::DeviceProgram;
+use veilformer_ir::signature::{PROGRAM_DIGEST, SENTENCES, read_sentences};
 use veilformer_ring::Backend;
 
-use crate::bundle::{PROGRAM_DIGEST, ServerBundle, container};
-use crate::executor::{Prepared, Progress, run_with_stats};
+use crate::bundle::{ServerBundle, container};
+use crate::executor::{Prepared, Progress, Stream, run};
 use crate::stats::RunStats;
 use crate::{RuntimeError, error::short_hex};
 
@@ -25,6 +28,8 @@ pub struct Server<B: Backend> {
     backend: B,
     encoder: Encoder,
     prepared: Prepared<B>,
+    device: DeviceProgram,
+    stream: Stream,
     keys: Option<EvaluationKeys<B>>,
 }
 
@@ -46,6 +51,21 @@ impl<B: Backend> Server<B> {
     /// # Errors
     /// What the encoder or the backend refuses.
     pub fn open(bundle: ServerBundle, backend: B) -> Result<Self, RuntimeError> {
+        let threads = rayon::current_num_threads();
+        let device = schedule(bundle.program(), bundle.params(), threads);
+        Self::open_scheduled(bundle, backend, device)
+    }
+
+    /// As [`Server::open`], along a given device program.
+    ///
+    /// # Errors
+    /// As [`Server::open`], and a device program that is not the bundle's.
+    pub fn open_scheduled(
+        bundle: ServerBundle,
+        backend: B,
+        device: DeviceProgram,
+    ) -> Result<Self, RuntimeError> {
+        let stream = Stream::new(bundle.program(), &device)?;
         let encoder = Encoder::new(bundle.params())?;
         let none = EvaluationKeys::empty(bundle.params(), KeyId::from_bytes([0; 16]));
         let evaluator = Evaluator::with_encoder(encoder.clone(), &backend, &none)?;
@@ -55,6 +75,8 @@ impl<B: Backend> Server<B> {
             backend,
             encoder,
             prepared,
+            device,
+            stream,
             keys: None,
         })
     }
@@ -63,6 +85,12 @@ impl<B: Backend> Server<B> {
     #[must_use]
     pub fn bundle(&self) -> &ServerBundle {
         &self.bundle
+    }
+
+    /// The instruction stream that runs follow.
+    #[must_use]
+    pub fn device(&self) -> &DeviceProgram {
+        &self.device
     }
 
     /// The security row of every key loaded.
@@ -108,12 +136,15 @@ impl<B: Backend> Server<B> {
         Ok(())
     }
 
-    /// Per key that the program needs, the index of one in the file that covers its level.
+    /// Per key that the program needs, in the order of their first use, the index of one in the
+    /// file that covers its level.
     fn choose_keys(&self, stored: &EvaluationKeysReader<'_>) -> Result<Vec<usize>, RuntimeError> {
         let log_n = self.bundle.params().log_n();
         let records = &stored.header().keys;
-        let needed = self.bundle.keys().iter();
+        let mut needed: Vec<(KeyPurpose, usize)> = self.bundle.keys().iter().collect();
+        needed.sort_by_key(|(purpose, _)| self.device.keys.iter().position(|k| k == purpose));
         needed
+            .into_iter()
             .map(|(purpose, level)| {
                 let same = |p: KeyPurpose| {
                     // Rotations name the same automorphism modulo the number of slots;
@@ -131,7 +162,7 @@ impl<B: Backend> Server<B> {
             .collect()
     }
 
-    /// Answers a file of encrypted inputs, one sentence after the other, each in as many threads
+    /// Answers a file of encrypted inputs, one batch of sentences after the other, each in as many threads
     /// as the current rayon pool has. `progress` hears instructions done of all sentences'.
     ///
     /// # Errors
@@ -153,13 +184,12 @@ impl<B: Backend> Server<B> {
                 expected: per_item,
             });
         }
+        let runs = stored.len() / per_item;
+        let items = read_sentences(&reader, runs, program.batch).map_err(RuntimeError::Items)?;
         // Said before the work is done, not when the answers do not fit their file.
         let limit = MAX_CIPHERTEXTS / program.outputs.len().max(1);
-        if stored.len() / per_item > limit {
-            return Err(RuntimeError::TooManyItems {
-                found: stored.len() / per_item,
-                limit,
-            });
+        if runs > limit {
+            return Err(RuntimeError::TooManyItems { found: runs, limit });
         }
         if let Some(ct) = stored.iter().find(|ct| ct.info.key_id != keys.key_id()) {
             return Err(RuntimeError::OtherKey {
@@ -168,21 +198,26 @@ impl<B: Backend> Server<B> {
             });
         }
         let evaluator = Evaluator::with_encoder(self.encoder.clone(), &self.backend, keys)?;
-        let items = stored.len() / per_item;
-        let total = items * program.instructions.len();
-        let mut answers = Vec::with_capacity(items * program.outputs.len());
+        let total = runs * program.instructions.len();
+        let mut answers = Vec::with_capacity(runs * program.outputs.len());
         let mut stats = RunStats::default();
-        for (item, inputs) in stored.chunks(per_item).enumerate() {
+        for (number, inputs) in stored.chunks(per_item).enumerate() {
             let started = Instant::now();
-            let inputs = inputs
-                .iter()
-                .map(|ct| Ok(evaluator.import(ct.expand(params)?)?))
-                .collect::<Result<Vec<_>, RuntimeError>>()?;
-            let before = item * program.instructions.len();
-            let (outputs, mut took) =
-                run_with_stats(program, &self.prepared, &evaluator, inputs, &|done, _| {
-                    progress(before + done, total)
-                })?;
+            let input = |index: usize| match inputs.get(index) {
+                Some(ct) => Ok(evaluator.import(ct.expand(params)?)?),
+                None => Err(RuntimeError::InputCount {
+                    found: inputs.len(),
+                    expected: per_item,
+                }),
+            };
+            let before = number * program.instructions.len();
+            let (outputs, mut took) = run(
+                (program, &self.stream),
+                &self.prepared,
+                &evaluator,
+                &input,
+                &|done, _| progress(before + done, total),
+            )?;
             for ct in outputs {
                 answers.push(ct.export(&self.backend)?.into_stored());
             }
@@ -191,16 +226,21 @@ impl<B: Backend> Server<B> {
             stats.add(&took);
         }
         Ok(ServerRun {
-            answer: self.answer_file(&answers)?,
+            answer: self.answer_file(&answers, items)?,
             items,
             stats,
         })
     }
 
-    fn answer_file(&self, answers: &[StoredCiphertext]) -> Result<Vec<u8>, RuntimeError> {
+    fn answer_file(
+        &self,
+        answers: &[StoredCiphertext],
+        sentences: usize,
+    ) -> Result<Vec<u8>, RuntimeError> {
         let params = self.bundle.params();
         let mut writer = Writer::new(Kind::Answer, Some(params)).map_err(container)?;
         writer.section(PROGRAM_DIGEST, self.bundle.program_digest().to_vec());
+        writer.section(SENTENCES, (sentences as u32).to_le_bytes().to_vec());
         append_ciphertexts(&mut writer, params, answers)?;
         writer.to_bytes().map_err(container)
     }

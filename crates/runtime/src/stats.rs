@@ -1,10 +1,11 @@
 //! What a run did: counted and timed by the executor, instruction by instruction.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::Params;
+use veilformer_ckks::{Params, Transform, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
 
 /// The kind of an instruction.
@@ -105,35 +106,62 @@ impl fmt::Display for OpKind {
 /// for each conjugation, for each relinearization (a sum of products has one), and, in a linear
 /// transform, for each distinct pair of an input and a baby step that is not 0 and for each giant
 /// step that is not 0. A switch is one inner product of digits with a key, whether or not it
-/// shares its decomposition or its ModDown with others.
+/// shares its decomposition or its ModDown with others: double hoisting does not change the count,
+/// but what each costs (see [`crate::Cost`]).
 #[must_use]
 pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
-    let turns = |step: i64| step.rem_euclid(slots.max(1) as i64) != 0;
     let count = match operation {
         Operation::MulSum(_) | Operation::Conjugate(_) => 1,
-        Operation::RotateMany { steps, .. } => steps.iter().filter(|s| turns(**s)).count(),
+        Operation::RotateMany { steps, .. } => steps.iter().filter(|s| moves(**s, slots)).count(),
         Operation::LinearTransform { transform, .. } => {
-            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
-            giants.filter(|g| turns(g.rotation)).count() + baby_steps(operation, slots).len()
+            let counts = TransformCounts::of(transform, slots);
+            counts.giants + counts.babies
         }
         _ => 0,
     };
     count as u64
 }
 
-/// The distinct (input, baby step) of a linear transform that are not 0, sorted.
-pub(crate) fn baby_steps(operation: &Operation, slots: usize) -> Vec<(usize, i64)> {
-    let Operation::LinearTransform { transform, .. } = operation else {
-        return Vec::new();
-    };
-    let terms = transform.giants.iter().flat_map(|g| &g.terms);
-    let mut babies: Vec<(usize, i64)> = terms
-        .map(|t| (t.input, t.baby.rem_euclid(slots.max(1) as i64)))
-        .filter(|b| b.1 != 0)
-        .collect();
-    babies.sort_unstable();
-    babies.dedup();
-    babies
+/// What a linear transform is made of. Steps count only if they move anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TransformCounts {
+    /// Inputs that are rotated.
+    pub(crate) inputs: usize,
+    /// Distinct pairs of an input and a baby step.
+    pub(crate) babies: usize,
+    /// Giant steps.
+    pub(crate) giants: usize,
+    /// Giant steps whose sum has a rotated input.
+    pub(crate) divided: usize,
+    /// Products of inputs as they are.
+    pub(crate) products: usize,
+    /// Products of rotated inputs.
+    pub(crate) turned_products: usize,
+}
+
+impl TransformCounts {
+    pub(crate) fn of<Pl>(transform: &Transform<Pl>, slots: usize) -> Self {
+        let mut babies = BTreeSet::new();
+        let mut counts = Self::default();
+        for giant in &transform.giants {
+            let turned = giant.terms.iter().filter(|t| moves(t.baby, slots));
+            babies.extend(
+                turned
+                    .clone()
+                    .map(|t| (t.input, t.baby.rem_euclid(slots as i64))),
+            );
+            let turned = turned.count();
+            counts.turned_products += turned;
+            counts.products += giant.terms.len() - turned;
+            if !giant.terms.is_empty() && moves(giant.rotation, slots) {
+                counts.giants += 1;
+                counts.divided += usize::from(turned > 0);
+            }
+        }
+        counts.babies = babies.len();
+        counts.inputs = babies.iter().map(|b| b.0).collect::<BTreeSet<_>>().len();
+        counts
+    }
 }
 
 /// Products of two ciphertexts in one operation, squares included.
@@ -148,8 +176,7 @@ pub fn multiplications(operation: &Operation) -> u64 {
 /// Bytes that a ciphertext of a level takes in memory: two polynomials of eight-byte residues.
 #[must_use]
 pub fn ciphertext_memory(params: &Params, level: usize) -> u64 {
-    let limbs = params.basis_at(level.min(params.max_level())).len();
-    2 * 8 * (params.n() * limbs) as u64
+    params.ciphertext_bytes(level)
 }
 
 /// One section's part of a run.

@@ -52,6 +52,8 @@ fn build(model: &Checkpoint) -> (TensorProgram, Compiled) {
         security: SecurityLevel::Bits128,
         calibration: calibration.collect(),
         margin: DEFAULT_MARGIN,
+        tokens: None,
+        batch: 1,
     };
     let compiled = compile(&program, &options).unwrap();
     (program, compiled)
@@ -100,7 +102,7 @@ impl Path {
             .inputs
             .iter()
             .map(|spec| {
-                let slots = signature.pack(spec, tokens, params.slots());
+                let slots = signature.pack(spec, &[tokens], params.slots());
                 encryptor
                     .encrypt(&SlotVector::real(&slots), spec.level)
                     .unwrap()

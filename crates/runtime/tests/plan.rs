@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +11,13 @@ use std::time::Duration;
 use support::{Client, GO_ON, program};
 use veilformer_ckks::EvaluationKeys;
 use veilformer_ckks::testing::toy_params;
+use veilformer_compiler::schedule::schedule;
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, Form, GaloisElement, Isa, Pair,
-    PairRef, PlainPoly, Result, RnsPoly, SwitchingKey,
+    PairRef, PlainPoly, Result, RnsPoly, SwitchingKey, TransformPlan,
 };
 use veilformer_runtime::{
-    Cost, CostTable, RunStats, Server, ServerBundle, machine_name, measure, plan, report,
+    Cost, CostTable, RunStats, Server, ServerBundle, Stream, machine_name, measure, plan, report,
 };
 
 /// The CPU backend, counting the key switches that it is asked for.
@@ -111,7 +113,7 @@ impl Backend for Counting {
     fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
         self.cpu.rescale_rational(poly, drop, add)
     }
-    // The coarse operations of the trait that are not here end in these two.
+    // The coarse operations of the trait that are not here end in these.
     fn key_switch_sum(
         &self,
         add: Option<PairRef<'_, RnsPoly>>,
@@ -124,6 +126,23 @@ impl Backend for Counting {
     fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
         self.count(keys.len());
         self.cpu.rotate_many(c, keys)
+    }
+    fn linear_transform(
+        &self,
+        inputs: &[PairRef<'_, RnsPoly>],
+        plan: &TransformPlan<'_, Self>,
+        drop: Basis,
+    ) -> Result<Vec<Pair<RnsPoly>>> {
+        let giants = || plan.outputs.iter().flatten();
+        let terms = giants().flat_map(|g| &g.terms);
+        let babies: BTreeSet<_> = terms.filter_map(|t| Some((t.input, t.baby?))).collect();
+        self.count(babies.len() + giants().filter(|g| g.key.is_some()).count());
+        let plan = TransformPlan {
+            keys: plan.keys.clone(),
+            plains: plan.plains.clone(),
+            outputs: plan.outputs.clone(),
+        };
+        self.cpu.linear_transform(inputs, &plan, drop)
     }
 }
 
@@ -193,12 +212,11 @@ fn the_backend_does_as_many_key_switches_as_are_counted() {
     let evaluator = veilformer_ckks::Evaluator::new(params, &backend, &keys).unwrap();
     let prepared = veilformer_runtime::Prepared::new(program, &evaluator).unwrap();
     let inputs = client.encrypt(2, 3);
-    let inputs = inputs
-        .iter()
-        .map(|ct| evaluator.import(ct.expand(params).unwrap()).unwrap());
+    let device = schedule(program, params, 2);
+    let stream = Stream::new(program, &device).unwrap();
+    let input = |i: usize| Ok(evaluator.import(inputs[i].expand(params)?)?);
     let (_, stats): (_, RunStats) =
-        veilformer_runtime::run_with_stats(program, &prepared, &evaluator, inputs.collect(), GO_ON)
-            .unwrap();
+        veilformer_runtime::run((program, &stream), &prepared, &evaluator, &input, GO_ON).unwrap();
     assert_eq!(stats.key_switches, backend.switches.load(Ordering::Relaxed));
     let instructions: u64 = stats.kinds.iter().map(|k| k.instructions).sum();
     assert_eq!(instructions, program.instructions.len() as u64);

@@ -7,9 +7,13 @@ mod support;
 use std::ops::ControlFlow;
 
 use support::{Client, GO_ON, program};
-use veilformer_ckks::container::{Kind, Reader, ciphertexts_to_bytes, read_ciphertexts};
+use veilformer_ckks::container::{
+    Kind, Reader, Writer, append_ciphertexts, ciphertexts_to_bytes, read_ciphertexts,
+};
 use veilformer_ckks::testing::{toy_params, toy_spec};
 use veilformer_ckks::{Complex, Params, SlotVector};
+use veilformer_compiler::schedule::{schedule, unscheduled};
+use veilformer_ir::signature::SENTENCES;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_runtime::{PROGRAM_DIGEST, RuntimeError, Server, ServerBundle};
 use veilformer_secret::Decryptor;
@@ -99,15 +103,25 @@ fn answers_every_sentence_of_a_file() {
 }
 
 #[test]
-fn neither_threads_nor_instruction_set_change_a_byte() {
+fn neither_threads_nor_schedule_nor_instruction_set_change_a_byte() {
     let params = toy_params();
     let bundle = bundle(&params);
     let mut client = Client::new(&params, 2);
     let keys = client.keys(&bundle);
     let file = client.file(&client.encrypt(2, 3), bundle.program_digest());
     let mut answers = Vec::new();
-    for isa in Isa::available() {
-        let mut server = server(&bundle, isa);
+    let (program, params) = (bundle.program(), bundle.params());
+    let devices = [
+        schedule(program, params, 1),
+        schedule(program, params, 3),
+        unscheduled(program, params, 2),
+    ];
+    for (isa, device) in Isa::available()
+        .into_iter()
+        .flat_map(|i| devices.iter().map(move |d| (i, d)))
+    {
+        let backend = Cpu::new(params.chain().clone(), CpuConfig { isa }).unwrap();
+        let mut server = Server::open_scheduled(bundle.clone(), backend, device.clone()).unwrap();
         server.load_keys(&keys, GO_ON).unwrap();
         for threads in [1, 2, 3, 1] {
             answers.push(answer_with(&server, &file, threads));
@@ -192,6 +206,15 @@ fn refuses_what_is_not_its_own() {
     assert!(refusal(server.run(&file, GO_ON)).contains("another program"));
     let bare = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &client.encrypt(2, 3)).unwrap();
     assert!(refusal(server.run(&bare, GO_ON)).contains("no section PDIG"));
+    // Of so many sentences as the ciphertexts do not hold.
+    for count in [0u32, 2, u32::MAX] {
+        let mut writer = Writer::new(Kind::Ciphertexts, Some(&params)).unwrap();
+        writer.section(PROGRAM_DIGEST, digest.to_vec());
+        writer.section(SENTENCES, count.to_le_bytes().to_vec());
+        append_ciphertexts(&mut writer, &params, &client.encrypt(2, 3)).unwrap();
+        let refused = refusal(server.run(&writer.to_bytes().unwrap(), GO_ON));
+        assert!(refused.contains("encrypt the sentences again"), "{refused}");
+    }
     let another = Client::new(&params, 5);
     let file = another.file(&another.encrypt(2, 3), digest);
     assert!(refusal(server.run(&file, GO_ON)).contains("under secret key"));

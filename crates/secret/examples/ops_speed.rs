@@ -116,6 +116,7 @@ fn main() {
     let a = ops.import(fresh.expand(&params).unwrap()).unwrap();
     let dense = ops.encode(&slots, top, scale).unwrap();
     let periodic = ops.encode(&period, top, scale).unwrap();
+    let extended = ops.encode_extended(&period, top, scale).unwrap();
     println!("-- level {top}, {} limbs", top + 1);
     time("add", || ops.add(&a, &a).unwrap());
     time("multiply by plaintext, dense", || {
@@ -147,7 +148,7 @@ fn main() {
             .map(|baby| Term {
                 input: 0,
                 baby,
-                plain: periodic.clone(),
+                plain: extended.clone(),
             })
             .collect(),
     };

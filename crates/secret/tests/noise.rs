@@ -11,12 +11,13 @@
 mod common;
 
 use common::*;
+use std::sync::Arc;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    Complex, Evaluator, Giant, Ops, Params, ParamsSpec, SharedCiphertext, SlotVector, Term,
-    Transform,
+    Ciphertext, Complex, Evaluator, Giant, KeyPurpose, Ops, Params, ParamsSpec, SharedCiphertext,
+    SlotVector, Term, Transform,
 };
-use veilformer_ring::Cpu;
+use veilformer_ring::{Backend, Basis, Cpu, DiagonalTerm, GiantStep, PlainPoly, TransformPlan};
 use veilformer_secret::{KeyGenerator, PublicEncryptor};
 
 const KEYS: u64 = 8;
@@ -33,6 +34,13 @@ struct Sample<'a> {
 }
 
 impl Sample<'_> {
+    /// The same for a term of a transform.
+    fn term_plain(&mut self, baby: i64) -> <Evaluator<'static, Cpu> as Ops>::Plain {
+        let (level, scale) = (self.a.level(), self.a.scale());
+        let slots = SlotVector::Dense(self.clear[2].clone());
+        self.ops.term_plain(&slots, level, scale, baby).unwrap()
+    }
+
     /// The third vector as a plaintext at the scale of the highest level.
     fn plain(&mut self) -> <Evaluator<'static, Cpu> as Ops>::Plain {
         let (level, scale) = (self.a.level(), self.a.scale());
@@ -191,12 +199,11 @@ fn every_operation(params: &Params) {
 
     // Two baby steps (one of them a rotation) under one giant step.
     let transformed = measured(params, |s| {
-        let plain = s.plain();
         let terms = [0, 1]
             .map(|baby| Term {
                 input: 0,
                 baby,
-                plain: plain.clone(),
+                plain: s.term_plain(baby),
             })
             .to_vec();
         let transform = Transform {
@@ -213,12 +220,72 @@ fn every_operation(params: &Params) {
         )
     });
     // Both terms carry the same fresh noise and the same rounded plaintext, in other places.
-    let turned = model.plain_product(fresh + model.key_switch(top), norm);
+    let turned = model.plain_product(fresh + model.baby_step(top), norm);
     let terms = plain_product + turned + norm * model.encoding(n);
     gate(
         "linear_transform",
         transformed,
-        model.relinearize_rescale(terms, top),
+        model.rescale(terms + model.giant_step(top, true), top),
+    );
+    unscaled_transforms(params, &model);
+}
+
+/// Transforms without the rescale and with the plaintext 1, so that what each step adds is not
+/// lost beside the products: with a baby step alone, a giant step alone, and both.
+fn unscaled_transforms(params: &Params, model: &NoiseModel) {
+    let (top, n) = (params.max_level(), params.n());
+    let fresh = model.fresh_secret_key() + model.encoding(n);
+    let run = |baby: Option<usize>, giant: Option<usize>| {
+        measured(params, |s| {
+            let (ring, keys) = (s.ops.backend(), s.ops.keys());
+            let key = |by| {
+                let galois = KeyPurpose::Rotation(by).galois(params.log_n());
+                keys.galois(galois).unwrap().key()
+            };
+            let basis = params.key_basis(top);
+            let one = PlainPoly::Scalar {
+                basis,
+                residues: vec![1; basis.len()],
+            };
+            let one = ring.prepare_plain(&one).unwrap();
+            let term = DiagonalTerm {
+                input: 0,
+                baby,
+                plain: 0,
+            };
+            let plan = TransformPlan {
+                keys: vec![key(1), key(2)],
+                plains: vec![&one],
+                outputs: vec![vec![GiantStep {
+                    key: giant,
+                    terms: vec![term],
+                }]],
+            };
+            let input = s.a.parts();
+            let mut out = ring
+                .linear_transform(&[input], &plan, Basis::empty())
+                .unwrap();
+            let parts = out.pop().unwrap();
+            let ct = Ciphertext::from_polys(params, parts, s.a.info()).unwrap();
+            let by = [baby, giant].into_iter().flatten().map(|k| k as i64 + 1);
+            (Arc::new(ct), rotate(&s.clear[0], by.sum()))
+        })
+    };
+    let end = model.division();
+    gate(
+        "baby step",
+        run(Some(0), None),
+        fresh + model.baby_step(top) + end,
+    );
+    gate(
+        "giant step",
+        run(None, Some(1)),
+        fresh + model.giant_step(top, false) + end,
+    );
+    gate(
+        "baby and giant step",
+        run(Some(0), Some(1)),
+        fresh + model.baby_step(top) + model.giant_step(top, true) + end,
     );
 }
 

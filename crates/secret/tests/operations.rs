@@ -138,7 +138,8 @@ fn transform(kit: &Kit, tolerance: f64) {
                     *out += diagonal[j] * values[from];
                 }
                 let plain = SlotVector::Dense(rotate(&diagonal, -4 * giant));
-                let plain = ops.plain(&plain, level, params.scale_at(level)).unwrap();
+                let scale = params.scale_at(level);
+                let plain = ops.term_plain(&plain, level, scale, baby).unwrap();
                 terms.push(Term { input, baby, plain });
             }
         }

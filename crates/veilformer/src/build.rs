@@ -3,7 +3,7 @@
 use thiserror::Error;
 use veilformer_ckks::SecurityLevel;
 use veilformer_client::{BundleParts, ClientBundle, ClientError};
-use veilformer_compiler::{CompileError, Compiled, DEFAULT_MARGIN, Options, compile};
+use veilformer_compiler::{CompileError, Compiled, DEFAULT_MARGIN, Options, compile, full_batch};
 use veilformer_models::ModelError;
 use veilformer_runtime::{RuntimeError, ServerBundle};
 
@@ -38,15 +38,52 @@ pub struct Bundles {
     pub server: ServerBundle,
 }
 
-/// Compiles a model for its own maximum length. The same model gives the same bundles.
+/// What a program is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Security of every key.
+    pub security: SecurityLevel,
+    /// Longest sentence in tokens; the model's own limit where none is given.
+    pub tokens: Option<usize>,
+    /// Sentences that one run answers.
+    pub batch: Batch,
+}
+
+/// Sentences that one run answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// This many, a power of two.
+    Of(usize),
+    /// As many as fill the slots of the ring that one sentence needs, with every feature in a
+    /// ciphertext of its own where the model allows that.
+    Full,
+}
+
+impl Default for Target {
+    fn default() -> Self {
+        Self {
+            security: SecurityLevel::Bits128,
+            tokens: None,
+            batch: Batch::Of(1),
+        }
+    }
+}
+
+/// Compiles a model. The same model and target give the same bundles.
 ///
 /// # Errors
 /// What the compiler refuses.
-pub fn build(model: &Model, security: SecurityLevel) -> Result<Bundles, BuildError> {
-    let options = Options {
-        security,
-        calibration: calibration(model)?,
+pub fn build(model: &Model, target: Target) -> Result<Bundles, BuildError> {
+    let mut options = Options {
+        security: target.security,
+        calibration: calibration(model, target.tokens)?,
         margin: DEFAULT_MARGIN,
+        tokens: target.tokens,
+        batch: 1,
+    };
+    options.batch = match target.batch {
+        Batch::Of(n) => n,
+        Batch::Full => full_batch(&model.program, &options)?,
     };
     let Compiled {
         params,
@@ -71,12 +108,16 @@ pub fn build(model: &Model, security: SecurityLevel) -> Result<Bundles, BuildErr
 
 /// Sentences that occur: those that ship with the model, random tokens at every length, and one
 /// token repeated to the full length.
-fn calibration(model: &Model) -> Result<Vec<Vec<Vec<f64>>>, ModelError> {
-    let longest = model.program.max_tokens;
+fn calibration(model: &Model, tokens: Option<usize>) -> Result<Vec<Vec<Vec<f64>>>, ModelError> {
+    let limit = model.program.max_tokens;
+    let longest = tokens.unwrap_or(limit).clamp(1, limit);
     let vocabulary = model.folder.tokenizer.vocab_size().max(1) as u64;
     let mut samples = Vec::new();
     for sentence in &model.sentences {
-        samples.push(model.rows(&model.folder.encode(sentence)?)?);
+        let ids = model.folder.encode(sentence)?;
+        if ids.len() <= longest {
+            samples.push(model.rows(&ids)?);
+        }
     }
     let mut random = SplitMix(0x5eed);
     for index in 0..CALIBRATION_SENTENCES {

@@ -3,8 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use std::ops::ControlFlow;
-use veilformer::build::build;
-use veilformer::ckks::SecurityLevel;
+use veilformer::build::{Target, build};
 use veilformer::client::ClientBundle;
 use veilformer::model::{Model, ModelFiles};
 use veilformer::models::interpreter::{interpret, label_of};
@@ -22,7 +21,7 @@ struct Path {
 impl Path {
     fn open(name: &str) -> Self {
         let model = ModelFiles::find(name).unwrap().load().unwrap();
-        let bundles = build(&model, SecurityLevel::Bits128).unwrap();
+        let bundles = build(&model, Target::default()).unwrap();
         let params = bundles.client.params().clone();
         let isa = Isa::detect();
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa }).unwrap();

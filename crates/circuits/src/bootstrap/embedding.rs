@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn there_and_back() {
-        let mut rng = super::super::random::Random::new(3);
+        let mut rng = crate::random::Random::new(3);
         let z: Vec<Complex> = (0..64)
             .map(|_| Complex::new(rng.uniform(), rng.uniform()))
             .collect();

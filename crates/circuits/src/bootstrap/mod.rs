@@ -5,7 +5,6 @@ mod embedding;
 mod estimate;
 mod eval_mod;
 pub mod noise;
-mod random;
 pub mod tail;
 
 pub use estimate::{NoiseEstimate, StageNoise, estimate};

@@ -15,9 +15,9 @@ use veilformer_ckks::Complex;
 
 use super::embedding::{to_coefficients, to_slots};
 use super::eval_mod::{Arithmetic, EvalMod, Stage};
-use super::random::Random;
 use super::tail::uniform_sum_tail;
 use crate::CircuitError;
+use crate::random::Random;
 
 /// Radix bits of one factor of CoeffToSlot and SlotToCoeff: three factors of 2^5 at N=2^16.
 const FACTOR_BITS: f64 = 5.0;

@@ -46,6 +46,7 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             answer_bound: 100.0,
             max_tokens: run,
             run,
+            batch: 1,
             features: 2,
             inputs: vec![
                 input(tokens(0), 0.0, 3),

@@ -9,11 +9,13 @@ impl CiphertextProgram {
         let mut out = String::new();
         let _ = writeln!(
             out,
-            "ciphertext program: {} instructions, {} values, {} plaintexts, {} slots",
+            "ciphertext program: {} instructions, {} values, {} plaintexts, {} slots, {} sentence(s) \
+             a run",
             self.instructions.len(),
             self.values.len(),
             self.plains.len(),
-            self.slots
+            self.slots,
+            self.batch
         );
         let mut section = u32::MAX;
         for instruction in &self.instructions {

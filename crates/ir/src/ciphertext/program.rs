@@ -1,7 +1,7 @@
 //! The entities of a ciphertext program.
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::{CkksError, Complex, Scale, SlotVector, Transform};
+use veilformer_ckks::{CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform, moves};
 
 /// A ciphertext of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -202,6 +202,74 @@ impl Operation {
             Self::LinearTransform { inputs, .. } => inputs.clone(),
         }
     }
+
+    /// The plaintexts that the operation reads, repeats included.
+    pub fn plains(&self) -> Vec<PlainId> {
+        match self {
+            Self::AddPlain(_, p) | Self::MulPlain(_, p) => vec![*p],
+            Self::LinearTransform { transform, .. } => {
+                let terms = transform.giants.iter().flat_map(|g| &g.terms);
+                terms.map(|t| t.plain).collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    /// The keys that the operation switches with, repeats included; rotations by their step in
+    /// `1..slots`.
+    pub fn keys(&self, slots: usize) -> Vec<KeyPurpose> {
+        let turns = |step: &i64| {
+            let step = step.rem_euclid(slots.max(1) as i64);
+            moves(step, slots).then_some(KeyPurpose::Rotation(step))
+        };
+        match self {
+            Self::MulSum(_) => vec![KeyPurpose::Relinearization],
+            Self::Conjugate(_) => vec![KeyPurpose::Conjugation],
+            Self::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
+            Self::LinearTransform { transform, .. } => {
+                let giants = transform.giants.iter();
+                let of = |g: &Giant<PlainId>| {
+                    let steps = g.terms.iter().map(|t| t.baby).chain([g.rotation]);
+                    steps.collect::<Vec<_>>()
+                };
+                giants
+                    .flat_map(of)
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .filter_map(turns)
+                    .collect()
+            }
+            _ => vec![],
+        }
+    }
+
+    /// What is done, without values, plaintexts and steps.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Input { .. } => "input".into(),
+            Self::Add(..) => "add".into(),
+            Self::Sub(..) => "sub".into(),
+            Self::Negate(_) => "negate".into(),
+            Self::AddPlain(..) => "add_plain".into(),
+            Self::MulPlain(..) => "mul_plain".into(),
+            Self::Rescale(_) => "rescale".into(),
+            Self::MulSum(pairs) => format!("mul_sum of {}", pairs.len()),
+            Self::RotateMany { steps, .. } => match steps.len() {
+                1 => "rotate".into(),
+                n => format!("rotate by {n} steps"),
+            },
+            Self::Conjugate(_) => "conjugate".into(),
+            Self::DropTo { level, .. } => format!("drop to level {level}"),
+            Self::Adjust { level, .. } => format!("adjust to level {level}"),
+            Self::LinearTransform { transform, .. } => {
+                let products: usize = transform.giants.iter().map(|g| g.terms.len()).sum();
+                format!(
+                    "linear_transform of {products} diagonals, {} giant steps,",
+                    transform.giants.len()
+                )
+            }
+        }
+    }
 }
 
 /// An operation and the values that it makes.
@@ -222,6 +290,8 @@ pub struct CiphertextProgram {
     pub params_digest: [u8; 32],
     /// Slots per ciphertext.
     pub slots: usize,
+    /// Sentences that one run answers.
+    pub batch: usize,
     /// Names of the model's parts, for people: "layer 0 attention scores".
     pub sections: Vec<String>,
     /// Per input ciphertext: level, scale and slot bound that the client must keep.
@@ -237,6 +307,25 @@ pub struct CiphertextProgram {
 }
 
 impl CiphertextProgram {
+    /// Per plaintext whether it has to be encoded modulo the special primes as well
+    /// ([`veilformer_ckks::Ops::extended_plain`]): some transform multiplies a rotated input with
+    /// it. This follows from the instructions, and is not stored.
+    pub fn extended_plains(&self) -> Vec<bool> {
+        let mut extended = vec![false; self.plains.len()];
+        for instruction in &self.instructions {
+            let Operation::LinearTransform { transform, .. } = &instruction.operation else {
+                continue;
+            };
+            let terms = transform.giants.iter().flat_map(|g| &g.terms);
+            for term in terms.filter(|t| moves(t.baby, self.slots)) {
+                if let Some(extended) = extended.get_mut(term.plain.0 as usize) {
+                    *extended = true;
+                }
+            }
+        }
+        extended
+    }
+
     /// What is known of `id`, where it exists.
     pub fn info(&self, id: ValueId) -> Option<&ValueInfo> {
         self.values.get(id.0 as usize)

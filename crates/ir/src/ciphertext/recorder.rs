@@ -18,6 +18,9 @@ pub struct Recorder {
     /// Per plaintext its largest and its mean absolute value, computed once: a plaintext of many
     /// slots may be used by very many terms.
     norms: Vec<(f64, f64)>,
+    /// Per plaintext whether it may meet rotated inputs: whoever records a circuit says so where
+    /// an evaluator would have to know. The program itself shows who needs it.
+    extended: Vec<bool>,
 }
 
 impl Recorder {
@@ -26,6 +29,7 @@ impl Recorder {
         let program = CiphertextProgram {
             params_digest: params.digest(),
             slots: params.slots(),
+            batch: 1,
             sections: vec![],
             inputs: vec![],
             plains: vec![],
@@ -39,6 +43,7 @@ impl Recorder {
             section: 0,
             known: HashMap::new(),
             norms: vec![],
+            extended: vec![],
         }
     }
 
@@ -103,15 +108,17 @@ impl Recorder {
             .collect()
     }
 
-    /// Stores a plaintext under the next number even where an equal one is there.
+    /// Stores a plaintext under the next number even where an equal one is there. It may meet
+    /// anything: a finished program is encoded as its instructions need it.
     pub(super) fn keep_plain(&mut self, spec: &PlainSpec) -> Result<(), OpsError> {
         self.params.check_level(spec.level)?;
         spec.pattern.check(self.params.slots())?;
-        self.push_plain(spec.clone());
+        self.push_plain(spec.clone(), true);
         Ok(())
     }
 
-    fn push_plain(&mut self, spec: PlainSpec) {
+    fn push_plain(&mut self, spec: PlainSpec, extended: bool) {
+        self.extended.push(extended);
         self.norms
             .push((spec.pattern.max_abs(), spec.pattern.mean_abs()));
         self.program.plains.push(spec);
@@ -131,6 +138,38 @@ impl Recorder {
                 op,
                 what: format!("ciphertext c{} is not of this program", id.0),
             })
+    }
+
+    /// The number of a plaintext, which is stored if it is not there yet.
+    fn known_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+        extended: bool,
+    ) -> Result<PlainId, OpsError> {
+        self.params.check_level(level)?;
+        slots.check(self.params.slots())?;
+        let spec = PlainSpec {
+            pattern: PlainPattern::of(slots),
+            level,
+            scale,
+        };
+        let print = fingerprint(&spec);
+        let same = self.known.get(&print).into_iter().flatten();
+        if let Some(id) = same
+            .copied()
+            .find(|id| self.program.plains.get(id.0 as usize) == Some(&spec))
+        {
+            if let Some(known) = self.extended.get_mut(id.0 as usize) {
+                *known |= extended;
+            }
+            return Ok(id);
+        }
+        let id = PlainId(self.program.plains.len() as u32);
+        self.push_plain(spec, extended);
+        self.known.entry(print).or_default().push(id);
+        Ok(id)
     }
 
     fn plain_spec(&self, op: &'static str, id: PlainId) -> Result<&PlainSpec, OpsError> {
@@ -260,25 +299,16 @@ impl Ops for Recorder {
         level: usize,
         scale: Scale,
     ) -> Result<PlainId, OpsError> {
-        self.params.check_level(level)?;
-        slots.check(self.params.slots())?;
-        let spec = PlainSpec {
-            pattern: PlainPattern::of(slots),
-            level,
-            scale,
-        };
-        let print = fingerprint(&spec);
-        let same = self.known.get(&print).into_iter().flatten();
-        if let Some(id) = same
-            .copied()
-            .find(|id| self.program.plains.get(id.0 as usize) == Some(&spec))
-        {
-            return Ok(id);
-        }
-        let id = PlainId(self.program.plains.len() as u32);
-        self.push_plain(spec);
-        self.known.entry(print).or_default().push(id);
-        Ok(id)
+        self.known_plain(slots, level, scale, false)
+    }
+
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<PlainId, OpsError> {
+        self.known_plain(slots, level, scale, true)
     }
 
     fn add(&mut self, a: &ValueId, b: &ValueId) -> Result<ValueId, OpsError> {
@@ -459,6 +489,9 @@ impl Ops for Recorder {
             let spec = self.plain_spec(op, term.plain)?;
             OpsError::expect_plain_level(op, spec.level, x.level)?;
             OpsError::expect_scale(op, spec.scale, canonical)?;
+            let extended = self.extended.get(term.plain.0 as usize);
+            let step = (term.baby, self.params.slots());
+            OpsError::expect_extended(op, extended == Some(&true), step)?;
             let (max, mean_abs) = self.norms(term.plain);
             let product = times(&self.info(op, **input)?, max, mean_abs);
             bound += product.bound;

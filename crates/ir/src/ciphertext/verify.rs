@@ -28,6 +28,12 @@ impl CiphertextProgram {
                 params.slots()
             )));
         }
+        if !self.batch.is_power_of_two() || self.batch > self.slots {
+            return Err(IrError::Program(format!(
+                "{} sentences a run; a power of two of at most {} is expected",
+                self.batch, self.slots
+            )));
+        }
         self.check_tables(params)?;
         let mut twin = Recorder::new(params);
         for plain in &self.plains {

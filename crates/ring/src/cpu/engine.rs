@@ -27,6 +27,9 @@ pub(super) struct Job<'a> {
     pub(super) add_inside: [Option<&'a RnsPoly>; 2],
     /// Added, times P, as it is.
     pub(super) add_before: [Option<&'a RnsPoly>; 2],
+    /// Added as it is, on the basis with P: the sums that the products go on from. The second
+    /// counts only beside a first.
+    pub(super) start: [Option<&'a RnsPoly>; 2],
     /// `(index of the decomposed polynomial, key)`.
     pub(super) terms: Vec<(usize, &'a CpuKey)>,
 }
@@ -40,12 +43,12 @@ pub(super) struct Shape {
 }
 
 /// A polynomial cut into digits, ready to be converted to any prime.
-struct Decomposed<'a> {
-    poly: &'a RnsPoly,
+pub(super) struct Decomposed<'a> {
+    pub(super) poly: &'a RnsPoly,
     /// Primes and scaled residues of the digits that the basis meets.
-    digits: Vec<(Basis, Scaled)>,
+    pub(super) digits: Vec<(Basis, Scaled)>,
     /// The first of the two key rows of each digit.
-    rows: Vec<usize>,
+    pub(super) rows: Vec<usize>,
 }
 
 /// Scratch of one call.
@@ -74,11 +77,11 @@ struct Place {
 
 /// Words from one digit's limb to the next: half a period of the second-level cache's sets more
 /// than N, so that equal blocks of all digits do not fall into the same sets.
-fn digit_stride(n: usize) -> usize {
+pub(super) fn digit_stride(n: usize) -> usize {
     n + n.min(1 << LOW_LOG)
 }
 
-fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
+pub(super) fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
     primes
         .iter()
         .collect::<Vec<_>>()
@@ -87,8 +90,19 @@ fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
         .collect()
 }
 
+/// Primes that are worked on at a time when each has `digits` converted digits and `others` more
+/// limbs.
+pub(super) fn group_size(n: usize, digits: usize, others: usize) -> usize {
+    let max = if 2 * n * digits <= SMALL_WORDS {
+        2
+    } else {
+        MAX_GROUP
+    };
+    (GROUP_WORDS / (n * (digits + others)).max(1)).clamp(1, max)
+}
+
 impl Cpu {
-    fn decompose<'a>(&self, poly: &'a RnsPoly, key: &CpuKey) -> Decomposed<'a> {
+    pub(super) fn decompose<'a>(&self, poly: &'a RnsPoly, key: &CpuKey) -> Decomposed<'a> {
         let mut digits = Vec::new();
         let mut rows = Vec::new();
         for (d, digit) in key.digits.iter().enumerate() {
@@ -122,12 +136,7 @@ impl Cpu {
             .max()
             .unwrap_or(0)
             .max(1);
-        let max = if 2 * n * most <= SMALL_WORDS {
-            2
-        } else {
-            MAX_GROUP
-        };
-        let group = (GROUP_WORDS / (n * (most + 2 * jobs.len()))).clamp(1, max);
+        let group = group_size(n, most, 2 * jobs.len());
         let mut work = Work {
             digits: Buffer::dirty(group * most * digit_stride(n)),
             most,
@@ -235,6 +244,15 @@ impl Cpu {
             for (i, job) in jobs.iter().enumerate() {
                 let at = 2 * n * (g * jobs.len() + i);
                 let outs = work.products[at..at + 2 * n].chunks_exact_mut(n);
+                if job.start[0].is_some() {
+                    for (out, start) in outs.zip(job.start) {
+                        match start.and_then(|x| x.limb_of(j)) {
+                            Some(x) => out.copy_from_slice(x),
+                            None => out.fill(0),
+                        }
+                    }
+                    continue;
+                }
                 for (out, add) in outs.zip(job.add_before) {
                     match add.map(|a| a.limb_of(j)) {
                         Some(Some(x)) => self.kernels.mul_const(m, out, x, m.shoup(p)),
@@ -380,7 +398,8 @@ impl Cpu {
             factor: place.p,
         };
         let (out0, out1) = out.split_at_mut(n);
-        let fresh = number == 0 && job.add_before[0].is_none();
+        let begun = job.add_before[0].is_some() || job.start[0].is_some();
+        let fresh = number == 0 && !begun;
         if fresh && key.galois.is_identity() {
             let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
             self.kernels.inner_product(m, out0, out1, &rows, &extra);

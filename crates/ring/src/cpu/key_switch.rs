@@ -6,8 +6,33 @@ use crate::backend::{Pair, PairRef};
 use crate::basis::Basis;
 use crate::error::{Result, RingError};
 use crate::poly::{Form, RnsPoly};
+use crate::reference::check_drop;
 
 const OP: &str = "key_switch_sum";
+
+impl CpuKey {
+    /// Refuses a key that does not switch polynomials on `basis` with this P.
+    pub(super) fn check_covers(
+        &self,
+        op: &'static str,
+        basis: Basis,
+        special: Basis,
+    ) -> Result<()> {
+        if self.special != special {
+            return Err(RingError::BadKey("keys of one sum must share P".into()));
+        }
+        let covered = self.digits.iter().fold(Basis::empty(), |a, &d| a.union(d));
+        let needed = basis.union(special);
+        if !covered.contains_all(basis) || !self.basis.contains_all(needed) {
+            return Err(RingError::BasisMismatch {
+                op,
+                expected: self.basis,
+                found: needed,
+            });
+        }
+        Ok(())
+    }
+}
 
 impl Cpu {
     pub(super) fn switch_sum(
@@ -30,6 +55,7 @@ impl Cpu {
         let job = Job {
             add_inside: if inside { add } else { [None, None] },
             add_before: if inside { [None, None] } else { add },
+            start: [None, None],
             terms: terms
                 .iter()
                 .enumerate()
@@ -71,6 +97,7 @@ impl Cpu {
                 .map(|k| Job {
                     add_inside: [Some(c.0), None],
                     add_before: [None, None],
+                    start: [None, None],
                     terms: vec![(0, *k)],
                 })
                 .collect();
@@ -91,25 +118,9 @@ impl Cpu {
         first.require_form(OP, Form::Ntt)?;
         for (p, k) in terms {
             first.require_like(OP, p)?;
-            if k.special != special {
-                return Err(RingError::BadKey("keys of one sum must share P".into()));
-            }
-            let covered = k.digits.iter().fold(Basis::empty(), |a, &d| a.union(d));
-            if !covered.contains_all(basis) || !k.basis.contains_all(basis.union(special)) {
-                return Err(RingError::BasisMismatch {
-                    op: OP,
-                    expected: k.basis,
-                    found: basis.union(special),
-                });
-            }
+            k.check_covers(OP, basis, special)?;
         }
-        if !basis.contains_all(drop) || basis == drop {
-            return Err(RingError::BadBasis {
-                op: OP,
-                basis: drop,
-                reason: "drop must be a proper subset of the polynomials' basis",
-            });
-        }
+        check_drop(OP, basis, drop)?;
         Ok(Shape {
             basis,
             special,

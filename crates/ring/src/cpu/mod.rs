@@ -3,10 +3,11 @@
 mod convert;
 mod engine;
 mod key_switch;
+mod transform;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Pair, PairRef};
+use crate::backend::{Backend, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
@@ -399,5 +400,14 @@ impl Backend for Cpu {
 
     fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
         self.rotate_hoisted(c, keys)
+    }
+
+    fn linear_transform(
+        &self,
+        inputs: &[PairRef<'_, RnsPoly>],
+        plan: &TransformPlan<'_, Self>,
+        drop: Basis,
+    ) -> Result<Vec<Pair<RnsPoly>>> {
+        self.transform(inputs, plan, drop)
     }
 }

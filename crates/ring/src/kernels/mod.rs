@@ -3,10 +3,18 @@
 //! All functions work on one limb. Values are canonical unless a function says otherwise, and all
 //! instruction sets give bit-identical results. Products with a *Montgomery* operand expect it
 //! multiplied by `2^52 mod q`: one reduction then gives the plain product.
+//!
+//! A transform is cut in two so that its caller can work on tiles: between `convert_tile` with
+//! `top` and `forward_low`, and between `inverse_low` and `inverse_top`, words are lazy residues
+//! in whatever form the instruction set likes. Callers may copy such words and set them to zero.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 mod scalar;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -19,7 +27,7 @@ use crate::ntt::{InverseScale, NttTable};
 pub enum Isa {
     /// Portable 64-bit code.
     Scalar,
-    /// x86-64 with AVX2 and BMI2.
+    /// x86-64 with AVX2, FMA and BMI2: products in double precision.
     Avx2,
     /// x86-64 with AVX-512 F, DQ, VL and IFMA (52-bit multiply-add).
     Avx512Ifma,
@@ -28,22 +36,33 @@ pub enum Isa {
 impl Isa {
     /// What this processor can run, slowest first.
     pub fn available() -> Vec<Self> {
-        let mut list = vec![Self::Scalar];
-        #[cfg(target_arch = "x86_64")]
-        {
-            let bmi = is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2");
-            if is_x86_feature_detected!("avx2") && bmi {
-                list.push(Self::Avx2);
-                if is_x86_feature_detected!("avx512f")
+        [Self::Scalar, Self::Avx2, Self::Avx512Ifma]
+            .into_iter()
+            .filter(|isa| isa.runs_here())
+            .collect()
+    }
+
+    fn runs_here(self) -> bool {
+        match self {
+            Self::Scalar => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("bmi1")
+                    && is_x86_feature_detected!("bmi2")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Ifma => {
+                Self::Avx2.runs_here()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512ifma")
-                {
-                    list.push(Self::Avx512Ifma);
-                }
             }
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => false,
         }
-        list
     }
 
     /// The fastest that this processor can run.
@@ -128,9 +147,24 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) first: &'a [usize],
     /// The digits, values below 4q.
     pub(crate) digits: &'a [&'a [u64]],
+    /// Words to fetch into the cache meanwhile; portable code has no way to.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) ahead: &'a [u64],
+}
+
+/// One product of a sum: `x[k] * y` for output `k`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    /// Canonical values.
+    pub(crate) x: [&'a [u64]; 2],
+    /// The common factor in Montgomery form: as many values, or a single one for all.
+    pub(crate) y: &'a [u64],
     /// Words to fetch into the cache meanwhile.
     pub(crate) ahead: &'a [u64],
 }
+
+/// Most products that one call of `sum_products` takes: their sum stays lazy.
+pub(crate) const MOST_PRODUCTS: usize = 1 << 10;
 
 /// A checked choice of instruction set: holding one proves that the processor has it.
 #[derive(Clone, Copy)]
@@ -176,25 +210,14 @@ macro_rules! kernels {
                 }
             )*
         }
-        /// The scalar code, compiled for AVX2 and BMI2.
-        #[cfg(target_arch = "x86_64")]
-        mod avx2 {
-            use super::*;
-            $(
-                #[target_feature(enable = "avx2,bmi1,bmi2")]
-                pub(super) fn $name($($arg: $ty),*) {
-                    scalar::$name($($arg),*);
-                }
-            )*
-        }
     };
 }
 
 kernels! {
     /// Forward NTT in place: input below 4q, output canonical.
     fn forward(t: &NttTable, x: &mut [u64]);
-    /// The rest of a forward NTT, after the stages that `convert_tile` does, on the block of that
-    /// number; output canonical. Meanwhile `ahead` is fetched into the cache.
+    /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
+    /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]);
     /// The stages of the inverse NTT of `x` inside blocks of `2^LOW_LOG` words, into `out`.
     fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
@@ -229,11 +252,14 @@ kernels! {
     /// The quotients `v` of a centred base conversion from the scaled residues of a tile.
     fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]);
     /// `out = sum_i y_i * (D/q_i) - v * D mod p` for the columns of one tile; `out` is a whole
-    /// limb. With `top` followed by the first stages of the NTT (values below 4p), otherwise
-    /// canonical. Tiles come in ascending order and cover all columns.
+    /// limb. With `top` followed by the first stages of the NTT (lazy words for `forward_low`),
+    /// otherwise canonical. Tiles come in ascending order and cover all columns.
     fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Tile);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
+    /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
+    /// `MOST_PRODUCTS` of them.
+    fn sum_products(m: &Modulus, out0: &mut [u64], out1: &mut [u64], products: &[Product<'_>], fresh: bool);
     /// `out[j] = x[source(j)]`.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[j] += x[source(j)]`.

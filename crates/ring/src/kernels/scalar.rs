@@ -1,6 +1,8 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
-use super::{ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Tile};
+use super::{
+    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Product, Tile,
+};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
 
@@ -295,6 +297,31 @@ pub(super) fn inner_product(
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn sum_products(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    products: &[Product<'_>],
+    fresh: bool,
+) {
+    let (q, inv) = (m.value(), m.inv52());
+    // Both factors are canonical: each product is below 2^50 q.
+    let steps = steps_for(products.len() / 4 + 1);
+    for (part, out) in [out0, out1].into_iter().enumerate() {
+        for (j, o) in out.iter_mut().enumerate() {
+            let mut sum = 0;
+            for p in products {
+                let y = p.y.get(if p.y.len() == 1 { 0 } else { j });
+                let x = p.x[part].get(j).copied().unwrap_or(0);
+                sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
+            }
+            let sum = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+            *o = if fresh { sum } else { m.add(*o, sum) };
         }
     }
 }

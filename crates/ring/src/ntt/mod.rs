@@ -8,6 +8,15 @@
 //! Algorithm: Cooley-Tukey forward, Gentleman-Sande inverse, lazy values (Harvey, "Faster
 //! arithmetic for number-theoretic transforms", 2014): below `4q` forward, below `2q` inverse.
 
+#[cfg(target_arch = "x86_64")]
+mod doubles;
+
+#[cfg(target_arch = "x86_64")]
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use doubles::{DoubleTwiddles, Sixteen};
+
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Reverses the low `bits` bits of `x`.
@@ -43,6 +52,9 @@ pub(crate) struct Twiddles {
     /// blocks, then their quotients alike (4 x 8); for half block 1 `w` of blocks 0, 1, 2, 3 mod 4,
     /// then their quotients alike (8 x 8). This is the order in which eight lanes want them.
     pub(crate) tail: Vec<u64>,
+    /// The same as doubles, made when first asked for: most users have kernels that need none.
+    #[cfg(target_arch = "x86_64")]
+    doubles: OnceLock<DoubleTwiddles>,
 }
 
 impl Twiddles {
@@ -79,7 +91,16 @@ impl Twiddles {
             w,
             quot,
             tail,
+            #[cfg(target_arch = "x86_64")]
+            doubles: OnceLock::new(),
         }
+    }
+
+    /// The twiddles as doubles; `m` is the modulus they were made for, and N at least 16.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn doubles(&self, m: &Modulus) -> &DoubleTwiddles {
+        self.doubles
+            .get_or_init(|| DoubleTwiddles::new(m, self.log_n, self))
     }
 
     /// Twiddle `i` of the stage with `blocks` blocks.

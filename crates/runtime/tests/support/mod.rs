@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use veilformer_ckks::container::{Kind, Writer, append_ciphertexts};
 use veilformer_ckks::{Complex, Giant, Ops, Params, SlotVector, StoredCiphertext, Term, Transform};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
+use veilformer_ir::signature::SENTENCES;
 use veilformer_runtime::{PROGRAM_DIGEST, Progress, ServerBundle};
 use veilformer_secret::{Encryptor, KeyGenerator, SecretKey};
 
@@ -22,13 +23,12 @@ pub fn program(params: &Params) -> CiphertextProgram {
     let at = |level| params.scale_at(level);
     let wave =
         |n: usize| SlotVector::real(&(0..slots).map(|j| (j % n) as f64 / 8.0).collect::<Vec<_>>());
-    let plain = |r: &mut Recorder, n, level| r.plain(&wave(n), level, at(level)).unwrap();
     let turned = r.rotate_many(&a, &[0, 1, -1, 2]).unwrap();
     let sum = r.add(&turned[1], &turned[2]).unwrap();
     let product = r.mul_sum(&[(&sum, &b), (&turned[3], &a)]).unwrap();
     r.section("second");
     let term = |r: &mut Recorder, input, baby, n| {
-        let plain = plain(r, n, 2);
+        let plain = r.term_plain(&wave(n), 2, at(2), baby).unwrap();
         Term { input, baby, plain }
     };
     let lowered = r.adjust(&b, 2).unwrap();
@@ -106,6 +106,8 @@ impl Client {
     pub fn file(&self, ciphertexts: &[StoredCiphertext], digest: [u8; 32]) -> Vec<u8> {
         let mut writer = Writer::new(Kind::Ciphertexts, Some(&self.params)).unwrap();
         writer.section(PROGRAM_DIGEST, digest.to_vec());
+        let sentences = ciphertexts.len() as u32 / 2;
+        writer.section(SENTENCES, sentences.to_le_bytes().to_vec());
         append_ciphertexts(&mut writer, &self.params, ciphertexts).unwrap();
         writer.to_bytes().unwrap()
     }

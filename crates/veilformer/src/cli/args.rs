@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use veilformer::build::Batch;
+use veilformer::ckks::SecurityLevel;
 use veilformer::models::LineRange;
 use veilformer::ring::Isa;
 
@@ -78,6 +80,51 @@ pub enum Command {
     Eval(Eval),
 }
 
+/// What a model is compiled for.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Longest sentence in tokens [default: the model's own limit]
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<usize>,
+    /// Sentences per run: a power of two, or `full` for as many as fill the slots
+    /// [default: 1]
+    #[arg(long, value_name = "N|full", value_parser = parse_batch)]
+    pub batch: Option<Batch>,
+    /// Security of every key in bits [default: 128]
+    #[arg(long, value_parser = ["128", "192", "256"])]
+    pub security: Option<String>,
+}
+
+fn parse_batch(text: &str) -> Result<Batch, String> {
+    if text == "full" {
+        return Ok(Batch::Full);
+    }
+    match text.parse::<usize>() {
+        Ok(n) if n.is_power_of_two() => Ok(Batch::Of(n)),
+        _ => Err("expected a power of two (1, 2, 4, ...) or `full`".to_owned()),
+    }
+}
+
+impl Target {
+    /// True where any of the flags is given.
+    pub fn is_given(&self) -> bool {
+        self.tokens.is_some() || self.batch.is_some() || self.security.is_some()
+    }
+
+    /// With the defaults filled in.
+    pub fn resolve(&self) -> veilformer::build::Target {
+        veilformer::build::Target {
+            security: match self.security.as_deref() {
+                Some("192") => SecurityLevel::Bits192,
+                Some("256") => SecurityLevel::Bits256,
+                _ => SecurityLevel::Bits128,
+            },
+            tokens: self.tokens,
+            batch: self.batch.unwrap_or(Batch::Of(1)),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub struct Demo {
     /// Sentences to encrypt [default: five of ours]
@@ -85,18 +132,28 @@ pub struct Demo {
     /// A shipped model or a model folder
     #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
     pub model: String,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
 pub struct Compile {
     /// A shipped model (see `models`) or a model folder
-    pub model: String,
+    #[arg(required_unless_present = "named")]
+    pub model: Option<String>,
+    /// The same as a flag
+    #[arg(
+        long = "model",
+        id = "named",
+        value_name = "MODEL",
+        conflicts_with = "model"
+    )]
+    pub named: Option<String>,
     /// Folder for client.veil and server.veil
     #[arg(long, short, value_name = "DIR")]
     pub output: PathBuf,
-    /// Security of every key in bits
-    #[arg(long, default_value = "128", value_parser = ["128", "192", "256"])]
-    pub security: String,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -164,6 +221,11 @@ pub struct Plan {
     /// A server bundle, a folder with one, a shipped model or a model folder
     #[arg(default_value = "server.veil", value_name = "SERVER")]
     pub server: String,
+    /// A shipped model or a model folder, as a flag
+    #[arg(long, value_name = "MODEL", conflicts_with = "server")]
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
     /// Where measured costs of this machine are kept [default: a file per parameters in
     /// ~/.cache/veilformer]
     #[arg(long, value_name = "FILE")]
@@ -173,7 +235,16 @@ pub struct Plan {
 #[derive(Debug, Args)]
 pub struct Explain {
     /// A server bundle, a folder with one, a shipped model or a model folder
-    pub what: String,
+    #[arg(required_unless_present = "model")]
+    pub what: Option<String>,
+    /// A shipped model or a model folder, as a flag
+    #[arg(long, value_name = "MODEL", conflicts_with = "what")]
+    pub model: Option<String>,
+    /// The device program too: order, buffers, keys by first use, for --threads threads
+    #[arg(long)]
+    pub device: bool,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Debug, Args)]
@@ -204,6 +275,8 @@ pub struct Eval {
     /// Count a sentence that is too long for the model as answered wrongly, instead of stopping
     #[arg(long)]
     pub long_as_wrong: bool,
+    #[command(flatten)]
+    pub target: Target,
     /// Take at most so many sentences
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

@@ -127,7 +127,9 @@ pub struct Compile {
     pub levels: usize,
     /// Longest sentence in tokens.
     pub max_tokens: usize,
-    /// Ciphertexts per sentence.
+    /// Sentences that one run answers.
+    pub batch: usize,
+    /// Ciphertexts of one run.
     pub inputs: usize,
     /// Every evaluation key that the program uses.
     pub security: Vec<Security>,
@@ -193,9 +195,11 @@ pub struct Decrypt {
     pub answers: Vec<LabelledAnswer>,
 }
 
-/// `plan --json`: one sentence. Bytes, key switches and multiplications are exact.
+/// `plan --json`: one run. Bytes, key switches and multiplications are exact.
 #[derive(Debug, Serialize)]
 pub struct Plan {
+    /// Sentences that one run answers.
+    pub batch: usize,
     /// Time of the network on ciphertexts, keys and weights already prepared.
     pub seconds: f64,
     /// Time to load bundle and keys, once.
@@ -204,9 +208,9 @@ pub struct Plan {
     pub peak_memory_bytes: u64,
     /// Size of the evaluation key file.
     pub key_bytes: u64,
-    /// Size of the file with one encrypted sentence.
+    /// Size of the file with the encrypted sentences of one run.
     pub ciphertext_bytes_up: u64,
-    /// Size of the file with one encrypted answer.
+    /// Size of the file with the encrypted answers of one run.
     pub ciphertext_bytes_down: u64,
     /// Key switches: rotations, conjugations and relinearizations.
     pub key_switches: u64,
@@ -227,6 +231,8 @@ pub struct Explain {
     pub tensor_program: Option<String>,
     /// The ciphertext program as text.
     pub ciphertext_program: String,
+    /// The device program as text, with --device.
+    pub device_program: Option<String>,
 }
 
 /// `inspect --json`: the fields of [`Inspection`], and what only bundles have.
@@ -293,4 +299,10 @@ pub struct Eval {
     pub max_logit_error: f64,
     /// Time of all sentences, without compilation and key generation.
     pub seconds: f64,
+    /// Of this the server's part, in mode `encrypted`.
+    pub run_seconds: Option<f64>,
+    /// Sentences that one run answers, in the modes `encrypted` and `sim`.
+    pub batch: Option<usize>,
+    /// What left the range that it was compiled for, a line each, in mode `sim`.
+    pub range_violations: Option<Vec<String>>,
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use veilformer::build::build;
-use veilformer::ckks::{Params, SecurityLevel};
+use veilformer::ckks::Params;
 use veilformer::client::ClientBundle;
 use veilformer::model::{Model, ModelFiles};
 use veilformer::ring::Cpu;
@@ -12,6 +12,7 @@ use veilformer::runtime::{Server, ServerBundle};
 use veilformer::secret::SecretKey;
 
 use super::Context;
+use super::args;
 use super::error::{Failure, Result};
 use super::files;
 
@@ -34,14 +35,23 @@ pub fn server_bundle(path: &Path) -> Result<ServerBundle> {
 
 /// A server bundle from what a user names: the file, a folder that `compile` wrote, a shipped
 /// model or a model folder. The model comes along where it was compiled here.
-pub fn named_server_bundle(context: &Context, what: &str) -> Result<(ServerBundle, Option<Model>)> {
+///
+/// The flags of `target` are for what is compiled here: beside a bundle they are refused.
+pub fn named_server_bundle(
+    context: &Context,
+    what: &str,
+    target: &args::Target,
+) -> Result<(ServerBundle, Option<Model>)> {
     let path = Path::new(what);
-    let compiled = path.join("server.veil");
-    if path.is_file() {
-        return Ok((server_bundle(path)?, None));
-    }
-    if compiled.is_file() {
-        return Ok((server_bundle(&compiled)?, None));
+    let folder = path.join("server.veil");
+    let compiled = [path, &folder].into_iter().find(|p| p.is_file());
+    if let Some(compiled) = compiled {
+        if target.is_given() {
+            let refused = "it is compiled already; --tokens, --batch and --security are for \
+                           models: name the model, or leave them out";
+            return Err(Failure::input(refused).of(compiled));
+        }
+        return Ok((server_bundle(compiled)?, None));
     }
     if path.extension().is_some_and(|e| e == "veil") {
         // A missing bundle is not a misspelt model.
@@ -50,7 +60,7 @@ pub fn named_server_bundle(context: &Context, what: &str) -> Result<(ServerBundl
     let files = ModelFiles::find(what)?;
     let stage = context.progress.stage("compiling the model");
     let model = files.load()?;
-    let bundles = build(&model, SecurityLevel::Bits128)?;
+    let bundles = build(&model, target.resolve())?;
     stage.finish();
     Ok((bundles.server, Some(model)))
 }

@@ -2,12 +2,14 @@
 
 mod args;
 mod commands;
+mod encrypted;
 mod error;
 mod files;
 mod json;
 mod load;
 mod output;
 mod progress;
+mod simulated;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -67,7 +67,7 @@ fn the_other_commands() {
     let folder = copy();
     let at = folder.path();
     let compiled = format!(
-        "{{client: text, client_bytes: int, inputs: int, levels: int, log_n: int, \
+        "{{batch: int, client: text, client_bytes: int, inputs: int, levels: int, log_n: int, \
          max_tokens: int, model: text, seconds: float, security: {SECURITY}, server: text, \
          server_bytes: int}}"
     );
@@ -93,7 +93,12 @@ fn the_other_commands() {
     check(
         at,
         &["explain", "server.veil"],
-        "{ciphertext_program: text, tensor_program: null}",
+        "{ciphertext_program: text, device_program: null, tensor_program: null}",
+    );
+    check(
+        at,
+        &["explain", "server.veil", "--device"],
+        "{ciphertext_program: text, device_program: text, tensor_program: null}",
     );
     let file = "bytes: int, contents: [], digest: text, insecure: bool, kind: text, params: text, \
                 params_digest: text, sections: [[text]], security: [], version: [int]";
@@ -120,13 +125,20 @@ fn the_other_commands() {
         "0 red blue\n1 blue red\n0 blue stone red\n",
     )
     .unwrap();
-    let eval = "{accuracy: float, agree: int, items: int, max_logit_error: float, seconds: float, \
-                too_long: int}";
-    for mode in ["poly", "encrypted"] {
+    let eval = |batch: &str, run: &str| {
+        format!(
+            "{{accuracy: float, agree: int, batch: {batch}, items: int, max_logit_error: float, \
+             run_seconds: {run}, seconds: float, too_long: int}}"
+        )
+    };
+    for (mode, eval) in [
+        ("poly", eval("null", "null")),
+        ("encrypted", eval("int", "float")),
+    ] {
         let value = check(
             at,
             &["eval", "data", "--model", "order", "--mode", mode],
-            eval,
+            &eval,
         );
         assert_eq!((&value["items"], &value["agree"]), (&3.into(), &3.into()));
         assert!((value["accuracy"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
@@ -138,7 +150,7 @@ fn plan_is_exact_where_it_can_be() {
     let folder = copy();
     let at = folder.path();
     let expected = format!(
-        "{{bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
+        "{{batch: int, bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
          key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
          multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}}}"
     );

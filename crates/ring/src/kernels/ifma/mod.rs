@@ -10,6 +10,7 @@ pub(super) use ntt::{forward, forward_low, inverse_low, inverse_top};
 pub(super) use pointwise::{
     add, add_const, add_mont, convert_tile, inner_product, mul, mul_acc, mul_const, mul_const_acc,
     mul_mont, mul_mont_acc, neg, permute, permute_acc, quotient, scale, sub, sub_from_scaled,
+    sum_products,
 };
 
 use std::arch::x86_64::*;

@@ -5,9 +5,11 @@ use std::mem::MaybeUninit;
 
 use super::ntt::{MIN_LOG, Target, forward_passes_to};
 use super::{LANES, Lanes, load, reduce_once, splat, store};
+use crate::kernels::MOST_PRODUCTS;
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{
-    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, TILE_WORDS, Tile,
+    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Product, TILE_WORDS,
+    Tile,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
@@ -304,6 +306,71 @@ pub(in crate::kernels) fn inner_product(
             store(out1.as_mut_ptr().add(j), r1);
         }
         j += LANES;
+    }
+}
+
+/// Vectors that a sum of products works on at a time: with two outputs enough independent sums.
+const PAIR: usize = 2;
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn sum_products(
+    m: &Modulus,
+    out0: &mut [u64],
+    out1: &mut [u64],
+    products: &[Product<'_>],
+    fresh: bool,
+) {
+    let n = out0.len();
+    let short = |p: &Product<'_>| {
+        p.x.iter().any(|x| x.len() < n) || (p.y.len() != 1 && p.y.len() < n) || p.y.is_empty()
+    };
+    if !n.is_multiple_of(PAIR * LANES)
+        || out1.len() != n
+        || products.len() > MOST_PRODUCTS
+        || products.iter().any(short)
+    {
+        return scalar::sum_products(m, out0, out1, products, fresh);
+    }
+    let l = Lanes::new(m);
+    let inv = _mm512_set1_epi64(m.inv52() as i64);
+    // Both factors are canonical: each product is below 2^50 q.
+    let steps = steps_for(products.len() / 4 + 1);
+    let mut j = 0;
+    while j < n {
+        let zero = [[l.zero; PAIR]; 2];
+        let (mut lo, mut hi) = (zero, zero);
+        for p in products {
+            // SAFETY: j + PAIR * LANES <= n, and every slice has n words or is a single factor, as
+            // checked above; prefetching any address is harmless.
+            unsafe {
+                for k in 0..PAIR {
+                    let at = j + k * LANES;
+                    _mm_prefetch::<_MM_HINT_T1>(p.ahead.as_ptr().wrapping_add(at).cast());
+                    let y = if p.y.len() == 1 {
+                        _mm512_set1_epi64(*p.y.as_ptr() as i64)
+                    } else {
+                        load(p.y.as_ptr().add(at))
+                    };
+                    for part in 0..2 {
+                        let x = load(p.x[part].as_ptr().add(at));
+                        lo[part][k] = _mm512_madd52lo_epu64(lo[part][k], x, y);
+                        hi[part][k] = _mm512_madd52hi_epu64(hi[part][k], x, y);
+                    }
+                }
+            }
+        }
+        for (part, out) in [&mut *out0, &mut *out1].into_iter().enumerate() {
+            for k in 0..PAIR {
+                let sum = montgomery(&l, inv, lo[part][k], hi[part][k]);
+                let sum = reduce_steps::<0>(sum, m.value(), steps);
+                // SAFETY: j + PAIR * LANES <= n, the length of both outputs.
+                unsafe {
+                    let to = out.as_mut_ptr().add(j + k * LANES);
+                    store(to, if fresh { sum } else { l.add(load(to), sum) });
+                }
+            }
+        }
+        j += PAIR * LANES;
     }
 }
 

@@ -1,7 +1,6 @@
 //! `compile`: a model becomes two bundles.
 
 use veilformer::build::build;
-use veilformer::ckks::SecurityLevel;
 use veilformer::model::ModelFiles;
 
 use crate::cli::error::Result;
@@ -10,20 +9,16 @@ use crate::cli::output::bytes;
 use crate::cli::{Context, args, json};
 
 pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
-    let files = ModelFiles::find(&args.model)?;
+    let model = args.named.as_deref().or(args.model.as_deref());
+    let files = ModelFiles::find(model.unwrap_or_default())?;
     make_folder(&args.output)?;
     let client_path = args.output.join("client.veil");
     let server_path = args.output.join("server.veil");
     let mut client_file = NewFile::create(&client_path, Access::Public, context.force)?;
     let mut server_file = NewFile::create(&server_path, Access::Public, context.force)?;
-    let security = match args.security.as_str() {
-        "192" => SecurityLevel::Bits192,
-        "256" => SecurityLevel::Bits256,
-        _ => SecurityLevel::Bits128,
-    };
     let stage = context.progress.stage("compiling the model");
     let model = files.load()?;
-    let bundles = build(&model, security)?;
+    let bundles = build(&model, args.target.resolve())?;
     let client_bytes = bundles.client.to_bytes()?;
     let server_bytes = bundles.server.to_bytes()?;
     let seconds = stage.finish();
@@ -43,6 +38,7 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
         log_n: params.log_n(),
         levels: params.max_level(),
         max_tokens: signature.max_tokens,
+        batch: signature.batch,
         inputs: signature.inputs.len(),
         security: rows.iter().map(json::Security::from).collect(),
         seconds,
@@ -51,7 +47,7 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
     context.output.report(&report, || {
         format!(
             "{}: {} (stays with the client)\n{}: {} (for the server)\n\
-             ring 2^{}, {} levels, {} ciphertexts per sentence of up to {} tokens, \
+             ring 2^{}, {} levels, {} ciphertexts per {} of up to {} tokens, \
              {} evaluation keys, all of at least {least} bits",
             report.client,
             bytes(report.client_bytes),
@@ -60,6 +56,10 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
             report.log_n,
             report.levels,
             report.inputs,
+            match report.batch {
+                1 => "sentence".to_owned(),
+                n => format!("{n} sentences"),
+            },
             report.max_tokens,
             rows.len()
         )

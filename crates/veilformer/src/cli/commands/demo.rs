@@ -5,11 +5,12 @@
 
 use std::ops::ControlFlow;
 
-use veilformer::build::build;
+use veilformer::build::{Target, build};
+use veilformer::ckks::SecretKind;
 use veilformer::ckks::container::inspect;
-use veilformer::ckks::{SecretKind, SecurityLevel};
 use veilformer::client::{Answer, ClientBundle};
 use veilformer::model::{Model, ModelFiles};
+use veilformer::models::ModelError;
 use veilformer::runtime::ServerBundle;
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 
@@ -50,14 +51,16 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
     let model = ModelFiles::find(&args.model)?.load()?;
     // Refused before any work: an empty or over-long sentence.
     for sentence in &sentences {
-        model
-            .folder
-            .encode(sentence)
-            .map_err(|e| Failure::input(format!("\"{sentence}\": {e}")))?;
+        let refuse = |e: &dyn std::fmt::Display| Failure::input(format!("\"{sentence}\": {e}"));
+        let count = model.folder.encode(sentence).map_err(|e| refuse(&e))?.len();
+        let limit = args.target.tokens.unwrap_or(usize::MAX);
+        if count > limit {
+            return Err(refuse(&ModelError::TooLong { count, limit }));
+        }
     }
 
     let stage = context.progress.stage("compiling the model");
-    let (client_file, server_file) = bundle_files(&model)?;
+    let (client_file, server_file) = bundle_files(&model, args.target.resolve())?;
     let compile = stage.finish();
 
     let stage = context.progress.stage("client: making keys");
@@ -146,8 +149,8 @@ impl Client {
 }
 
 /// The two bundles as files.
-fn bundle_files(model: &Model) -> Result<(Vec<u8>, Vec<u8>)> {
-    let bundles = build(model, SecurityLevel::Bits128)?;
+fn bundle_files(model: &Model, target: Target) -> Result<(Vec<u8>, Vec<u8>)> {
+    let bundles = build(model, target)?;
     Ok((bundles.client.to_bytes()?, bundles.server.to_bytes()?))
 }
 

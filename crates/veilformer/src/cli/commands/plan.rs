@@ -12,13 +12,15 @@ use crate::cli::output::{bytes, table};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
-    let (bundle, _) = load::named_server_bundle(context, &args.server)?;
+    let what = args.model.as_deref().unwrap_or(&args.server);
+    let (bundle, _) = load::named_server_bundle(context, what, &args.target)?;
     let cache = args.costs.clone().or_else(|| cache(bundle.params()));
     let threads = rayon::current_num_threads();
     let costs = costs(context, &bundle, cache.as_deref(), threads)?;
     let params = bundle.params();
     let plan = plan(bundle.program(), params, bundle.keys(), &costs, threads)?;
     let report = json::Plan {
+        batch: plan.batch,
         seconds: plan.seconds,
         load_seconds: plan.load_seconds,
         peak_memory_bytes: plan.peak_memory_bytes,
@@ -87,7 +89,10 @@ fn cache(params: &Params) -> Option<PathBuf> {
 fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
     let row = |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.into()];
     let threads = format!("once, {} threads", plan.threads);
-    let mut out = format!("model {model}, one sentence\n");
+    let mut out = match plan.batch {
+        1 => format!("model {model}, one sentence\n"),
+        n => format!("model {model}, one run of {n} sentences\n"),
+    };
     out.push_str(&table(&[
         row("run", format!("{:.2} s", plan.seconds), ""),
         row("load", format!("{:.2} s", plan.load_seconds), &threads),

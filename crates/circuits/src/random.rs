@@ -1,13 +1,13 @@
-//! The seeded generator of the simulation: reproducible for ever, and of no use for secrets.
+//! The seeded generator of simulations: reproducible for ever, and of no use for secrets.
 
 /// `xoshiro256**` (Blackman and Vigna, 2018), seeded by `SplitMix64`.
-pub(super) struct Random {
+pub(crate) struct Random {
     state: [u64; 4],
     spare: Option<f64>,
 }
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut x = seed;
         let state = std::array::from_fn(|_| {
             x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -26,12 +26,12 @@ impl Random {
     }
 
     /// Uniform on `[-1/2, 1/2)`.
-    pub(super) fn uniform(&mut self) -> f64 {
+    pub(crate) fn uniform(&mut self) -> f64 {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64 - 0.5
     }
 
     /// Standard Gaussian, by Marsaglia's polar method.
-    pub(super) fn gaussian(&mut self) -> f64 {
+    pub(crate) fn gaussian(&mut self) -> f64 {
         if let Some(value) = self.spare.take() {
             return value;
         }
@@ -47,7 +47,7 @@ impl Random {
     }
 
     /// The rounded sum of `count` uniforms on `[-1/2, 1/2)`.
-    pub(super) fn rounded_uniform_sum(&mut self, count: u32) -> f64 {
+    pub(crate) fn rounded_uniform_sum(&mut self, count: u32) -> f64 {
         (0..count).map(|_| self.uniform()).sum::<f64>().round()
     }
 }

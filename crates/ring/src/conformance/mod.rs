@@ -3,9 +3,11 @@
 //!
 //! A backend's tests call [`check_all`] with a function that opens it on a chain.
 
+mod transform;
+
 use std::sync::Arc;
 
-use crate::backend::{Backend, DiagonalTerm, GiantStep, TransformPlan};
+use crate::backend::Backend;
 use crate::expander::{Expander, ExpanderId, Stream};
 use crate::{
     Basis, Chain, Form, GaloisElement, PlainPoly, Reference, Result, RingError, RnsPoly,
@@ -182,7 +184,7 @@ pub fn check_all<B: Backend>(open: impl Fn(Arc<Chain>) -> Result<B>) -> Check {
         conversions(&mut bench)?;
         key_switches(&mut bench)?;
         hoisting(&mut bench)?;
-        linear_transforms(&mut bench)?;
+        transform::linear_transforms(&mut bench)?;
         mismatches(&mut bench)?;
     }
     Ok(())
@@ -460,100 +462,6 @@ fn hoisting<B: Backend>(t: &mut Bench<B>) -> Check {
         "a level-aware key on a larger basis",
         t.ours
             .key_switch_sum(None, &[(&large, &ours[0])], Basis::empty()),
-    )
-}
-
-fn linear_transforms<B: Backend>(t: &mut Bench<B>) -> Check {
-    let (digits, special) = digits();
-    let basis = Basis::range(0, 6);
-    let mut inputs = Vec::new();
-    for _ in 0..4 {
-        inputs.push(t.samples.poly(basis, Form::Ntt)?);
-    }
-    let x = inputs
-        .iter()
-        .map(|p| t.ours.import(p.clone()))
-        .collect::<Result<Vec<_>>>()?;
-    let mut keys = Vec::new();
-    for by in [1, 2, 4] {
-        keys.push(
-            t.samples
-                .key(GaloisElement::rotation(by, t.log_n), &digits, special)?,
-        );
-    }
-    let mut plains = Vec::new();
-    for _ in 0..3 {
-        plains.push(PlainPoly::Dense(t.samples.poly(t.chain.all(), Form::Ntt)?));
-    }
-    let values = t.samples.residues(basis, 4);
-    plains.push(PlainPoly::Periodic {
-        period: 4,
-        basis,
-        values,
-    });
-    let term = |input, baby, plain| DiagonalTerm { input, baby, plain };
-    let outputs = vec![
-        vec![
-            GiantStep {
-                key: None,
-                terms: vec![term(0, None, 0), term(1, Some(0), 1)],
-            },
-            GiantStep {
-                key: Some(2),
-                terms: vec![term(0, Some(1), 2), term(0, Some(0), 3)],
-            },
-            GiantStep {
-                key: Some(1),
-                terms: vec![term(1, None, 1)],
-            },
-        ],
-        vec![GiantStep {
-            key: None,
-            terms: vec![term(1, Some(2), 3), term(0, Some(0), 0)],
-        }],
-        vec![GiantStep {
-            key: Some(0),
-            terms: vec![term(0, None, 3), term(0, Some(0), 0)],
-        }],
-    ];
-    let ours_keys = keys
-        .iter()
-        .map(|k| t.ours.prepare_key(k))
-        .collect::<Result<Vec<_>>>()?;
-    let ref_keys = keys
-        .iter()
-        .map(|k| t.reference.prepare_key(k))
-        .collect::<Result<Vec<_>>>()?;
-    let ours_plains = plains
-        .iter()
-        .map(|p| t.ours.prepare_plain(p))
-        .collect::<Result<Vec<_>>>()?;
-    let mut plan: TransformPlan<'_, B> = TransformPlan {
-        keys: ours_keys.iter().collect(),
-        plains: ours_plains.iter().collect(),
-        outputs: outputs.clone(),
-    };
-    let expected_plan: TransformPlan<'_, Reference> = TransformPlan {
-        keys: ref_keys.iter().collect(),
-        plains: plains.iter().collect(),
-        outputs,
-    };
-    for drop in [Basis::empty(), Basis::from_indices(&[4, 5])] {
-        let out = t
-            .ours
-            .linear_transform(&[(&x[0], &x[1]), (&x[2], &x[3])], &plan, drop)?;
-        let pairs = [(&inputs[0], &inputs[1]), (&inputs[2], &inputs[3])];
-        let expected = t.reference.linear_transform(&pairs, &expected_plan, drop)?;
-        for ((s0, s1), (r0, r1)) in out.iter().zip(&expected) {
-            t.same("linear_transform", s0, r0)?;
-            t.same("linear_transform", s1, r1)?;
-        }
-    }
-    plan.outputs[0][0].terms[0].plain = 99;
-    t.refused(
-        "linear_transform with a missing plaintext",
-        t.ours
-            .linear_transform(&[(&x[0], &x[1]), (&x[2], &x[3])], &plan, Basis::empty()),
     )
 }
 

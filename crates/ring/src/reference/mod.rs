@@ -1,11 +1,13 @@
 //! The oracle: every operation straight from its definition, with big integers where the
 //! definition speaks of integers. Slow; for small rings.
 
+mod transform;
+
 use std::sync::Arc;
 
 use num_bigint::BigInt;
 
-use crate::backend::{Backend, Pair, PairRef};
+use crate::backend::{Backend, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
@@ -392,13 +394,7 @@ impl Backend for Reference {
                 }
             }
         }
-        if !basis.contains_all(drop) || basis == drop {
-            return Err(RingError::BadBasis {
-                op: OP,
-                basis: drop,
-                reason: "drop must be a proper subset of the polynomials' basis",
-            });
-        }
+        check_drop(OP, basis, drop)?;
         let den = special.union(drop);
         Ok((self.div_round(&acc.0, den)?, self.div_round(&acc.1, den)?))
     }
@@ -417,6 +413,27 @@ impl Backend for Reference {
             })
             .collect()
     }
+
+    fn linear_transform(
+        &self,
+        inputs: &[PairRef<'_, RnsPoly>],
+        plan: &TransformPlan<'_, Self>,
+        drop: Basis,
+    ) -> Result<Vec<Pair<RnsPoly>>> {
+        self.transform(inputs, plan, drop)
+    }
+}
+
+/// Refuses a `drop` of a fused operation that is no proper subset of the polynomials' basis.
+pub(crate) fn check_drop(op: &'static str, basis: Basis, drop: Basis) -> Result<()> {
+    if basis.contains_all(drop) && basis != drop {
+        return Ok(());
+    }
+    Err(RingError::BadBasis {
+        op,
+        basis: drop,
+        reason: "drop must be a proper subset of the polynomials' basis",
+    })
 }
 
 /// The preconditions of `mul_scalar_assign`.

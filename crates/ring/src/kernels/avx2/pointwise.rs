@@ -1,0 +1,156 @@
+//! Element-wise kernels and permutations.
+
+use std::arch::x86_64::*;
+
+use super::{Factor, LANES, Lanes, centred, load, select_negative, store};
+use crate::kernels::{PermutationPiece, scalar};
+use crate::modulus::{Modulus, ShoupConst};
+
+/// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
+/// scalar kernel for the rest.
+macro_rules! elementwise {
+    ($name:ident ($($arg:ident: $ty:ty),*) ($($src:ident),*) |$m:ident, $l:ident, $o:ident $(, $v:ident)*| $setup:stmt; $body:expr) => {
+        #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+        pub(in crate::kernels) fn $name($m: &Modulus, out: &mut [u64] $(, $src: &[u64])* $(, $arg: $ty)*) {
+            let n = out.len() $(.min($src.len()))*;
+            let whole = n - n % LANES;
+            let $l = Lanes::new($m);
+            $setup
+            let mut j = 0;
+            while j < whole {
+                // SAFETY: j + LANES <= whole, which is at most the length of every slice.
+                unsafe {
+                    let p = out.as_mut_ptr().add(j);
+                    let $o = load(p);
+                    $(let $v = load($src.as_ptr().add(j));)*
+                    store(p, $body);
+                }
+                j += LANES;
+            }
+            if whole < n {
+                scalar::$name($m, &mut out[whole..n] $(, &$src[whole..n])* $(, $arg)*);
+            }
+        }
+    };
+}
+
+/// A constant factor in all lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn splat(m: &Modulus, l: &Lanes, c: u64) -> Factor {
+    l.factor(_mm256_set1_pd(centred(m, c)))
+}
+
+/// What a product with an operand in Montgomery form lacks: `2^-52 mod q`.
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn leave(m: &Modulus, l: &Lanes) -> Factor {
+    splat(m, l, m.leave_mont(1))
+}
+
+/// The product of two canonical words, below `3/4` of `q` in absolute value.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn product(l: &Lanes, a: __m256i, b: __m256i) -> __m256d {
+    l.mul(l.double(a), l.double(b))
+}
+
+elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
+elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
+elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
+elementwise!(add_const (c: u64) () |m, l, o| let w = _mm256_set1_epi64x(c as i64); l.add(o, w));
+elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(a), w)));
+elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
+    l.add(o, l.canonical(l.times(l.double(a), w))));
+elementwise!(scale (c: ShoupConst) () |m, l, o| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(o), w)));
+// The difference is a signed word above -q and below q, which a double takes as it is.
+elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
+    l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
+elementwise!(mul () (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
+elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
+elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
+    l.canonical(l.times(product(&l, a, b), w)));
+elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
+    l.add(o, l.canonical(l.times(product(&l, a, b), w))));
+elementwise!(add_mont () (y) |m, l, o, a| let w = leave(m, &l);
+    l.add(o, l.canonical(l.times(l.double(a), w))));
+
+/// A lane order of eight words in two vectors, for each half of the result.
+#[derive(Clone, Copy)]
+struct Order {
+    /// Which word of a half, as its two 32-bit parts.
+    word: [__m256i; 2],
+    /// Negative where the word comes from the upper half.
+    upper: [__m256i; 2],
+}
+
+impl Order {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(lanes: &[u64; 8]) -> Self {
+        // SAFETY: four words from 0 and four from 4.
+        let halves = unsafe { [load(lanes.as_ptr()), load(lanes.as_ptr().add(4))] };
+        Self {
+            word: halves.map(|lane| {
+                let even = _mm256_slli_epi64::<1>(_mm256_and_si256(lane, _mm256_set1_epi64x(3)));
+                let both = _mm256_or_si256(even, _mm256_slli_epi64::<32>(even));
+                _mm256_or_si256(both, _mm256_set1_epi64x(1 << 32))
+            }),
+            upper: halves.map(|lane| _mm256_slli_epi64::<61>(lane)),
+        }
+    }
+
+    /// The words of `x` in this order.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn apply(&self, x: [__m256i; 2]) -> [__m256i; 2] {
+        [0, 1].map(|half| {
+            let low = _mm256_permutevar8x32_epi32(x[0], self.word[half]);
+            let high = _mm256_permutevar8x32_epi32(x[1], self.word[half]);
+            select_negative(self.upper[half], high, low)
+        })
+    }
+}
+
+/// `combine(old, new)` of every block of eight.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn permute_with(
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+    combine: impl Fn(__m256i, __m256i) -> __m256i,
+) {
+    let orders: [Order; 8] = std::array::from_fn(|i| Order::new(&p.lanes[i]));
+    for (o, &b) in out.as_chunks_mut::<8>().0.iter_mut().zip(p.blocks) {
+        let source = ((b >> 3) as usize).wrapping_sub(p.base);
+        let Some(src) = x.as_chunks::<8>().0.get(source) else {
+            return;
+        };
+        let (src, o) = (src.as_ptr(), o.as_mut_ptr());
+        // SAFETY: both chunks have eight words.
+        unsafe {
+            let v = orders[(b & 7) as usize].apply([load(src), load(src.add(4))]);
+            store(o, combine(load(o), v[0]));
+            store(o.add(4), combine(load(o.add(4)), v[1]));
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
+    permute_with(out, x, p, |_, new| new);
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn permute_acc(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+) {
+    let l = Lanes::new(m);
+    permute_with(out, x, p, |old, new| l.add(old, new));
+}

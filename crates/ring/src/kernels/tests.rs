@@ -1,0 +1,360 @@
+//! Every kernel of every instruction set against the scalar one, bit for bit.
+//!
+//! Words that pass between two kernels in a form of their own are compared after the second.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::galois::{GaloisElement, Permutation};
+use crate::modulus::ntt_primes_near;
+
+/// A generator of test words (SplitMix64), which likes the ends of ranges.
+struct Words(u64);
+
+impl Words {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        match self.next() % 16 {
+            0 => 0,
+            1 | 2 => bound - 1,
+            3 => bound / 2,
+            4 => bound / 2 - 1,
+            _ => self.next() % bound,
+        }
+    }
+
+    fn many(&mut self, n: usize, bound: u64) -> Vec<u64> {
+        // A quarter of all slices is constant at the upper end.
+        let largest = self.next().is_multiple_of(4);
+        (0..n)
+            .map(|_| {
+                if largest {
+                    bound - 1
+                } else {
+                    self.below(bound)
+                }
+            })
+            .collect()
+    }
+}
+
+/// One of the largest primes of a size, for which degree `2^log_n` has a transform.
+fn prime(bits: u32, log_n: u32) -> Modulus {
+    // There are such primes from here on.
+    let bits = bits.max(log_n + 10);
+    let below = 2f64.powi(bits as i32) - 2f64.powi(log_n as i32 + 6);
+    Modulus::new(ntt_primes_near(below, log_n, &[], 1).unwrap()[0]).unwrap()
+}
+
+fn table(bits: u32, log_n: u32) -> NttTable {
+    NttTable::new(&prime(bits, log_n), log_n)
+}
+
+/// Runs `f` on each instruction set and compares what it gives with what scalar code gives.
+fn agree(f: impl Fn(Kernels) -> Vec<Vec<u64>>) {
+    let mut expected = None;
+    for isa in Isa::available() {
+        let result = f(Kernels::new(isa).unwrap());
+        let expected = expected.get_or_insert_with(|| result.clone());
+        for (number, (a, b)) in expected.iter().zip(&result).enumerate() {
+            if let Some(at) = (0..a.len()).find(|&i| a[i] != b[i]) {
+                panic!(
+                    "{isa:?}, result {number}, word {at}: {} instead of {}",
+                    b[at], a[at]
+                );
+            }
+        }
+    }
+}
+
+/// A whole inverse transform as the engine does it: low stages, then tiles of columns.
+fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
+    let scale = t.scaled(c);
+    let mut low = vec![0; x.len()];
+    k.inverse_low(t, &mut low, x, &scale);
+    let width = x.len().min(1 << LOW_LOG);
+    let columns = (TILE_WORDS * width / x.len()).min(width);
+    let mut out = vec![0; x.len()];
+    for start in (0..width).step_by(columns) {
+        let rows = || (0..x.len()).step_by(width);
+        let mut tile: Vec<u64> = rows()
+            .flat_map(|r| low[r + start..r + start + columns].to_vec())
+            .collect();
+        k.inverse_top(t, &mut tile, &scale);
+        for (r, row) in rows().zip(tile.chunks(columns)) {
+            out[r + start..r + start + columns].copy_from_slice(row);
+        }
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn elementwise(bits in 20u32..=50, n in 0usize..80, seed: u64) {
+        let m = prime(bits, 8);
+        let q = m.value();
+        let mut w = Words(seed);
+        let (out, x, y) = (w.many(n, q), w.many(n, q), w.many(n, q));
+        let c = w.below(q);
+        let shoup = m.shoup(c);
+        agree(|k| {
+            let on = |f: &dyn Fn(&mut [u64])| {
+                let mut out = out.clone();
+                f(&mut out);
+                out
+            };
+            vec![
+                on(&|o| k.add(&m, o, &x)),
+                on(&|o| k.sub(&m, o, &x)),
+                on(&|o| k.neg(&m, o)),
+                on(&|o| k.mul(&m, o, &x, &y)),
+                on(&|o| k.mul_acc(&m, o, &x, &y)),
+                on(&|o| k.mul_mont(&m, o, &x, &y)),
+                on(&|o| k.mul_mont_acc(&m, o, &x, &y)),
+                on(&|o| k.add_mont(&m, o, &x)),
+                on(&|o| k.mul_const(&m, o, &x, shoup)),
+                on(&|o| k.mul_const_acc(&m, o, &x, shoup)),
+                on(&|o| k.scale(&m, o, shoup)),
+                on(&|o| k.add_const(&m, o, c)),
+                on(&|o| k.sub_from_scaled(&m, o, &x, shoup)),
+            ]
+        });
+    }
+
+    #[test]
+    fn quotients(limbs in 1usize..=40, blocks in 1usize..=12, odd in 0usize..2, seed: u64) {
+        let n = 8 * blocks + odd;
+        let mut w = Words(seed);
+        let mut ys = Vec::new();
+        let mut fractions = Vec::new();
+        for i in 0..limbs {
+            let m = prime(30 + (i as u32 + seed as u32 % 21) % 21, 8);
+            fractions.push(Fraction {
+                shift: 52 - m.bits(),
+                inverse: ((1u128 << (m.bits() + 51)) / u128::from(m.value())) as u64,
+                half: m.value() / 2,
+            });
+            ys.extend(w.many(n, m.value()));
+        }
+        // One more, of the largest size: with it every second sum comes within a few units of
+        // where the quotient changes, so that an error of one unit in one term may show.
+        let m = prime(50, 8);
+        let f = Fraction {
+            shift: 2,
+            inverse: ((1u128 << 101) / u128::from(m.value())) as u64,
+            half: m.value() / 2,
+        };
+        for j in 0..n {
+            let term = |i: usize, f: &Fraction| {
+                ((u128::from(ys[i * n + j] << f.shift) * u128::from(f.inverse)) >> 52) as u64
+            };
+            let sum: u64 = fractions.iter().enumerate().map(|(i, f)| term(i, f)).sum();
+            let missing = (sum + (1 << 50) + limbs as u64 + 1).wrapping_neg() % (1 << 51);
+            let near = ((u128::from(missing) * u128::from(m.value())) >> 51) as u64;
+            let y = if j % 2 == 0 { near + w.next() % 3 } else { w.next() };
+            ys.push(y % m.value());
+        }
+        fractions.push(f);
+        agree(|k| {
+            let mut v = vec![0; n];
+            k.quotient(&mut v, &ys, &fractions);
+            vec![v.iter().map(|&v| u64::from(v)).collect()]
+        });
+    }
+
+    #[test]
+    fn inner_products(bits in 20u32..=50, digits in 1usize..=20, seed: u64, extras in 0usize..4) {
+        let m = prime(bits, 8);
+        let (q, n, rows) = (m.value(), 40, 2 * digits + 2);
+        let mut w = Words(seed);
+        let words = w.many(n * rows, q);
+        let values: Vec<Vec<u64>> = (0..digits).map(|_| w.many(n, 4 * q)).collect();
+        let digits: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
+        let first: Vec<usize> = (0..digits.len()).map(|d| 2 * d + d % 3).collect();
+        let (x0, x1) = (w.many(n, q), w.many(n, q));
+        let extra = Extra {
+            x: [(extras & 1 != 0).then_some(&x0[..]), (extras & 2 != 0).then_some(&x1[..])],
+            factor: w.below(q),
+        };
+        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, ahead: &words };
+        agree(|k| {
+            let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+            k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+            vec![out0, out1]
+        });
+    }
+
+    #[test]
+    fn sums_of_products(bits in 20u32..=50, count in 0usize..=40, seed: u64, largest: bool) {
+        let m = prime(bits, 8);
+        let (q, n) = (m.value(), 40);
+        let mut w = Words(seed);
+        let mut many = |n: usize| if largest { vec![q - 1; n] } else { w.many(n, q) };
+        let factors: Vec<[Vec<u64>; 3]> = (0..count)
+            .map(|i| [many(n), many(n), many(if i % 3 == 0 { 1 } else { n })])
+            .collect();
+        let products: Vec<Product<'_>> = factors
+            .iter()
+            .map(|[x0, x1, y]| Product { x: [x0, x1], y, ahead: x0 })
+            .collect();
+        let (old0, old1) = (many(n), many(n));
+        for fresh in [false, true] {
+            agree(|k| {
+                let (mut out0, mut out1) = (old0.clone(), old1.clone());
+                k.sum_products(&m, &mut out0, &mut out1, &products, fresh);
+                vec![out0, out1]
+            });
+        }
+    }
+
+    #[test]
+    fn permutations(log_n in 3u32..=13, g: u64, seed: u64) {
+        let (n, m) = (1usize << log_n, prime(50, log_n));
+        let g = GaloisElement::new((2 * g + 1) % (2 * n as u64), log_n).unwrap();
+        let p = Permutation::new(g, log_n);
+        let mut w = Words(seed);
+        let (x, out) = (w.many(n, m.value()), w.many(n, m.value()));
+        agree(|k| {
+            let mut results = vec![out.clone(); 3];
+            k.permute(&mut results[0], &x, &p.whole());
+            k.permute_acc(&m, &mut results[1], &x, &p.whole());
+            k.permute_coefficients(&m, &mut results[2], &x, g.value());
+            results
+        });
+    }
+}
+
+/// The degrees at which each path of a transform runs, few of the large ones.
+fn degree() -> impl Strategy<Value = u32> {
+    prop_oneof![3u32..=12, 3u32..=12, 3u32..=12, 13u32..=17]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn transforms(bits in 40u32..=50, log_n in degree(), seed: u64) {
+        let t = table(bits, log_n);
+        let q = t.modulus.value();
+        let mut w = Words(seed);
+        let (lazy, x) = (w.many(1 << log_n, 4 * q), w.many(1 << log_n, q));
+        let c = w.below(q);
+        agree(|k| {
+            let mut forward = lazy.clone();
+            k.forward(&t, &mut forward);
+            vec![forward, inverse(k, &t, &x, c), inverse(k, &t, &vec![q - 1; x.len()], c)]
+        });
+    }
+
+    #[test]
+    fn conversions(
+        bits in 20u32..=50,
+        log_n in degree(),
+        terms in 0usize..=23,
+        top: bool,
+        seed: u64,
+    ) {
+        let t = table(bits, log_n);
+        let (n, p) = (1usize << log_n, t.modulus.value());
+        let mut w = Words(seed);
+        let width = n.min(1 << LOW_LOG);
+        let columns = (TILE_WORDS * width / n).min(width);
+        let words = n / width * columns;
+        let row = ConvRow { weights: w.many(terms, p), minus_d: w.below(p) };
+        let tiles: Vec<(Vec<u64>, Vec<u8>)> = (0..width / columns)
+            .map(|_| {
+                let ys = (0..terms).flat_map(|i| w.many(words, 1 << (50 - i % 10))).collect();
+                (ys, (0..words).map(|_| w.next() as u8).collect())
+            })
+            .collect();
+        agree(|k| {
+            let mut out = vec![0; n];
+            for (i, (ys, v)) in tiles.iter().enumerate() {
+                let source = ConvSource { ys, v, ahead: ys };
+                let tile = Tile { columns: i * columns..(i + 1) * columns, top };
+                k.convert_tile(&t, &mut out, source, &row, &tile);
+            }
+            if top {
+                for (b, block) in out.chunks_mut(width).enumerate() {
+                    k.forward_low(&t, block, b, &[&tiles[0].0]);
+                }
+            }
+            vec![out]
+        });
+    }
+}
+
+/// Word 0 of a transform is never multiplied, only added to, once per stage. Here every product
+/// that meets it is as large as a product can be, so that it grows as fast as it can.
+#[test]
+fn the_fastest_growth() {
+    for log_n in [5, 11, 12, 16, 17] {
+        for bits in 40..=50 {
+            let t = table(bits, log_n);
+            let m = &t.modulus;
+            let largest = m.value() / 2;
+            let mut x = vec![0; 1 << log_n];
+            x[0] = 4 * m.value() - 1;
+            for stage in 0..log_n {
+                let w = t.forward.get(1 << stage, 0).w;
+                let by = m.mul(largest, m.inv(w).unwrap());
+                x[1 << (log_n - 1 - stage)] = by + m.value();
+            }
+            agree(|k| {
+                let mut x = x.clone();
+                k.forward(&t, &mut x);
+                vec![x]
+            });
+        }
+    }
+}
+
+/// Products of a digit and a key word as large as a reduced product can be, all of one sign.
+#[test]
+fn the_largest_sums() {
+    for bits in 40..=50 {
+        for (count, up) in [(6, true), (7, false), (20, true), (20, false)] {
+            let m = prime(bits, 8);
+            let (q, n) = (m.value(), 8);
+            // Odd, so that a sum that is too long for a double shows.
+            let part = (q / 100 * 49) | 1;
+            let target = if up { part } else { q - part };
+            let word = |i: usize| 3 + 2 * i as u64;
+            let words: Vec<u64> = (0..2 * count * n).map(word).collect();
+            let values: Vec<Vec<u64>> = (0..count)
+                .map(|d| {
+                    let key = (0..n).map(|j| word(2 * d * n + j));
+                    let x = key.map(|k| m.mul(target, m.inv(k).unwrap()));
+                    x.map(|x| x + 2 * q).collect()
+                })
+                .collect();
+            let digits: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
+            let first: Vec<usize> = (0..count).map(|d| 2 * d).collect();
+            let key = KeyRows {
+                words: &words,
+                rows: 2 * count,
+                first: &first,
+                digits: &digits,
+                ahead: &[],
+            };
+            let ones = vec![1; n];
+            let extra = Extra {
+                x: [Some(&ones), None],
+                factor: target,
+            };
+            agree(|k| {
+                let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+                k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+                vec![out0, out1]
+            });
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Both roles in one process, for commands that answer many sentences: all that passes between
+//! them are the bytes of the files that the separate commands would write.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use veilformer::build::{Target, build};
+use veilformer::client::{Answer, ClientBundle};
+use veilformer::model::Model;
+use veilformer::ring::Cpu;
+use veilformer::runtime::{Server, ServerBundle};
+use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
+
+use super::error::{Failure, Result};
+use super::{Context, load};
+
+/// A client and a server with fresh keys.
+pub struct Encrypted {
+    client: ClientBundle,
+    secret: SecretKey,
+    server: Server<Cpu>,
+    /// Time that the server took so far.
+    pub run_seconds: f64,
+}
+
+impl Encrypted {
+    /// Compiles a model for `target`, makes keys and loads them.
+    pub fn new(context: &Context, model: &Model, target: Target) -> Result<Self> {
+        let stage = context.progress.stage("compiling the model");
+        let bundles = build(model, target)?;
+        stage.finish();
+        let stage = context.progress.stage("making keys");
+        let client = bundles.client;
+        let mut generator = KeyGenerator::new(client.params(), SecureRng::from_os()?);
+        let secret = generator.secret_key()?;
+        let mut keys = Vec::new();
+        client.write_evaluation_keys(&mut generator, &secret, &mut keys, &mut |done, total| {
+            stage.update(done, total);
+            ControlFlow::Continue(())
+        })?;
+        stage.finish();
+        let stage = context.progress.stage("loading keys");
+        let server = load::server(context, bundles.server, &keys, |done, total| {
+            stage.update(done, total);
+        })?;
+        stage.finish();
+        Ok(Self {
+            client,
+            secret,
+            server,
+            run_seconds: 0.0,
+        })
+    }
+
+    /// Sentences that one run answers.
+    pub fn batch(&self) -> usize {
+        self.client.signature().batch.max(1)
+    }
+
+    /// The server's half of the compiled model.
+    pub fn server_bundle(&self) -> &ServerBundle {
+        self.server.bundle()
+    }
+
+    /// The client's half.
+    pub fn client_bundle(&self) -> &ClientBundle {
+        &self.client
+    }
+
+    /// Encrypts, runs, decrypts.
+    pub fn answer(&mut self, sentences: &[&str]) -> Result<Vec<Answer>> {
+        let input = self.client.encrypt(&self.secret, sentences)?;
+        let started = Instant::now();
+        let run = self.server.run(&input, &|_, _| ControlFlow::Continue(()))?;
+        self.run_seconds += started.elapsed().as_secs_f64();
+        let answers = self.client.decrypt(&self.secret, &run.answer)?;
+        if answers.len() == sentences.len() {
+            return Ok(answers);
+        }
+        Err(Failure::system(format!(
+            "{} answers came back for {} sentences; please report this",
+            answers.len(),
+            sentences.len()
+        )))
+    }
+}

@@ -1,0 +1,73 @@
+//! Mode `sim` for commands that answer many sentences.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use veilformer::build::Bundles;
+use veilformer::ckks::SecretKind;
+use veilformer::client::Answer;
+use veilformer::model::Model;
+use veilformer::runtime::{RuntimeError, Simulator};
+
+use super::error::{Failure, Result};
+
+/// Answers with simulated noise, and what left its promised range.
+pub struct Simulated {
+    /// One per sentence, in their order.
+    pub answers: Vec<Answer>,
+    /// One line per value and sentence (or batch of them) that left its range.
+    pub violations: Vec<String>,
+}
+
+/// Simulates the compiled model on all sentences; what is drawn for one follows from its place in
+/// the list and `seed`.
+pub fn simulate(
+    model: &Model,
+    bundles: &Bundles,
+    sentences: &[&str],
+    seed: u64,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Simulated> {
+    let signature = bundles.client.signature();
+    let (program, params) = (bundles.server.program(), bundles.server.params());
+    let done = AtomicUsize::new(0);
+    let open = || Simulator::new(program, params, SecretKind::DenseTernary);
+    let one = |simulator: &mut std::result::Result<Simulator<'_>, RuntimeError>,
+               (number, batch): (usize, &[&str])| {
+        let simulator = simulator
+            .as_mut()
+            .map_err(|e| Failure::system(format!("{e}; please report this")))?;
+        let rows = batch
+            .iter()
+            .map(|text| model.rows(&model.folder.encode(text)?))
+            .collect::<std::result::Result<Vec<_>, _>>()?;
+        let pack = |spec| signature.pack(spec, &rows, params.slots());
+        let inputs: Vec<Vec<f64>> = signature.inputs.iter().map(pack).collect();
+        let run = simulator.run(&inputs, seed.wrapping_add(number as u64))?;
+        let answers = signature.unpack(&run.outputs).into_iter();
+        let answers = answers
+            .take(batch.len())
+            .map(|a| Answer::of_logits(a.logits));
+        progress(
+            done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len(),
+            sentences.len(),
+        );
+        Ok((
+            answers.collect::<Vec<_>>(),
+            run.violations
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>(),
+        ))
+    };
+    let parts = sentences
+        .par_chunks(signature.batch.max(1))
+        .enumerate()
+        .map_init(open, one)
+        .collect::<Result<Vec<_>>>()?;
+    let (answers, violations): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    Ok(Simulated {
+        answers: answers.concat(),
+        violations: violations.concat(),
+    })
+}
