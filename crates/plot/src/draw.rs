@@ -181,18 +181,20 @@ where
         .map_err(fail)
 }
 
-/// A number in as few digits as an axis needs.
+/// A number in three digits, or as many as it has before the point.
 fn number(value: f64) -> String {
     let size = value.abs();
-    if size != 0.0 && !(1e-3..1e5).contains(&size) {
+    if size < 1e-12 {
+        return "0".into();
+    }
+    if !(1e-4..1e4).contains(&size) {
         return format!("{value:.0e}");
     }
-    let text = format!("{value:.3}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" {
-        "0".into()
-    } else {
-        text.into()
+    let decimals = (2.0 - size.log10().floor()).max(0.0) as usize;
+    let text = format!("{value:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text,
     }
 }
 
@@ -207,4 +209,34 @@ fn padded(values: impl Iterator<Item = f64>, part: f64) -> std::ops::Range<f64> 
         0.5 * high.abs().max(1.0)
     };
     low - margin..high + margin
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_on_axes_are_short_and_apart() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-1e-17, "0"),
+            (0.0015, "0.0015"),
+            (0.002, "0.002"),
+            (-0.5, "-0.5"),
+            (12.5, "12.5"),
+            (100.0, "100"),
+            (1000.0, "1000"),
+            (1e4, "1e4"),
+            (5e-5, "5e-5"),
+        ] {
+            assert_eq!(number(value), expected);
+        }
+    }
+
+    #[test]
+    fn ranges_are_never_points() {
+        assert_eq!(padded([1.0, 3.0].into_iter(), 0.5), 0.0..4.0);
+        assert_eq!(padded([0.0].into_iter(), 0.1), -0.5..0.5);
+        assert_eq!(padded([8.0, 8.0].into_iter(), 0.0), 4.0..12.0);
+    }
 }
