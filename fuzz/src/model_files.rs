@@ -18,16 +18,12 @@ pub fn model_config(data: &[u8]) {
 /// `model.safetensors`, for a small configuration: the model that comes out is run.
 pub fn checkpoint(data: &[u8]) {
     let config = ModelConfig::from_json(CONFIG.as_bytes()).expect("the configuration is valid");
-    let Ok(checkpoint) = Checkpoint::from_bytes(config, data) else {
+    let Ok(checkpoint) = Checkpoint::from_bytes(config, data, None) else {
         return;
     };
     checkpoint.to_bytes().expect("what was read can be written");
     let program = checkpoint.tensor_program("fuzzed");
-    if let Ok(rows) = checkpoint
-        .embedding
-        .lookup(&[0, 1, 1], &checkpoint.position)
-    {
-        let rows: Vec<Vec<f64>> = rows.iter_rows().map(<[f64]>::to_vec).collect();
+    if let Ok(rows) = checkpoint.rows(&[0, 1, 1]) {
         let _ = interpret(&program, &rows);
     }
 }

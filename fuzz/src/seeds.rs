@@ -51,7 +51,6 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
             keys: server.keys().clone(),
             tokenizer: tokenizer.clone().into_bytes(),
             embedding: checkpoint.embedding.clone(),
-            positions: checkpoint.position.clone(),
             server_content: server.content_digest(),
         },
     )?;

@@ -2,16 +2,18 @@
 //!
 //! A container of kind [`Kind::ClientBundle`] with these sections: the parameters, a record
 //! (name, signature, key list, table shapes), the tokenizer as it came (`tokenizer.json`), the
-//! token table (one signed byte per value, row after row), its scales (one little-endian f64 per
-//! feature), the position table (little-endian f64, row after row), and the content digest of the
-//! server bundle.
+//! token table (its packed rows), its scales (one little-endian f64 per column), the position table
+//! (little-endian f64, row after row; empty for a model without one), and the content digest of
+//! the server bundle. Two more where a model has them: the bits of a value of the token table (a
+//! byte per column; without it a column per feature, of 8 bits), and the projection from columns to
+//! features (little-endian f64, a row per feature).
 
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::{InputKind, Signature};
-use veilformer_models::{EmbeddingTable, Matrix, Tokenizer};
+use veilformer_models::{Embedding, EmbeddingTable, Matrix, Tokenizer};
 use veilformer_secret::{KeyGenerator, Progress, SecretKey};
 
 use crate::ClientError;
@@ -21,6 +23,8 @@ const TOKENIZER: Tag = Tag(*b"TOKN");
 const TABLE: Tag = Tag(*b"EMBV");
 const SCALES: Tag = Tag(*b"EMBS");
 const POSITIONS: Tag = Tag(*b"POSN");
+const BITS: Tag = Tag(*b"EMBB");
+const PROJECTION: Tag = Tag(*b"PROJ");
 const SERVER: Tag = Tag(*b"PEER");
 
 /// Most bytes of a tokenizer file that a bundle may hold.
@@ -43,10 +47,9 @@ pub struct BundleParts {
     pub keys: KeyList,
     /// The bytes of `tokenizer.json`.
     pub tokenizer: Vec<u8>,
-    /// Token table, vocabulary x features.
-    pub embedding: EmbeddingTable,
-    /// Position table, at least `signature.max_tokens` x features.
-    pub positions: Matrix,
+    /// From tokens to features: the token table, what maps its rows to `signature.features`
+    /// features, and a position table of at least `signature.max_tokens` rows, if there is one.
+    pub embedding: Embedding,
     /// Content digest of the server bundle: the name of the program.
     pub server_content: [u8; 32],
 }
@@ -78,11 +81,11 @@ impl ClientBundle {
         check(params, &parts)?;
         parts.keys.security(params)?;
         let tokenizer = Tokenizer::from_bytes(&parts.tokenizer)?;
-        if tokenizer.vocab_size() != parts.embedding.vocab_size {
+        let rows = parts.embedding.table.vocab_size();
+        if tokenizer.vocab_size() != rows {
             return Err(refuse(format!(
-                "the tokenizer knows {} tokens and the token table has {} rows",
+                "the tokenizer knows {} tokens and the token table has {rows} rows",
                 tokenizer.vocab_size(),
-                parts.embedding.vocab_size
             )));
         }
         Ok(Self {
@@ -161,12 +164,18 @@ impl ClientBundle {
         Ok(self.tokenizer.encode_within(text, limit)?)
     }
 
-    /// The features of every token: token vector plus position vector.
+    /// The features of every token: its row of the table, projected where there is a projection,
+    /// plus the position's vector where there is one. All in the clear.
     ///
     /// # Errors
-    /// When there is no token, too many, or one outside the table.
+    /// When there is no token, more than the compiled length, or one outside the table.
     pub fn embed(&self, tokens: &[u32]) -> Result<Vec<Vec<f64>>, ClientError> {
-        let rows = self.parts.embedding.lookup(tokens, &self.parts.positions)?;
+        let limit = self.parts.signature.max_tokens;
+        if tokens.len() > limit {
+            let count = tokens.len();
+            return Err(veilformer_models::ModelError::TooLong { count, limit }.into());
+        }
+        let rows = self.parts.embedding.lookup(tokens)?;
         Ok(rows.iter_rows().map(<[f64]>::to_vec).collect())
     }
 
@@ -193,7 +202,12 @@ impl ClientBundle {
     pub fn to_bytes(&self) -> Result<Vec<u8>, ClientError> {
         let parts = &self.parts;
         let floats = |xs: &[f64]| xs.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let table = parts.embedding.values.iter().map(|v| v.cast_unsigned());
+        let Embedding {
+            table,
+            projection,
+            position,
+        } = &parts.embedding;
+        let positions = position.as_ref().map_or(&[][..], Matrix::data);
         let mut writer = Writer::new(Kind::ClientBundle, Some(&self.params))?;
         writer.meta(
             RECORD,
@@ -201,15 +215,21 @@ impl ClientBundle {
                 model_name: parts.model_name.clone(),
                 signature: parts.signature.clone(),
                 keys: parts.keys.clone(),
-                vocab_size: parts.embedding.vocab_size as u64,
-                positions: parts.positions.rows() as u64,
+                vocab_size: table.vocab_size() as u64,
+                positions: position.as_ref().map_or(0, Matrix::rows) as u64,
             },
         )?;
         writer.section(TOKENIZER, parts.tokenizer.clone());
-        writer.section(TABLE, table.collect());
-        writer.section(SCALES, floats(&parts.embedding.scale));
-        writer.section(POSITIONS, floats(parts.positions.data()));
+        writer.section(TABLE, table.packed().to_vec());
+        writer.section(SCALES, floats(table.scale()));
+        writer.section(POSITIONS, floats(positions));
         writer.section(SERVER, parts.server_content.to_vec());
+        if table.bits().iter().any(|b| *b != 8) || table.width() != parts.signature.features {
+            writer.section(BITS, table.bits().to_vec());
+        }
+        if let Some(projection) = projection {
+            writer.section(PROJECTION, floats(projection.data()));
+        }
         Ok(writer.to_bytes()?)
     }
 
@@ -221,36 +241,10 @@ impl ClientBundle {
         let reader = Reader::open_kind(bytes, Kind::ClientBundle)?;
         let params = read_params(&reader)?;
         let record: Record = reader.meta(RECORD)?;
-        let features = record.signature.features;
-        let expect = |tag: Tag, expected: Option<usize>| {
-            let section = reader.section(tag)?;
-            if expected == Some(section.len()) {
-                return Ok(section);
-            }
-            Err(refuse(format!(
-                "section {tag} has {} bytes, its record calls for another length",
-                section.len()
-            )))
-        };
-        let count = |rows: u64| usize::try_from(rows).ok()?.checked_mul(features);
-        let bytes_of = |values: Option<usize>| values?.checked_mul(8);
-        let values = expect(TABLE, count(record.vocab_size))?;
-        let scale = expect(SCALES, bytes_of(Some(features)))?;
-        let positions = expect(POSITIONS, bytes_of(count(record.positions)))?;
         let server = reader.section(SERVER)?;
         let parts = BundleParts {
             tokenizer: reader.section(TOKENIZER)?.to_vec(),
-            embedding: EmbeddingTable {
-                vocab_size: record.vocab_size as usize,
-                hidden_size: features,
-                values: values.iter().map(|v| v.cast_signed()).collect(),
-                scale: floats(scale),
-            },
-            positions: veilformer_models::matrix(
-                record.positions as usize,
-                features,
-                floats(positions),
-            )?,
+            embedding: read_embedding(&reader, &record)?,
             server_content: server
                 .try_into()
                 .map_err(|_| refuse("the server bundle's digest is not 32 bytes".into()))?,
@@ -260,6 +254,45 @@ impl ClientBundle {
         };
         Self::new(&params, parts)
     }
+}
+
+/// The tables, their sections as long as the record and each other say. A bundle without a
+/// projection has one scale per feature.
+fn read_embedding(reader: &Reader<'_>, record: &Record) -> Result<Embedding, ClientError> {
+    let features = record.signature.features;
+    let expect = |tag: Tag, expected: Option<usize>| {
+        let section = reader.section(tag)?;
+        if expected == Some(section.len()) {
+            return Ok(section);
+        }
+        Err(refuse(format!(
+            "section {tag} has {} bytes, its record calls for another length",
+            section.len()
+        )))
+    };
+    let bytes_of = |rows: usize, columns: usize| rows.checked_mul(columns)?.checked_mul(8);
+    let optional = |tag: Tag| reader.sections().find(|s| s.0 == tag).map(|s| s.1);
+    let bits = match optional(BITS) {
+        Some(bits) => bits.to_vec(),
+        None => vec![8; features],
+    };
+    let columns = bits.len();
+    let scale = expect(SCALES, bytes_of(1, columns))?;
+    let rows = usize::try_from(record.vocab_size).unwrap_or(usize::MAX);
+    let values = reader.section(TABLE)?.to_vec();
+    let table = EmbeddingTable::new(rows, bits, floats(scale), values);
+    let matrix = |tag: Tag, rows: usize, width: usize| {
+        let bytes = expect(tag, bytes_of(rows, width))?;
+        Ok::<_, ClientError>(veilformer_models::matrix(rows, width, floats(bytes))?)
+    };
+    let projection = optional(PROJECTION).map(|_| matrix(PROJECTION, features, columns));
+    let positions = usize::try_from(record.positions).unwrap_or(usize::MAX);
+    let position = (positions > 0).then(|| matrix(POSITIONS, positions, features));
+    Ok(Embedding {
+        table: table.map_err(|what| refuse(format!("its token table is {what}")))?,
+        projection: projection.transpose()?,
+        position: position.transpose()?,
+    })
 }
 
 fn floats(bytes: &[u8]) -> Vec<f64> {
@@ -304,29 +337,35 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
 }
 
 fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
-    let (table, positions) = (&parts.embedding, &parts.positions);
+    let Embedding {
+        table,
+        projection,
+        position,
+    } = &parts.embedding;
     let features = parts.signature.features;
-    let size = table.vocab_size.checked_mul(features);
-    if table.hidden_size != features
-        || table.scale.len() != features
-        || size != Some(table.values.len())
-        || positions.cols() != features
-        || positions.rows().checked_mul(features) != Some(positions.data().len())
+    let columns = projection.as_ref().map_or(features, Matrix::cols);
+    if table.width() != columns
+        || projection.as_ref().is_some_and(|p| p.rows() != features)
+        || position.as_ref().is_some_and(|p| p.cols() != features)
     {
         return Err(refuse(format!(
             "its tables are not {features} features wide"
         )));
     }
-    if positions.rows() < parts.signature.max_tokens {
+    if let Some(position) = position
+        && position.rows() < parts.signature.max_tokens
+    {
         return Err(refuse(format!(
             "its position table has {} rows for sentences of up to {} tokens",
-            positions.rows(),
+            position.rows(),
             parts.signature.max_tokens
         )));
     }
-    // Far beyond what a model holds, and no sum of two overflows.
+    // Far beyond what a model holds, and no sum of products overflows.
     let sane = |v: &f64| v.abs() <= 1e12;
-    if !table.scale.iter().chain(positions.data()).all(sane) {
+    let matrices = [projection, position].into_iter().flatten();
+    let mut values = table.scale().iter().chain(matrices.flat_map(Matrix::data));
+    if !values.all(sane) {
         return Err(refuse(
             "a value of its tables is above 1e12 or not a number".into(),
         ));

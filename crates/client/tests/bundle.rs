@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{WORDS, parts};
+use common::{WORDS, parts, projected};
 use veilformer_ckks::testing::{mutate, tiny_params, toy_params};
 use veilformer_client::{BundleParts, ClientBundle};
-use veilformer_models::Matrix;
+use veilformer_models::{EmbeddingTable, Matrix};
 
 #[test]
 fn a_file_gives_the_bundle_back() {
@@ -27,6 +27,33 @@ fn a_file_gives_the_bundle_back() {
 }
 
 #[test]
+fn a_projected_table_without_positions_comes_back_and_is_applied() {
+    let params = toy_params();
+    let parts = projected(&params, 8);
+    let embedding = parts.embedding.clone();
+    let bytes = ClientBundle::new(&params, parts)
+        .unwrap()
+        .to_bytes()
+        .unwrap();
+    let bundle = ClientBundle::from_bytes(&bytes).unwrap();
+    assert_eq!(bundle.to_bytes().unwrap(), bytes);
+    let projection = embedding.projection.unwrap();
+    let rows = bundle.embed(&[3, 3, 1]).unwrap();
+    assert_eq!(rows[0], rows[1]);
+    for (row, id) in rows.iter().zip([3, 3, 1]) {
+        let expected = projection.apply(&embedding.table.row(id).unwrap());
+        for (found, expected) in row.iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-12);
+        }
+    }
+    let long = bundle.embed(&[1; 9]).unwrap_err().to_string();
+    assert!(
+        long.contains("9 tokens and the model's limit is 8"),
+        "{long}"
+    );
+}
+
+#[test]
 fn the_content_digest_is_of_all_but_the_server() {
     let params = toy_params();
     let bundle = ClientBundle::new(&params, parts(&params, 8)).unwrap();
@@ -35,24 +62,47 @@ fn the_content_digest_is_of_all_but_the_server() {
     assert_eq!(other.content_digest().unwrap(), digest);
     assert_ne!(other.to_bytes().unwrap(), bundle.to_bytes().unwrap());
     let mut changed = parts(&params, 8);
-    let moved = changed.positions.get(1, 1) + 1.0;
-    changed.positions.set(1, 1, moved);
+    let positions = changed.embedding.position.as_mut().unwrap();
+    positions.set(1, 1, positions.get(1, 1) + 1.0);
     let changed = ClientBundle::new(&params, changed).unwrap();
     assert_ne!(changed.content_digest().unwrap(), digest);
+}
+
+/// A token table of signed bytes, all of them 1.
+fn table(rows: usize, columns: usize, scale: f64) -> EmbeddingTable {
+    let values = vec![1; rows * columns];
+    EmbeddingTable::new(rows, vec![8; columns], vec![scale; columns], values).unwrap()
 }
 
 #[test]
 fn parts_that_do_not_fit_are_refused() {
     type Change = fn(&mut BundleParts);
-    let table: [(&str, Change); 18] = [
+    let cases: [(&str, Change); 21] = [
         ("name", |p| p.model_name.clear()),
         ("name", |p| p.model_name = "a\nb".into()),
-        ("2 features wide", |p| p.positions = Matrix::zeros(8, 3)),
-        ("2 features wide", |p| p.embedding.scale.truncate(1)),
-        ("2 features wide", |p| p.embedding.vocab_size = 7),
-        ("1e12", |p| p.positions.set(0, 0, f64::NAN)),
-        ("1e12", |p| p.embedding.scale[1] = 1e300),
-        ("position table", |p| p.positions = Matrix::zeros(4, 2)),
+        ("2 features wide", |p| {
+            p.embedding.position = Some(Matrix::zeros(8, 3))
+        }),
+        ("2 features wide", |p| p.embedding.table = table(5, 3, 1.0)),
+        ("2 features wide", |p| {
+            p.embedding.projection = Some(Matrix::zeros(2, 3))
+        }),
+        ("2 features wide", |p| {
+            p.embedding.projection = Some(Matrix::zeros(3, 2))
+        }),
+        ("the token table has 4 rows", |p| {
+            p.embedding.table = table(4, 2, 1.0)
+        }),
+        ("1e12", |p| {
+            p.embedding.position.as_mut().unwrap().set(0, 0, f64::NAN)
+        }),
+        ("1e12", |p| p.embedding.table = table(5, 2, 1e300)),
+        ("1e12", |p| {
+            p.embedding.projection = Some(Matrix::from_rows(2, 2, vec![1e13; 4]).unwrap())
+        }),
+        ("position table", |p| {
+            p.embedding.position = Some(Matrix::zeros(4, 2))
+        }),
         ("tokens", |p| p.signature.max_tokens = 0),
         ("tokens", |p| p.signature.run = 4),
         ("input ciphertexts", |p| p.signature.inputs.clear()),
@@ -67,7 +117,7 @@ fn parts_that_do_not_fit_are_refused() {
         ("tokenizer.json", |p| p.tokenizer.truncate(40)),
     ];
     let params = toy_params();
-    for (number, (phrase, change)) in table.into_iter().enumerate() {
+    for (number, (phrase, change)) in cases.into_iter().enumerate() {
         let mut changed = parts(&params, 8);
         change(&mut changed);
         let message = match ClientBundle::new(&params, changed) {
@@ -80,11 +130,17 @@ fn parts_that_do_not_fit_are_refused() {
 
 #[test]
 fn what_parses_can_be_used() {
-    let bundle = ClientBundle::new(&tiny_params(), parts(&tiny_params(), 2)).unwrap();
-    let bytes = bundle.to_bytes().unwrap();
+    let params = tiny_params();
+    let files = [parts(&params, 2), projected(&params, 2)].map(|parts| {
+        ClientBundle::new(&params, parts)
+            .unwrap()
+            .to_bytes()
+            .unwrap()
+    });
     let mut parsed = 0;
     for seed in 0..100_000 {
-        let Ok(bundle) = ClientBundle::from_bytes(&mutate(&bytes, seed)) else {
+        let bytes = &files[seed as usize % 2];
+        let Ok(bundle) = ClientBundle::from_bytes(&mutate(bytes, seed)) else {
             continue;
         };
         parsed += 1;

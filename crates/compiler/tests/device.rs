@@ -18,10 +18,9 @@ fn compiled(tokens: usize, batch: usize) -> Compiled {
     );
     let model = random_checkpoint(&ModelConfig::from_json(json.as_bytes()).unwrap(), 3).unwrap();
     let ids: Vec<u32> = (0..tokens as u32).map(|i| i % 50).collect();
-    let table = model.embedding.lookup(&ids, &model.position).unwrap();
     let options = Options {
         security: SecurityLevel::Bits128,
-        calibration: vec![table.iter_rows().map(<[f64]>::to_vec).collect()],
+        calibration: vec![model.rows(&ids).unwrap()],
         margin: DEFAULT_MARGIN,
         tokens: None,
         batch,

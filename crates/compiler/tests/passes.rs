@@ -49,8 +49,7 @@ fn rows(model: &Checkpoint, n: usize, seed: u32) -> Vec<Vec<f64>> {
     let ids: Vec<u32> = (0..n as u32)
         .map(|t| (t * 7 + seed * 13 + t * t * seed) % 50)
         .collect();
-    let table = model.embedding.lookup(&ids, &model.position).unwrap();
-    table.iter_rows().map(<[f64]>::to_vec).collect()
+    model.rows(&ids).unwrap()
 }
 
 fn compiled(model: &Checkpoint) -> Compiled {

@@ -16,6 +16,52 @@ pub struct Example {
     pub label: usize,
 }
 
+/// Lines `start..end` of a file, counted from 0, `end` not among them. In text `4265..4798`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LineRange {
+    start: usize,
+    end: usize,
+}
+
+impl LineRange {
+    /// The lines `start..end`; `None` where there is none.
+    pub fn new(start: usize, end: usize) -> Option<Self> {
+        (start < end).then_some(Self { start, end })
+    }
+
+    /// Number of lines, at least 1.
+    pub fn count(&self) -> usize {
+        self.end - self.start
+    }
+
+    fn contains(self, line: usize) -> bool {
+        (self.start..self.end).contains(&line)
+    }
+}
+
+impl std::str::FromStr for LineRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts = text.split_once("..");
+        let range =
+            parts.and_then(|(a, b)| Self::new(a.trim().parse().ok()?, b.trim().parse().ok()?));
+        range.ok_or_else(|| {
+            format!(
+                "lines are `{}`, expected FIRST..END with FIRST below END, counted from 0 and END \
+                 not among them, as in 0..100",
+                text.chars().take(40).collect::<String>()
+            )
+        })
+    }
+}
+
+impl std::fmt::Display for LineRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}..{}", self.start, self.end)
+    }
+}
+
 /// A list of labelled sentences in the file's order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DataSet {
@@ -34,15 +80,24 @@ impl DataSet {
     /// When a file cannot be read, is not UTF-8, is of none of the formats, or a line is not in the
     /// file's format. Messages have the line's number.
     pub fn load(path: &Path) -> Result<Self> {
+        Self::load_lines(path, None)
+    }
+
+    /// As [`DataSet::load`], of some lines only: of either file of a pair these lines, of a table
+    /// these lines below its header. Empty lines count.
+    ///
+    /// # Errors
+    /// As [`DataSet::load`], and when a file has fewer lines.
+    pub fn load_lines(path: &Path, lines: Option<LineRange>) -> Result<Self> {
         let set = if path.is_dir() {
-            Self::load_pair(&find_pair_in(path)?)?
+            Self::load_pair(&find_pair_in(path)?, lines)?
         } else if matches!(
             path.extension().and_then(|e| e.to_str()),
             Some("pos" | "neg")
         ) {
-            Self::load_pair(path)?
+            Self::load_pair(path, lines)?
         } else {
-            Self::parse(path, &read_text(path)?)?
+            Self::parse_lines(path, &read_text(path)?, lines)?
         };
         if set.examples.is_empty() {
             return Err(whole(path, "no sentence in it; expected at least one"));
@@ -55,6 +110,10 @@ impl DataSet {
     /// # Errors
     /// As [`DataSet::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
+        Self::parse_lines(path, text, None)
+    }
+
+    fn parse_lines(path: &Path, text: &str, range: Option<LineRange>) -> Result<Self> {
         let mut lines = text.lines().enumerate();
         let first = text.lines().next().unwrap_or_default();
         let columns: Vec<String> = first
@@ -79,9 +138,11 @@ impl DataSet {
         } else {
             None
         };
+        let above = usize::from(header.is_some());
+        check_range(path, text.lines().count() - above, range)?;
         let mut examples = Vec::new();
         for (index, line) in lines {
-            if line.trim().is_empty() {
+            if line.trim().is_empty() || range.is_some_and(|r| !r.contains(index - above)) {
                 continue;
             }
             let (label, text) = match header {
@@ -150,14 +211,17 @@ impl DataSet {
         self.examples.is_empty()
     }
 
-    fn load_pair(either: &Path) -> Result<Self> {
+    fn load_pair(either: &Path, range: Option<LineRange>) -> Result<Self> {
         let mut examples = Vec::new();
         for (extension, label) in [("pos", 1), ("neg", 0)] {
             let path = either.with_extension(extension);
             let text = read_text(&path)?;
+            check_range(&path, text.lines().count(), range)?;
             examples.extend(
                 text.lines()
-                    .map(str::trim)
+                    .enumerate()
+                    .filter(|(index, _)| range.is_none_or(|r| r.contains(*index)))
+                    .map(|(_, line)| line.trim())
                     .filter(|line| !line.is_empty())
                     .map(|line| Example {
                         text: line.to_owned(),
@@ -187,6 +251,16 @@ pub fn below(bound: u64, rng: &mut impl Rng) -> u64 {
         if word < limit {
             return word % bound;
         }
+    }
+}
+
+fn check_range(path: &Path, count: usize, range: Option<LineRange>) -> Result<()> {
+    match range {
+        Some(range) if range.end > count => Err(whole(
+            path,
+            format!("it has {count} lines and {range} were asked for; ask for lines below {count}"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -93,6 +93,14 @@ pub enum ModelError {
         /// Size expected.
         expected: usize,
     },
+    /// A shared token table is not usable.
+    #[error("token table `{name}`: {what}")]
+    TokenTable {
+        /// The name by which the model calls it.
+        name: String,
+        /// What was wrong and what to do.
+        what: String,
+    },
     /// The tokenizer file is not usable.
     #[error("tokenizer.json: {0}")]
     Tokenizer(String),
@@ -141,6 +149,19 @@ pub enum ModelError {
         /// What was wrong and what was expected.
         what: String,
     },
+}
+
+impl ModelError {
+    /// A shared token table that is nowhere.
+    pub(crate) fn missing_table(name: &str) -> Self {
+        Self::TokenTable {
+            name: name.to_owned(),
+            what: format!(
+                "it is neither in the model's folder nor in `../{name}` and does not ship with \
+                 this program; copy the folder {name} beside the model's"
+            ),
+        }
+    }
 }
 
 /// Result of this crate.

@@ -1,11 +1,12 @@
 //! The tensor program of a checkpoint.
 
-use crate::{Checkpoint, Linear, Norm};
+use crate::config::Pooling;
+use crate::{Checkpoint, Layers, Linear, Norm, StateSpaceLayer, TransformerLayer};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
 
 impl Checkpoint {
-    /// The model as a tensor program over its token features (embedding plus position, which the
-    /// client looks up). Its input bound is exact: over all tokens and all positions.
+    /// The model as a tensor program over its token features (which the client looks up). Its
+    /// input bound is exact: over all tokens and all positions.
     pub fn tensor_program(&self, name: &str) -> TensorProgram {
         let config = &self.config;
         let labels = (0..config.num_classes()).map(|c| {
@@ -19,60 +20,92 @@ impl Checkpoint {
             ops: vec![],
             labels: labels.collect(),
         };
-        let bound = self.input_bound();
         let mut x = program.push(TensorOp::Input {
             features: config.hidden_size,
-            bound,
+            bound: self.embedding.bound(),
         });
-        for layer in &self.layers {
-            let a = norm(&mut program, x, &layer.norm1, config.norm_eps);
-            let query = linear(&mut program, a, &layer.query);
-            let key = linear(&mut program, a, &layer.key);
-            let value = linear(&mut program, a, &layer.value);
-            let o = program.push(TensorOp::PowerAttention {
-                query,
-                key,
-                value,
-                heads: config.num_attention_heads,
-                score_scale: 1.0 / (config.head_dim as f64).sqrt(),
-            });
-            let o = linear(&mut program, o, &layer.output);
-            let y = program.push(TensorOp::Add { x, y: o });
-            let b = norm(&mut program, y, &layer.norm2, config.norm_eps);
-            let u = linear(&mut program, b, &layer.up);
-            let coefficients = layer
-                .activation
-                .iter()
-                .map(|[a, b]| [0.0, *b, *a])
-                .collect();
-            let u = program.push(TensorOp::Quadratic { x: u, coefficients });
-            let f = linear(&mut program, u, &layer.down);
-            x = program.push(TensorOp::Add { x: y, y: f });
+        let eps = config.norm_eps;
+        match &self.layers {
+            Layers::Transformer(layers) => {
+                for layer in layers {
+                    x = transformer_layer(&mut program, x, layer, eps);
+                }
+            }
+            Layers::StateSpace(layers) => {
+                for layer in layers {
+                    x = state_space_layer(&mut program, x, layer, eps);
+                }
+            }
         }
-        let pooled = program.push(TensorOp::MeanPool { x });
+        let pooled = program.push(match config.pooling() {
+            Pooling::Mean => TensorOp::MeanPool { x },
+            Pooling::Last => TensorOp::LastToken { x },
+        });
         linear(&mut program, pooled, &self.classifier);
         program
     }
+}
 
-    /// Per feature the largest absolute value of an embedding plus a position.
-    fn input_bound(&self) -> Vec<f64> {
-        let hidden = self.config.hidden_size;
-        let mut table = vec![(0.0f64, 0.0f64); hidden];
-        for row in self.embedding.values.chunks_exact(hidden.max(1)) {
-            for ((range, v), s) in table.iter_mut().zip(row).zip(&self.embedding.scale) {
-                let v = f64::from(*v) * s;
-                *range = (range.0.min(v), range.1.max(v));
-            }
-        }
-        let mut position = vec![(f64::INFINITY, f64::NEG_INFINITY); hidden];
-        for row in self.position.iter_rows() {
-            for (range, v) in position.iter_mut().zip(row) {
-                *range = (range.0.min(*v), range.1.max(*v));
-            }
-        }
-        let widest = |(t, p): (&(f64, f64), &(f64, f64))| (t.0 + p.0).abs().max((t.1 + p.1).abs());
-        table.iter().zip(&position).map(widest).collect()
-    }
+fn transformer_layer(
+    program: &mut TensorProgram,
+    x: TensorId,
+    layer: &TransformerLayer,
+    eps: f64,
+) -> TensorId {
+    let a = norm(program, x, &layer.norm1, eps);
+    let query = linear(program, a, &layer.query);
+    let key = linear(program, a, &layer.key);
+    let value = linear(program, a, &layer.value);
+    let head_dim = layer.query.weight.rows() / layer.heads.max(1);
+    let o = program.push(TensorOp::PowerAttention {
+        query,
+        key,
+        value,
+        heads: layer.heads,
+        score_scale: 1.0 / (head_dim as f64).sqrt(),
+    });
+    let o = linear(program, o, &layer.output);
+    let y = program.push(TensorOp::Add { x, y: o });
+    let b = norm(program, y, &layer.norm2, eps);
+    let u = linear(program, b, &layer.up);
+    let coefficients = layer
+        .activation
+        .iter()
+        .map(|[a, b]| [0.0, *b, *a])
+        .collect();
+    let u = program.push(TensorOp::Quadratic { x: u, coefficients });
+    let f = linear(program, u, &layer.down);
+    program.push(TensorOp::Add { x: y, y: f })
+}
+
+/// The factor `1 - decay` goes into the input map, where it costs nothing.
+fn state_space_layer(
+    program: &mut TensorProgram,
+    x: TensorId,
+    layer: &StateSpaceLayer,
+    eps: f64,
+) -> TensorId {
+    let written: Vec<f64> = layer.decay.iter().map(|a| 1.0 - a).collect();
+    let input = Linear {
+        weight: layer.input.weight.scale_rows(&written),
+        bias: layer
+            .input
+            .bias
+            .iter()
+            .zip(&written)
+            .map(|(b, w)| b * w)
+            .collect(),
+    };
+    let a = norm(program, x, &layer.norm, eps);
+    let u = linear(program, a, &input);
+    let g = linear(program, a, &layer.gate);
+    let w = program.push(TensorOp::Product { x: u, y: g });
+    let s = program.push(TensorOp::Recurrence {
+        x: w,
+        decay: layer.decay.clone(),
+    });
+    let c = linear(program, s, &layer.output);
+    program.push(TensorOp::Add { x, y: c })
 }
 
 fn norm(program: &mut TensorProgram, x: TensorId, norm: &Norm, eps: f64) -> TensorId {

@@ -81,6 +81,33 @@ impl Tokenizer {
         }
     }
 
+    /// The words of `text` as they are looked up in the vocabulary: normalized, split at spaces and
+    /// punctuation, and whole, whether or not the vocabulary knows them.
+    ///
+    /// # Errors
+    /// When the text cannot be normalized or split.
+    pub fn words(&self, text: &str) -> Result<Vec<String>> {
+        use tokenizers::{
+            Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+        };
+        let fail = |e: tokenizers::Error| {
+            ModelError::Tokenizer(format!("the sentence cannot be split into words: {e}"))
+        };
+        let mut normalized = tokenizers::NormalizedString::from(text);
+        if let Some(normalizer) = self.inner.get_normalizer() {
+            normalizer.normalize(&mut normalized).map_err(fail)?;
+        }
+        let mut pieces = PreTokenizedString::from(normalized);
+        if let Some(splitter) = self.inner.get_pre_tokenizer() {
+            splitter.pre_tokenize(&mut pieces).map_err(fail)?;
+        }
+        let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::Byte);
+        Ok(splits
+            .into_iter()
+            .map(|(word, _, _)| word.to_owned())
+            .collect())
+    }
+
     /// As [`Tokenizer::encode`], with at most `limit` tokens; a longer text is refused, never cut.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::{Xorshift, shared};
-use veilformer_models::{DataSet, Example};
+use veilformer_models::{DataSet, Example, LineRange};
 
 fn parse(text: &str) -> Result<DataSet, String> {
     DataSet::parse(Path::new("data"), text).map_err(|e| e.to_string())
@@ -85,6 +85,89 @@ fn a_wrong_file_is_named() {
     assert!(load("empty").contains("no sentence in it"));
     std::fs::write(dir.path().join("half.pos"), "good\n").unwrap();
     assert!(load("half.pos").contains("half.neg"));
+}
+
+fn lines(text: &str) -> LineRange {
+    text.parse().unwrap()
+}
+
+#[test]
+fn lines_are_taken_of_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let texts = |path: &Path, range: &str| -> Vec<String> {
+        let set = DataSet::load_lines(path, Some(lines(range))).unwrap();
+        set.examples.into_iter().map(|e| e.text).collect()
+    };
+    let plain = file("plain", "1 a\n0 b\n\n1 d\n");
+    assert_eq!(texts(&plain, "1..4"), ["b", "d"]);
+    assert_eq!(texts(&plain, "0..1"), ["a"]);
+    let table = file("table", "sentence\tlabel\na\t1\nb\t0\nc\t1\n");
+    assert_eq!(texts(&table, "1..3"), ["b", "c"]);
+    let pair = file("x.pos", "a\nb\nc\n");
+    file("x.neg", "d\ne\nf\ng\n");
+    assert_eq!(texts(&pair, "1..3"), ["b", "c", "e", "f"]);
+    for (path, range, expected) in [
+        (&plain, "2..5", "it has 4 lines and 2..5 were asked for"),
+        (&table, "0..4", "it has 3 lines and 0..4 were asked for"),
+        (
+            &pair,
+            "0..4",
+            "x.pos: it has 3 lines and 0..4 were asked for",
+        ),
+        (&plain, "2..3", "no sentence in it"),
+    ] {
+        let message = DataSet::load_lines(path, Some(lines(range)))
+            .unwrap_err()
+            .to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    assert_eq!(lines("3..5"), LineRange::new(3, 5).unwrap());
+    assert_eq!(
+        (lines("3..5").to_string(), lines("3..5").count()),
+        ("3..5".into(), 2)
+    );
+    for wrong in [
+        "",
+        "3",
+        "5..3",
+        "3..3",
+        "a..b",
+        "-1..3",
+        "1...3",
+        "1..99999999999999999999",
+    ] {
+        assert!(wrong.parse::<LineRange>().is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn rotten_tomatoes_splits_by_lines() {
+    let Some(path) = shared("rotten_tomatoes") else {
+        return;
+    };
+    let splits = ["0..4265", "4265..4798", "4798..5331"].map(|range| {
+        let set = DataSet::load_lines(&path, Some(lines(range))).unwrap();
+        let ones = set.examples.iter().filter(|e| e.label == 1).count();
+        assert_eq!(2 * ones, set.len());
+        set.examples
+    });
+    assert_eq!(splits.each_ref().map(Vec::len), [8530, 1066, 1066]);
+    // Together they are the corpus, so that no line is in two of them.
+    let mut all = splits.concat();
+    let mut corpus = DataSet::load(&path).unwrap().examples;
+    for list in [&mut all, &mut corpus] {
+        list.sort_by(|a, b| (a.label, &a.text).cmp(&(b.label, &b.text)));
+    }
+    assert!(all == corpus);
+    let message = DataSet::load_lines(&path, Some(lines("0..5332")))
+        .unwrap_err()
+        .to_string();
+    assert!(message.contains("it has 5331 lines"), "{message}");
 }
 
 #[test]

@@ -11,7 +11,8 @@ use veilformer_models::tokenizer::wordpiece_json;
 use veilformer_models::{DataSet, Tokenizer};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    Tokenizer::load(&root().join("models/sst2-poly/tokenizer.json")).expect("the shipped tokenizer")
+    Tokenizer::load(&root().join("models/minilm-tokens/tokenizer.json"))
+        .expect("the shipped tokenizer")
 });
 
 fn ids(text: &str) -> Vec<u32> {

@@ -77,8 +77,7 @@ fn client(model: &str, dir: &Path, batch: usize) {
         let ids: Vec<u32> = (0..n as u32)
             .map(|t| (t * 7 + seed * 13 + t * t * seed) % vocabulary)
             .collect();
-        let rows = model.embedding.lookup(&ids, &model.position).unwrap();
-        rows.iter_rows().map(<[f64]>::to_vec).collect()
+        model.rows(&ids).unwrap()
     };
     let options = Options {
         security: SecurityLevel::Bits128,

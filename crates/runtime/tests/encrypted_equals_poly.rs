@@ -34,8 +34,7 @@ fn config(
 }
 
 fn rows(model: &Checkpoint, ids: &[u32]) -> Vec<Vec<f64>> {
-    let m = model.embedding.lookup(ids, &model.position).unwrap();
-    m.iter_rows().map(<[f64]>::to_vec).collect()
+    model.rows(ids).unwrap()
 }
 
 fn sentence(n: usize, seed: u32) -> Vec<u32> {

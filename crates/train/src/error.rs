@@ -11,6 +11,9 @@ pub enum TrainError {
     /// A tensor operation failed; a bug, or the machine is out of memory.
     #[error("tensor operation failed: {0}; please report this with the recipe")]
     Tensor(#[from] candle_core::Error),
+    /// A chart cannot be drawn.
+    #[error("chart of the training: {0}")]
+    Plot(#[from] veilformer_plot::PlotError),
     /// The recipe is not usable.
     #[error("recipe {path}: {what}")]
     Recipe {
@@ -46,6 +49,17 @@ pub enum TrainError {
     /// The output folder already holds a training run.
     #[error("{0} already holds a training run; give --resume to go on with it or another folder")]
     Exists(PathBuf),
+    /// The output folder already holds a token table.
+    #[error("{0} already holds a token table; give another folder")]
+    TableExists(PathBuf),
+    /// A size of a token table that the features do not fill.
+    #[error("{found} bytes per token, expected 1 to the number of features, {limit}")]
+    TableSize {
+        /// The bytes asked for.
+        found: usize,
+        /// Number of features.
+        limit: usize,
+    },
     /// Training left the numbers.
     #[error(
         "the loss is not finite at step {step}; lower the learning rate or raise the range penalty"

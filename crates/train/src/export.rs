@@ -4,69 +4,143 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
-use veilformer_models::checkpoint::{EmbeddingTable, LayerWeights, Linear, Norm};
-use veilformer_models::{Checkpoint, Matrix, ModelConfig, ModelFolder};
+use veilformer_models::config::TransformerConfig;
+use veilformer_models::{
+    Checkpoint, Embedding, EmbeddingTable, Family, FolderFiles, Layers, Linear, Matrix, Norm,
+    StateSpaceLayer, TransformerLayer,
+};
 
-use crate::corpus::{Corpus, Item};
+use crate::corpus::{Corpus, Item, TokenSource};
 use crate::error::{Result, TrainError, at};
+use crate::features::SharedTable;
 use crate::network::{Mode, Ranges, Weights, weights_of};
-use crate::trainer::{accuracy, evaluate, evaluate_with};
+use crate::trainer::{Trainer, accuracy, evaluate, evaluate_with};
 
-/// The model of `weights` (f32), with the token vectors `table` (V x d) rounded to bytes.
+/// The model of a trainer's `weights` (f32). With a shared token table the model keeps the
+/// projection; otherwise it gets a table of its own, the token vectors rounded to bytes.
 ///
 /// # Errors
 /// When a weight is absent or not finite.
-pub fn to_checkpoint(
-    config: &ModelConfig,
-    weights: &Weights,
-    table: &Tensor,
-) -> Result<Checkpoint> {
-    let get = |name: &str| -> Result<Matrix> {
-        let tensor = weights
+pub fn to_checkpoint(trainer: &Trainer<'_>, weights: &Weights) -> Result<Checkpoint> {
+    let named = Named(weights);
+    let mut config = trainer.config.clone();
+    let shared = match &trainer.corpus.source {
+        TokenSource::Frozen(features) => features.shared.as_ref(),
+        TokenSource::Learned { .. } => None,
+    };
+    let (table, projection) = match shared {
+        Some(shared) => {
+            config.token_table = Some(shared.files.reference());
+            let learned = named.matrix("projection")?;
+            (shared.table.clone(), Some(folded(&learned, shared)))
+        }
+        None => {
+            let vectors = to_matrix(&trainer.token_table(weights)?)?;
+            (EmbeddingTable::quantize(&vectors)?, None)
+        }
+    };
+    let layers = (0..config.num_hidden_layers).map(|l| format!("layers.{l}"));
+    let (position, layers) = match &config.family {
+        Family::Transformer(shape) => {
+            let layers = layers.map(|p| named.transformer(shape, &p));
+            let layers = layers.collect::<Result<_>>()?;
+            (
+                Some(named.matrix("position.weight")?),
+                Layers::Transformer(layers),
+            )
+        }
+        Family::StateSpace(_) => {
+            let layers = layers.map(|p| named.state_space(&p));
+            (None, Layers::StateSpace(layers.collect::<Result<_>>()?))
+        }
+    };
+    Ok(Checkpoint {
+        config,
+        embedding: Embedding {
+            table,
+            projection,
+            position,
+        },
+        layers,
+        classifier: named.linear("classifier")?,
+    })
+}
+
+/// The projection d x components of a learned one features x d: a feature is its component times a
+/// factor.
+fn folded(learned: &Matrix, shared: &SharedTable) -> Matrix {
+    let mut projection = Matrix::zeros(learned.cols(), learned.rows());
+    for (k, (row, factor)) in learned.iter_rows().zip(&shared.factors).enumerate() {
+        for (i, value) in row.iter().enumerate() {
+            projection.set(i, k, f64::from((value * factor) as f32));
+        }
+    }
+    projection
+}
+
+/// Weights as the parts of a checkpoint.
+struct Named<'a>(&'a Weights);
+
+impl Named<'_> {
+    fn matrix(&self, name: &str) -> Result<Matrix> {
+        let tensor = self
+            .0
             .get(name)
             .ok_or_else(|| candle_core::Error::Msg(format!("no weight `{name}`")))?;
         to_matrix(tensor)
-    };
-    let linear = |name: &str| -> Result<Linear> {
-        Ok(Linear {
-            weight: get(&format!("{name}.weight"))?,
-            bias: get(&format!("{name}.bias"))?.data().to_vec(),
-        })
-    };
-    let norm = |name: &str| -> Result<Norm> {
-        Ok(Norm {
-            weight: get(&format!("{name}.weight"))?.data().to_vec(),
-            bias: get(&format!("{name}.bias"))?.data().to_vec(),
-            running_mean: get(&format!("{name}.running_mean"))?.data().to_vec(),
-            running_var: get(&format!("{name}.running_var"))?.data().to_vec(),
-        })
-    };
-    let mut layers = Vec::with_capacity(config.num_hidden_layers);
-    for l in 0..config.num_hidden_layers {
-        let p = |name: &str| format!("layers.{l}.{name}");
-        layers.push(LayerWeights {
-            norm1: norm(&p("norm1"))?,
-            query: linear(&p("attention.query"))?,
-            key: linear(&p("attention.key"))?,
-            value: linear(&p("attention.value"))?,
-            output: linear(&p("attention.output"))?,
-            norm2: norm(&p("norm2"))?,
-            up: linear(&p("ffn.up"))?,
-            activation: get(&p("ffn.beta"))?
-                .data()
-                .iter()
-                .map(|beta| [1.0, *beta])
-                .collect(),
-            down: linear(&p("ffn.down"))?,
-        });
     }
-    Ok(Checkpoint {
-        config: config.clone(),
-        embedding: EmbeddingTable::quantize(&to_matrix(table)?)?,
-        position: get("position.weight")?,
-        layers,
-        classifier: linear("classifier")?,
-    })
+
+    fn vector(&self, name: &str) -> Result<Vec<f64>> {
+        Ok(self.matrix(name)?.data().to_vec())
+    }
+
+    fn linear(&self, name: &str) -> Result<Linear> {
+        Ok(Linear {
+            weight: self.matrix(&format!("{name}.weight"))?,
+            bias: self.vector(&format!("{name}.bias"))?,
+        })
+    }
+
+    fn norm(&self, name: &str) -> Result<Norm> {
+        Ok(Norm {
+            weight: self.vector(&format!("{name}.weight"))?,
+            bias: self.vector(&format!("{name}.bias"))?,
+            running_mean: self.vector(&format!("{name}.running_mean"))?,
+            running_var: self.vector(&format!("{name}.running_var"))?,
+        })
+    }
+
+    fn transformer(&self, shape: &TransformerConfig, prefix: &str) -> Result<TransformerLayer> {
+        let p = |name: &str| format!("{prefix}.{name}");
+        let beta = self.vector(&p("ffn.beta"))?;
+        Ok(TransformerLayer {
+            heads: shape.num_attention_heads,
+            norm1: self.norm(&p("norm1"))?,
+            query: self.linear(&p("attention.query"))?,
+            key: self.linear(&p("attention.key"))?,
+            value: self.linear(&p("attention.value"))?,
+            output: self.linear(&p("attention.output"))?,
+            norm2: self.norm(&p("norm2"))?,
+            up: self.linear(&p("ffn.up"))?,
+            activation: beta.into_iter().map(|beta| [1.0, beta]).collect(),
+            down: self.linear(&p("ffn.down"))?,
+        })
+    }
+
+    fn state_space(&self, prefix: &str) -> Result<StateSpaceLayer> {
+        let p = |name: &str| format!("{prefix}.{name}");
+        let decay = self.vector(&p("decay_logit"))?.into_iter().map(|logit| {
+            let decay = (1.0 / (1.0 + (-logit).exp())) as f32;
+            f64::from(decay.clamp(f32::EPSILON, 1.0 - f32::EPSILON))
+        });
+        Ok(StateSpaceLayer {
+            norm: self.norm(&p("norm"))?,
+            input: self.linear(&p("input"))?,
+            gate: self.linear(&p("gate"))?,
+            decay: decay.collect(),
+            output: self.linear(&p("output"))?,
+        })
+    }
 }
 
 fn to_matrix(tensor: &Tensor) -> Result<Matrix> {
@@ -95,8 +169,9 @@ pub struct Figures {
     pub test_size: usize,
     /// Standard deviation of each logit over the test split.
     pub test_logit_std: Vec<f64>,
-    /// Dev and test accuracy of the same weights with the attention's output set to zero.
-    pub without_attention: [f64; 2],
+    /// Dev and test accuracy of the same weights with what tokens tell each other set to zero: the
+    /// attention's output, or what is read from the state.
+    pub without_mixing: [f64; 2],
     /// `(name, smallest, largest)` of intermediate values over all three splits.
     pub ranges: Vec<(String, f64, f64)>,
 }
@@ -123,24 +198,27 @@ pub struct Golden {
     pub sentences: Vec<GoldenSentence>,
 }
 
-/// Evaluates the folder `dir` as it stands on disk, in f64 tensors.
+/// Evaluates the folder `dir` as it stands on disk, in f64 tensors, and gives the ranges of all
+/// intermediate values beside the figures.
 ///
 /// # Errors
 /// When the folder is not usable or a golden sentence gives no token or too many.
-pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<Golden> {
-    let folder = ModelFolder::load(dir)?;
+pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<(Golden, Ranges)> {
+    let known = match &corpus.source {
+        TokenSource::Frozen(features) => features.shared.as_ref(),
+        TokenSource::Learned { .. } => None,
+    };
+    let known: Vec<_> = known
+        .map(|shared| shared.files.clone())
+        .into_iter()
+        .collect();
+    let folder = FolderFiles::read(dir, &known)?.load()?;
     let config = &folder.checkpoint.config;
     let weights = weights_of(&folder.checkpoint, DType::F64)?;
-    let embedding = &folder.checkpoint.embedding;
-    let mut values = Vec::with_capacity(embedding.values.len());
-    for id in 0..embedding.vocab_size {
-        values.extend(embedding.row(id as u32)?);
-    }
+    let values: Vec<f64> = folder.checkpoint.embedding.vectors().flatten().collect();
     let mut ranges = Ranges::default();
-    let smallest = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    ranges.entries.push(("E".to_owned(), smallest, largest));
-    let shape = (embedding.vocab_size, embedding.hidden_size);
+    ranges.extend("E", values.iter().copied());
+    let shape = (config.vocab_size, config.hidden_size);
     let table = Tensor::from_vec(values, shape, &Device::Cpu)?;
 
     let mut logits_of = |items: &[Item]| -> Result<Vec<Vec<f64>>> {
@@ -151,23 +229,27 @@ pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<Gold
     let test = logits_of(&corpus.test)?;
     logits_of(&corpus.train)?;
 
-    let mut silent = weights.clone();
-    for (name, tensor) in &mut silent {
-        if name.contains("attention.output") {
-            *tensor = tensor.zeros_like()?;
-        }
-    }
-    let ablated = |items: &[Item]| -> Result<f64> {
-        Ok(accuracy(&evaluate(config, &silent, &table, items)?, items))
+    let silent = weights_of(&silenced(&folder.checkpoint), DType::F64)?;
+    let ablated = |items: &[Item], size: usize| -> Result<f64> {
+        let logits = evaluate(config, &silent, &table, items)?;
+        Ok(accuracy(&logits, items, size))
     };
+    let (dev_size, test_size) = (corpus.dev_size(), corpus.test_size());
     let figures = Figures {
-        dev_accuracy: accuracy(&dev, &corpus.dev),
-        test_accuracy: accuracy(&test, &corpus.test),
-        dev_size: corpus.dev.len(),
-        test_size: corpus.test.len(),
+        dev_accuracy: accuracy(&dev, &corpus.dev, dev_size),
+        test_accuracy: accuracy(&test, &corpus.test, test_size),
+        dev_size,
+        test_size,
         test_logit_std: deviations(&test, config.num_classes()),
-        without_attention: [ablated(&corpus.dev)?, ablated(&corpus.test)?],
-        ranges: ranges.entries,
+        without_mixing: [
+            ablated(&corpus.dev, dev_size)?,
+            ablated(&corpus.test, test_size)?,
+        ],
+        ranges: ranges
+            .entries
+            .iter()
+            .map(|r| (r.name.clone(), r.smallest, r.largest))
+            .collect(),
     };
     let mut items = Vec::with_capacity(sentences.len());
     for text in sentences {
@@ -187,11 +269,27 @@ pub fn measure(dir: &Path, corpus: &Corpus, sentences: &[String]) -> Result<Gold
             logits,
         })
         .collect();
-    Ok(Golden {
+    let golden = Golden {
         format_version: 1,
         figures,
         sentences,
-    })
+    };
+    Ok((golden, ranges))
+}
+
+/// The same model, but no token learns of another: the attention's output, or what is read from the
+/// state, is zero.
+fn silenced(checkpoint: &Checkpoint) -> Checkpoint {
+    let zero = |linear: &mut Linear| {
+        linear.weight = Matrix::zeros(linear.weight.rows(), linear.weight.cols());
+        linear.bias.fill(0.0);
+    };
+    let mut silent = checkpoint.clone();
+    match &mut silent.layers {
+        Layers::Transformer(layers) => layers.iter_mut().for_each(|l| zero(&mut l.output)),
+        Layers::StateSpace(layers) => layers.iter_mut().for_each(|l| zero(&mut l.output)),
+    }
+    silent
 }
 
 fn deviations(logits: &[Vec<f64>], classes: usize) -> Vec<f64> {

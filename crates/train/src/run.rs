@@ -10,6 +10,7 @@ use crate::error::{Result, TrainError, at};
 use crate::export::{measure, to_checkpoint, write_atomically};
 use crate::features::Features;
 use crate::network::Weights;
+use crate::plots;
 use crate::recipe::Recipe;
 use crate::state::{self, Progress, STATE_FILE};
 use crate::trainer::{EpochReport, Trainer, accuracy, evaluate};
@@ -38,8 +39,9 @@ pub trait Observer {
 }
 
 /// Trains as the recipe says and writes the model folder: `config.json`, `model.safetensors`,
-/// `tokenizer.json`, `recipe.toml`, `golden.json`, `README.md`; and the state of the run, which is
-/// not needed any more when the run is done.
+/// `tokenizer.json` (not with a shared token table), `recipe.toml`, `golden.json`, `README.md`,
+/// `loss.svg`, `ranges.svg`; and the state of the run, which is not needed any more when the run is
+/// done.
 ///
 /// # Errors
 /// When an input is not usable, the output folder holds a run and `resume` is not given, or the
@@ -50,10 +52,7 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
     if !resume && (has_state || paths.out.join("model.safetensors").exists()) {
         return Err(TrainError::Exists(paths.out.clone()));
     }
-    let mut features = Features::load(&paths.features)?;
-    if recipe.features.unit_rows {
-        features.unit_rows();
-    }
+    let features = Features::of_recipe(&recipe.features, &paths.features)?;
     let corpus = Corpus::load(&recipe, &paths.data, features)?;
     observer.line(&format!(
         "{} training sentences ({} left out: their tokens are those of a dev or test sentence), \
@@ -62,7 +61,7 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
         corpus.excluded,
         corpus.dev.len(),
         corpus.test.len(),
-        corpus.features.tokens.len()
+        corpus.source.tokens().len()
     ));
     // Before training and not after it: a golden sentence that the model cannot take.
     let tokenizer = Tokenizer::from_bytes(corpus.tokenizer_json.as_bytes())?;
@@ -78,32 +77,54 @@ pub fn train(paths: &RunPaths, resume: bool, observer: &mut dyn Observer) -> Res
         Some(&paths.out),
         observer,
     )?;
-    let table = trainer.token_table(&best)?;
-    to_checkpoint(&trainer.config, &best, &table)?.save(&paths.out)?;
-    write_atomically(
-        &paths.out.join("tokenizer.json"),
-        corpus.tokenizer_json.as_bytes(),
-    )?;
-    let golden = measure(&paths.out, &corpus, &recipe.golden)?;
+    let model = to_checkpoint(&trainer, &best)?;
+    model.save(&paths.out)?;
+    if model.config.token_table.is_none() {
+        let tokenizer = corpus.tokenizer_json.as_bytes();
+        write_atomically(&paths.out.join("tokenizer.json"), tokenizer)?;
+    }
+    let (golden, ranges) = measure(&paths.out, &corpus, &recipe.golden)?;
     let text = serde_json::to_string_pretty(&golden)
         .map_err(|e| candle_core::Error::Msg(e.to_string()))?;
     write_atomically(&paths.out.join("golden.json"), (text + "\n").as_bytes())?;
     let text = std::fs::read(&paths.recipe).map_err(at(&paths.recipe))?;
     write_atomically(&paths.out.join("recipe.toml"), &text)?;
 
+    let table = trainer.token_table(&best)?;
     let unrounded = evaluate(&trainer.config, &best, &table, &corpus.test)?;
-    let bag = bag_of_words(&recipe, &corpus, observer)?;
+    observer.line("bag of words of the same features:");
+    let bag = figures_of(Trainer::bag_of_words(&recipe, &corpus)?, observer)?;
+    let from_scratch = match &recipe.from_scratch {
+        Some(scratch) => {
+            observer.line("token vectors learned from scratch:");
+            let corpus = corpus.from_scratch(scratch)?;
+            let figures = figures_of(Trainer::new(&recipe, &corpus)?, observer)?;
+            Some((figures, corpus.source.tokens().len()))
+        }
+        None => None,
+    };
     let facts = card::Facts {
         recipe: &recipe,
         corpus: &corpus,
+        model: &model,
         progress: &progress,
         figures: &golden.figures,
-        unrounded_test: accuracy(&unrounded, &corpus.test),
+        unrounded_test: accuracy(&unrounded, &corpus.test, corpus.test_size()),
         bag_of_words: bag,
+        from_scratch,
     };
     write_atomically(&paths.out.join("README.md"), card::text(&facts).as_bytes())?;
+    for (file, figure) in [
+        ("loss.svg", plots::training(&progress.history)),
+        ("ranges.svg", plots::ranges(&ranges)),
+    ] {
+        write_atomically(&paths.out.join(file), figure.svg()?.as_bytes())?;
+    }
+    let scratch = from_scratch.map_or(String::new(), |([dev, test], _)| {
+        format!("; from scratch {dev:.4}, {test:.4}")
+    });
     observer.line(&format!(
-        "done: dev {:.4}, test {:.4} (bag of words {:.4}, {:.4}); model in {}",
+        "done: dev {:.4}, test {:.4} (bag of words {:.4}, {:.4}{scratch}); model in {}",
         golden.figures.dev_accuracy,
         golden.figures.test_accuracy,
         bag[0],
@@ -163,18 +184,17 @@ pub fn fit(
     Ok((progress, best))
 }
 
-/// Dev and test accuracy of the bag of words under the same recipe, its epoch selected on dev too.
-fn bag_of_words(recipe: &Recipe, corpus: &Corpus, observer: &mut dyn Observer) -> Result<[f64; 2]> {
-    observer.line("bag of words of the same features:");
-    let mut trainer = Trainer::bag_of_words(recipe, corpus)?;
+/// Dev and test accuracy of a model beside the shipped one, its epoch selected on dev too.
+fn figures_of(mut trainer: Trainer<'_>, observer: &mut dyn Observer) -> Result<[f64; 2]> {
     let (progress, best) = fit(&mut trainer, None, None, observer)?;
     let table = trainer.token_table(&best)?;
-    let test = evaluate(&trainer.config, &best, &table, &corpus.test)?;
+    let test = evaluate(&trainer.config, &best, &table, &trainer.corpus.test)?;
     let dev = progress
         .history
         .get(progress.best_epoch)
         .map_or(0.0, |r| r.dev_accuracy);
-    Ok([dev, accuracy(&test, &corpus.test)])
+    let corpus = trainer.corpus;
+    Ok([dev, accuracy(&test, &corpus.test, corpus.test_size())])
 }
 
 fn line(report: &EpochReport, epochs: usize) -> String {

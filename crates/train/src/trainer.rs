@@ -2,12 +2,12 @@
 
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
-use veilformer_models::ModelConfig;
 use veilformer_models::data::permutation;
+use veilformer_models::{Family, ModelConfig, Pooling};
 
-use crate::corpus::{Corpus, Item};
+use crate::corpus::{Corpus, Item, TokenSource};
 use crate::error::{Result, TrainError};
-use crate::network::{Batch, Limits, Mode, Network, Weights};
+use crate::network::{Batch, Mode, Network, Weights};
 use crate::noise::Noise;
 use crate::params::Parameters;
 use crate::recipe::Recipe;
@@ -38,7 +38,7 @@ pub struct Trainer<'a> {
     pub config: ModelConfig,
     /// All that training changes.
     pub parameters: Parameters,
-    table: Tensor,
+    table: Option<Tensor>,
 }
 
 impl<'a> Trainer<'a> {
@@ -60,12 +60,22 @@ impl<'a> Trainer<'a> {
     }
 
     fn with_layers(recipe: &'a Recipe, corpus: &'a Corpus, layers: usize) -> Result<Self> {
-        let features = &corpus.features;
-        let mut config = recipe.config(features.tokens.len());
+        let mut config = recipe.config(corpus.source.tokens().len());
         config.num_hidden_layers = layers;
-        let shape = (features.tokens.len(), features.width);
-        let table = Tensor::from_slice(&features.data, shape, &Device::Cpu)?;
-        let parameters = Parameters::new(recipe, &config, features.width)?;
+        if let Family::StateSpace(shape) = &mut config.family
+            && layers == 0
+        {
+            // A bag of words has no last token.
+            shape.pooling = Pooling::Mean;
+        }
+        let table = match &corpus.source {
+            TokenSource::Frozen(features) => {
+                let shape = (features.tokens.len(), features.width);
+                Some(Tensor::from_slice(&features.data, shape, &Device::Cpu)?)
+            }
+            TokenSource::Learned { .. } => None,
+        };
+        let parameters = Parameters::new(recipe, &config, &corpus.source)?;
         Ok(Self {
             recipe,
             corpus,
@@ -86,12 +96,22 @@ impl<'a> Trainer<'a> {
     /// Token vectors of all tokens under the given weights, V x d.
     ///
     /// # Errors
-    /// When a tensor operation fails.
+    /// When a weight is absent or a tensor operation fails.
     pub fn token_table(&self, weights: &Weights) -> Result<Tensor> {
-        let projection = weights
-            .get("projection")
-            .ok_or_else(|| candle_core::Error::Msg("no weight `projection`".into()))?;
-        Ok(self.table.matmul(projection)?)
+        match &self.table {
+            Some(table) => Ok(table.matmul(named(weights, "projection")?)?),
+            None => Ok(named(weights, "embedding")?.clone()),
+        }
+    }
+
+    /// Token vectors of the tokens `ids`, one row each.
+    fn token_rows(&self, weights: &Weights, ids: &Tensor) -> Result<Tensor> {
+        match &self.table {
+            Some(table) => Ok(table
+                .index_select(ids, 0)?
+                .matmul(named(weights, "projection")?)?),
+            None => Ok(named(weights, "embedding")?.index_select(ids, 0)?),
+        }
     }
 
     /// One pass over the training data. `progress` is called after each step.
@@ -120,7 +140,7 @@ impl<'a> Trainer<'a> {
             epoch,
             loss: loss_sum / steps,
             range_loss: range_sum / steps,
-            dev_accuracy: accuracy(&dev, &self.corpus.dev),
+            dev_accuracy: accuracy(&dev, &self.corpus.dev, self.corpus.dev_size()),
         })
     }
 
@@ -144,11 +164,8 @@ impl<'a> Trainer<'a> {
         let sentences: Vec<&[u32]> = items.iter().map(|i| i.ids.as_slice()).collect();
         let batch = Batch::new(&sentences);
         let weights = self.parameters.trained();
-        let projection = weights
-            .get("projection")
-            .ok_or_else(|| candle_core::Error::Msg("no weight `projection`".into()))?;
         let ids = Tensor::from_slice(&batch.ids, batch.ids.len(), &Device::Cpu)?;
-        let rows = self.table.index_select(&ids, 0)?.matmul(projection)?;
+        let rows = self.token_rows(&weights, &ids)?;
         let rows = noise.drop(&rows, r.feature_dropout)?;
         let words = noise.keep(batch.ids.len(), r.word_dropout);
         let kept = 1.0 - r.word_dropout as f32;
@@ -158,18 +175,11 @@ impl<'a> Trainer<'a> {
         let shape = (items.len(), batch.width, self.config.hidden_size);
         let embedded = rows.broadcast_mul(&words)?.reshape(shape)?;
         let g = &recipe.ranges;
-        let limits = Limits {
-            scores: g.scores,
-            scores_middle: g.scores_middle,
-            projections: g.projections,
-            attention: g.attention,
-            activation: g.activation,
-            logits: g.logits,
-        };
         let mut mode = Mode::Train {
             noise,
             dropout: r.dropout,
-            limits,
+            family: &recipe.family,
+            logits: g.logits,
         };
         let output = Network::new(&self.config, &weights).forward(&embedded, &batch, &mut mode)?;
         let loss = cross_entropy(&output.logits, items, r.label_smoothing)?;
@@ -203,6 +213,12 @@ impl<'a> Trainer<'a> {
         };
         o.learning_rate * shape.max(0.0)
     }
+}
+
+fn named<'w>(weights: &'w Weights, name: &str) -> Result<&'w Tensor> {
+    weights
+        .get(name)
+        .ok_or_else(|| candle_core::Error::Msg(format!("no weight `{name}`")).into())
 }
 
 fn scalar(x: &Tensor) -> Result<f64> {
@@ -276,14 +292,14 @@ pub fn evaluate_with(
     Ok(logits)
 }
 
-/// Part of the items whose largest logit is their label's.
-pub fn accuracy(logits: &[Vec<f64>], items: &[Item]) -> f64 {
+/// Number of items whose largest logit is their label's, over `size`.
+pub fn accuracy(logits: &[Vec<f64>], items: &[Item], size: usize) -> f64 {
     let right = logits
         .iter()
         .zip(items)
         .filter(|(row, item)| argmax(row) == item.label)
         .count();
-    right as f64 / items.len().max(1) as f64
+    right as f64 / size.max(1) as f64
 }
 
 /// Index of the largest value, the first of equals.

@@ -7,12 +7,19 @@ mod common;
 use std::collections::HashSet;
 use std::io::Write;
 
-use common::{RECIPE, corpus, recipe, root, shared, write_features};
+use common::{
+    RECIPE, WORDS, corpus, recipe, root, shared, state_space_recipe, state_space_text,
+    write_features,
+};
 use veilformer_models::{DataSet, Tokenizer};
 use veilformer_train::corpus::{Corpus, Item};
 use veilformer_train::features::Features;
 use veilformer_train::order;
-use veilformer_train::recipe::Recipe;
+use veilformer_train::recipe::{Recipe, ScratchRecipe};
+use veilformer_train::source::DataSource;
+
+/// Training sentences of Rotten Tomatoes with the tokens of a dev or test sentence.
+const RT_EXCLUDED: usize = 0;
 
 #[test]
 fn a_wrong_recipe_is_refused_with_its_reason() {
@@ -44,6 +51,38 @@ fn a_wrong_recipe_is_refused_with_its_reason() {
         ("head_dim = 3", "head_dim = 0", "head_dim is 0"),
         ("\"full\"", "\"half\"", "unknown variant `half`"),
         ("train = [\"train\"]", "train = []", "number of files is 0"),
+        (
+            "\"train\"",
+            "{ file = \"train\", lines = \"5..3\" }",
+            "lines are `5..3`, expected FIRST..END",
+        ),
+        (
+            "\"train\"",
+            "{ file = \"train\", rows = \"0..3\" }",
+            "unknown field `rows`",
+        ),
+        ("\"train\"", "5", "expected the name of a file"),
+        (
+            "unit_rows = true",
+            "unit_rows = true\ntable = { name = \"t\", whitening = 0 }",
+            "leave features.unit_rows out",
+        ),
+        (
+            "unit_rows = true",
+            "table = { name = \"../t\", whitening = 0 }",
+            "token_table.name is `../t`",
+        ),
+        (
+            "unit_rows = true",
+            "table = { name = \"t\", whitening = 2 }",
+            "features.table.whitening is 2, expected 0 to 1",
+        ),
+        (
+            "[model]",
+            "[from_scratch]\nmin_sentences = 0\nembedding = 0.1\n[model]",
+            "from_scratch.min_sentences is 0",
+        ),
+        ("[init]", "[family.state-space]\n[init]", "more than 1"),
     ] {
         let text = RECIPE.replacen(from, to, 1);
         assert_ne!(text, RECIPE, "{from}");
@@ -51,16 +90,64 @@ fn a_wrong_recipe_is_refused_with_its_reason() {
         let message = Recipe::load(&path).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}\nlacks: {expected}");
     }
-    std::fs::write(&path, recipe().to_toml()).unwrap();
-    assert_eq!(Recipe::load(&path).unwrap(), recipe());
+    for (from, to, expected) in [
+        ("state_size = 5", "state_size = 0", "state_size is 0"),
+        (
+            "longest = 8.0",
+            "longest = 0.5",
+            "time constants from 1 to 0.5 tokens",
+        ),
+        (
+            "gate = 0.5",
+            "gate = -1",
+            "family.state-space.init.gate is -1",
+        ),
+        ("state = 3.0", "", "missing field `state`"),
+    ] {
+        let text = state_space_text().replacen(from, to, 1);
+        std::fs::write(&path, text).unwrap();
+        let message = Recipe::load(&path).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}\nlacks: {expected}");
+    }
+    let text = state_space_text().replace("state-space", "rnn");
+    std::fs::write(&path, text).unwrap();
+    let message = Recipe::load(&path).unwrap_err().to_string();
+    assert!(message.contains("unknown variant `rnn`"), "{message}");
+    let mut lines = state_space_recipe();
+    lines.data.dev.lines = Some("3..5".parse().unwrap());
+    for recipe in [recipe(), lines] {
+        std::fs::write(&path, recipe.to_toml()).unwrap();
+        assert_eq!(Recipe::load(&path).unwrap(), recipe);
+    }
+}
+
+fn shipped_recipe(name: &str) -> Recipe {
+    Recipe::load(&root().join("models").join(name).join("recipe.toml")).unwrap()
 }
 
 #[test]
 fn the_shipped_recipes_are_valid() {
-    for name in ["sst2-poly", "order"] {
-        let recipe = Recipe::load(&root().join("models").join(name).join("recipe.toml")).unwrap();
+    for name in ["sst2-poly", "sst2-ssm", "rt-poly", "rt-ssm", "order"] {
+        let recipe = shipped_recipe(name);
         assert_eq!(recipe.name, name);
         assert!(recipe.golden.len() >= 20);
+    }
+}
+
+/// The two corpora share sentences: a model must not see any of the other one.
+#[test]
+fn every_model_is_trained_and_judged_on_its_own_corpus() {
+    for (name, corpus) in [
+        ("sst2-poly", "stsa.binary."),
+        ("sst2-ssm", "stsa.binary."),
+        ("rt-poly", "rt-polarity."),
+        ("rt-ssm", "rt-polarity."),
+    ] {
+        let data = shipped_recipe(name).data;
+        let files = data.train.iter().chain([&data.dev, &data.test]);
+        for source in files {
+            assert!(source.file.starts_with(corpus), "{name}: {}", source.file);
+        }
     }
 }
 
@@ -145,42 +232,64 @@ fn a_training_sentence_that_stands_in_dev_is_left_out() {
     let mut recipe = recipe();
     let plain = corpus(&recipe);
     assert_eq!((plain.excluded, plain.train.len()), (0, 160));
-    recipe.data.train.push("dev".into());
+    recipe.data.train.push(recipe.data.dev.clone());
     let mixed = corpus(&recipe);
     assert_eq!((mixed.excluded, mixed.train.len()), (40, 160));
     assert!(mixed.train == plain.train);
 }
 
-/// The splits of the sentiment corpus as the shipped recipe takes them, and with the phrases of
-/// GLUE's training file beside them.
+/// The splits as the shipped recipes take them, and for SST-2 with the phrases of GLUE's training
+/// file beside them.
 #[test]
-fn train_dev_and_test_of_the_corpus_share_no_sentence() {
-    let Some(data) = shared("sst2") else { return };
-    let shipped = root().join("models/sst2-poly");
-    let mut recipe = Recipe::load(&shipped.join("recipe.toml")).unwrap();
-    let text = std::fs::read(shipped.join("tokenizer.json")).unwrap();
-    let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
-    let vocab = file["model"]["vocab"].as_object().unwrap();
-    let mut tokens = vec![String::new(); vocab.len()];
-    for (token, id) in vocab {
-        tokens[id.as_u64().unwrap() as usize] = token.clone();
-    }
-    // The features' values do not matter here.
-    let features = Features {
-        data: vec![0.0; tokens.len()],
-        tokens,
-        width: 1,
-    };
-    for (more, excluded) in [(None, 3), (Some("glue_train.tsv".to_owned()), 14)] {
-        recipe.data.train.extend(more);
+fn train_dev_and_test_of_each_corpus_share_no_sentence() {
+    let table = root().join("models/minilm-tokens");
+    let features = Features::load_table(&table, "minilm-tokens", 0.0).unwrap();
+    let cases = [
+        ("sst2-poly", "sst2", None, [6920, 872, 1821], 3),
+        (
+            "sst2-ssm",
+            "sst2",
+            Some("glue_train.tsv"),
+            [6920 + 67349, 872, 1821],
+            14,
+        ),
+        (
+            "rt-poly",
+            "rotten_tomatoes",
+            None,
+            [8530, 1066, 1066],
+            RT_EXCLUDED,
+        ),
+        (
+            "rt-ssm",
+            "rotten_tomatoes",
+            None,
+            [8530, 1066, 1066],
+            RT_EXCLUDED,
+        ),
+    ];
+    for (name, folder, more, sizes, excluded) in cases {
+        let Some(data) = shared(folder) else { return };
+        let mut recipe = shipped_recipe(name);
+        recipe.data.train.extend(more.map(|file| DataSource {
+            file: file.to_owned(),
+            lines: None,
+        }));
         let corpus = Corpus::load(&recipe, &data, features.clone()).unwrap();
+        let tokenizer = std::fs::read(table.join("tokenizer.json")).unwrap();
+        assert_eq!(corpus.tokenizer_json.as_bytes(), tokenizer);
         assert_eq!(
-            corpus.tokenizer_json.as_bytes(),
-            text,
-            "the shipped tokenizer is another one"
+            [corpus.dev_size(), corpus.test_size()],
+            sizes[1..],
+            "{name}"
         );
-        assert_eq!((corpus.dev.len(), corpus.test.len()), (872, 1821));
-        assert_eq!(corpus.excluded, excluded);
+        assert_eq!(corpus.excluded, excluded, "{name}");
+        let long = if folder == "sst2" { [0; 3] } else { [1, 1, 0] };
+        assert_eq!(corpus.too_long, long, "{name}");
+        // GLUE has phrases of punctuation only, which give no token.
+        let missing = sizes[0] - excluded - long[0] - corpus.train.len();
+        let few = if more.is_some() { 100 } else { 1 };
+        assert!(missing < few, "{name}: {missing}");
         let (train, dev, test) = (
             token_lists(&corpus.train),
             token_lists(&corpus.dev),
@@ -188,6 +297,37 @@ fn train_dev_and_test_of_the_corpus_share_no_sentence() {
         );
         assert!(train.is_disjoint(&dev) && train.is_disjoint(&test) && dev.is_disjoint(&test));
     }
+}
+
+#[test]
+fn from_scratch_the_words_are_those_of_the_training_sentences() {
+    let recipe = recipe();
+    let corpus = corpus(&recipe);
+    let count = |word: &str| {
+        let has = |i: &&Item| i.text.split(' ').any(|w| w == word);
+        corpus.train.iter().filter(has).count()
+    };
+    let scratch = |min_sentences| ScratchRecipe {
+        min_sentences,
+        embedding: 0.1,
+    };
+    let all = corpus.from_scratch(&scratch(1)).unwrap();
+    let mut words: Vec<&str> = WORDS.into_iter().filter(|w| count(w) > 0).collect();
+    words.sort_unstable();
+    assert_eq!(all.source.tokens()[0], "[UNK]");
+    assert_eq!(all.source.tokens()[1..], words);
+    let limit = count("actor") + 1;
+    let some = corpus.from_scratch(&scratch(limit)).unwrap();
+    words.retain(|w| count(w) >= limit);
+    assert_eq!(some.source.tokens()[1..], words);
+    assert!(words.len() < all.source.tokens().len() - 1);
+    for (a, b) in corpus.train.iter().zip(&all.train) {
+        assert_eq!(
+            (&a.text, a.label, a.ids.len()),
+            (&b.text, b.label, b.ids.len())
+        );
+    }
+    assert_eq!((all.dev.len(), all.test.len()), (40, 40));
 }
 
 #[test]

@@ -98,7 +98,6 @@ pub fn build(model: &Model, target: Target) -> Result<Bundles, BuildError> {
         keys,
         tokenizer: model.tokenizer_json.to_vec(),
         embedding: checkpoint.embedding.clone(),
-        positions: checkpoint.position.clone(),
         server_content: [0; 32],
     };
     let client = ClientBundle::new(&params, parts)?;

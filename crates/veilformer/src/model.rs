@@ -4,19 +4,17 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use veilformer_ir::tensor::TensorProgram;
-use veilformer_models::{Checkpoint, ModelConfig, ModelError, ModelFolder, Tokenizer};
+use veilformer_models::{
+    FolderFiles, ModelConfig, ModelError, ModelFolder, TokenFiles, TokenTableFiles,
+};
 
 /// The files of a model, in memory.
 #[derive(Clone, Debug)]
 pub struct ModelFiles {
     /// What it is called: the shipped name, or the folder's.
     pub name: String,
-    /// `config.json`.
-    pub config: Cow<'static, [u8]>,
-    /// `model.safetensors`.
-    pub weights: Cow<'static, [u8]>,
-    /// `tokenizer.json`.
-    pub tokenizer: Cow<'static, [u8]>,
+    /// What it is made of.
+    pub files: FolderFiles,
     /// The card, `README.md`; empty without one.
     pub card: Cow<'static, [u8]>,
     /// `golden.json`: sentences with the logits that the trainer computed; empty without one.
@@ -38,39 +36,92 @@ pub struct Model {
     pub sentences: Vec<String>,
 }
 
-macro_rules! shipped {
-    ($name:literal) => {
-        (
-            $name,
-            [
-                include_bytes!(concat!("../../../models/", $name, "/config.json")) as &[u8],
-                include_bytes!(concat!("../../../models/", $name, "/model.safetensors")),
-                include_bytes!(concat!("../../../models/", $name, "/tokenizer.json")),
-                include_bytes!(concat!("../../../models/", $name, "/README.md")),
-                include_bytes!(concat!("../../../models/", $name, "/golden.json")),
-            ],
-        )
+/// A file below `models`.
+macro_rules! file {
+    ($folder:literal, $file:literal) => {
+        include_bytes!(concat!("../../../models/", $folder, "/", $file)) as &[u8]
     };
 }
 
-/// Name and files of every model that ships, in the order of [`ModelFiles`]' fields.
-const SHIPPED: [(&str, [&[u8]; 5]); 2] = [shipped!("sst2-poly"), shipped!("order")];
+/// A model that ships: its name, configuration, weights, card, golden file, and its tokenizer
+/// unless that belongs to a shared token table.
+struct Shipped {
+    name: &'static str,
+    files: [&'static [u8]; 4],
+    tokenizer: Option<&'static [u8]>,
+}
+
+macro_rules! shipped {
+    ($name:literal, $tokenizer:expr) => {
+        Shipped {
+            name: $name,
+            files: [
+                file!($name, "config.json"),
+                file!($name, "model.safetensors"),
+                file!($name, "README.md"),
+                file!($name, "golden.json"),
+            ],
+            tokenizer: $tokenizer,
+        }
+    };
+}
+
+/// Every model that ships.
+const SHIPPED: [Shipped; 5] = [
+    shipped!("sst2-poly", None),
+    shipped!("sst2-ssm", None),
+    shipped!("rt-poly", None),
+    shipped!("rt-ssm", None),
+    shipped!("order", Some(file!("order", "tokenizer.json"))),
+];
+
+/// Name, table and tokenizer of every shared token table that ships.
+const TABLES: [(&str, &[u8], &[u8]); 1] = [(
+    "minilm-tokens",
+    file!("minilm-tokens", "token_table.safetensors"),
+    file!("minilm-tokens", "tokenizer.json"),
+)];
 
 /// The model that `demo` takes.
 pub const DEMO_MODEL: &str = "sst2-poly";
 
-/// All models that ship inside this program.
+/// All shared token tables that ship inside this program.
 #[must_use]
-pub fn shipped() -> Vec<ModelFiles> {
-    let files = |(name, [config, weights, tokenizer, card, golden]): (&str, [&'static [u8]; 5])| {
-        ModelFiles {
-            name: name.to_owned(),
-            config: config.into(),
-            weights: weights.into(),
+pub fn shipped_tables() -> Vec<TokenTableFiles> {
+    let files =
+        |(name, table, tokenizer): (&'static str, &'static [u8], &'static [u8])| TokenTableFiles {
+            name: name.into(),
+            table: table.into(),
             tokenizer: tokenizer.into(),
+        };
+    TABLES.into_iter().map(files).collect()
+}
+
+/// All models that ship inside this program.
+///
+/// # Errors
+/// None in practice: a configuration that is malformed, or names a token table that does not ship.
+pub fn shipped() -> Result<Vec<ModelFiles>, ModelError> {
+    let tables = shipped_tables();
+    let files = |model: Shipped| {
+        let [config, weights, card, golden] = model.files;
+        let tokens = match model.tokenizer {
+            Some(tokenizer) => TokenFiles::Own(tokenizer.into()),
+            None => {
+                let config = ModelConfig::from_json(config)?;
+                TokenFiles::Shared(TokenTableFiles::named(&config, &tables)?)
+            }
+        };
+        Ok(ModelFiles {
+            name: model.name.to_owned(),
+            files: FolderFiles {
+                config: config.into(),
+                weights: weights.into(),
+                tokens,
+            },
             card: card.into(),
             golden: golden.into(),
-        }
+        })
     };
     SHIPPED.into_iter().map(files).collect()
 }
@@ -81,14 +132,14 @@ impl ModelFiles {
     /// # Errors
     /// When there is neither; the message lists the names that there are.
     pub fn find(name: &str) -> Result<Self, ModelError> {
-        if let Some(files) = shipped().into_iter().find(|m| m.name == name) {
+        if let Some(files) = shipped()?.into_iter().find(|m| m.name == name) {
             return Ok(files);
         }
         let folder = Path::new(name);
         if folder.is_dir() {
             return Self::read(folder);
         }
-        let known: Vec<String> = shipped().into_iter().map(|m| m.name).collect();
+        let known: Vec<&str> = SHIPPED.iter().map(|m| m.name).collect();
         Err(ModelError::DataSet {
             path: folder.to_owned(),
             what: format!(
@@ -99,26 +150,22 @@ impl ModelFiles {
         })
     }
 
-    /// The files of a folder; card and golden file may be absent.
+    /// The files of a folder; card and golden file may be absent. A shared token table may lie in
+    /// the folder, beside it, or ship inside this program.
     ///
     /// # Errors
     /// When one of the others cannot be read.
     pub fn read(folder: &Path) -> Result<Self, ModelError> {
-        let read = |file: &str| {
-            let path = folder.join(file);
-            std::fs::read(&path).map_err(|source| ModelError::Read { path, source })
-        };
         let name = folder
             .canonicalize()
             .ok()
             .and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+        let optional = |file: &str| std::fs::read(folder.join(file)).unwrap_or_default().into();
         Ok(Self {
             name: name.unwrap_or_else(|| "model".to_owned()),
-            config: read("config.json")?.into(),
-            weights: read("model.safetensors")?.into(),
-            tokenizer: read("tokenizer.json")?.into(),
-            card: read("README.md").unwrap_or_default().into(),
-            golden: read("golden.json").unwrap_or_default().into(),
+            files: FolderFiles::read(folder, &shipped_tables())?,
+            card: optional("README.md"),
+            golden: optional("golden.json"),
         })
     }
 
@@ -127,7 +174,7 @@ impl ModelFiles {
     /// # Errors
     /// When it is malformed.
     pub fn config(&self) -> Result<ModelConfig, ModelError> {
-        ModelConfig::from_json(&self.config)
+        ModelConfig::from_json(&self.files.config)
     }
 
     /// Parses and checks everything.
@@ -135,23 +182,12 @@ impl ModelFiles {
     /// # Errors
     /// When a file is malformed or they do not belong together.
     pub fn load(self) -> Result<Model, ModelError> {
-        let checkpoint = Checkpoint::from_bytes(self.config()?, &self.weights)?;
-        let tokenizer = Tokenizer::from_bytes(&self.tokenizer)?;
-        let (found, expected) = (tokenizer.vocab_size(), checkpoint.config.vocab_size);
-        if found != expected {
-            return Err(ModelError::Tokenizer(format!(
-                "it knows {found} tokens and config.json says {expected}; \
-                 the folder's files do not belong together"
-            )));
-        }
+        let folder = self.files.load()?;
         Ok(Model {
-            program: checkpoint.tensor_program(&self.name),
+            program: folder.checkpoint.tensor_program(&self.name),
             sentences: golden_sentences(&self.golden),
-            folder: ModelFolder {
-                checkpoint,
-                tokenizer,
-            },
-            tokenizer_json: self.tokenizer,
+            tokenizer_json: self.files.tokenizer().clone(),
+            folder,
             name: self.name,
         })
     }
@@ -163,9 +199,7 @@ impl Model {
     /// # Errors
     /// No token, too many, or one outside the table.
     pub fn rows(&self, ids: &[u32]) -> Result<Vec<Vec<f64>>, ModelError> {
-        let checkpoint = &self.folder.checkpoint;
-        let rows = checkpoint.embedding.lookup(ids, &checkpoint.position)?;
-        Ok(rows.iter_rows().map(<[f64]>::to_vec).collect())
+        self.folder.checkpoint.rows(ids)
     }
 
     /// The logits of a sentence in floating point: mode `poly`.

@@ -4,7 +4,7 @@
 use veilformer_ckks::{KeyList, Params};
 use veilformer_client::BundleParts;
 use veilformer_ir::{InputKind, InputSpec, Signature};
-use veilformer_models::{EmbeddingTable, Matrix};
+use veilformer_models::{Embedding, EmbeddingTable, Matrix};
 
 pub const WORDS: [&str; 5] = ["[UNK]", "good", "bad", "film", "not"];
 
@@ -61,8 +61,26 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             conjugation: Some(1),
         },
         tokenizer: tokenizer(),
-        embedding: EmbeddingTable::quantize(&table).unwrap(),
-        positions: Matrix::from_rows(run, 2, positions).unwrap(),
+        embedding: Embedding {
+            table: EmbeddingTable::quantize(&table).unwrap(),
+            projection: None,
+            position: Some(Matrix::from_rows(run, 2, positions).unwrap()),
+        },
         server_content: [7; 32],
     }
+}
+
+/// As [`parts`], with a token table of three columns of 3, 8 and 2 bits, a projection, and no
+/// position table.
+pub fn projected(params: &Params, run: usize) -> BundleParts {
+    let table: Vec<f64> = (0..3 * WORDS.len()).map(|i| (i as f64).cos()).collect();
+    let table = Matrix::from_rows(WORDS.len(), 3, table).unwrap();
+    let projection = (0..6).map(|i| 0.5 - 0.3 * i as f64).collect();
+    let mut parts = parts(params, run);
+    parts.embedding = Embedding {
+        table: EmbeddingTable::quantize_to(&table, &[3, 8, 2]).unwrap(),
+        projection: Some(Matrix::from_rows(2, 3, projection).unwrap()),
+        position: None,
+    };
+    parts
 }

@@ -33,6 +33,19 @@ pub const TINY: &str = r#"{"model_type":"veilformer-poly","format_version":1,"hi
 "activation":{"kind":"polynomial","degree":2},"normalization":"batch","norm_eps":1e-5,
 "pooling":"mean","id2label":{"0":"negative","1":"positive","2":"neither"}}"#;
 
+/// A small state-space classifier that shares no two sizes and names a shared token table.
+pub const TINY_SSM: &str = r#"{"model_type":"veilformer-ssm","format_version":1,"hidden_size":6,
+"state_size":4,"num_hidden_layers":2,"max_position_embeddings":8,"vocab_size":7,
+"token_table":{"name":"tiny-tokens",
+"blake3":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+"tokenizer_blake3":"fedcba9876543210fedcba9876543210fedcba9876543210fedcba9876543210"},
+"pooling":"last","norm_eps":1e-5,"id2label":{"0":"negative","1":"positive","2":"neither"}}"#;
+
+/// The small state-space classifier's configuration, parsed.
+pub fn tiny_ssm() -> ModelConfig {
+    ModelConfig::from_json(TINY_SSM.as_bytes()).expect("a valid configuration")
+}
+
 /// The small configuration, parsed.
 pub fn tiny() -> ModelConfig {
     ModelConfig::from_json(TINY.as_bytes()).expect("a valid configuration")

@@ -29,18 +29,26 @@ unit_rows = true
 [model]
 hidden_size = 8
 num_hidden_layers = 1
+max_position_embeddings = 6
+labels = ["negative", "positive"]
+[family.transformer]
 num_attention_heads = 2
 head_dim = 3
 intermediate_size = 10
-max_position_embeddings = 6
-labels = ["negative", "positive"]
-[init]
-embedding = 1.0
+[family.transformer.init]
 position = 0.05
 sinusoid = 0.0
 score = 0.5
 attention_output = 0.5
 ffn_output = 0.2
+[family.transformer.limits]
+scores = 3.0
+scores_middle = 1.0
+projections = 3.0
+attention = 3.0
+activation = 3.0
+[init]
+embedding = 1.0
 [optimizer]
 epochs = 4
 batch_size = 16
@@ -58,13 +66,36 @@ dropout = 0.1
 label_smoothing = 0.1
 [ranges]
 weight = 0.1
-scores = 3.0
-scores_middle = 1.0
-projections = 3.0
-attention = 3.0
-activation = 3.0
 logits = 4.0
 "#;
+
+/// The part of a recipe that makes it a state-space classifier's.
+pub const STATE_SPACE: &str = r#"[family.state-space]
+state_size = 5
+pooling = "last"
+[family.state-space.init]
+gate = 0.5
+output = 0.5
+shortest = 1.0
+longest = 8.0
+[family.state-space.limits]
+factors = 3.0
+state = 3.0
+"#;
+
+/// [`RECIPE`] for a state-space classifier.
+pub fn state_space_text() -> String {
+    let start = RECIPE.find("[family.").expect("a family");
+    let end = RECIPE.find("[init]").expect("initial values");
+    format!("{}{STATE_SPACE}{}", &RECIPE[..start], &RECIPE[end..])
+}
+
+/// The recipe of [`state_space_text`].
+pub fn state_space_recipe() -> Recipe {
+    let recipe: Recipe = toml::from_str(&state_space_text()).expect("a recipe");
+    recipe.validate().expect("in range");
+    recipe
+}
 
 pub const WORDS: [&str; 9] = [
     "[UNK]", "good", "bad", "a", "film", "the", "and", "story", "actor",
@@ -83,6 +114,7 @@ pub fn features() -> Features {
         tokens: WORDS.iter().map(|w| (*w).to_owned()).collect(),
         width,
         data: Noise::new(1, 1).normal(WORDS.len() * width, 1.0),
+        shared: None,
     }
 }
 

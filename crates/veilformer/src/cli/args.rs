@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use veilformer::build::Batch;
 use veilformer::ckks::SecurityLevel;
+use veilformer::models::LineRange;
 use veilformer::ring::Isa;
 
 /// Transformers on fully encrypted data: the server computes on what it cannot read.
@@ -268,6 +269,12 @@ pub struct Eval {
     /// How sentences are answered
     #[arg(long, value_enum, default_value = "poly")]
     pub mode: Mode,
+    /// Take these lines only, counted from 0 and the last one excluded; of a pair, of either file
+    #[arg(long, value_name = "FIRST..END")]
+    pub lines: Option<LineRange>,
+    /// Count a sentence that is too long for the model as answered wrongly, instead of stopping
+    #[arg(long)]
+    pub long_as_wrong: bool,
     #[command(flatten)]
     pub target: Target,
     /// Take at most so many sentences

@@ -278,7 +278,7 @@ pub struct ShippedModel {
     pub labels: Vec<String>,
     /// Longest sentence in tokens.
     pub max_tokens: usize,
-    /// Size of weights, configuration and tokenizer.
+    /// Size of weights, configuration, tokenizer and token table; models may share the last two.
     pub bytes: u64,
     /// The whole card, Markdown.
     pub card: String,
@@ -289,6 +289,8 @@ pub struct ShippedModel {
 pub struct Eval {
     /// Number of sentences.
     pub items: usize,
+    /// Those of them that are too long for the model and count as answered wrongly.
+    pub too_long: usize,
     /// Those whose label is that of mode `poly`.
     pub agree: usize,
     /// Fraction of the sentences whose label is the data set's.

@@ -128,7 +128,7 @@ fn the_other_commands() {
     let eval = |batch: &str, run: &str| {
         format!(
             "{{accuracy: float, agree: int, batch: {batch}, items: int, max_logit_error: float, \
-             run_seconds: {run}, seconds: float}}"
+             run_seconds: {run}, seconds: float, too_long: int}}"
         )
     };
     for (mode, eval) in [

@@ -18,12 +18,14 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
     let model = ModelFiles::find(&args.model)?.load()?;
     let data = choose(args)?;
     let stage = context.progress.stage("evaluating in the clear");
+    let items = data.len();
     let examples = answer_in_the_clear(args, &model, data, |done, total| {
         stage.update(done, total);
     })?;
     let clear_seconds = stage.finish();
     let mut report = json::Eval {
-        items: examples.len(),
+        items,
+        too_long: items - examples.len(),
         agree: 0,
         accuracy: 0.0,
         max_logit_error: 0.0,
@@ -72,7 +74,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         report.agree += usize::from(answer.label == poly.label);
         correct += usize::from(answer.label == example.label);
     }
-    report.accuracy = correct as f64 / examples.len().max(1) as f64;
+    report.accuracy = correct as f64 / items.max(1) as f64;
     context.output.answer(&report, || text(&report, args.mode))
 }
 
@@ -81,6 +83,10 @@ const SHOWN: usize = 10;
 
 fn text(report: &json::Eval, mode: Mode) -> String {
     let per_minute = |seconds: f64| 60.0 * report.items as f64 / seconds.max(1e-9);
+    let long = match report.too_long {
+        0 => String::new(),
+        n => format!("\n{n} too long, counted as wrong"),
+    };
     let note = match (mode, report.run_seconds, report.batch) {
         (Mode::Clear, ..) => {
             "\nmode clear is mode poly here: the original model is polynomial".to_owned()
@@ -105,7 +111,7 @@ fn text(report: &json::Eval, mode: Mode) -> String {
     };
     format!(
         "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
-         largest logit error {:.1e}, {:.1} s{note}",
+         largest logit error {:.1e}, {:.1} s{long}{note}",
         report.items,
         100.0 * report.accuracy,
         report.agree,
@@ -116,7 +122,7 @@ fn text(report: &json::Eval, mode: Mode) -> String {
 
 /// The sentences that the flags choose.
 fn choose(args: &args::Eval) -> Result<Vec<Example>> {
-    let mut data = DataSet::load(&args.data)?;
+    let mut data = DataSet::load_lines(&args.data, args.lines)?;
     let limit = args.limit.unwrap_or(usize::MAX);
     match args.seed {
         Some(seed) => data = data.sample(limit, seed),
@@ -131,7 +137,7 @@ fn choose(args: &args::Eval) -> Result<Vec<Example>> {
 }
 
 /// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
-/// out before anything is encrypted.
+/// out before anything is encrypted. Those that are too long are left out where the flags say so.
 fn answer_in_the_clear(
     args: &args::Eval,
     model: &Model,
@@ -142,7 +148,7 @@ fn answer_in_the_clear(
     let limit = args.target.tokens.unwrap_or(usize::MAX);
     let total = examples.len();
     let done = AtomicUsize::new(0);
-    let one = |example: Example| {
+    let one = |example: Example| -> Option<Result<(Example, Answer)>> {
         let refuse = |e: &dyn std::fmt::Display| {
             Failure::input(format!(
                 "{}: sentence \"{}\": {e}",
@@ -156,19 +162,23 @@ fn answer_in_the_clear(
                  task",
                 example.label
             );
-            return Err(refuse(&what));
+            return Some(Err(refuse(&what)));
         }
-        let count = model
-            .folder
-            .encode(&example.text)
-            .map_err(|e| refuse(&e))?
-            .len();
-        if count > limit {
-            return Err(refuse(&ModelError::TooLong { count, limit }));
-        }
-        let logits = model.poly(&example.text).map_err(|e| refuse(&e))?;
+        let answer = match model.folder.encode(&example.text) {
+            Ok(ids) if ids.len() > limit => Err(ModelError::TooLong {
+                count: ids.len(),
+                limit,
+            }),
+            Ok(_) => model.poly(&example.text),
+            Err(e) => Err(e),
+        };
+        let answer = match answer {
+            Err(ModelError::TooLong { .. }) if args.long_as_wrong => return None,
+            Err(e) => Err(refuse(&e)),
+            Ok(logits) => Ok((example, Answer::of_logits(logits))),
+        };
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        Ok((example, Answer::of_logits(logits)))
+        Some(answer)
     };
-    examples.into_par_iter().map(one).collect()
+    examples.into_par_iter().filter_map(one).collect()
 }

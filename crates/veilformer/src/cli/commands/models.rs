@@ -9,7 +9,7 @@ use crate::cli::{Context, args, json};
 pub fn run(context: &Context, args: &args::Models) -> Result<()> {
     let chosen = match &args.name {
         Some(name) => vec![ModelFiles::find(name)?],
-        None => shipped(),
+        None => shipped()?,
     };
     let models = chosen.iter().map(describe).collect::<Result<Vec<_>>>()?;
     let report = json::Models { models };
@@ -45,7 +45,7 @@ fn describe(files: &ModelFiles) -> Result<json::ShippedModel> {
             .to_owned(),
         labels: (0..config.num_classes()).filter_map(label).collect(),
         max_tokens: config.max_position_embeddings,
-        bytes: (files.config.len() + files.weights.len() + files.tokenizer.len()) as u64,
+        bytes: files.files.size() as u64,
         card,
     })
 }
