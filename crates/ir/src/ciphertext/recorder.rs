@@ -47,10 +47,16 @@ impl Recorder {
         }
     }
 
-    /// Names the part of the model that the following instructions belong to.
+    /// Names the part of the model that the following instructions belong to; a part may go on
+    /// where it stopped before.
     pub fn section(&mut self, name: impl Into<String>) {
-        self.program.sections.push(name.into());
-        self.section = self.program.sections.len() as u32 - 1;
+        let name = name.into();
+        let sections = &mut self.program.sections;
+        let at = sections.iter().position(|known| *known == name);
+        self.section = at.unwrap_or_else(|| {
+            sections.push(name);
+            sections.len() - 1
+        }) as u32;
     }
 
     /// A new input at `level` and its canonical scale, whose slots are at most `bound`.
