@@ -370,6 +370,7 @@ impl Ops for ClearOps {
         let mut babies = std::collections::BTreeSet::new();
         let mut total = vec![Complex::new(0.0, 0.0); slots];
         let mut terms = 0;
+        let mut giants = Vec::new();
         for giant in &transform.giants {
             let mut sum = vec![Complex::new(0.0, 0.0); slots];
             for term in &giant.terms {
@@ -386,12 +387,10 @@ impl Ops for ClearOps {
                 for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
                     *s += x * p;
                 }
-                self.need(KeyPurpose::Rotation(baby), first.level);
                 terms += 1;
             }
             if !giant.terms.is_empty() {
-                self.need(KeyPurpose::Rotation(giant.rotation), first.level);
-                self.counts.rotations += usize::from(giant.rotation.rem_euclid(slots as i64) != 0);
+                giants.push(giant.rotation.rem_euclid(slots as i64));
             }
             for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
                 *t += s;
@@ -400,12 +399,17 @@ impl Ops for ClearOps {
         if terms == 0 {
             return Err(empty(OP));
         }
-        self.counts.rotations += babies.iter().filter(|(_, baby)| *baby != 0).count();
-        self.counts.plain_products += terms;
-        self.counts.transforms += 1;
         let scale = first.scale.product(plain_scale);
         let sum = self.fitting(OP, total, first.level, scale)?;
-        self.divided(OP, &sum)
+        let out = self.divided(OP, &sum)?;
+        // What is refused needs no keys.
+        for step in babies.iter().map(|b| b.1).chain(giants) {
+            self.need(KeyPurpose::Rotation(step), first.level);
+            self.counts.rotations += usize::from(step != 0);
+        }
+        self.counts.plain_products += terms;
+        self.counts.transforms += 1;
+        Ok(out)
     }
 }
 

@@ -80,7 +80,15 @@ fn replay_clear(compiled: &Compiled, tokens: &[Vec<f64>]) -> Vec<f64> {
     let plains: Vec<_> = program
         .plains
         .iter()
-        .map(|p| ops.plain(&p.pattern.expand(), p.level, p.scale).unwrap())
+        .zip(program.extended_plains())
+        .map(|(p, extended)| {
+            let slots = p.pattern.expand();
+            if extended {
+                ops.extended_plain(&slots, p.level, p.scale).unwrap()
+            } else {
+                ops.plain(&slots, p.level, p.scale).unwrap()
+            }
+        })
         .collect();
     let mut values = vec![None; program.values.len()];
     for instruction in &program.instructions {
