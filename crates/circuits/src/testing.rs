@@ -12,7 +12,7 @@ use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant,
+    Transform, adjust_constant, moves,
 };
 
 type Result<T> = std::result::Result<T, OpsError>;
@@ -450,7 +450,14 @@ impl Ops for ClearOps {
             .iter()
             .map(|transform| self.one_transform(inputs, transform, &mut babies));
         let results = results.collect::<Result<Vec<_>>>()?;
-        self.counts.rotations += babies.keys().filter(|(_, baby)| *baby != 0).count();
+        // What is refused needs no keys.
+        let slots = self.params.slots();
+        let giants = transforms.iter().flat_map(|t| &t.giants);
+        let giants = giants.filter(|g| !g.terms.is_empty()).map(|g| g.rotation);
+        for step in babies.keys().map(|b| b.1).chain(giants) {
+            self.need(KeyPurpose::Rotation(step), first.level);
+            self.counts.rotations += usize::from(moves(step, slots));
+        }
         Ok(results)
     }
 }
@@ -496,12 +503,9 @@ impl ClearOps {
                 for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
                     *s += x * p;
                 }
-                self.need(KeyPurpose::Rotation(baby), level);
                 terms += 1;
             }
-            if !giant.terms.is_empty() && giant.rotation.rem_euclid(slots as i64) != 0 {
-                self.need(KeyPurpose::Rotation(giant.rotation), level);
-                self.counts.rotations += 1;
+            if !giant.terms.is_empty() && moves(giant.rotation, slots) {
                 self.disturb(&mut sum, |model| model.key_switch(level));
             }
             for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {

@@ -219,7 +219,8 @@ pub trait Ops {
 
     /// As [`Ops::plain`], modulo the special primes as well: for terms of a transform whose baby
     /// step is not 0, which are multiplied before the special primes are divided away. Serves
-    /// everywhere else too, and takes more memory.
+    /// everywhere else too, and takes more memory. Implementers to which primes make no difference
+    /// leave it at that of [`Ops::plain`].
     ///
     /// # Errors
     /// As [`Ops::plain`].
@@ -228,7 +229,9 @@ pub trait Ops {
         slots: &SlotVector,
         level: usize,
         scale: Scale,
-    ) -> Result<Self::Plain, OpsError>;
+    ) -> Result<Self::Plain, OpsError> {
+        self.plain(slots, level, scale)
+    }
 
     /// The factor of a transform's term with this baby step: [`Ops::extended_plain`] if it moves
     /// anything, else [`Ops::plain`].

@@ -11,8 +11,8 @@ use veilformer_circuits::attention::{
 use veilformer_circuits::recurrence::recurrence;
 use veilformer_circuits::reduce::weighted_slot_sum;
 use veilformer_circuits::transform::{Chunk, Layout, LayoutMap, Weight};
-use veilformer_ckks::{Complex, Ops, Params, SlotVector};
-use veilformer_ir::ciphertext::{CiphertextProgram, Recorder, ValueId};
+use veilformer_ckks::{Complex, Ops, Params, SlotVector, Transform};
+use veilformer_ir::ciphertext::{CiphertextProgram, PlainId, Recorder, ValueId};
 use veilformer_ir::{InputKind, InputSpec, Signature};
 
 /// Levels that the program needs: the longest chain of products.
@@ -125,6 +125,13 @@ pub fn lower(
 /// A ciphertext and what lies where in it.
 type Placed = (ValueId, Layout);
 
+/// A ciphertext that a form reads, and which of its terms; the mask has none.
+type Operand = (ValueId, Layout, Option<usize>);
+
+/// Most layouts into which forms are evaluated by one operation: so often is what they read used
+/// while it is in the cache. More would be fewer operations that can run at once.
+const TOGETHER: usize = 8;
+
 struct InputValue {
     spec: InputSpec,
     value: ValueId,
@@ -166,31 +173,39 @@ impl Lower<'_> {
             } => self.attention([query, key, value], *heads, *layer, [bound, read]),
             Node::Square { form, layer } => {
                 let mut out = Vec::new();
-                for layout in self.plain_layouts(form.bias.len()) {
+                for layouts in self.plain_layouts(form.bias.len()).chunks(TOGETHER) {
                     self.recorder
                         .section(format!("layer {layer}, feed-forward"));
-                    let x = self.form(form, &layout, 1.0)?;
-                    self.recorder.tighten(x, read);
-                    let y = self.recorder.square(&x)?;
-                    self.recorder.tighten(y, bound);
-                    out.push((y, layout));
+                    let made = self.forms(&[(form, 1.0)], layouts)?;
+                    for (read_values, layout) in made.iter().zip(layouts) {
+                        let [x] = read_values.as_slice() else {
+                            return Err(CompileError::Empty);
+                        };
+                        self.recorder.tighten(*x, read);
+                        let y = self.recorder.square(x)?;
+                        self.recorder.tighten(y, bound);
+                        out.push((y, layout.clone()));
+                    }
                 }
                 Ok(out)
             }
             Node::Product { factors, layer } => {
                 let mut out = Vec::new();
-                for layout in self.plain_layouts(node.features()) {
+                for layouts in self.plain_layouts(node.features()).chunks(TOGETHER) {
                     self.recorder.section(format!("layer {layer}, projections"));
-                    let read_forms = [(&factors[0], 1.0), (&factors[1], 1.0)];
-                    let made = self.forms(&read_forms, &layout)?;
-                    made.iter().for_each(|v| self.recorder.tighten(*v, read));
-                    let [x, y] = made.as_slice() else {
-                        return Err(CompileError::Empty);
-                    };
+                    let made = self.forms(&[(&factors[0], 1.0), (&factors[1], 1.0)], layouts)?;
                     self.recorder.section(format!("layer {layer}, product"));
-                    let product = self.recorder.mul(x, y)?;
-                    self.recorder.tighten(product, bound);
-                    out.push((product, layout));
+                    for (read_values, layout) in made.iter().zip(layouts) {
+                        let [x, y] = read_values.as_slice() else {
+                            return Err(CompileError::Empty);
+                        };
+                        for v in [x, y] {
+                            self.recorder.tighten(*v, read);
+                        }
+                        let product = self.recorder.mul(x, y)?;
+                        self.recorder.tighten(product, bound);
+                        out.push((product, layout.clone()));
+                    }
                 }
                 Ok(out)
             }
@@ -284,7 +299,8 @@ impl Lower<'_> {
             self.recorder
                 .section(format!("layer {layer}, query, key, value"));
             let factor = 1.0 / POWER_ATTENTION_FACTOR;
-            let made = self.forms(&[(query, 1.0), (key, 1.0), (value, factor)], &layout)?;
+            let forms = [(query, 1.0), (key, 1.0), (value, factor)];
+            let made = self.forms(&forms, std::slice::from_ref(&layout))?.concat();
             made.iter().for_each(|x| self.recorder.tighten(*x, read));
             let [q, k, v] = made.as_slice() else {
                 return Err(CompileError::Empty);
@@ -312,58 +328,71 @@ impl Lower<'_> {
         target: &Layout,
         factor: f64,
     ) -> Result<ValueId, CompileError> {
-        let mut made = self.forms(&[(form, factor)], target)?;
-        made.pop().ok_or(CompileError::Empty)
+        let made = self.forms(&[(form, factor)], std::slice::from_ref(target))?;
+        made.concat().pop().ok_or(CompileError::Empty)
     }
 
-    /// Evaluates each `factor * form` into `target`, all one level below the lowest of their
-    /// sources. What they read in common is rotated once for all.
+    /// Evaluates each `factor * form` into each of the targets, all one level below the lowest of
+    /// their sources: per target one value per form. What they read in common is rotated, and
+    /// brought into the cache, once for all. The targets are alike in whether rows are doubled.
     fn forms(
         &mut self,
         forms: &[(&LevelForm, f64)],
-        target: &Layout,
-    ) -> Result<Vec<ValueId>, CompileError> {
+        targets: &[Layout],
+    ) -> Result<Vec<Vec<ValueId>>, CompileError> {
         let top = self.recorder.params().max_level();
         let levels = forms.iter().filter_map(|(form, _)| self.level_of(form));
         let level = levels.min().unwrap_or(top);
         let mut inputs: Vec<ValueId> = Vec::new();
-        let mut transforms = Vec::with_capacity(forms.len());
-        for (form, factor) in forms {
-            let operands = self.operands(form, level, target)?;
-            let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
-                .iter()
-                .map(|(_, _, term)| -> Box<dyn Fn(usize, usize) -> f64> {
-                    match term.and_then(|t| form.terms.get(t)) {
-                        Some((_, matrix)) => Box::new(move |j, i| factor * matrix.get(j, i)),
-                        None => {
-                            Box::new(move |j, _| factor * form.bias.get(j).copied().unwrap_or(0.0))
-                        }
-                    }
-                })
-                .collect();
-            let sources = operands.iter().zip(&weights);
-            let map = LayoutMap {
-                sources: sources.map(|(o, w)| (&o.1, &**w as Weight<'_>)).collect(),
-                target,
-            };
-            let mut transform = map.transform(&mut self.recorder, level)?;
-            let places: Vec<usize> = operands
-                .iter()
-                .map(|(value, ..)| {
-                    inputs.iter().position(|i| i == value).unwrap_or_else(|| {
-                        inputs.push(*value);
-                        inputs.len() - 1
+        let mut transforms = Vec::with_capacity(forms.len() * targets.len());
+        for target in targets {
+            for (form, factor) in forms {
+                let operands = self.operands(form, level, target)?;
+                let mut transform = self.map((form, *factor), &operands, target, level)?;
+                let places: Vec<usize> = operands
+                    .iter()
+                    .map(|(value, ..)| {
+                        inputs.iter().position(|i| i == value).unwrap_or_else(|| {
+                            inputs.push(*value);
+                            inputs.len() - 1
+                        })
                     })
-                })
-                .collect();
-            for term in transform.giants.iter_mut().flat_map(|g| &mut g.terms) {
-                term.input = places.get(term.input).copied().unwrap_or(usize::MAX);
+                    .collect();
+                for term in transform.giants.iter_mut().flat_map(|g| &mut g.terms) {
+                    term.input = places.get(term.input).copied().unwrap_or(usize::MAX);
+                }
+                transforms.push(transform);
             }
-            transforms.push(transform);
         }
         let inputs: Vec<&ValueId> = inputs.iter().collect();
         let transforms: Vec<_> = transforms.iter().collect();
-        Ok(self.recorder.linear_transforms(&inputs, &transforms)?)
+        let made = self.recorder.linear_transforms(&inputs, &transforms)?;
+        Ok(made.chunks(forms.len().max(1)).map(<[_]>::to_vec).collect())
+    }
+
+    /// The transform of `factor * form` from its operands to a layout.
+    fn map(
+        &mut self,
+        (form, factor): (&LevelForm, f64),
+        operands: &[Operand],
+        target: &Layout,
+        level: usize,
+    ) -> Result<Transform<PlainId>, CompileError> {
+        let weights: Vec<Box<dyn Fn(usize, usize) -> f64>> = operands
+            .iter()
+            .map(|(_, _, term)| -> Box<dyn Fn(usize, usize) -> f64> {
+                match term.and_then(|t| form.terms.get(t)) {
+                    Some((_, matrix)) => Box::new(move |j, i| factor * matrix.get(j, i)),
+                    None => Box::new(move |j, _| factor * form.bias.get(j).copied().unwrap_or(0.0)),
+                }
+            })
+            .collect();
+        let sources = operands.iter().zip(&weights);
+        let map = LayoutMap {
+            sources: sources.map(|(o, w)| (&o.1, &**w as Weight<'_>)).collect(),
+            target,
+        };
+        Ok(map.transform(&mut self.recorder, level)?)
     }
 
     /// What a form reads at `level`: values with their layouts and the form's terms; the mask has
@@ -373,7 +402,7 @@ impl Lower<'_> {
         form: &LevelForm,
         level: usize,
         target: &Layout,
-    ) -> Result<Vec<(ValueId, Layout, Option<usize>)>, CompileError> {
+    ) -> Result<Vec<Operand>, CompileError> {
         let mut operands = Vec::new();
         for (index, (source, _)) in form.terms.iter().enumerate() {
             for (value, layout) in self.source(*source, form.power, level, target)? {

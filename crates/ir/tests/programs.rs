@@ -17,13 +17,13 @@ fn transform<O: Ops>(
 ) -> Result<O::Ct, OpsError> {
     let level = ops.level(inputs[0]);
     let scale = ops.params().scale_at(level);
-    // A recorder stores equal plaintexts once: one that is never to be extended has its own value.
-    let half = SlotVector::real_constant(if extended { 0.25 } else { 0.375 });
-    let first = ops.plain(&half, level, scale)?;
+    // The recorder stores equal plaintexts once: different ones for what each is good for.
+    let constant = |c: f64| SlotVector::real_constant(c);
+    let first = ops.plain(&constant(0.25), level, scale)?;
     let second = if extended {
-        ops.term_plain(&half, level, scale, baby)?
+        ops.term_plain(&constant(0.3), level, scale, baby)?
     } else {
-        ops.plain(&half, level, scale)?
+        ops.plain(&constant(0.2), level, scale)?
     };
     let term = |input, baby, plain| Term { input, baby, plain };
     let giants = vec![Giant {

@@ -19,7 +19,8 @@ pub struct Recorder {
     /// slots may be used by very many terms.
     norms: Vec<(f64, f64)>,
     /// Per plaintext whether it may meet rotated inputs: whoever records a circuit says so where
-    /// an evaluator would have to know. The program itself shows who needs it.
+    /// an evaluator would have to know. The program itself shows who needs it. Equal plaintexts
+    /// are stored once, so that one may be asked for twice, and then serves for both.
     extended: Vec<bool>,
 }
 

@@ -1,0 +1,72 @@
+//! Blocks.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use crate::backend::{Backend, DiagonalTerm, GiantStep};
+use crate::conformance::{Samples, test_chain};
+use crate::{CpuConfig, CpuPlain, GaloisElement, Isa, PlainPoly};
+
+/// The conformance suite looks at rings that are smaller than a block: a limb in one block,
+/// which it has seen, against many blocks.
+#[test]
+fn results_do_not_depend_on_blocks() {
+    let log_n = 13;
+    let chain = test_chain(log_n, 4, 2).unwrap();
+    let digits = [Basis::range(0, 2), Basis::range(2, 4)];
+    let (q, special) = (Basis::range(0, 4), Basis::range(4, 6));
+    for isa in Isa::available() {
+        let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+        let mut samples = Samples::new(&chain, 3);
+        let mut keys = Vec::new();
+        for by in [1, -5, 700, 2000] {
+            let g = GaloisElement::rotation(by, log_n);
+            let key = samples.key(g, &digits, special).unwrap();
+            keys.push(cpu.prepare_key(&key).unwrap());
+        }
+        let all = chain.all();
+        let mut plains = vec![PlainPoly::Dense(samples.poly(all, Form::Ntt).unwrap())];
+        for period in [1 << 4, 1 << 10] {
+            plains.push(PlainPoly::Periodic {
+                period,
+                basis: all,
+                values: samples.residues(all, period),
+            });
+        }
+        let plains: Vec<CpuPlain> = plains
+            .iter()
+            .map(|p| cpu.prepare_plain(p).unwrap())
+            .collect();
+        let step = |key: Option<usize>, terms: usize| GiantStep {
+            key,
+            terms: (0..terms)
+                .map(|i| DiagonalTerm {
+                    input: i % 2,
+                    baby: [None, Some(0), Some(1), Some(2)][(i / 2) % 4],
+                    plain: i % 3,
+                })
+                .collect(),
+        };
+        let plan: TransformPlan<'_, Cpu> = TransformPlan {
+            keys: keys.iter().collect(),
+            plains: plains.iter().collect(),
+            outputs: vec![vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]],
+        };
+        let c: Vec<RnsPoly> = (0..4)
+            .map(|_| samples.poly(q, Form::Ntt).unwrap())
+            .collect();
+        let inputs = [(&c[0], &c[1]), (&c[2], &c[3])];
+        let run = |batch: usize, block: usize| {
+            let blocking = Blocking {
+                batch,
+                words: 2 * batch * block,
+                longest: 1 << log_n,
+            };
+            cpu.transform_in_blocks(&inputs, &plan, Basis::single(3), blocking)
+                .unwrap()
+        };
+        let whole = run(8, 1 << log_n);
+        for (batch, block) in [(8, 1 << 12), (8, 1 << 7), (3, 1 << 9), (1, 1 << 6)] {
+            assert!(run(batch, block) == whole, "{isa:?}, {batch}, {block}");
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! What a transform has to do, sorted, and how it is cut into blocks.
+
+use std::ops::Range;
+
+use crate::backend::{Pair, PairRef, TransformPlan};
+use crate::basis::Basis;
+use crate::buffer::Buffer;
+use crate::cpu::engine::Decomposed;
+use crate::cpu::{Cpu, CpuKey, CpuPlain};
+use crate::error::Result;
+use crate::kernels::LOW_LOG;
+use crate::poly::{Form, RnsPoly};
+
+/// The shortest block.
+const MIN_BLOCK: usize = 64;
+
+/// An input as terms multiply it.
+pub(super) struct Baby<'a> {
+    pub(super) c: PairRef<'a, RnsPoly>,
+    /// The key of its rotation and the number of its decomposition; none: times P, as it is.
+    pub(super) turn: Option<(&'a CpuKey, usize)>,
+}
+
+/// The sum of one giant step of one output.
+pub(super) struct Sum<'a> {
+    pub(super) output: usize,
+    pub(super) key: Option<&'a CpuKey>,
+    /// Whether any term is rotated: the sum is then a multiple of P only up to its rounding.
+    pub(super) turned: bool,
+    /// Per batch of babies: number of the baby in it, and its factor.
+    pub(super) terms: Vec<Vec<(usize, &'a CpuPlain)>>,
+    /// Per block that is read the block that the automorphism brings it to.
+    pub(super) targets: Vec<usize>,
+}
+
+impl Sum<'_> {
+    /// Whether the second half stays without the factor P until the end: it is then exact on the
+    /// inputs' basis alone.
+    pub(super) fn exact(&self) -> bool {
+        self.key.is_some() && !self.turned
+    }
+}
+
+/// A plan in the order in which it is computed.
+pub(super) struct Work<'a> {
+    pub(super) basis: Basis,
+    pub(super) special: Basis,
+    pub(super) babies: Vec<Baby<'a>>,
+    /// Babies of a batch.
+    pub(super) batch: usize,
+    pub(super) sums: Vec<Sum<'a>>,
+    pub(super) sources: Vec<Decomposed<'a>>,
+    /// Words of a block.
+    pub(super) block: usize,
+}
+
+/// How the work is cut; results do not depend on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocking {
+    /// Most inputs, as they are multiplied, of which blocks are held at a time.
+    pub(super) batch: usize,
+    /// Words that these blocks may take together.
+    pub(super) words: usize,
+    /// The longest block.
+    pub(super) longest: usize,
+}
+
+impl Default for Blocking {
+    fn default() -> Self {
+        Self {
+            batch: 32,
+            // A quarter of the second level of cache.
+            words: 1 << 15,
+            longest: 1 << LOW_LOG,
+        }
+    }
+}
+
+impl Blocking {
+    /// Babies of a batch and words of a block, a power of two of at least eight, for so many
+    /// babies and so many terms of the largest sum. The plaintexts of one sum are fetched while
+    /// the sum before is computed: they too have to leave room for one another.
+    pub(super) fn of(self, babies: usize, terms: usize, n: usize) -> (usize, usize) {
+        let batch = babies.clamp(1, self.batch);
+        let streams = (2 * batch).max(2 * terms.min(self.batch));
+        let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
+        (batch, (1 << block.ilog2()).min(n))
+    }
+}
+
+/// What the sums are written to.
+pub(super) struct Sums {
+    /// Per output: what goes into the last division without a key switch, on the basis with P.
+    pub(super) outputs: Vec<Pair<RnsPoly>>,
+    /// Per giant step with a key the second half of its sum.
+    pub(super) giants: Vec<Option<RnsPoly>>,
+}
+
+/// Scratch of one call.
+pub(super) struct Scratch {
+    /// Per prime of a group the converted digits of all inputs.
+    pub(super) digits: Buffer,
+    /// Per baby of a batch two blocks.
+    pub(super) babies: Buffer,
+    /// Two blocks.
+    pub(super) temp: Buffer,
+}
+
+/// A block of one prime.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) prime: usize,
+    /// Where the prime's digits begin in the scratch.
+    pub(super) digits: usize,
+    /// Number of the block.
+    pub(super) number: usize,
+}
+
+impl Place {
+    pub(super) fn words(self, block: usize) -> Range<usize> {
+        self.number * block..(self.number + 1) * block
+    }
+}
+
+impl CpuPlain {
+    /// The words for `range` at one prime: that many, or a single one for all. `None` where the
+    /// value changes inside the range but the plaintext is not dense.
+    pub(super) fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Option<&[u64]> {
+        let limb = self.limb_of(prime)?;
+        let run = n / self.period;
+        if run == 1 {
+            limb.get(range)
+        } else if run >= range.len() {
+            limb.get(range.start / run..range.start / run + 1)
+        } else {
+            None
+        }
+    }
+
+    /// The same with every word written out.
+    pub(super) fn written(&self, prime: usize, range: Range<usize>, n: usize) -> Vec<u64> {
+        let run = n / self.period;
+        let limb = self.limb_of(prime).unwrap_or(&[]);
+        range.filter_map(|j| limb.get(j / run).copied()).collect()
+    }
+}
+
+impl<'a> Work<'a> {
+    /// Sorts a checked plan.
+    pub(super) fn new(
+        cpu: &Cpu,
+        inputs: &[PairRef<'a, RnsPoly>],
+        plan: &TransformPlan<'a, Cpu>,
+        (basis, special): (Basis, Basis),
+        blocking: Blocking,
+    ) -> Self {
+        // Per baby its input and key.
+        let mut named: Vec<(usize, Option<usize>)> = Vec::new();
+        let terms = plan.outputs.iter().flatten().flat_map(|g| &g.terms);
+        for baby in terms.map(|t| (t.input, t.baby)) {
+            if !named.contains(&baby) {
+                named.push(baby);
+            }
+        }
+        named.sort_unstable();
+        // Inputs are cut into digits once for each partition that keys have (usually one).
+        let mut cut: Vec<(usize, &'a CpuKey)> = Vec::new();
+        let mut babies = Vec::with_capacity(named.len());
+        for &(input, key) in &named {
+            let turn = key.map(|k| {
+                let key: &'a CpuKey = plan.keys[k];
+                let known = cut
+                    .iter()
+                    .position(|(i, k)| *i == input && k.digits == key.digits);
+                let source = known.unwrap_or(cut.len());
+                if known.is_none() {
+                    cut.push((input, key));
+                }
+                (key, source)
+            });
+            let c = inputs[input];
+            babies.push(Baby { c, turn });
+        }
+        let giants = plan.outputs.iter().flatten();
+        let most = giants.map(|g| g.terms.len()).max().unwrap_or(0);
+        let (batch, block) = blocking.of(babies.len(), most, cpu.chain.n());
+        let mut sums = Vec::new();
+        for (output, giants) in plan.outputs.iter().enumerate() {
+            for giant in giants {
+                let mut terms = vec![Vec::new(); babies.len().div_ceil(batch)];
+                for t in &giant.terms {
+                    let baby = named.binary_search(&(t.input, t.baby)).unwrap_or(0);
+                    let plain: &'a CpuPlain = plan.plains[t.plain];
+                    terms[baby / batch].push((baby % batch, plain));
+                }
+                let key: Option<&'a CpuKey> = giant.key.map(|k| plan.keys[k]);
+                sums.push(Sum {
+                    output,
+                    key,
+                    turned: giant.terms.iter().any(|t| t.baby.is_some()),
+                    terms,
+                    targets: key.map_or(Vec::new(), |k| k.permutation.block_targets(block)),
+                });
+            }
+        }
+        Self {
+            basis,
+            special,
+            babies,
+            batch,
+            sums,
+            sources: cut
+                .iter()
+                .map(|(i, key)| cpu.decompose(inputs[*i].1, key))
+                .collect(),
+            block,
+        }
+    }
+
+    /// Converted digits per prime.
+    pub(super) fn digits(&self) -> usize {
+        self.sources.iter().map(|s| s.digits.len()).sum()
+    }
+
+    /// Zeros for the sums.
+    pub(super) fn zeros(&self, cpu: &Cpu, outputs: usize) -> Result<Sums> {
+        let all = self.basis.union(self.special);
+        let zero = || RnsPoly::zero(&cpu.chain, all, Form::Ntt);
+        let giants = self.sums.iter().map(|sum| {
+            let on = if sum.exact() { self.basis } else { all };
+            sum.key.map(|_| RnsPoly::dirty(&cpu.chain, on, Form::Ntt))
+        });
+        Ok(Sums {
+            outputs: (0..outputs)
+                .map(|_| Ok((zero()?, zero()?)))
+                .collect::<Result<_>>()?,
+            giants: giants.collect(),
+        })
+    }
+}
