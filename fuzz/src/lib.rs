@@ -15,4 +15,4 @@ pub use containers::{
     ciphertexts, client_bundle, container, cost_table, evaluation_keys, params, public_key,
     secret_key, server_bundle,
 };
-pub use model_files::{checkpoint, data_set, model_config, tokenizer};
+pub use model_files::{checkpoint, data_set, model_config, token_table, tokenizer};

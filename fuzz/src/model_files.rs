@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use veilformer_models::interpreter::interpret;
-use veilformer_models::{Checkpoint, DataSet, ModelConfig, Tokenizer};
+use veilformer_models::{Checkpoint, DataSet, EmbeddingTable, ModelConfig, Tokenizer};
 
-use crate::seeds::CONFIG;
+use crate::seeds::{self, CONFIG, STATE_SPACE};
 
 /// `config.json`.
 pub fn model_config(data: &[u8]) {
@@ -15,12 +15,31 @@ pub fn model_config(data: &[u8]) {
     }
 }
 
-/// `model.safetensors`, for a small configuration: the model that comes out is run.
+/// `model.safetensors`, for a small configuration of either family: the model that comes out is
+/// run.
 pub fn checkpoint(data: &[u8]) {
-    let config = ModelConfig::from_json(CONFIG.as_bytes()).expect("the configuration is valid");
-    let Ok(checkpoint) = Checkpoint::from_bytes(config, data, None) else {
+    for (config, shared) in [(CONFIG, None), (STATE_SPACE, Some(seeds::table()))] {
+        let config = ModelConfig::from_json(config.as_bytes()).expect("the configuration is valid");
+        if let Ok(checkpoint) = Checkpoint::from_bytes(config, data, shared) {
+            run(&checkpoint);
+        }
+    }
+}
+
+/// `token_table.safetensors`: every row that comes out is finite, and it can be written.
+pub fn token_table(data: &[u8]) {
+    let Ok(table) = EmbeddingTable::from_bytes(data) else {
         return;
     };
+    table.to_bytes().expect("what was read can be written");
+    assert_eq!(table.rows().count(), table.vocab_size());
+    for row in table.rows() {
+        assert!(row.len() == table.width() && row.iter().all(|v| v.is_finite()));
+    }
+    assert!(table.row(table.vocab_size() as u32).is_err());
+}
+
+fn run(checkpoint: &Checkpoint) {
     checkpoint.to_bytes().expect("what was read can be written");
     let program = checkpoint.tensor_program("fuzzed");
     if let Ok(rows) = checkpoint.rows(&[0, 1, 1]) {

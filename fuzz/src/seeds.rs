@@ -10,7 +10,9 @@ use veilformer_ckks::{Ops, Params};
 use veilformer_client::{BundleParts, ClientBundle};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
 use veilformer_ir::{InputKind, InputSpec, Signature};
-use veilformer_models::{ModelConfig, random_checkpoint, tokenizer::wordpiece_json};
+use veilformer_models::{
+    EmbeddingTable, Matrix, ModelConfig, random_checkpoint, tokenizer::wordpiece_json,
+};
 use veilformer_runtime::{Cost, CostTable, ServerBundle};
 use veilformer_secret::KeyGenerator;
 
@@ -22,6 +24,24 @@ pub const CONFIG: &str = r#"{"model_type":"veilformer-poly","format_version":1,"
 "max_position_embeddings":4,"vocab_size":5,"attention":{"kind":"power","power":2,
 "length_scaling":"1/n"},"activation":{"kind":"polynomial","degree":2},"normalization":"batch",
 "norm_eps":1e-5,"pooling":"mean","id2label":{"0":"negative","1":"positive"}}"#;
+
+/// The configuration of the tiny state-space model that `checkpoint` reads weights for; its token
+/// table is [`table`].
+pub const STATE_SPACE: &str = r#"{"model_type":"veilformer-ssm","format_version":1,"hidden_size":2,
+"state_size":3,"num_hidden_layers":1,"max_position_embeddings":4,"vocab_size":5,
+"token_table":{"name":"tiny","blake3":"0000000000000000000000000000000000000000000000000000000000000000",
+"tokenizer_blake3":"0000000000000000000000000000000000000000000000000000000000000000"},
+"pooling":"mean","norm_eps":1e-5,"id2label":{"0":"negative","1":"positive"}}"#;
+
+/// A shared token table: five tokens, columns of 1, 2, 3, 5 and 8 bits.
+///
+/// # Panics
+/// Never: its parts fit.
+pub fn table() -> EmbeddingTable {
+    let values = (0..25u8).map(|i| f64::from(i * 7 % 11) - 5.0).collect();
+    let values = Matrix::from_rows(5, 5, values).expect("25 values");
+    EmbeddingTable::quantize_to(&values, &[1, 2, 3, 5, 8]).expect("the bits fit")
+}
 
 /// Target and file.
 pub type Seed = (&'static str, Vec<u8>);
@@ -54,8 +74,22 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
             server_content: server.content_digest(),
         },
     )?;
+    let config = ModelConfig::from_json(STATE_SPACE.as_bytes())?;
+    let mut state_space = random_checkpoint(&config, 1)?;
+    state_space.embedding.table = table();
+    let projected = ClientBundle::new(
+        params,
+        BundleParts {
+            model_name: "tiny".to_owned(),
+            signature: signature(params),
+            keys: server.keys().clone(),
+            tokenizer: tokenizer.clone().into_bytes(),
+            embedding: state_space.embedding.clone(),
+            server_content: server.content_digest(),
+        },
+    )?;
     let texts = "1 a good film\n0 a bad one\n";
-    let table = "sentence\tlabel\na good film\t1\na bad one\t0\n";
+    let columns = "sentence\tlabel\na good film\t1\na bad one\t0\n";
     Ok(vec![
         ("container", ciphertexts.clone()),
         ("container", keys.clone()),
@@ -65,13 +99,17 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
         ("public_key", public),
         ("secret_key", toy.secret.to_bytes()?.to_vec()),
         ("client_bundle", client.to_bytes()?),
+        ("client_bundle", projected.to_bytes()?),
         ("server_bundle", server.to_bytes()?),
         ("cost_table", costs(params).to_bytes()?),
         ("model_config", CONFIG.as_bytes().to_vec()),
+        ("model_config", STATE_SPACE.as_bytes().to_vec()),
         ("checkpoint", checkpoint.to_bytes()?),
+        ("checkpoint", state_space.to_bytes()?),
+        ("token_table", table().to_bytes()?),
         ("tokenizer", tokenizer.into_bytes()),
         ("data_set", texts.as_bytes().to_vec()),
-        ("data_set", table.as_bytes().to_vec()),
+        ("data_set", columns.as_bytes().to_vec()),
     ])
 }
 
@@ -112,6 +150,7 @@ fn signature(params: &Params) -> Signature {
         max_tokens: 2,
         run: 2,
         features: 2,
+        batch: 1,
         inputs: vec![input(InputKind::Tokens { chunks }), input(InputKind::Mask)],
         labels: vec!["negative".into(), "positive".into()],
     }
@@ -135,6 +174,7 @@ mod tests {
             "cost_table" => crate::cost_table(data),
             "model_config" => crate::model_config(data),
             "checkpoint" => crate::checkpoint(data),
+            "token_table" => crate::token_table(data),
             "tokenizer" => crate::tokenizer(data),
             "data_set" => crate::data_set(data),
             other => panic!("no target {other}"),

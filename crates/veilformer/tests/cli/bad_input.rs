@@ -323,6 +323,16 @@ fn rows() -> Vec<Row> {
             &["label is 7", "2 classes"],
         ),
         row(
+            "lines beyond the end",
+            "eval --model order data.txt --lines 1..3",
+            &["has 2 lines", "1..3"],
+        ),
+        row(
+            "no range of lines",
+            "eval --model order data.txt --lines 3..1",
+            &["3..1", "FIRST..END"],
+        ),
+        row(
             "no data set",
             "eval --model order words.txt",
             &["line 1", "label"],

@@ -4,5 +4,6 @@
 mod bad_input;
 mod files;
 mod json;
+mod models;
 mod roles;
 mod setup;
