@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer};
 use veilformer_ckks::{Params, moves};
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation, ValueId};
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 
 use crate::RuntimeError;
 use crate::bundle::container;
@@ -246,10 +246,12 @@ pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
     all
 }
 
-/// What encoding each plaintext of a program is made of: (cost, level).
+/// What encoding each plaintext of a program is made of: (cost, level). Constants are left out:
+/// they are a residue per prime.
 pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Cost, usize)> {
     let plains = program.plains.iter().zip(program.extended_plains());
-    plains.map(|(plain, extended)| {
+    let vectors = plains.filter(|(p, _)| !matches!(p.pattern, PlainPattern::Constant(_)));
+    vectors.map(|(plain, extended)| {
         let cost = if extended {
             Cost::EncodeExtended
         } else {

@@ -20,6 +20,11 @@ const JOBS: usize = 8;
 /// Largest amount that waits in the pool.
 const POOL: u64 = 1 << 30;
 
+/// The smallest buffer of the pool.
+const SMALLEST_BUFFER: u64 = 512;
+/// What an encoded plaintext has beside its residues.
+const PLAIN: u64 = 160;
+
 /// Scratch of one operation: ciphertexts of a level, and everything else.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scratch {
@@ -58,6 +63,14 @@ pub(crate) fn scratch(
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
         Operation::LinearTransform { transforms, .. } => {
             let counts = TransformCounts::of(transforms, program.slots);
+            if counts.babies + counts.giants == 0 {
+                // The sums, of the operands' level.
+                return Scratch {
+                    level,
+                    ciphertexts: counts.outputs as u64 * ct,
+                    other: 0,
+                };
+            }
             // Of each giant step one polynomial; the results.
             let held = counts.giants as u64 * ct / 2 + counts.outputs as u64 * ct;
             (held, transforming(params, level, counts))
@@ -75,9 +88,6 @@ pub(crate) fn scratch(
 /// Scratch of a linear transform beside ciphertexts.
 fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
-    if counts.babies + counts.giants == 0 {
-        return limbs_bytes(params, 2 * counts.outputs * limbs);
-    }
     let all = params.key_basis(level).len();
     let digits = counts.inputs * params.digits_at(level).len();
     // With the special primes: what all steps add to, and of each giant step one polynomial.
@@ -148,11 +158,11 @@ impl Estimate<'_> {
             let limbs = basis.len();
             // A period of slots has twice as many values, for the conjugates.
             let words = match &plain.pattern {
-                PlainPattern::Constant(_) => 2,
+                PlainPattern::Constant(_) => 1,
                 PlainPattern::Slots(SlotVector::Periodic(period)) => 2 * period.len(),
                 _ => self.params.n(),
             };
-            8 * (limbs * words.min(self.params.n())) as u64
+            (8 * (limbs * words.min(self.params.n())) as u64).max(SMALLEST_BUFFER) + PLAIN
         });
         bytes.sum()
     }
@@ -186,12 +196,19 @@ impl Estimate<'_> {
         self.threads as u64 * largest.unwrap_or(0) * 3 / 2
     }
 
+    /// The inputs of one run as their file and as stored ciphertexts, of which one half is a seed.
+    fn inputs(&self, file: u64) -> u64 {
+        let levels = self.program.inputs.iter().map(|i| i.level);
+        let halves = levels.map(|level| ciphertext_memory(self.params, level) / 2);
+        file + halves.sum::<u64>()
+    }
+
     /// The largest resident set. `run`: what runs add at most, pool included; `most_live` of it is
-    /// in use at once.
-    pub(crate) fn peak(&self, key_file: u64, run: u64, most_live: u64) -> u64 {
+    /// in use at once. Files: of keys, and of the inputs of one run.
+    pub(crate) fn peak(&self, [key_file, input_file]: [u64; 2], run: u64, most_live: u64) -> u64 {
         let always = PROCESS + self.tables() + self.resident();
         let loading = self.loading();
-        let running = (loading + run).min(most_live + POOL);
+        let running = (loading + run).min(most_live + POOL) + self.inputs(input_file);
         always + (loading + key_file).max(running)
     }
 }

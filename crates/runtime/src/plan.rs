@@ -126,7 +126,11 @@ pub fn plan_scheduled(
         batch: program.batch,
         seconds: schedule.now + io,
         load_seconds: load,
-        peak_memory_bytes: memory.peak(key_bytes, schedule.held(), schedule.peak_with_scratch),
+        peak_memory_bytes: memory.peak(
+            [key_bytes, ciphertext_bytes_up],
+            schedule.held(),
+            schedule.peak_with_scratch,
+        ),
         peak_ciphertext_bytes: schedule.peak_live,
         buffer_bytes: device.buffer_bytes(),
         buffer_bytes_without_reuse: device.bytes_without_reuse(program),

@@ -35,6 +35,9 @@ pub struct Simulation {
     pub outputs: Vec<Vec<Complex>>,
     /// Values that left their promised range, in the program's order.
     pub violations: Vec<Violation>,
+    /// Per value of the program its largest slot over what was promised of it; 0 where nothing
+    /// was.
+    pub used: Vec<f64>,
 }
 
 /// A value that left its promised range.
@@ -115,6 +118,7 @@ impl<'a> Simulator<'a> {
         }
         let mut values: Vec<Option<ClearCiphertext>> = vec![None; program.values.len()];
         let mut violations = Vec::new();
+        let mut used = vec![0.0; program.values.len()];
         for (index, instruction) in program.instructions.iter().enumerate() {
             let results = match &instruction.operation {
                 Operation::Input { index } => {
@@ -130,7 +134,11 @@ impl<'a> Simulator<'a> {
                 }
             };
             for (id, ct) in instruction.results.iter().zip(results) {
-                violations.extend(self.watch(instruction, *id, &ct));
+                let (part, violation) = self.watch(instruction, *id, &ct);
+                violations.extend(violation);
+                if let Some(place) = used.get_mut(id.0 as usize) {
+                    *place = part;
+                }
                 if let Some(place) = values.get_mut(id.0 as usize) {
                     *place = Some(ct);
                 }
@@ -149,35 +157,45 @@ impl<'a> Simulator<'a> {
         Ok(Simulation {
             outputs: program.outputs.iter().map(slots).collect(),
             violations,
+            used,
         })
     }
 
-    /// The value against what was promised of it.
+    /// The value against what was promised of it: the part of its range that it takes, and
+    /// whether it leaves it.
     fn watch(
         &self,
         instruction: &Instruction,
         id: ValueId,
         ct: &ClearCiphertext,
-    ) -> Option<Violation> {
-        let info = self.program.info(id)?;
+    ) -> (f64, Option<Violation>) {
+        let Some(info) = self.program.info(id) else {
+            return (0.0, None);
+        };
         let slots = self.ops.decrypt(ct);
-        let found = slots.iter().fold(0.0f64, |m, s| m.max(s.norm()));
+        let largest = slots.iter().fold(0.0f64, |m, s| m.max(s.norm()));
         let mean = slots.iter().map(|s| s.norm()).sum::<f64>() / slots.len().max(1) as f64;
+        let part = if info.bound.is_finite() && info.bound > 0.0 {
+            largest / info.bound
+        } else {
+            0.0
+        };
         let room = |bound: f64| bound * (1.0 + TOLERANCE) + TOLERANCE;
         // What the modulus holds is decided by the mean; the bound is what polynomials rely on.
-        let (found, bound) = if found > room(info.bound) {
-            (found, info.bound)
+        let (found, bound) = if largest > room(info.bound) {
+            (largest, info.bound)
         } else if mean > room(info.mean) {
             (mean, info.mean)
         } else {
-            return None;
+            return (part, None);
         };
-        Some(Violation {
+        let violation = Violation {
             section: self.section(instruction),
             value: id.0,
             found,
             bound,
-        })
+        };
+        (part, Some(violation))
     }
 
     fn section(&self, instruction: &Instruction) -> String {

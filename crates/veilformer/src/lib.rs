@@ -55,6 +55,7 @@ pub use veilformer_client as client;
 pub use veilformer_compiler as compiler;
 pub use veilformer_ir as ir;
 pub use veilformer_models as models;
+pub use veilformer_plot as plot;
 pub use veilformer_ring as ring;
 pub use veilformer_runtime as runtime;
 pub use veilformer_secret as secret;

@@ -78,6 +78,9 @@ pub enum Command {
     Models(Models),
     /// Runs a data set through a model
     Eval(Eval),
+    /// Answers sentences in the clear, simulated and encrypted, and draws what was predicted
+    /// against what happened
+    Report(Report),
 }
 
 /// What a model is compiled for.
@@ -259,16 +262,14 @@ pub struct Models {
     pub name: Option<String>,
 }
 
+/// A data set, the sentences of it that are taken, and the model that answers them.
 #[derive(Debug, Args)]
-pub struct Eval {
+pub struct Sentences {
     /// `label text` lines, a table with the columns sentence and label, or a .pos/.neg pair
     pub data: PathBuf,
     /// A shipped model or a model folder
     #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
     pub model: String,
-    /// How sentences are answered
-    #[arg(long, value_enum, default_value = "poly")]
-    pub mode: Mode,
     /// Take these lines only, counted from 0 and the last one excluded; of a pair, of either file
     #[arg(long, value_name = "FIRST..END")]
     pub lines: Option<LineRange>,
@@ -283,6 +284,28 @@ pub struct Eval {
     /// Draw the sentences at random with this seed instead of from the start of the file
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct Eval {
+    #[command(flatten)]
+    pub sentences: Sentences,
+    /// How sentences are answered
+    #[arg(long, value_enum, default_value = "poly")]
+    pub mode: Mode,
+}
+
+#[derive(Debug, Args)]
+pub struct Report {
+    #[command(flatten)]
+    pub sentences: Sentences,
+    /// Folder for the charts
+    #[arg(long, short, value_name = "DIR", default_value = "report")]
+    pub output: PathBuf,
+    /// Where measured costs of this machine are kept [default: a file per parameters in
+    /// ~/.cache/veilformer]
+    #[arg(long, value_name = "FILE")]
+    pub costs: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

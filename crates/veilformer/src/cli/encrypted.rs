@@ -8,7 +8,7 @@ use veilformer::build::{Target, build};
 use veilformer::client::{Answer, ClientBundle};
 use veilformer::model::Model;
 use veilformer::ring::Cpu;
-use veilformer::runtime::{Server, ServerBundle};
+use veilformer::runtime::{RunStats, Server, ServerBundle};
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 
 use super::error::{Failure, Result};
@@ -21,6 +21,8 @@ pub struct Encrypted {
     server: Server<Cpu>,
     /// Time that the server took so far.
     pub run_seconds: f64,
+    /// What its runs took.
+    pub stats: RunStats,
 }
 
 impl Encrypted {
@@ -49,6 +51,7 @@ impl Encrypted {
             secret,
             server,
             run_seconds: 0.0,
+            stats: RunStats::default(),
         })
     }
 
@@ -73,6 +76,7 @@ impl Encrypted {
         let started = Instant::now();
         let run = self.server.run(&input, &|_, _| ControlFlow::Continue(()))?;
         self.run_seconds += started.elapsed().as_secs_f64();
+        self.stats.add(&run.stats);
         let answers = self.client.decrypt(&self.secret, &run.answer)?;
         if answers.len() == sentences.len() {
             return Ok(answers);

@@ -306,3 +306,54 @@ pub struct Eval {
     /// What left the range that it was compiled for, a line each, in mode `sim`.
     pub range_violations: Option<Vec<String>>,
 }
+
+/// `report --json`.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Name of the model.
+    pub model: String,
+    /// Number of sentences.
+    pub items: usize,
+    /// Fraction of the sentences whose decrypted label is the data set's.
+    pub accuracy: f64,
+    /// Sentences that one run answers.
+    pub batch: usize,
+    /// Number of runs.
+    pub runs: usize,
+    /// The decrypted answers against those in the clear.
+    pub encrypted: Errors,
+    /// The simulated answers against those in the clear.
+    pub simulated: Errors,
+    /// Root mean square of the simulated errors over that of the measured ones.
+    pub error_ratio: f64,
+    /// What left the range that it was compiled for, a line each.
+    pub range_violations: Vec<String>,
+    /// Time on the server, all runs.
+    pub seconds: Pair,
+    /// Key switches, all runs.
+    pub key_switches: Pair,
+    /// Most bytes of ciphertexts at once.
+    pub peak_ciphertext_bytes: Pair,
+    /// Paths of the charts.
+    pub charts: Vec<String>,
+}
+
+/// Answers against those in the clear, in `report --json`.
+#[derive(Debug, Serialize)]
+pub struct Errors {
+    /// Sentences whose label is the same.
+    pub agree: usize,
+    /// Largest absolute difference of a logit.
+    pub max_logit_error: f64,
+    /// Root mean square of the differences of all logits.
+    pub rms_logit_error: f64,
+}
+
+/// What was planned and what happened, in `report --json`.
+#[derive(Debug, Serialize)]
+pub struct Pair {
+    /// Before the run.
+    pub planned: f64,
+    /// By the run.
+    pub measured: f64,
+}

@@ -9,6 +9,7 @@ mod json;
 mod load;
 mod output;
 mod progress;
+mod sentences;
 mod simulated;
 
 use std::process::ExitCode;
@@ -88,5 +89,6 @@ fn run(started: Instant, cli: Cli) -> Result<()> {
         Command::Inspect(args) => commands::inspect::run(&context, args),
         Command::Models(args) => commands::models::run(&context, args),
         Command::Eval(args) => commands::eval::run(&context, args),
+        Command::Report(args) => commands::report::run(&context, args),
     }
 }

@@ -3,11 +3,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
-use veilformer::build::Bundles;
 use veilformer::ckks::SecretKind;
-use veilformer::client::Answer;
+use veilformer::client::{Answer, ClientBundle};
 use veilformer::model::Model;
-use veilformer::runtime::{RuntimeError, Simulator};
+use veilformer::runtime::{RuntimeError, ServerBundle, Simulator};
 
 use super::error::{Failure, Result};
 
@@ -17,19 +16,21 @@ pub struct Simulated {
     pub answers: Vec<Answer>,
     /// One line per value and sentence (or batch of them) that left its range.
     pub violations: Vec<String>,
+    /// Per value of the program the largest part of its promised range that any sentence took.
+    pub used: Vec<f64>,
 }
 
 /// Simulates the compiled model on all sentences; what is drawn for one follows from its place in
 /// the list and `seed`.
 pub fn simulate(
     model: &Model,
-    bundles: &Bundles,
+    (client, server): (&ClientBundle, &ServerBundle),
     sentences: &[&str],
     seed: u64,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Simulated> {
-    let signature = bundles.client.signature();
-    let (program, params) = (bundles.server.program(), bundles.server.params());
+    let signature = client.signature();
+    let (program, params) = (server.program(), server.params());
     let done = AtomicUsize::new(0);
     let open = || Simulator::new(program, params, SecretKind::DenseTernary);
     let one = |simulator: &mut std::result::Result<Simulator<'_>, RuntimeError>,
@@ -52,22 +53,29 @@ pub fn simulate(
             done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len(),
             sentences.len(),
         );
-        Ok((
-            answers.collect::<Vec<_>>(),
-            run.violations
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>(),
-        ))
+        let violations = run.violations.iter().map(ToString::to_string);
+        Ok(Simulated {
+            answers: answers.collect(),
+            violations: violations.collect(),
+            used: run.used,
+        })
     };
     let parts = sentences
         .par_chunks(signature.batch.max(1))
         .enumerate()
         .map_init(open, one)
         .collect::<Result<Vec<_>>>()?;
-    let (answers, violations): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-    Ok(Simulated {
-        answers: answers.concat(),
-        violations: violations.concat(),
-    })
+    let mut all = Simulated {
+        answers: Vec::with_capacity(sentences.len()),
+        violations: Vec::new(),
+        used: vec![0.0; program.values.len()],
+    };
+    for part in parts {
+        all.answers.extend(part.answers);
+        all.violations.extend(part.violations);
+        for (most, used) in all.used.iter_mut().zip(part.used) {
+            *most = most.max(used);
+        }
+    }
+    Ok(all)
 }

@@ -100,6 +100,31 @@ fn rows() -> Vec<Row> {
     let long = vec!["stone"; 33].join("_");
     let mut rows = vec![
         row(
+            "a batch that is no power of two",
+            "compile order --batch 3 -o new",
+            &["3", "power of two"],
+        ),
+        row(
+            "a batch that no ring holds",
+            "compile order --batch 4096 -o new",
+            &["slots", "without bootstrapping"],
+        ),
+        row(
+            "more tokens than the model has",
+            "compile order --tokens 1000 -o new",
+            &["1000 tokens", "the model takes 1 to"],
+        ),
+        row(
+            "flags for a model beside a bundle",
+            "plan server.veil --tokens 8",
+            &["server.veil", "compiled already"],
+        ),
+        row(
+            "a sentence beyond the compiled length",
+            "demo red_blue_red --model order --tokens 2",
+            &["3 tokens", "limit is 2"],
+        ),
+        row(
             "no sentence",
             "encrypt -o new.veil",
             &["no sentence", "at least one"],
@@ -142,12 +167,12 @@ fn rows() -> Vec<Row> {
         row(
             "unknown model",
             "compile bert -o new",
-            &["unknown model", "sst2-poly, order"],
+            &["unknown model", "sst2-poly, sst2-ssm"],
         ),
         row(
             "unknown model",
             "demo --model bert",
-            &["unknown model", "sst2-poly, order"],
+            &["unknown model", "sst2-poly, sst2-ssm"],
         ),
         row(
             "no model",

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use tempfile::TempDir;
+
 use crate::setup::{conversation, copy, succeed, veilformer};
 
 /// The object as one line of names and kinds; of lists the first element.
@@ -125,15 +127,16 @@ fn the_other_commands() {
         "0 red blue\n1 blue red\n0 blue stone red\n",
     )
     .unwrap();
-    let eval = |batch: &str, run: &str| {
+    let eval = |batch: &str, ranges: &str, run: &str| {
         format!(
             "{{accuracy: float, agree: int, batch: {batch}, items: int, max_logit_error: float, \
-             run_seconds: {run}, seconds: float, too_long: int}}"
+             range_violations: {ranges}, run_seconds: {run}, seconds: float, too_long: int}}"
         )
     };
     for (mode, eval) in [
-        ("poly", eval("null", "null")),
-        ("encrypted", eval("int", "float")),
+        ("poly", eval("null", "null", "null")),
+        ("sim", eval("int", "[]", "null")),
+        ("encrypted", eval("int", "null", "float")),
     ] {
         let value = check(
             at,
@@ -142,6 +145,41 @@ fn the_other_commands() {
         );
         assert_eq!((&value["items"], &value["agree"]), (&3.into(), &3.into()));
         assert!((value["accuracy"].as_f64().unwrap() - 2.0 / 3.0).abs() < 1e-9);
+        let error = value["max_logit_error"].as_f64().unwrap();
+        assert_eq!(error == 0.0, mode == "poly", "noise is there or is not");
+    }
+}
+
+/// What is simulated is of the size of what is measured, and what is planned happens.
+#[test]
+fn report() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    std::fs::write(
+        at.join("data"),
+        "1 A fine film.\n0 A dull film.\n".repeat(8),
+    )
+    .unwrap();
+    let errors = "{agree: int, max_logit_error: float, rms_logit_error: float}";
+    let pair = "{measured: float, planned: float}";
+    let expected = format!(
+        "{{accuracy: float, batch: int, charts: [text], encrypted: {errors}, error_ratio: float, \
+         items: int, key_switches: {pair}, model: text, peak_ciphertext_bytes: {pair}, \
+         range_violations: [], runs: int, seconds: {pair}, simulated: {errors}}}"
+    );
+    let args = [
+        "report", "data", "--model", "sst2-ssm", "--batch", "4", "--costs", "costs",
+    ];
+    let value = check(at, &args, &expected);
+    assert_eq!((&value["items"], &value["runs"]), (&16.into(), &4.into()));
+    assert_eq!(value["encrypted"]["agree"], 16);
+    let ratio = value["error_ratio"].as_f64().unwrap();
+    assert!((0.5..2.0).contains(&ratio), "{ratio}");
+    let switches = &value["key_switches"];
+    assert_eq!(switches["planned"], switches["measured"]);
+    for chart in value["charts"].as_array().unwrap() {
+        let text = std::fs::read_to_string(at.join(chart.as_str().unwrap())).unwrap();
+        assert!(text.starts_with("<svg"));
     }
 }
 

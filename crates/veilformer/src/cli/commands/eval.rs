@@ -1,20 +1,17 @@
 //! `eval`: a data set through a model.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use rayon::prelude::*;
 use veilformer::build::build;
-use veilformer::client::Answer;
-use veilformer::model::{Model, ModelFiles};
-use veilformer::models::{DataSet, Example, ModelError};
+use veilformer::model::ModelFiles;
 
 use crate::cli::args::{self, Mode};
 use crate::cli::encrypted::Encrypted;
-use crate::cli::error::{Failure, Result};
+use crate::cli::error::Result;
+use crate::cli::sentences::{answer_in_the_clear, choose};
 use crate::cli::simulated::simulate;
 use crate::cli::{Context, json};
 
-pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
+pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
+    let (args, mode) = (&eval.sentences, eval.mode);
     let model = ModelFiles::find(&args.model)?.load()?;
     let data = choose(args)?;
     let stage = context.progress.stage("evaluating in the clear");
@@ -34,7 +31,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         batch: None,
         range_violations: None,
     };
-    let answers = match args.mode {
+    let answers = match mode {
         Mode::Encrypted => {
             let mut encrypted = Encrypted::new(context, &model, args.target.resolve())?;
             let stage = context.progress.stage("evaluating on ciphertexts");
@@ -56,7 +53,8 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
             let stage = context.progress.stage("simulating");
             let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
             let seed = args.seed.unwrap_or_default();
-            let simulated = simulate(&model, &bundles, &texts, seed, |done, total| {
+            let halves = (&bundles.client, &bundles.server);
+            let simulated = simulate(&model, halves, &texts, seed, |done, total| {
                 stage.update(done, total);
             })?;
             report.seconds = stage.finish();
@@ -75,7 +73,7 @@ pub fn run(context: &Context, args: &args::Eval) -> Result<()> {
         correct += usize::from(answer.label == example.label);
     }
     report.accuracy = correct as f64 / items.max(1) as f64;
-    context.output.answer(&report, || text(&report, args.mode))
+    context.output.answer(&report, || text(&report, mode))
 }
 
 /// Range violations that people are shown.
@@ -118,67 +116,4 @@ fn text(report: &json::Eval, mode: Mode) -> String {
         report.max_logit_error,
         report.seconds
     )
-}
-
-/// The sentences that the flags choose.
-fn choose(args: &args::Eval) -> Result<Vec<Example>> {
-    let mut data = DataSet::load_lines(&args.data, args.lines)?;
-    let limit = args.limit.unwrap_or(usize::MAX);
-    match args.seed {
-        Some(seed) => data = data.sample(limit, seed),
-        None => data.examples.truncate(limit),
-    }
-    if data.is_empty() {
-        return Err(Failure::input(
-            "no sentence is left to evaluate; raise --limit",
-        ));
-    }
-    Ok(data.examples)
-}
-
-/// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
-/// out before anything is encrypted. Those that are too long are left out where the flags say so.
-fn answer_in_the_clear(
-    args: &args::Eval,
-    model: &Model,
-    examples: Vec<Example>,
-    progress: impl Fn(usize, usize) + Sync,
-) -> Result<Vec<(Example, Answer)>> {
-    let classes = model.program.labels.len();
-    let limit = args.target.tokens.unwrap_or(usize::MAX);
-    let total = examples.len();
-    let done = AtomicUsize::new(0);
-    let one = |example: Example| -> Option<Result<(Example, Answer)>> {
-        let refuse = |e: &dyn std::fmt::Display| {
-            Failure::input(format!(
-                "{}: sentence \"{}\": {e}",
-                args.data.display(),
-                example.text
-            ))
-        };
-        if example.label >= classes {
-            let what = format!(
-                "its label is {}, the model has {classes} classes; use a data set of this model's \
-                 task",
-                example.label
-            );
-            return Some(Err(refuse(&what)));
-        }
-        let answer = match model.folder.encode(&example.text) {
-            Ok(ids) if ids.len() > limit => Err(ModelError::TooLong {
-                count: ids.len(),
-                limit,
-            }),
-            Ok(_) => model.poly(&example.text),
-            Err(e) => Err(e),
-        };
-        let answer = match answer {
-            Err(ModelError::TooLong { .. }) if args.long_as_wrong => return None,
-            Err(e) => Err(refuse(&e)),
-            Ok(logits) => Ok((example, Answer::of_logits(logits))),
-        };
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
-        Some(answer)
-    };
-    examples.into_par_iter().filter_map(one).collect()
 }

@@ -10,4 +10,5 @@ pub mod inspect;
 pub mod keygen;
 pub mod models;
 pub mod plan;
+pub mod report;
 pub mod run;

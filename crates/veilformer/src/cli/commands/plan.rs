@@ -42,7 +42,7 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
 }
 
 /// Costs of this machine: from the cache where they cover the program, else measured and kept.
-fn costs(
+pub fn costs(
     context: &Context,
     bundle: &ServerBundle,
     cache: Option<&Path>,
@@ -75,7 +75,7 @@ fn costs(
 }
 
 /// Where costs are kept: one file per parameters.
-fn cache(params: &Params) -> Option<PathBuf> {
+pub fn cache(params: &Params) -> Option<PathBuf> {
     let digest: String = params
         .digest()
         .iter()

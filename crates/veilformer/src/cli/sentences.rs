@@ -1,0 +1,74 @@
+//! The sentences of a data set that the flags choose, and their answers in the clear.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use veilformer::client::Answer;
+use veilformer::model::Model;
+use veilformer::models::{DataSet, Example, ModelError};
+
+use super::args;
+use super::error::{Failure, Result};
+
+/// The sentences that the flags choose.
+pub fn choose(args: &args::Sentences) -> Result<Vec<Example>> {
+    let mut data = DataSet::load_lines(&args.data, args.lines)?;
+    let limit = args.limit.unwrap_or(usize::MAX);
+    match args.seed {
+        Some(seed) => data = data.sample(limit, seed),
+        None => data.examples.truncate(limit),
+    }
+    if data.is_empty() {
+        return Err(Failure::input(
+            "no sentence is left to evaluate; raise --limit",
+        ));
+    }
+    Ok(data.examples)
+}
+
+/// The sentences, each with its answer in mode `poly`: what a sentence is refused for is found
+/// out before anything is encrypted. Those that are too long are left out where the flags say so.
+pub fn answer_in_the_clear(
+    args: &args::Sentences,
+    model: &Model,
+    examples: Vec<Example>,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Vec<(Example, Answer)>> {
+    let classes = model.program.labels.len();
+    let limit = args.target.tokens.unwrap_or(usize::MAX);
+    let total = examples.len();
+    let done = AtomicUsize::new(0);
+    let one = |example: Example| -> Option<Result<(Example, Answer)>> {
+        let refuse = |e: &dyn std::fmt::Display| {
+            Failure::input(format!(
+                "{}: sentence \"{}\": {e}",
+                args.data.display(),
+                example.text
+            ))
+        };
+        if example.label >= classes {
+            let what = format!(
+                "its label is {}, the model has {classes} classes; use a data set of this model's \
+                 task",
+                example.label
+            );
+            return Some(Err(refuse(&what)));
+        }
+        let answer = match model.folder.encode(&example.text) {
+            Ok(ids) if ids.len() > limit => Err(ModelError::TooLong {
+                count: ids.len(),
+                limit,
+            }),
+            Ok(_) => model.poly(&example.text),
+            Err(e) => Err(e),
+        };
+        let answer = match answer {
+            Err(ModelError::TooLong { .. }) if args.long_as_wrong => return None,
+            Err(e) => Err(refuse(&e)),
+            Ok(logits) => Ok((example, Answer::of_logits(logits))),
+        };
+        progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
+        Some(answer)
+    };
+    examples.into_par_iter().filter_map(one).collect()
+}
