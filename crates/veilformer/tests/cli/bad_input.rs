@@ -343,11 +343,6 @@ fn rows() -> Vec<Row> {
             &["cannot read", "none.txt"],
         ),
         row(
-            "no simulation",
-            "eval --model order --mode sim data.txt",
-            &["poly"],
-        ),
-        row(
             "no such mode",
             "eval --mode fast data.txt",
             &["possible values"],
