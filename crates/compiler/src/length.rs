@@ -564,10 +564,7 @@ fn widen(
             }
         }
     };
-    nodes
-        .iter_mut()
-        .flat_map(Node::forms_mut)
-        .for_each(&pad);
+    nodes.iter_mut().flat_map(Node::forms_mut).for_each(&pad);
     pad(answer);
     let extra = transpose_stack(&Matrix::zeros(back.rows(), before), back);
     match answer.terms.iter_mut().find(|t| t.0 == Source::Node(h)) {

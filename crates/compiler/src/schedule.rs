@@ -1,34 +1,122 @@
 //! The pass to a device program: order, buffers, loops.
 //!
-//! The order is the recorded one or one that greedily frees most memory at each step, whichever
-//! needs less; buffers are given out along it. A buffer is of one level: on the backends that there
-//! are, memory of one size is not cut for another. Blocks that repeat are then rolled into loops.
+//! The order is the recorded one or one that greedily frees most memory at each step; buffers are
+//! given out along it. A buffer that was let go may wait before it is given out again: the longer,
+//! the more steps can run at once, and the more memory it takes. Of all these the schedule of least
+//! memory stays whose time, by rough weights of the operations, is within a few percent of the
+//! shortest. A buffer is of one level: on the backends that there are, memory of one size is not cut
+//! for another. Blocks that repeat are then rolled into loops.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use veilformer_ckks::Params;
-use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, ValueId};
-use veilformer_ir::device::{Buffer, BufferId, DeviceProgram, NONE, resources};
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
+use veilformer_ir::device::{
+    Buffer, BufferId, Dependencies, DeviceProgram, NONE, Resolved, resources,
+};
 
 use crate::roll::{Flat, roll};
 
 /// Above this many instructions the greedy order is not tried: it is quadratic.
 const GREEDY_LIMIT: usize = 20_000;
 
+/// How much longer than the shortest schedule the chosen one may take.
+const SLACK: f64 = 1.04;
+
 /// Schedules a verified program for a device that runs up to `threads` steps at once.
 pub fn schedule(program: &CiphertextProgram, params: &Params, threads: usize) -> DeviceProgram {
     let threads = threads.max(1);
     let lifetimes = Lifetimes::new(program);
-    let recorded: Vec<usize> = (0..program.instructions.len()).collect();
-    let mut best = assign(program, params, &lifetimes, (&recorded, threads));
-    if recorded.len() <= GREEDY_LIMIT {
-        let order = greedy(program, params, &lifetimes);
-        let other = assign(program, params, &lifetimes, (&order, threads));
-        if bytes(&other.buffers) < bytes(&best.buffers) {
-            best = other;
+    let mut orders = vec![(0..program.instructions.len()).collect::<Vec<_>>()];
+    if program.instructions.len() <= GREEDY_LIMIT {
+        orders.push(greedy(program, params, &lifetimes));
+    }
+    // Alone, a step finds everything done before it: nothing is gained by waiting.
+    let waits: &[usize] = if threads == 1 { &[1] } else { &[1, 8, 64] };
+    let mut tried: Vec<(f64, Assigned)> = Vec::new();
+    for order in &orders {
+        for wait in waits {
+            let assigned = assign(program, params, &lifetimes, (order, threads * wait));
+            tried.push((makespan(program, &assigned, threads), assigned));
         }
     }
-    finish(program, threads, best)
+    let shortest = tried.iter().fold(f64::INFINITY, |m, t| m.min(t.0));
+    let fast = tried.into_iter().filter(|t| t.0 <= shortest * SLACK);
+    let best = fast.min_by_key(|(_, assigned)| bytes(&assigned.buffers));
+    let best = best.map(|t| t.1);
+    finish(program, threads, best.unwrap_or_default())
+}
+
+/// Time of a schedule in units of an addition of one limb: of the steps that may start, the first
+/// starts on the thread that is free first.
+fn makespan(program: &CiphertextProgram, assigned: &Assigned, threads: usize) -> f64 {
+    let buffers = |list: &[u32]| list.iter().map(|b| BufferId(*b)).collect();
+    let steps: Vec<Resolved> = assigned
+        .steps
+        .iter()
+        .map(|s| Resolved {
+            instruction: s.instruction as usize,
+            reads: buffers(&s.reads),
+            writes: buffers(&s.writes),
+            releases: Vec::new(),
+        })
+        .collect();
+    let Dependencies {
+        mut waiting,
+        successors,
+    } = Dependencies::of(&steps, assigned.buffers.len());
+    let starts = waiting.iter().enumerate().filter(|(_, w)| **w == 0);
+    let mut ready: BinaryHeap<Reverse<usize>> = starts.map(|(i, _)| Reverse(i)).collect();
+    let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+    let mut now = 0;
+    loop {
+        while running.len() < threads
+            && let Some(Reverse(index)) = ready.pop()
+        {
+            let instruction = steps.get(index).map_or(0, |s| s.instruction);
+            running.push(Reverse((now + weight(program, instruction), index)));
+        }
+        let Some(Reverse((end, index))) = running.pop() else {
+            return now as f64;
+        };
+        now = end;
+        for &next in successors.get(index).into_iter().flatten() {
+            waiting[next] -= 1;
+            if waiting[next] == 0 {
+                ready.push(Reverse(next));
+            }
+        }
+    }
+}
+
+/// A rough weight of an instruction, in additions of one limb. Ratios of one machine; they decide
+/// between schedules, and nothing else.
+fn weight(program: &CiphertextProgram, index: usize) -> u64 {
+    const SWITCH: usize = 20;
+    let Some(instruction) = program.instructions.get(index) else {
+        return 0;
+    };
+    let operands = instruction.operation.operands();
+    let first = operands.first().or(instruction.results.first());
+    let limbs = 1 + first
+        .and_then(|id| program.info(*id))
+        .map_or(0, |v| v.level);
+    let additions = match &instruction.operation {
+        Operation::MulSum(pairs) => SWITCH + 2 * pairs.len(),
+        Operation::RotateMany { steps, .. } => SWITCH * steps.len(),
+        Operation::Conjugate(_) => SWITCH,
+        Operation::Adjust { .. } | Operation::Rescale(_) => 3,
+        Operation::LinearTransform { transforms, .. } => {
+            let giants = || transforms.iter().flat_map(|t| &t.giants);
+            let products: usize = giants().map(|g| g.terms.len()).sum();
+            let keys = instruction.operation.keys(program.slots);
+            let switches = keys.iter().collect::<BTreeSet<_>>().len();
+            2 * products + SWITCH * switches / 2 + 3 * transforms.len()
+        }
+        _ => 1,
+    };
+    (limbs * additions) as u64
 }
 
 /// The same program in its recorded order, every value in a place of its own until the end: what a
@@ -168,19 +256,20 @@ fn greedy(program: &CiphertextProgram, params: &Params, lifetimes: &Lifetimes) -
 }
 
 /// Steps in their order with the buffers that they use.
+#[derive(Default)]
 struct Assigned {
     steps: Vec<Flat>,
     buffers: Vec<Buffer>,
     outputs: Vec<BufferId>,
 }
 
-/// Gives out buffers along `order`. One that a step lets go is not given to the next `threads - 1`
+/// Gives out buffers along `order`. One that a step lets go is not given to the next `wait - 1`
 /// steps: they may run beside it.
 fn assign(
     program: &CiphertextProgram,
     params: &Params,
     lifetimes: &Lifetimes,
-    (order, threads): (&[usize], usize),
+    (order, wait): (&[usize], usize),
 ) -> Assigned {
     let mut left = lifetimes.counts();
     let mut place: Vec<Option<u32>> = vec![None; program.values.len()];
@@ -234,7 +323,7 @@ fn assign(
                 Some(b) => {
                     let level = program.info(*id).map_or(0, |v| v.level);
                     let waiting = free.entry(level).or_default();
-                    waiting.push_back((b, position + threads));
+                    waiting.push_back((b, position + wait));
                     releases.push(b);
                 }
                 None => releases.push(NONE),

@@ -18,7 +18,7 @@ use veilformer_ir::IrError;
 use veilformer_ir::ciphertext::{
     CiphertextProgram, Operation, PlainId, PlainSpec, ValueId, replay,
 };
-use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
+use veilformer_ir::device::{BufferId, Dependencies, DeviceProgram, Resolved};
 use veilformer_ring::Backend;
 
 /// Hears how many of how many instructions are done; `Break` stops the run.
@@ -66,10 +66,7 @@ pub struct Stream {
     steps: Vec<Resolved>,
     buffers: Vec<u64>,
     outputs: Vec<BufferId>,
-    /// Per step: how many others must be done before it.
-    waiting: Vec<usize>,
-    /// Per step: those that wait for it.
-    successors: Vec<Vec<usize>>,
+    dependencies: Dependencies,
     /// Per step and result: how many steps read it; what the stream never lets go, answers
     /// included, has one more.
     reads: Vec<Vec<usize>>,
@@ -87,12 +84,11 @@ impl Stream {
         let mut stream = Self {
             buffers: device.buffers.iter().map(|b| b.bytes).collect(),
             outputs: device.outputs.clone(),
-            waiting: vec![0; steps.len()],
-            successors: vec![Vec::new(); steps.len()],
+            dependencies: Dependencies::of(&steps, device.buffers.len()),
             reads: steps.iter().map(|s| vec![0; s.writes.len()]).collect(),
             steps,
         };
-        stream.connect();
+        stream.count_reads();
         Ok(stream)
     }
 
@@ -102,33 +98,25 @@ impl Stream {
         &self.steps
     }
 
-    /// Per step how many others must be done before it, and which wait for it.
+    /// Which steps wait for which.
     #[must_use]
-    pub fn dependencies(&self) -> (&[usize], &[Vec<usize>]) {
-        (&self.waiting, &self.successors)
+    pub fn dependencies(&self) -> &Dependencies {
+        &self.dependencies
     }
 
-    /// A step waits for who wrote what it reads, for who read what it overwrites, and for who wrote
-    /// there before.
-    fn connect(&mut self) {
-        // Per buffer: the step and result number of what it holds, and who has read it since.
+    /// Counts the reads of every result.
+    fn count_reads(&mut self) {
+        // Per buffer: the step and result number of what it holds.
         let mut held: Vec<Option<(usize, usize)>> = vec![None; self.buffers.len()];
-        let mut readers: Vec<Vec<usize>> = vec![Vec::new(); self.buffers.len()];
         for (index, step) in self.steps.iter().enumerate() {
-            let mut before = BTreeSet::new();
             let reads: BTreeSet<usize> = step.reads.iter().map(|b| b.0 as usize).collect();
             for b in reads {
                 if let Some((writer, result)) = held[b] {
-                    before.insert(writer);
                     self.reads[writer][result] += 1;
                 }
-                readers[b].push(index);
             }
             for (result, b) in step.writes.iter().enumerate() {
-                let b = b.0 as usize;
-                before.extend(readers[b].drain(..).filter(|r| *r != index));
-                before.extend(held[b].map(|h| h.0));
-                held[b] = Some((index, result));
+                held[b.0 as usize] = Some((index, result));
                 self.reads[index][result] = 1;
             }
             for b in &step.releases {
@@ -136,10 +124,6 @@ impl Stream {
                     self.reads[writer][result] -= 1;
                 }
             }
-            self.waiting[index] = before.len();
-            before
-                .into_iter()
-                .for_each(|b| self.successors[b].push(index));
         }
     }
 }
@@ -169,6 +153,7 @@ pub fn run<B: Backend>(
         buffers: stream.buffers.iter().map(|_| Mutex::new(None)).collect(),
         reads: stream.buffers.iter().map(|_| AtomicUsize::new(0)).collect(),
         waiting: stream
+            .dependencies
             .waiting
             .iter()
             .map(|w| AtomicUsize::new(*w))
@@ -183,7 +168,7 @@ pub fn run<B: Backend>(
     };
     rayon::scope(|scope| {
         let ready: Vec<usize> = (0..run.waiting.len())
-            .filter(|i| stream.waiting[*i] == 0)
+            .filter(|i| stream.dependencies.waiting[*i] == 0)
             .collect();
         for i in ready {
             run.may_start(scope, i);
@@ -277,7 +262,14 @@ impl<B: Backend> Run<'_, B> {
         if (self.progress)(done, total).is_break() {
             return self.stop(RuntimeError::Stopped { done, total });
         }
-        for next in self.stream.successors.get(index).into_iter().flatten() {
+        for next in self
+            .stream
+            .dependencies
+            .successors
+            .get(index)
+            .into_iter()
+            .flatten()
+        {
             let waiting = self.waiting.get(*next);
             if waiting.is_some_and(|w| w.fetch_sub(1, Ordering::AcqRel) == 1) {
                 self.may_start(scope, *next);

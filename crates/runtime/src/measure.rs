@@ -30,8 +30,10 @@ const REPETITIONS: usize = 5;
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
-/// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
+/// Plaintexts of one measured transform.
 const PLAINS: usize = 32;
+/// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
+const MOST_PLAINS: usize = 512;
 const PLAIN_BYTES: usize = 1 << 26;
 
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
@@ -323,33 +325,40 @@ impl<B: Backend> Bench<'_, B> {
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
         let bytes = 8 * self.params.n() * self.params.key_basis(level).len();
-        let most = (PLAIN_BYTES / bytes).clamp(MANY, PLAINS);
+        let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, MOST_PLAINS);
+        let most = at_hand.min(PLAINS);
         let scale = self.params.scale_at(level);
-        let plains: Vec<SharedPlain<B>> = (0..most)
+        let plains: Vec<SharedPlain<B>> = (0..at_hand)
             .map(|number| {
                 let slots = self.slots(number);
                 self.evaluator.encode_extended(&slots, level, scale)
             })
             .collect::<Result<_, _>>()?;
+        let next = std::cell::Cell::new(0);
         // Per giant step its rotation and the baby steps of its terms.
         let run = |giants: Vec<(i64, Vec<i64>)>| {
-            let mut plains = plains.iter().cycle();
-            let giants = giants.into_iter().map(|(rotation, babies)| Giant {
-                rotation,
-                terms: babies
-                    .into_iter()
-                    .zip(&mut plains)
-                    .map(|(baby, plain)| Term {
-                        input: 0,
-                        baby,
-                        plain: plain.clone(),
-                    })
-                    .collect(),
-            });
-            let transform = Transform {
-                giants: giants.collect(),
+            // Other plaintexts in every repetition: a program's are used once a run.
+            let another = || {
+                let first = next.get();
+                next.set((first + most) % at_hand);
+                let mut plains = plains.iter().cycle().skip(first);
+                let giants = giants.iter().map(|(rotation, babies)| Giant {
+                    rotation: *rotation,
+                    terms: babies
+                        .iter()
+                        .zip(&mut plains)
+                        .map(|(baby, plain)| Term {
+                            input: 0,
+                            baby: *baby,
+                            plain: plain.clone(),
+                        })
+                        .collect(),
+                });
+                Transform {
+                    giants: giants.collect(),
+                }
             };
-            time(|| self.evaluator.linear_transforms(&[a], &[&transform]))
+            time(|| self.evaluator.linear_transforms(&[a], &[&another()]))
         };
         let steps = |count: usize| 1..=count as i64;
         let (base, product) = two_points(most, |count| run(vec![(0, vec![0; count])]))?;

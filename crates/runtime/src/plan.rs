@@ -252,7 +252,7 @@ impl<'a> Schedule<'a> {
             threads,
             device,
             stream,
-            waiting: stream.dependencies().0.to_vec(),
+            waiting: stream.dependencies().waiting.clone(),
             now: 0.0,
             live: 0,
             scratch: 0,
@@ -352,7 +352,7 @@ impl<'a> Schedule<'a> {
         for &next in self
             .stream
             .dependencies()
-            .1
+            .successors
             .get(index)
             .into_iter()
             .flatten()

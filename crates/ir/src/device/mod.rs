@@ -7,9 +7,11 @@
 //!
 //! The stream names the instructions of its ciphertext program and does not repeat what they do.
 
+mod dependencies;
 mod print;
 mod program;
 mod verify;
 
+pub use dependencies::Dependencies;
 pub use program::{Buffer, BufferId, Column, DeviceProgram, NONE, Node, Resolved, Step};
 pub use verify::resources;
