@@ -493,7 +493,7 @@ impl ClearOps {
                     let mut rotated = turned(&input.raw, baby);
                     if baby != 0 {
                         // Rotated inputs stay on Q + P: no ModDown, no rounding of one.
-                        self.disturb(&mut rotated, |model| model.key_switch_error(level));
+                        self.disturb(&mut rotated, |model| model.baby_step(level));
                     }
                     place.insert(rotated);
                 }
@@ -506,7 +506,8 @@ impl ClearOps {
                 terms += 1;
             }
             if !giant.terms.is_empty() && moves(giant.rotation, slots) {
-                self.disturb(&mut sum, |model| model.key_switch(level));
+                let rotated = giant.terms.iter().any(|t| moves(t.baby, slots));
+                self.disturb(&mut sum, |model| model.giant_step(level, rotated));
             }
             for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
                 *t += s;
@@ -643,5 +644,73 @@ mod tests {
             assert!((z.re - v(i + 2) * v(i + 3)).abs() < 1e-9);
         }
         assert_eq!(ops.counts().rotations, 2);
+    }
+
+    /// What an operation adds to its result has the variance that the model says, operand by
+    /// operand: this is what makes a simulation a prediction.
+    #[test]
+    fn noise_has_the_variance_of_the_model() {
+        type Op = fn(&mut ClearOps, &ClearCiphertext) -> ClearCiphertext;
+        type Predicted = fn(&NoiseModel) -> f64;
+        let params = toy_params(3);
+        let n = params.slots();
+        let table: [(&str, Op, Predicted); 6] = [
+            (
+                "encryption",
+                |o, _| o.encrypt(&SlotVector::real_constant(0.0), 3).unwrap(),
+                |m| m.fresh_secret_key(),
+            ),
+            (
+                "rotation",
+                |o, x| o.rotate(x, 3).unwrap(),
+                |m| m.key_switch(3),
+            ),
+            (
+                "conjugation",
+                |o, x| o.conjugate(x).unwrap(),
+                |m| m.key_switch(3),
+            ),
+            (
+                "rescale",
+                |o, x| o.rescale(x).unwrap(),
+                NoiseModel::division,
+            ),
+            (
+                "square",
+                |o, x| o.square(x).unwrap(),
+                |m| m.relinearize_rescale(0.0, 3),
+            ),
+            ("addition", |o, x| o.add(x, x).unwrap(), |_| 0.0),
+        ];
+        let model = NoiseModel::new(&params, SecretKind::DenseTernary);
+        let mut clean = ClearOps::new(&params);
+        let x = clean.encrypt(&ramp(n), 3).unwrap();
+        for (name, op, predicted) in table {
+            let mut square = 0.0;
+            for seed in 0..64 {
+                let mut noisy = ClearOps::with_noise(&params, SecretKind::DenseTernary, seed);
+                let (with, without) = (op(&mut noisy, &x), op(&mut clean, &x));
+                let pairs = with.raw.iter().zip(without.raw.iter());
+                square += pairs.map(|(a, b)| (a - b).norm_sqr()).sum::<f64>();
+            }
+            // A slot's mean square is N times the variance of a coefficient.
+            let variance = square / (64.0 * n as f64 * params.n() as f64);
+            let predicted = predicted(&model);
+            let ratio = if predicted == 0.0 {
+                variance + 1.0
+            } else {
+                variance / predicted
+            };
+            assert!((0.92..1.09).contains(&ratio), "{name}: {ratio}");
+        }
+        // The same seed gives the same sample, another one another.
+        let sample = |seed| {
+            let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 0);
+            ops.reseed(seed);
+            let turned = ops.rotate(&x, 1).unwrap();
+            ops.decrypt(&turned)
+        };
+        assert_eq!(sample(5), sample(5));
+        assert_ne!(sample(5), sample(6));
     }
 }
