@@ -240,7 +240,10 @@ impl ClientBundle {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ClientError> {
         let reader = Reader::open_kind(bytes, Kind::ClientBundle)?;
         let params = read_params(&reader)?;
-        let record: Record = reader.meta(RECORD)?;
+        // The file is whole, its digest says so: what does not parse was written otherwise.
+        let record: Record = reader
+            .meta(RECORD)
+            .map_err(|e| refuse(format!("its description is not of this version ({e})")))?;
         let server = reader.section(SERVER)?;
         let parts = BundleParts {
             tokenizer: reader.section(TOKENIZER)?.to_vec(),

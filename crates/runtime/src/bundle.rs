@@ -128,9 +128,13 @@ impl ServerBundle {
         let reader = Reader::open_kind(bytes, Kind::ServerBundle).map_err(container)?;
         let params = read_params(&reader)?;
         let name: String = reader.meta_up_to(NAME, NAME_LIMIT + 8).map_err(container)?;
-        let program: CiphertextProgram = reader
-            .meta_up_to(PROGRAM, PROGRAM_LIMIT)
-            .map_err(container)?;
+        // The file is whole, its digest says so: what does not parse was written otherwise.
+        let program = reader.meta_up_to(PROGRAM, PROGRAM_LIMIT);
+        let program: CiphertextProgram = program.map_err(|e| {
+            RuntimeError::Bundle(format!(
+                "its program is not of this version ({e}); compile the model again, both bundles"
+            ))
+        })?;
         let peer = reader.section(PEER).map_err(container)?;
         let peer = <[u8; 32]>::try_from(peer).map_err(|_| {
             RuntimeError::Bundle(format!(

@@ -284,3 +284,29 @@ fn a_bundle_names_its_peer_and_its_content() {
         assert!(ServerBundle::new(params.clone(), program, name, [0; 32]).is_err());
     }
 }
+
+/// A bundle whose program another version wrote: the file is whole, and says what to do.
+#[test]
+fn a_program_of_another_version_is_refused_with_a_way_out() {
+    let params = toy_params();
+    let bytes = bundle(&params).to_bytes().unwrap();
+    let reader = Reader::open(&bytes).unwrap();
+    let mut writer = Writer::new(Kind::ServerBundle, Some(&params)).unwrap();
+    for (tag, section) in reader.sections() {
+        let other = tag.0 == *b"PROG";
+        writer.section(
+            tag,
+            if other {
+                vec![0xff; 40]
+            } else {
+                section.to_vec()
+            },
+        );
+    }
+    let refused = ServerBundle::from_bytes(&writer.to_bytes().unwrap());
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("not of this version") && message.contains("compile the model again"),
+        "{message}"
+    );
+}
