@@ -89,7 +89,11 @@ fn mixed(n: usize, seed: u32, vocabulary: u32) -> Vec<u32> {
 
 #[test]
 fn the_shortest_the_longest_constant_padding_and_unknown() {
-    let path = Path::open("sst2-poly");
+    ["sst2-poly", "sst2-ssm"].into_iter().for_each(extremes);
+}
+
+fn extremes(name: &str) {
+    let path = Path::open(name);
     let longest = path.model.program.max_tokens;
     let token = |t: &str| path.model.folder.tokenizer.token_to_id(t).unwrap();
     let sentences = vec![
@@ -104,9 +108,9 @@ fn the_shortest_the_longest_constant_padding_and_unknown() {
 }
 
 #[test]
-#[ignore = "a minute: every length of both models"]
+#[ignore = "a minute: every length of all models"]
 fn every_length() {
-    for name in ["sst2-poly", "order"] {
+    for name in ["sst2-poly", "sst2-ssm", "rt-poly", "rt-ssm", "order"] {
         let path = Path::open(name);
         let vocabulary = path.model.folder.tokenizer.vocab_size() as u32;
         let mut worst = 0.0f64;
