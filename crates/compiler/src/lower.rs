@@ -210,11 +210,10 @@ impl Lower<'_> {
                 Ok(out)
             }
             Node::Recurrence { form, decay, layer } => {
-                let written = self.written(form, *layer)?;
+                let written = self.written(form, *layer, read)?;
                 self.recorder.section(format!("layer {layer}, state"));
                 let mut out = Vec::new();
                 for (value, layout, scale) in written {
-                    self.recorder.tighten(value, read / smallest(&scale));
                     let level = self.recorder.level(&value);
                     let maps = [decay.as_slice(), scale.as_slice()];
                     let map = recurrence(&mut self.recorder, &layout, self.batch, maps, level)?;
@@ -241,11 +240,13 @@ impl Lower<'_> {
     }
 
     /// What a recurrence reads, with the factor per feature that is still due: where the form does
-    /// no more than scale one value, the scaling is left to the recurrence's own map.
+    /// no more than scale one value, the scaling is left to the recurrence's own map, and the value
+    /// keeps the bound that it has: of a feature scaled by zero, what is written says nothing.
     fn written(
         &mut self,
         form: &LevelForm,
         layer: usize,
+        read: f64,
     ) -> Result<Vec<(ValueId, Layout, Vec<f64>)>, CompileError> {
         if let Some((source, scale)) = form.diagonal() {
             let top = self.recorder.params().max_level();
@@ -262,7 +263,11 @@ impl Lower<'_> {
         self.recorder.section(format!("layer {layer}, projections"));
         let one = vec![1.0; form.bias.len()];
         let layouts = self.plain_layouts(form.bias.len());
-        let one = |layout: Layout| Ok((self.form(form, &layout, 1.0)?, layout, one.clone()));
+        let one = |layout: Layout| {
+            let value = self.form(form, &layout, 1.0)?;
+            self.recorder.tighten(value, read);
+            Ok((value, layout, one.clone()))
+        };
         layouts.into_iter().map(one).collect()
     }
 
@@ -601,12 +606,6 @@ fn once_each(
         }
     }
     out
-}
-
-/// The smallest absolute factor that is not zero, or one.
-fn smallest(factors: &[f64]) -> f64 {
-    let all = factors.iter().map(|f| f.abs()).filter(|f| *f > 0.0);
-    all.reduce(f64::min).unwrap_or(1.0)
 }
 
 /// True where both chunks of every row hold the same.

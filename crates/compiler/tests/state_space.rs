@@ -279,3 +279,56 @@ fn targets_that_no_model_has_are_refused() {
     // More sentences than one ring holds of a model with heads would not fit; this one has none.
     assert!(compile(&program, &options(shape, 4096)).is_ok());
 }
+
+/// A feature that is written with the factor zero still has whatever value it had before: the bound
+/// of the operand must not come from what is written. `replay_clear` checks every bound.
+#[test]
+fn a_feature_that_is_not_written_keeps_its_bound() {
+    let labels = vec!["a".to_string(), "b".to_string()];
+    let mut p = TensorProgram {
+        name: "zero".into(),
+        max_tokens: 4,
+        ops: vec![],
+        labels,
+    };
+    let bound = vec![1.0; 2];
+    let x = p.push(TensorOp::Input { features: 2, bound });
+    let square = p.push(TensorOp::Product { x, y: x });
+    // The second feature is large, and the state never sees it.
+    let scale = vec![1e-4, 0.0];
+    let written = p.push(TensorOp::Affine {
+        x: square,
+        scale,
+        shift: vec![0.0; 2],
+    });
+    let state = p.push(TensorOp::Recurrence {
+        x: written,
+        decay: vec![0.5; 2],
+    });
+    let again = p.push(TensorOp::Product {
+        x: state,
+        y: square,
+    });
+    let sum = p.push(TensorOp::Add {
+        x: again,
+        y: square,
+    });
+    let pooled = p.push(TensorOp::LastToken { x: sum });
+    let weight = Matrix::from_rows(2, 2, vec![1.0, 0.5, -0.5, 1.0]).unwrap();
+    p.push(TensorOp::Linear {
+        x: pooled,
+        weight,
+        bias: vec![0.0; 2],
+    });
+    let tokens = vec![vec![0.01, 0.9], vec![0.02, -0.8], vec![0.01, 0.7]];
+    let options = Options {
+        security: SecurityLevel::Bits128,
+        calibration: vec![tokens.clone()],
+        margin: 1.0,
+        tokens: None,
+        batch: 1,
+    };
+    let compiled = compile(&p, &options).unwrap();
+    let got = replay_clear(&compiled, std::slice::from_ref(&tokens));
+    close(&got[0], &interpret(&p, &tokens).unwrap().logits, 1e-5);
+}
