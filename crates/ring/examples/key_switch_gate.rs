@@ -534,5 +534,7 @@ fn main() -> Outcome<()> {
     println!("N = 2^16, 24 + 8 limbs of 45 / 46 bits, dnum 3");
     let words = [(b(45.0), 24)];
     let mut s = Setting::new(16, &words, (b(46.0), 8), 8, isa)?;
+    parts(&mut s, runs)?;
+    key_switches(&mut s, runs)?;
     transforms(&mut s, runs)
 }
