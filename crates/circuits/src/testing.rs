@@ -12,7 +12,7 @@ use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant, moves,
+    Transform, adjust_constant, lowering, moves,
 };
 
 type Result<T> = std::result::Result<T, OpsError>;
@@ -395,7 +395,12 @@ impl Ops for ClearOps {
                 needed: level,
             });
         }
-        self.fitting("drop_to", a.raw.to_vec(), level, a.scale)
+        let out = self.fitting("drop_to", a.raw.to_vec(), level, a.scale)?;
+        let way = lowering(&self.params, a.level, level)?;
+        if way.step.add.is_empty() {
+            return Ok(out);
+        }
+        Ok(self.disturbed(out, NoiseModel::division))
     }
 
     fn adjust(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {
