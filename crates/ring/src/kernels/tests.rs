@@ -304,7 +304,7 @@ fn the_fastest_growth() {
             let mut x = vec![0; 1 << log_n];
             x[0] = 4 * m.value() - 1;
             for stage in 0..log_n {
-                let w = t.forward.get(1 << stage, 0).w;
+                let w = t.forward.shoup(m).get(1 << stage, 0).w;
                 let by = m.mul(largest, m.inv(w).unwrap());
                 x[1 << (log_n - 1 - stage)] = by + m.value();
             }
