@@ -1,8 +1,9 @@
 //! The gate of this crate: times and checks of key switching at the sizes of the hardest users.
 //!
-//! `cargo run --release -p veilformer-ring --example key_switch_gate [-- scalar|avx2|avx512ifma]`
-//! prints the best and the median of several runs on one thread. Every result is checked against an
-//! identity (with a real key under a ternary secret), or bit for bit against another path.
+//! `cargo run --release -p veilformer-ring --example key_switch_gate [-- ISA] [threads=N] [ring=I]..`
+//! (scalar, avx2 or avx512ifma; 1; rings 0 to 2 of those below) prints the best and the median of
+//! several runs. Every result is checked against an identity (with a real key under a ternary
+//! secret), or bit for bit against another path.
 
 #![allow(clippy::print_stdout)]
 
@@ -509,32 +510,85 @@ fn transforms(s: &mut Setting, runs: usize) -> Outcome<()> {
     Ok(())
 }
 
-fn main() -> Outcome<()> {
-    let isa = match std::env::args().nth(1).as_deref() {
-        None => Isa::detect(),
-        Some("scalar") => Isa::Scalar,
-        Some("avx2") => Isa::Avx2,
-        Some("avx512ifma") => Isa::Avx512Ifma,
-        Some(other) => return Err(format!("{other}: expected scalar, avx2 or avx512ifma").into()),
-    };
+/// What the command line asks for.
+struct Request {
+    isa: Isa,
+    threads: usize,
+    /// Numbers of the rings to run; all if empty.
+    rings: Vec<usize>,
+}
+
+impl Request {
+    fn parse() -> Outcome<Self> {
+        let mut request = Self {
+            isa: Isa::detect(),
+            threads: 1,
+            rings: Vec::new(),
+        };
+        for word in std::env::args().skip(1) {
+            match word.as_str() {
+                "scalar" => request.isa = Isa::Scalar,
+                "avx2" => request.isa = Isa::Avx2,
+                "avx512ifma" => request.isa = Isa::Avx512Ifma,
+                other => match other.split_once('=') {
+                    Some(("threads", n)) => request.threads = n.parse()?,
+                    Some(("ring", n)) => request.rings.push(n.parse()?),
+                    _ => {
+                        let expected = "scalar, avx2, avx512ifma, threads=N or ring=0|1|2";
+                        return Err(format!("{other}: expected {expected}").into());
+                    }
+                },
+            }
+        }
+        Ok(request)
+    }
+
+    fn wants(&self, ring: usize) -> bool {
+        self.rings.is_empty() || self.rings.contains(&ring)
+    }
+}
+
+fn run(request: &Request) -> Result<(), String> {
+    let isa = request.isa;
     let runs = if isa == Isa::Scalar { 1 } else { 9 };
-    println!("{isa:?}, one thread; best of {runs}");
+    println!("{isa:?}, {} threads; best of {runs}", request.threads);
     let b = |bits: f64| bits.exp2();
-    println!("N = 2^14, 8 + 3 limbs of 36 / 41 bits, dnum 3");
-    let mut s = Setting::new(14, &[(b(41.0), 1), (b(36.0), 7)], (b(41.0), 3), 3, isa)?;
-    parts(&mut s, runs)?;
-    key_switches(&mut s, 3 * runs)?;
-    drop(s);
-    println!("N = 2^16, 31 + 6 limbs of 40..50 bits, dnum 6");
-    let words = [(b(50.0) - b(24.0), 8), (b(42.0), 9), (b(40.0), 14)];
-    let mut s = Setting::new(16, &words, (b(50.0) - b(30.0), 6), 6, isa)?;
-    parts(&mut s, runs)?;
-    key_switches(&mut s, runs)?;
-    drop(s);
-    println!("N = 2^16, 24 + 8 limbs of 45 / 46 bits, dnum 3");
-    let words = [(b(45.0), 24)];
-    let mut s = Setting::new(16, &words, (b(46.0), 8), 8, isa)?;
-    parts(&mut s, runs)?;
-    key_switches(&mut s, runs)?;
-    transforms(&mut s, runs)
+    let all = |s: Outcome<Setting>, runs: (usize, usize)| -> Outcome<Setting> {
+        let mut s = s?;
+        parts(&mut s, runs.0)?;
+        key_switches(&mut s, runs.1)?;
+        Ok(s)
+    };
+    let rings = || -> Outcome<()> {
+        if request.wants(0) {
+            println!("N = 2^14, 8 + 3 limbs of 36 / 41 bits, dnum 3");
+            let words = [(b(41.0), 1), (b(36.0), 7)];
+            all(
+                Setting::new(14, &words, (b(41.0), 3), 3, isa),
+                (runs, 3 * runs),
+            )?;
+        }
+        if request.wants(1) {
+            println!("N = 2^16, 31 + 6 limbs of 40..50 bits, dnum 6");
+            let words = [(b(50.0) - b(24.0), 8), (b(42.0), 9), (b(40.0), 14)];
+            let special = (b(50.0) - b(30.0), 6);
+            all(Setting::new(16, &words, special, 6, isa), (runs, runs))?;
+        }
+        if request.wants(2) {
+            println!("N = 2^16, 24 + 8 limbs of 45 / 46 bits, dnum 3");
+            let setting = Setting::new(16, &[(b(45.0), 24)], (b(46.0), 8), 8, isa);
+            let mut s = all(setting, (runs, runs))?;
+            transforms(&mut s, runs)?;
+        }
+        Ok(())
+    };
+    rings().map_err(|e| e.to_string())
+}
+
+fn main() -> Outcome<()> {
+    let request = Request::parse()?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(request.threads)
+        .build()?;
+    Ok(pool.install(|| run(&request))?)
 }

@@ -59,7 +59,8 @@ pub struct DiagonalTerm {
 /// Every operation checks bases, forms and chains and returns an error on a mismatch. Values are
 /// canonical at every boundary and every implementer is bit-identical to
 /// [`Reference`](crate::Reference) (up to the tie rule that [`extend`](Backend::extend) states).
-/// One call runs on one thread; a backend may be called from many.
+/// A backend may be called from many threads, and may use several for one call; results do not
+/// depend on that.
 pub trait Backend: Send + Sync {
     /// A polynomial in the backend's memory.
     type Poly: Send + Sync;

@@ -261,12 +261,6 @@ impl RnsPoly {
             .map(|pos| self.limb(pos))
     }
 
-    /// The limb of prime `prime_index` to write, if it is in the basis.
-    pub(crate) fn limb_of_mut(&mut self, prime_index: usize) -> Option<&mut [u64]> {
-        let pos = self.basis.position_of(prime_index)?;
-        Some(self.limb_mut(pos))
-    }
-
     /// All words, limb-major.
     pub fn words(&self) -> &[u64] {
         &self.data

@@ -61,6 +61,9 @@ pub enum RuntimeError {
         /// Which value.
         value: u32,
     },
+    /// The system gives no thread for a measurement.
+    #[error("cannot start a thread to measure this machine: {0}")]
+    Threads(String),
     /// The caller stopped the loading of keys.
     #[error("stopped after {done} of {total} evaluation keys")]
     KeysStopped {

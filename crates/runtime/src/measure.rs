@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use veilformer_ckks::container::{EvaluationKeysReader, Reader, evaluation_keys_to_bytes};
 use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
 use veilformer_ckks::{
@@ -39,11 +40,27 @@ const PLAIN_BYTES: usize = 1 << 26;
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
 /// highest (in any case) and the lowest, then in between. Levels that are left out are
 /// interpolated by [`CostTable::at`]. For more than one thread the slowdown of so many is
-/// measured as well.
+/// measured as well. Every operation runs in a pool of one thread.
 ///
 /// # Errors
-/// What the backend refuses.
+/// What the backend refuses; [`RuntimeError::Threads`] if the system gives no thread.
 pub fn measure<B: Backend>(
+    program: &CiphertextProgram,
+    params: &Params,
+    backend: &B,
+    (machine, threads): (&str, usize),
+    deadline: Duration,
+) -> Result<CostTable, RuntimeError> {
+    one_thread()?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
+}
+
+/// A pool in which a call of the backend has one thread.
+fn one_thread() -> Result<ThreadPool, RuntimeError> {
+    let pool = ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map_err(|error| RuntimeError::Threads(error.to_string()))
+}
+
+fn measure_here<B: Backend>(
     program: &CiphertextProgram,
     params: &Params,
     backend: &B,
@@ -399,13 +416,18 @@ impl<B: Backend> Bench<'_, B> {
     /// if they took turns.
     fn slowdown(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
         let a = self.ciphertext(level, 0)?;
+        let pools: Vec<ThreadPool> = (0..threads)
+            .map(|_| one_thread())
+            .collect::<Result<_, _>>()?;
         let mut alone = Vec::new();
         let mut together = Vec::new();
+        let rotate = || self.rotate(&a, MANY);
         for _ in 0..PASSES {
-            alone.push(self.rotate(&a, MANY)?);
+            alone.push(rotate()?);
             let times: Vec<f64> = std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads)
-                    .map(|_| scope.spawn(|| self.rotate(&a, MANY)))
+                let workers: Vec<_> = pools
+                    .iter()
+                    .map(|pool| scope.spawn(|| pool.install(rotate)))
                     .collect();
                 let times = workers.into_iter().map(|worker| match worker.join() {
                     Ok(time) => time,

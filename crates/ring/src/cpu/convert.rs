@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Cpu;
+use super::parallel::{even_runs, share, threads_for};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
@@ -70,54 +71,121 @@ fn tiles(n: usize) -> Vec<Range<usize>> {
     (0..width).step_by(tile).map(|a| a..a + tile).collect()
 }
 
+/// What is to be brought to scaled residues.
+pub(super) struct Unscaled<'a> {
+    pub(super) basis: Basis,
+    pub(super) form: Form,
+    /// Per prime of the basis its limb; zero if there is none.
+    pub(super) limbs: Vec<Option<&'a [u64]>>,
+    /// The value is multiplied by the product of these primes first.
+    pub(super) times: Basis,
+}
+
+/// One limb of an [`Unscaled`] and the words of all tiles that it fills.
+struct ScaledLimb<'a, 'y> {
+    prime: usize,
+    form: Form,
+    limb: Option<&'a [u64]>,
+    /// What it is multiplied by.
+    factor: u64,
+    out: Vec<&'y mut [u64]>,
+}
+
 impl Cpu {
-    /// Brings the limbs of `basis` that `limb_of` gives, in a form, to scaled residues and finds
-    /// the quotients; `factor(i)` multiplies the value first.
-    pub(super) fn scale_source<'a>(
-        &self,
-        basis: Basis,
-        form: Form,
-        limb_of: impl Fn(usize) -> Option<&'a [u64]>,
-        factor: impl Fn(usize) -> u64,
-    ) -> Scaled {
+    /// Scaled residues and quotients of several values.
+    pub(super) fn scale_sources(&self, sources: &[Unscaled<'_>]) -> Vec<Scaled> {
         let n = self.chain.n();
-        let limbs = basis.len();
-        let mut y = Buffer::dirty(limbs * n);
-        let mut temp = Buffer::dirty(n);
+        let count = tiles(n).len();
+        let words = n / count;
+        let mut scaled: Vec<Scaled> = sources
+            .iter()
+            .map(|s| Scaled {
+                basis: s.basis,
+                y: Buffer::dirty(s.basis.len() * n),
+                v: vec![0; n],
+            })
+            .collect();
+        let mut fractions = Vec::with_capacity(sources.len());
+        let mut parts = Vec::new();
+        for (source, scaled) in sources.iter().zip(&mut scaled) {
+            let (scales, f) = source_constants(&self.chain, source.basis);
+            fractions.push(f);
+            let mut outs: Vec<Vec<&mut [u64]>> =
+                scales.iter().map(|_| Vec::with_capacity(count)).collect();
+            for tile in scaled.y.chunks_exact_mut(source.basis.len().max(1) * words) {
+                for (out, words) in outs.iter_mut().zip(tile.chunks_exact_mut(words)) {
+                    out.push(words);
+                }
+            }
+            let limbs = source.basis.iter().zip(&source.limbs);
+            for (((prime, limb), c), out) in limbs.zip(scales).zip(outs) {
+                let times = self.chain.product_mod(source.times, prime);
+                parts.push(ScaledLimb {
+                    prime,
+                    form: source.form,
+                    limb: *limb,
+                    factor: self.chain.modulus(prime).mul(c, times),
+                    out,
+                });
+            }
+        }
+        let threads = threads_for(parts.len() * n);
+        let temp = || Buffer::dirty(n);
+        share(threads, parts, temp, |temp, part| {
+            self.scale_limb(part, temp)
+        });
+        // A quotient takes a fraction of an NTT; each value is cut into as many parts as threads.
+        let run = count.div_ceil(threads) * words;
+        let parts = scaled
+            .iter_mut()
+            .zip(&fractions)
+            .flat_map(|(s, fractions)| {
+                let limbs = s.basis.len();
+                let ys = s.y.chunks(run * limbs.max(1));
+                s.v.chunks_mut(run)
+                    .zip(ys)
+                    .map(move |(v, y)| (v, y, fractions))
+            })
+            .collect();
+        share(
+            threads,
+            parts,
+            || (),
+            |(), (v, y, fractions)| {
+                let tile = words * fractions.len().max(1);
+                for (v, y) in v.chunks_exact_mut(words).zip(y.chunks_exact(tile)) {
+                    self.kernels.quotient(v, y, fractions);
+                }
+            },
+        );
+        scaled
+    }
+
+    /// One limb in scaled residues, tile by tile.
+    fn scale_limb(&self, part: ScaledLimb<'_, '_>, temp: &mut [u64]) {
+        let n = self.chain.n();
         let (tiles, width) = (tiles(n), n.min(1 << LOW_LOG));
-        let words = n / tiles.len();
-        let (scales, fractions) = source_constants(&self.chain, basis);
-        for (pos, (i, c)) in basis.iter().zip(scales).enumerate() {
-            let m = self.chain.modulus(i);
-            let table = self.chain.table(i);
-            let c = m.mul(c, factor(i));
-            let scale = table.scaled(c);
-            match (limb_of(i), form) {
-                (Some(x), Form::Ntt) => self.kernels.inverse_low(table, &mut temp, x, &scale),
-                (Some(x), Form::Coefficient) => {
-                    self.kernels.mul_const(m, &mut temp, x, m.shoup(c));
-                }
-                (None, _) => temp.fill(0),
+        let m = self.chain.modulus(part.prime);
+        let table = self.chain.table(part.prime);
+        let scale = table.scaled(part.factor);
+        match (part.limb, part.form) {
+            (Some(x), Form::Ntt) => self.kernels.inverse_low(table, temp, x, &scale),
+            (Some(x), Form::Coefficient) => {
+                self.kernels.mul_const(m, temp, x, m.shoup(part.factor));
             }
-            for (t, tile) in tiles.iter().enumerate() {
-                let at = (t * limbs + pos) * words;
-                let out = &mut y[at..at + words];
-                for (out, row) in out
-                    .chunks_exact_mut(tile.len())
-                    .zip(temp.chunks_exact(width))
-                {
-                    out.copy_from_slice(&row[tile.clone()]);
-                }
-                if form == Form::Ntt {
-                    self.kernels.inverse_top(table, out, &scale);
-                }
+            (None, _) => temp.fill(0),
+        }
+        for (tile, out) in tiles.iter().zip(part.out) {
+            for (out, row) in out
+                .chunks_exact_mut(tile.len())
+                .zip(temp.chunks_exact(width))
+            {
+                out.copy_from_slice(&row[tile.clone()]);
+            }
+            if part.form == Form::Ntt {
+                self.kernels.inverse_top(table, out, &scale);
             }
         }
-        let mut v = vec![0; n];
-        for (v, y) in v.chunks_exact_mut(words).zip(y.chunks_exact(limbs * words)) {
-            self.kernels.quotient(v, y, &fractions);
-        }
-        Scaled { basis, y, v }
     }
 
     /// The centred value modulo several primes, so that a tile of the source is read once for all:
@@ -153,8 +221,14 @@ impl Cpu {
     }
 
     pub(super) fn extend_poly(&self, poly: &RnsPoly, to: Basis) -> RnsPoly {
+        let n = self.chain.n();
         let basis = poly.basis();
-        let scaled = self.scale_source(basis, poly.form(), |i| poly.limb_of(i), |_| 1);
+        let scaled = self.scale_sources(&[Unscaled {
+            basis,
+            form: poly.form(),
+            limbs: poly.limbs().map(|(_, x)| Some(x)).collect(),
+            times: Basis::empty(),
+        }]);
         let mut out = RnsPoly::dirty(&self.chain, to, Form::Coefficient);
         let mut missing = Vec::new();
         for (j, out) in out.limbs_mut() {
@@ -163,42 +237,89 @@ impl Cpu {
                 None => missing.push((j, out)),
             }
         }
-        self.convert(&scaled, &mut missing, false);
+        let threads = threads_for(missing.len() * n);
+        let runs = even_runs(missing, threads);
+        share(
+            threads,
+            runs,
+            || (),
+            |(), mut outs| {
+                for scaled in &scaled {
+                    self.convert(scaled, &mut outs, false);
+                }
+            },
+        );
         out
     }
 
-    /// `round(x prod(add) / prod(drop))`; the bases are checked.
-    pub(super) fn rescale(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> RnsPoly {
-        let factor = |i| self.chain.product_mod(add, i);
-        let scaled = self.scale_source(drop, poly.form(), |i| poly.limb_of(i), factor);
-        let to = poly.basis().minus(drop).union(add);
-        let mut out = RnsPoly::dirty(&self.chain, to, poly.form());
-        for (j, out) in out.limbs_mut() {
-            let m = self.chain.modulus(j);
-            if poly.form() == Form::Ntt {
-                self.convert(&scaled, &mut [(j, &mut *out)], true);
-                let block = 1 << LOW_LOG.min(self.chain.log_n());
-                for (b, words) in out.chunks_exact_mut(block).enumerate() {
-                    self.kernels.forward_low(self.chain.table(j), words, b, &[]);
-                }
-            } else {
-                self.convert(&scaled, &mut [(j, &mut *out)], false);
+    /// `round(x prod(add) / prod(drop))` of several polynomials alike; the bases are checked.
+    pub(super) fn rescale(&self, polys: &[&RnsPoly], drop: Basis, add: Basis) -> Vec<RnsPoly> {
+        let sources: Vec<Unscaled<'_>> = polys
+            .iter()
+            .map(|poly| Unscaled {
+                basis: drop,
+                form: poly.form(),
+                limbs: drop.iter().map(|i| poly.limb_of(i)).collect(),
+                times: add,
+            })
+            .collect();
+        let scaled = self.scale_sources(&sources);
+        let mut outs: Vec<RnsPoly> = polys
+            .iter()
+            .map(|poly| {
+                let to = poly.basis().minus(drop).union(add);
+                RnsPoly::dirty(&self.chain, to, poly.form())
+            })
+            .collect();
+        let mut parts = Vec::new();
+        for ((poly, scaled), out) in polys.iter().zip(&scaled).zip(&mut outs) {
+            let limbs = out.limbs_mut();
+            parts.extend(limbs.map(|limb| (*poly, scaled, limb)));
+        }
+        let threads = threads_for(parts.len() * self.chain.n());
+        share(
+            threads,
+            parts,
+            || (),
+            |(), (poly, scaled, limb)| {
+                self.divide(poly, scaled, (drop, add), limb);
+            },
+        );
+        outs
+    }
+
+    /// One limb of a rescale.
+    fn divide(
+        &self,
+        poly: &RnsPoly,
+        scaled: &Scaled,
+        (drop, add): (Basis, Basis),
+        (j, out): (usize, &mut [u64]),
+    ) {
+        let m = self.chain.modulus(j);
+        let ntt = poly.form() == Form::Ntt;
+        self.convert(scaled, &mut [(j, &mut *out)], ntt);
+        let inverse = self.chain.product_inverse_mod(drop, j);
+        let minus = m.shoup(m.neg(inverse));
+        let factor = m.mul(self.chain.product_mod(add, j), inverse);
+        let (inverse, factor) = (m.shoup(inverse), m.shoup(factor));
+        let x = poly.limb_of(j);
+        let block = 1 << LOW_LOG.min(self.chain.log_n());
+        for (b, out) in out.chunks_exact_mut(block).enumerate() {
+            let x = x.and_then(|x| x.get(b * block..(b + 1) * block));
+            if ntt {
+                self.kernels
+                    .forward_low(self.chain.table(j), out, b, &[x.unwrap_or(&[])]);
             }
-            let inverse = self.chain.product_inverse_mod(drop, j);
-            match poly.limb_of(j) {
+            match x {
                 // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational steps.
-                Some(x) if add.is_empty() => {
-                    self.kernels.sub_from_scaled(m, out, x, m.shoup(inverse));
-                }
+                Some(x) if add.is_empty() => self.kernels.sub_from_scaled(m, out, x, inverse),
                 Some(x) => {
-                    let a = self.chain.product_mod(add, j);
-                    self.kernels.scale(m, out, m.shoup(m.neg(inverse)));
-                    self.kernels
-                        .mul_const_acc(m, out, x, m.shoup(m.mul(a, inverse)));
+                    self.kernels.scale(m, out, minus);
+                    self.kernels.mul_const_acc(m, out, x, factor);
                 }
-                None => self.kernels.scale(m, out, m.shoup(m.neg(inverse))),
+                None => self.kernels.scale(m, out, minus),
             }
         }
-        out
     }
 }

@@ -4,33 +4,48 @@
 //! A few primes at a time: every digit is converted to them (a tile of source limbs is read once
 //! for all) together with the first stages of the NTT; then, block by block of 4096 words, the
 //! digits finish their NTT in L1 and meet the key rows while they are in L2. An automorphism
-//! permutes NTT values block-wise, so it too is applied to the block at hand.
+//! permutes NTT values block-wise, so it too is applied to the block at hand, and so is the end of
+//! ModDown: what it subtracts was converted just before and finishes its NTT there.
+//!
+//! First come the primes that are divided away, then the others. Groups of primes are what threads
+//! share; each has its own scratch.
 
-use super::convert::Scaled;
+use super::convert::{Scaled, Unscaled};
+use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
-use crate::backend::Pair;
+use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::kernels::{Extra, KeyRows, LOW_LOG};
 use crate::poly::{Form, RnsPoly};
 
-/// Words of digit and product buffers that a group of primes may take: a share of the last level of cache.
+/// Words of scratch that the groups of primes of all threads may take: a share of the last level of
+/// cache.
 const GROUP_WORDS: usize = 1 << 22;
 /// Two primes' digits of at most this many words stay in the second level of cache.
 const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
 const MAX_GROUP: usize = 8;
 
+/// What a job adds, times P.
+#[derive(Clone, Copy)]
+pub(super) enum Added<'a> {
+    /// Two polynomials, as far as they are not zero.
+    Pair([Option<&'a RnsPoly>; 2]),
+    /// The first two of the three polynomials of a sum of tensor products.
+    Products(&'a [FactorsRef<'a, RnsPoly>]),
+}
+
 /// One output pair: what is added and which products are summed.
 pub(super) struct Job<'a> {
     /// Added, times P, under the automorphism of the first term.
-    pub(super) add_inside: [Option<&'a RnsPoly>; 2],
+    pub(super) add_inside: Added<'a>,
     /// Added, times P, as it is.
     pub(super) add_before: [Option<&'a RnsPoly>; 2],
     /// Added as it is, on the basis with P: the sums that the products go on from. The second
     /// counts only beside a first.
     pub(super) start: [Option<&'a RnsPoly>; 2],
-    /// `(index of the decomposed polynomial, key)`.
+    /// `(index of the decomposed polynomial, key)`, the indices ascending.
     pub(super) terms: Vec<(usize, &'a CpuKey)>,
 }
 
@@ -51,28 +66,46 @@ pub(super) struct Decomposed<'a> {
     pub(super) rows: Vec<usize>,
 }
 
-/// Scratch of one call.
-struct Work {
-    /// Per prime of a group the converted digits.
+/// Scratch of one thread.
+struct Scratch {
+    /// Per prime of a group the converted digits of one polynomial.
     digits: Buffer,
-    /// Digits per prime.
-    most: usize,
-    /// Per prime of a group and job two limbs: sums of products.
-    products: Buffer,
-    /// Two blocks.
+    /// Per prime of a group two limbs: what ModDown subtracts.
+    down: Buffer,
+    /// Four blocks.
     temp: Buffer,
 }
 
-/// What the block loop needs to know about its place.
-#[derive(Clone, Copy)]
-struct Place {
+/// One prime of a group, and per job the two limbs of its sums.
+struct Column<'o> {
     prime: usize,
-    /// Position of the prime in its group.
-    group: usize,
-    /// Index of the decomposed polynomial.
-    source: usize,
-    /// `P mod q` in Montgomery form.
-    p: u64,
+    outs: Vec<[&'o mut [u64]; 2]>,
+}
+
+/// A call: what all its groups read.
+struct Call<'c> {
+    sources: &'c [Decomposed<'c>],
+    jobs: &'c [Job<'c>],
+    shape: Shape,
+    /// Most digits of a polynomial.
+    most: usize,
+    /// Per job what ModDown converts; none at the primes that are divided away.
+    divided: Option<&'c [Scaled]>,
+}
+
+/// One term of a job at one prime.
+#[derive(Clone, Copy)]
+struct Place<'c> {
+    prime: usize,
+    source: &'c Decomposed<'c>,
+    job: &'c Job<'c>,
+    key: &'c CpuKey,
+    /// Whether the digits still lack the last stages of their NTT.
+    raw: bool,
+    /// Whether this is the job's first term.
+    first: bool,
+    /// Whether ModDown ends here.
+    ends: bool,
 }
 
 /// Words from one digit's limb to the next: half a period of the second-level cache's sets more
@@ -81,41 +114,59 @@ pub(super) fn digit_stride(n: usize) -> usize {
     n + n.min(1 << LOW_LOG)
 }
 
-pub(super) fn groups(primes: Basis, size: usize) -> Vec<Vec<usize>> {
-    primes
-        .iter()
-        .collect::<Vec<_>>()
-        .chunks(size)
-        .map(<[usize]>::to_vec)
-        .collect()
-}
-
-/// Primes that are worked on at a time when each has `digits` converted digits and `others` more
-/// limbs.
-pub(super) fn group_size(n: usize, digits: usize, others: usize) -> usize {
+/// The most primes that a thread works on at a time when each has `digits` converted digits and
+/// `others` more limbs.
+pub(super) fn group_size(n: usize, digits: usize, others: usize, threads: usize) -> usize {
     let max = if 2 * n * digits <= SMALL_WORDS {
         2
     } else {
         MAX_GROUP
     };
-    (GROUP_WORDS / (n * (digits + others)).max(1)).clamp(1, max)
+    (GROUP_WORDS / threads / (n * (digits + others)).max(1)).clamp(1, max)
+}
+
+/// How many groups of at most `size` primes end together on so many threads.
+pub(super) fn group_count(primes: usize, size: usize, threads: usize) -> usize {
+    primes.div_ceil(size).next_multiple_of(threads)
 }
 
 impl Cpu {
-    pub(super) fn decompose<'a>(&self, poly: &'a RnsPoly, key: &CpuKey) -> Decomposed<'a> {
-        let mut digits = Vec::new();
-        let mut rows = Vec::new();
-        for (d, digit) in key.digits.iter().enumerate() {
-            let own = digit.intersect(poly.basis());
-            if !own.is_empty() {
-                digits.push((
-                    own,
-                    self.scale_source(own, Form::Ntt, |i| poly.limb_of(i), |_| 1),
-                ));
-                rows.push(2 * d);
+    /// Cuts polynomials into the digits of keys.
+    pub(super) fn decompose<'a>(
+        &self,
+        polys: impl Iterator<Item = (&'a RnsPoly, &'a [Basis])>,
+    ) -> Vec<Decomposed<'a>> {
+        let mut cut = Vec::new();
+        let mut sources = Vec::new();
+        for (poly, digits) in polys {
+            let mut rows = Vec::new();
+            for (d, digit) in digits.iter().enumerate() {
+                let own = digit.intersect(poly.basis());
+                if !own.is_empty() {
+                    rows.push(2 * d);
+                    sources.push(Unscaled {
+                        basis: own,
+                        form: Form::Ntt,
+                        limbs: own.iter().map(|i| poly.limb_of(i)).collect(),
+                        times: Basis::empty(),
+                    });
+                }
             }
+            cut.push((poly, rows));
         }
-        Decomposed { poly, digits, rows }
+        let mut scaled = sources
+            .iter()
+            .map(|s| s.basis)
+            .zip(self.scale_sources(&sources))
+            .collect::<Vec<_>>()
+            .into_iter();
+        cut.into_iter()
+            .map(|(poly, rows)| Decomposed {
+                poly,
+                digits: scaled.by_ref().take(rows.len()).collect(),
+                rows,
+            })
+            .collect()
     }
 
     /// Runs all jobs: first the primes that are divided away, then the others.
@@ -128,208 +179,221 @@ impl Cpu {
         let n = self.chain.n();
         let divisor = shape.special.union(shape.drop);
         let keep = shape.basis.minus(shape.drop);
-        let sources: Vec<Decomposed<'_>> =
-            polys.iter().map(|(p, k)| self.decompose(p, k)).collect();
-        let most = sources
-            .iter()
-            .map(|s| s.digits.len())
-            .max()
-            .unwrap_or(0)
-            .max(1);
-        let group = group_size(n, most, 2 * jobs.len());
-        let mut work = Work {
-            digits: Buffer::dirty(group * most * digit_stride(n)),
-            most,
-            products: Buffer::dirty(group * jobs.len() * 2 * n),
-            temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
+        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
+        let most = sources.iter().map(|s| s.digits.len()).max();
+        let mut call = Call {
+            sources: &sources,
+            jobs,
+            shape,
+            most: most.unwrap_or(0).max(1),
+            divided: None,
         };
-        let divided = self.divisor_products(&sources, jobs, shape, &mut work);
-
-        let mut results: Vec<Pair<RnsPoly>> = jobs
-            .iter()
-            .map(|_| {
-                let new = || RnsPoly::dirty(&self.chain, keep, Form::Ntt);
-                (new(), new())
+        // Per job and part the limbs of the divisor.
+        let mut limbs = Buffer::dirty(2 * jobs.len() * divisor.len() * n);
+        let parts = limbs.chunks_exact_mut(divisor.len().max(1) * n);
+        let parts = parts.map(|limbs| limbs.chunks_exact_mut(n));
+        self.columns(&call, divisor, parts);
+        let sums: Vec<Unscaled<'_>> = limbs
+            .chunks_exact(divisor.len().max(1) * n)
+            .map(|limbs| Unscaled {
+                basis: divisor,
+                form: Form::Ntt,
+                limbs: limbs.chunks_exact(n).map(Some).collect(),
+                times: Basis::empty(),
             })
             .collect();
-        for primes in groups(keep, group) {
-            self.products(&sources, jobs, (shape, &primes), &mut work);
-            for (job, ((r0, r1), divided)) in results.iter_mut().zip(&divided).enumerate() {
-                for (part, (r, source)) in [r0, r1].into_iter().zip(divided).enumerate() {
-                    let mut outs: Vec<(usize, &mut [u64])> =
-                        r.limbs_mut().filter(|(j, _)| primes.contains(j)).collect();
-                    self.convert(source, &mut outs, true);
-                    for (g, (j, out)) in outs.into_iter().enumerate() {
-                        let at = (2 * (g * jobs.len() + job) + part) * n;
-                        self.subtract(out, &work.products[at..at + n], (j, divisor));
-                    }
-                }
-            }
-        }
+        let divided = self.scale_sources(&sums);
+        drop(limbs);
+        call.divided = Some(&divided);
+        let new = || RnsPoly::dirty(&self.chain, keep, Form::Ntt);
+        let mut results: Vec<Pair<RnsPoly>> = jobs.iter().map(|_| (new(), new())).collect();
+        let parts = results.iter_mut().flat_map(|(r0, r1)| [r0, r1]);
+        self.columns(
+            &call,
+            keep,
+            parts.map(|r| r.limbs_mut().map(|(_, limb)| limb)),
+        );
         results
     }
 
-    /// The products at the primes of P and `drop`, as sources of the ModDown's base conversion.
-    fn divisor_products(
+    /// All jobs at some primes; `parts` are per job its first, then its second part: the limbs.
+    fn columns<'o, P: Iterator<Item = &'o mut [u64]>>(
         &self,
-        sources: &[Decomposed<'_>],
-        jobs: &[Job<'_>],
-        shape: Shape,
-        work: &mut Work,
-    ) -> Vec<[Scaled; 2]> {
-        let n = self.chain.n();
-        let divisor = shape.special.union(shape.drop);
-        let group = work.digits.len() / (work.most * digit_stride(n));
-        let stride = divisor.len() * n;
-        // Per job and part the limbs of the divisor.
-        let mut limbs = Buffer::dirty(2 * jobs.len() * stride);
-        for primes in groups(divisor, group) {
-            self.products(sources, jobs, (shape, &primes), work);
-            for (g, &j) in primes.iter().enumerate() {
-                let pos = divisor.position_of(j).unwrap_or(0);
-                let products = work.products[2 * n * jobs.len() * g..].chunks_exact(n);
-                for (out, x) in limbs.chunks_exact_mut(stride).zip(products) {
-                    out[pos * n..(pos + 1) * n].copy_from_slice(x);
-                }
-            }
-        }
-        let scaled = |x: &[u64]| {
-            let limb = |i| {
-                divisor
-                    .position_of(i)
-                    .and_then(|pos| x.get(pos * n..(pos + 1) * n))
-            };
-            self.scale_source(divisor, Form::Ntt, limb, |_| 1)
-        };
-        limbs
-            .chunks_exact(2 * stride)
-            .map(|pair| {
-                let (x0, x1) = pair.split_at(stride);
-                [scaled(x0), scaled(x1)]
-            })
-            .collect()
-    }
-
-    /// The end of ModDown at one prime: `out = (x - out) / prod(divisor)`, where `out` still lacks
-    /// the last stages of its NTT.
-    fn subtract(&self, out: &mut [u64], x: &[u64], (j, divisor): (usize, Basis)) {
-        let m = self.chain.modulus(j);
-        let inverse = m.shoup(self.chain.product_inverse_mod(divisor, j));
-        let block = self.chain.n().min(1 << LOW_LOG);
-        for (b, (out, x)) in out
-            .chunks_exact_mut(block)
-            .zip(x.chunks_exact(block))
-            .enumerate()
-        {
-            self.kernels.forward_low(self.chain.table(j), out, b, &[]);
-            self.kernels.sub_from_scaled(m, out, x, inverse);
-        }
-    }
-
-    /// For a few primes `P add + sum sigma(sum_d digit_d key_d)` of every job.
-    fn products(
-        &self,
-        sources: &[Decomposed<'_>],
-        jobs: &[Job<'_>],
-        (shape, primes): (Shape, &[usize]),
-        work: &mut Work,
+        call: &Call<'_>,
+        primes: Basis,
+        parts: impl Iterator<Item = P>,
     ) {
         let n = self.chain.n();
-        let factors: Vec<u64> = primes
+        let mut parts: Vec<P> = parts.collect();
+        let columns: Vec<Column<'_>> = primes
             .iter()
-            .map(|&j| self.chain.product_mod(shape.special, j))
+            .map(|prime| Column {
+                prime,
+                outs: parts
+                    .chunks_mut(2)
+                    .filter_map(|pair| match pair {
+                        [p0, p1] => Some([p0.next()?, p1.next()?]),
+                        _ => None,
+                    })
+                    .collect(),
+            })
             .collect();
-        for (g, (&j, &p)) in primes.iter().zip(&factors).enumerate() {
-            let m = self.chain.modulus(j);
-            for (i, job) in jobs.iter().enumerate() {
-                let at = 2 * n * (g * jobs.len() + i);
-                let outs = work.products[at..at + 2 * n].chunks_exact_mut(n);
-                if job.start[0].is_some() {
-                    for (out, start) in outs.zip(job.start) {
-                        match start.and_then(|x| x.limb_of(j)) {
-                            Some(x) => out.copy_from_slice(x),
-                            None => out.fill(0),
-                        }
-                    }
-                    continue;
-                }
-                for (out, add) in outs.zip(job.add_before) {
-                    match add.map(|a| a.limb_of(j)) {
-                        Some(Some(x)) => self.kernels.mul_const(m, out, x, m.shoup(p)),
-                        Some(None) => out.fill(0),
-                        None => {}
-                    }
-                }
-            }
+        let down = 2 * usize::from(call.divided.is_some());
+        // Of what a job takes at a prime, about the time of two NTTs is not for its digits.
+        let digits: usize = call.sources.iter().map(|s| s.digits.len()).sum();
+        let ntts = digits + (down + 2) * call.jobs.len();
+        let threads = threads_for(columns.len() * ntts * n).min(columns.len().max(1));
+        let size = group_size(n, call.most, down, threads);
+        let groups = even_runs(columns, group_count(primes.len(), size, threads));
+        let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let scratch = || Scratch {
+            digits: Buffer::dirty(longest * call.most * digit_stride(n)),
+            down: Buffer::dirty(longest * down * n),
+            temp: Buffer::dirty(4 * n.min(1 << LOW_LOG)),
+        };
+        share(threads, groups, scratch, |scratch, mut columns| {
+            self.group(call, &mut columns, scratch);
+        });
+    }
+
+    /// All jobs at a group of primes: `P add + sum sigma(sum_d digit_d key_d)`, and the end of
+    /// ModDown where it is due.
+    fn group(&self, call: &Call<'_>, columns: &mut [Column<'_>], scratch: &mut Scratch) {
+        for column in &mut *columns {
+            self.begin(call, column);
         }
+        let n = self.chain.n();
         let stride = digit_stride(n);
-        let per_prime = work.most * stride;
-        for (index, source) in sources.iter().enumerate() {
+        for (index, source) in call.sources.iter().enumerate() {
             for (d, (own, scaled)) in source.digits.iter().enumerate() {
-                let mut outs: Vec<(usize, &mut [u64])> = primes
+                let mut outs: Vec<(usize, &mut [u64])> = columns
                     .iter()
-                    .zip(work.digits.chunks_exact_mut(per_prime))
-                    .filter(|(j, _)| !own.contains(**j))
-                    .map(|(&j, space)| (j, &mut space[d * stride..d * stride + n]))
+                    .zip(scratch.digits.chunks_exact_mut(call.most * stride))
+                    .filter(|(column, _)| !own.contains(column.prime))
+                    .map(|(column, space)| (column.prime, &mut space[d * stride..d * stride + n]))
                     .collect();
                 self.convert(scaled, &mut outs, true);
             }
-            for (g, (&j, &p)) in primes.iter().zip(&factors).enumerate() {
-                let p = self.chain.modulus(j).to_mont(p);
-                let place = Place {
-                    prime: j,
-                    group: g,
-                    source: index,
-                    p,
-                };
-                self.multiply_blocks(source, jobs, place, work);
+            let mut raw = true;
+            for (number, job) in call.jobs.iter().enumerate() {
+                let last = job.terms.len().saturating_sub(1);
+                for (t, (_, key)) in job.terms.iter().enumerate().filter(|(_, t)| t.0 == index) {
+                    let divided = call.divided.filter(|_| t == last);
+                    if let Some(divided) = divided {
+                        self.convert_down(&divided[2 * number..2 * number + 2], columns, scratch);
+                    }
+                    for (g, column) in columns.iter_mut().enumerate() {
+                        let place = Place {
+                            prime: column.prime,
+                            source,
+                            job,
+                            key,
+                            raw,
+                            first: t == 0,
+                            ends: divided.is_some(),
+                        };
+                        let outs = &mut column.outs[number];
+                        self.term((call, g), place, outs, scratch);
+                    }
+                    raw = false;
+                }
             }
         }
     }
 
-    /// Finishes the digits at one prime block by block and multiplies them with every job's key.
-    fn multiply_blocks(
+    /// What a job's sums begin with before their first term.
+    fn begin(&self, call: &Call<'_>, column: &mut Column<'_>) {
+        let j = column.prime;
+        let m = self.chain.modulus(j);
+        for (job, outs) in call.jobs.iter().zip(&mut column.outs) {
+            if job.start[0].is_some() {
+                for (out, start) in outs.iter_mut().zip(job.start) {
+                    match start.and_then(|x| x.limb_of(j)) {
+                        Some(x) => out.copy_from_slice(x),
+                        None => out.fill(0),
+                    }
+                }
+                continue;
+            }
+            let p = self.chain.product_mod(call.shape.special, j);
+            for (out, add) in outs.iter_mut().zip(job.add_before) {
+                match add.map(|a| a.limb_of(j)) {
+                    Some(Some(x)) => self.kernels.mul_const(m, out, x, m.shoup(p)),
+                    Some(None) => out.fill(0),
+                    None => {}
+                }
+            }
+        }
+    }
+
+    /// What ModDown subtracts from both parts at a group of primes, but for the last stages of its
+    /// NTT.
+    fn convert_down(&self, divided: &[Scaled], columns: &[Column<'_>], scratch: &mut Scratch) {
+        let n = self.chain.n();
+        for (part, source) in divided.iter().enumerate() {
+            let limbs = scratch.down.chunks_exact_mut(n).skip(part).step_by(2);
+            let mut outs: Vec<(usize, &mut [u64])> =
+                columns.iter().map(|c| c.prime).zip(limbs).collect();
+            self.convert(source, &mut outs, true);
+        }
+    }
+
+    /// One term of one job at one prime, block by block.
+    fn term(
         &self,
-        source: &Decomposed<'_>,
-        jobs: &[Job<'_>],
-        place: Place,
-        work: &mut Work,
+        (call, g): (&Call<'_>, usize),
+        place: Place<'_>,
+        outs: &mut [&mut [u64]; 2],
+        scratch: &mut Scratch,
     ) {
         let n = self.chain.n();
         let block = n.min(1 << LOW_LOG);
-        let own_limb = source.poly.limb_of(place.prime);
-        let table = self.chain.table(place.prime);
         let stride = digit_stride(n);
-        let first = place.group * work.most * stride;
-        let key = jobs
-            .iter()
-            .flat_map(|j| &j.terms)
-            .find(|t| t.0 == place.source);
-        let ahead = key.and_then(|(_, k)| Some((k.row_of(place.prime)?, 2 * k.digits.len())));
+        let (m, table) = (
+            self.chain.modulus(place.prime),
+            self.chain.table(place.prime),
+        );
+        let minus = self
+            .chain
+            .product_inverse_mod(call.shape.special.union(call.shape.drop), place.prime);
+        let minus = m.shoup(m.neg(minus));
+        let p = m.to_mont(self.chain.product_mod(call.shape.special, place.prime));
+        let own_limb = place.source.poly.limb_of(place.prime);
+        let rows = 2 * place.key.digits.len();
+        let Some(key) = place.key.row_of(place.prime) else {
+            return;
+        };
+        let key_block = |b: usize| key.get(b * block * rows..(b + 1) * block * rows);
+        let space = &mut scratch.digits[g * call.most * stride..(g + 1) * call.most * stride];
+        let (down0, down1) = match place.ends {
+            true => scratch.down[2 * g * n..2 * (g + 1) * n].split_at_mut(n),
+            false => (&mut [][..], &mut [][..]),
+        };
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
-            let space = &mut work.digits[first..first + work.most * stride];
-            // While one digit is transformed, the next one's block and a share of the key come
-            // nearer.
-            let mut blocks: Vec<&mut [u64]> = source
-                .digits
-                .iter()
-                .zip(space.chunks_exact_mut(stride))
-                .filter(|((own, _), _)| !own.contains(place.prime))
-                .map(|(_, limb)| &mut limb[range.clone()])
-                .collect();
-            let key =
-                ahead.and_then(|(words, rows)| words.get(range.start * rows..range.end * rows));
-            let key = key.unwrap_or(&[]);
-            let mut shares = key.chunks(key.len().div_ceil(blocks.len().max(1)).max(1));
-            let mut left = &mut blocks[..];
-            while let Some((now, rest)) = left.split_first_mut() {
-                let ahead: &[u64] = rest.first().map_or(&[], |x| x);
-                self.kernels
-                    .forward_low(table, now, b, &[ahead, shares.next().unwrap_or(&[])]);
-                left = rest;
+            let words = key_block(b).unwrap_or(&[]);
+            if place.raw {
+                // While one digit is transformed, the next one's block and a share of the key come
+                // nearer.
+                let mut blocks: Vec<&mut [u64]> = place
+                    .source
+                    .digits
+                    .iter()
+                    .zip(space.chunks_exact_mut(stride))
+                    .filter(|((own, _), _)| !own.contains(place.prime))
+                    .map(|(_, limb)| &mut limb[range.clone()])
+                    .collect();
+                let mut shares = words.chunks(words.len().div_ceil(blocks.len().max(1)).max(1));
+                let mut left = &mut blocks[..];
+                while let Some((now, rest)) = left.split_first_mut() {
+                    let ahead: &[u64] = rest.first().map_or(&[], |x| x);
+                    let share = shares.next().unwrap_or(&[]);
+                    self.kernels.forward_low(table, now, b, &[ahead, share]);
+                    left = rest;
+                }
             }
-            let digits: Vec<&[u64]> = source
+            let digits: Vec<&[u64]> = place
+                .source
                 .digits
                 .iter()
                 .zip(space.chunks_exact(stride))
@@ -338,72 +402,62 @@ impl Cpu {
                     _ => &limb[range.clone()],
                 })
                 .collect();
-            for (i, job) in jobs.iter().enumerate() {
-                let at = 2 * n * (place.group * jobs.len() + i);
-                let out = &mut work.products[at..at + 2 * n];
-                let terms = job
-                    .terms
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, t)| t.0 == place.source);
-                for (number, (_, key)) in terms {
-                    let block_of = |key: &'_ CpuKey| {
-                        let rows = 2 * key.digits.len();
-                        (rows, range.start * rows..range.end * rows)
-                    };
-                    let (rows, at) = block_of(key);
-                    let Some(words) = key.row_of(place.prime).and_then(|w| w.get(at)) else {
-                        continue;
-                    };
-                    // Of the next job's key the same block is wanted next.
-                    let next = jobs
-                        .get(i + 1)
-                        .and_then(|j| j.terms.first())
-                        .and_then(|(_, k)| {
-                            k.row_of(place.prime).and_then(|w| w.get(block_of(k).1))
-                        });
-                    let rows = KeyRows {
-                        words,
-                        rows,
-                        first: &source.rows,
-                        digits: &digits,
-                        ahead: next.unwrap_or(&[]),
-                    };
-                    let temp = &mut work.temp;
-                    self.multiply((job, number, key), rows, (place, b), (out, temp));
-                }
+            // The key's next block, unless it comes with the digits.
+            let next = key_block(b + 1).filter(|_| !place.raw).unwrap_or(&[]);
+            let (with_products, later) = match place.ends {
+                true => (&[][..], next),
+                false => (next, &[][..]),
+            };
+            let rows = KeyRows {
+                words,
+                rows,
+                first: &place.source.rows,
+                digits: &digits,
+                ahead: with_products,
+            };
+            let target = self.multiply(place, (rows, p), b, (outs, &mut scratch.temp));
+            if !place.ends {
+                continue;
+            }
+            let range = target * block..(target + 1) * block;
+            let mut shares = later.chunks(later.len().div_ceil(2).max(1));
+            for (out, down) in outs.iter_mut().zip([&mut *down0, &mut *down1]) {
+                let down = &mut down[range.clone()];
+                let share = shares.next().unwrap_or(&[]);
+                self.kernels.forward_low(table, down, target, &[share]);
+                // (x - r) / D = (r - x) (-1 / D).
+                let out = &mut out[range.clone()];
+                self.kernels.sub_from_scaled(m, out, down, minus);
             }
         }
     }
 
-    /// One block of one term.
+    /// One block of one term; gives the block of the result.
     fn multiply(
         &self,
-        (job, number, key): (&Job<'_>, usize, &CpuKey),
-        rows: KeyRows<'_>,
-        (place, b): (Place, usize),
-        (out, temp): (&mut [u64], &mut Buffer),
-    ) {
-        let n = self.chain.n();
-        let block = n.min(1 << LOW_LOG);
+        place: Place<'_>,
+        (rows, p): (KeyRows<'_>, u64),
+        b: usize,
+        (outs, temp): (&mut [&mut [u64]; 2], &mut Buffer),
+    ) -> usize {
+        let block = self.chain.n().min(1 << LOW_LOG);
         let range = b * block..(b + 1) * block;
         let m = self.chain.modulus(place.prime);
-        let added = |part: usize| {
-            let add = job.add_inside[part].filter(|_| number == 0);
-            add.and_then(|a| a.limb_of(place.prime))
-                .and_then(|x| x.get(range.clone()))
+        let (temp, added) = temp.split_at_mut(2 * block);
+        let x = match place.job.add_inside {
+            _ if !place.first => [None, None],
+            Added::Pair(pair) => pair.map(|a| Some(&a?.limb_of(place.prime)?[range.clone()])),
+            Added::Products(pairs) => self.tensor_block(pairs, place.prime, b, added),
         };
-        let extra = Extra {
-            x: [added(0), added(1)],
-            factor: place.p,
-        };
-        let (out0, out1) = out.split_at_mut(n);
-        let begun = job.add_before[0].is_some() || job.start[0].is_some();
-        let fresh = number == 0 && !begun;
+        let extra = Extra { x, factor: p };
+        let [out0, out1] = outs;
+        let begun = place.job.add_before[0].is_some() || place.job.start[0].is_some();
+        let fresh = place.first && !begun;
+        let key = place.key;
         if fresh && key.galois.is_identity() {
-            let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
+            let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
             self.kernels.inner_product(m, out0, out1, &rows, &extra);
-            return;
+            return b;
         }
         let (temp0, temp1) = temp.split_at_mut(block);
         self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
@@ -419,5 +473,36 @@ impl Cpu {
                 self.kernels.permute_acc(m, out, temp, &piece);
             }
         }
+        target
+    }
+
+    /// A block of `sum a0 b0` and `sum (a0 b1 + a1 b0)`.
+    fn tensor_block<'t>(
+        &self,
+        pairs: &[FactorsRef<'_, RnsPoly>],
+        prime: usize,
+        b: usize,
+        temp: &'t mut [u64],
+    ) -> [Option<&'t [u64]>; 2] {
+        let m = self.chain.modulus(prime);
+        let block = temp.len() / 2;
+        let (d0, d1) = temp.split_at_mut(block);
+        for (number, ((a0, a1), (b0, b1))) in pairs.iter().enumerate() {
+            let limbs = [a0, a1, b0, b1].map(|p| p.limb_of(prime));
+            let [Some(a0), Some(a1), Some(b0), Some(b1)] = limbs else {
+                return [None, None];
+            };
+            let range = b * block..(b + 1) * block;
+            let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| &x[range.clone()]);
+            if number == 0 {
+                self.kernels.mul(m, d0, a0, b0);
+                self.kernels.mul(m, d1, a0, b1);
+            } else {
+                self.kernels.mul_acc(m, d0, a0, b0);
+                self.kernels.mul_acc(m, d1, a0, b1);
+            }
+            self.kernels.mul_acc(m, d1, a1, b0);
+        }
+        [Some(d0), Some(d1)]
     }
 }

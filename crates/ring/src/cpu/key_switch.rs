@@ -1,8 +1,9 @@
 //! Key switching: its rules and its three shapes; the work is in `engine`.
 
-use super::engine::{Job, Shape};
+use super::engine::{Added, Job, Shape};
+use super::parallel::{share, threads_pointwise};
 use super::{Cpu, CpuKey};
-use crate::backend::{Pair, PairRef};
+use crate::backend::{Backend, FactorsRef, Pair, PairRef};
 use crate::basis::Basis;
 use crate::error::{Result, RingError};
 use crate::poly::{Form, RnsPoly};
@@ -53,7 +54,7 @@ impl Cpu {
         // What is added rides on the first inner product if that is not permuted afterwards.
         let inside = key.galois.is_identity();
         let job = Job {
-            add_inside: if inside { add } else { [None, None] },
+            add_inside: Added::Pair(if inside { add } else { [None, None] }),
             add_before: if inside { [None, None] } else { add },
             start: [None, None],
             terms: terms
@@ -65,6 +66,75 @@ impl Cpu {
         self.run(terms, &[job], shape)
             .pop()
             .ok_or(RingError::Empty { op: OP })
+    }
+
+    /// The third polynomial of a sum of tensor products, limb by limb; the first two come into
+    /// being where the key switch adds them.
+    pub(super) fn tensor_relin(
+        &self,
+        pairs: &[FactorsRef<'_, RnsPoly>],
+        key: &CpuKey,
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        const OP: &str = "mul_sum_relin";
+        let Some(((first, _), _)) = pairs.first() else {
+            return Err(RingError::Empty { op: OP });
+        };
+        for ((a0, a1), (b0, b1)) in pairs {
+            for p in [a0, a1, b0, b1] {
+                first.require_like(OP, p)?;
+            }
+        }
+        let shape = self.check_terms(first, key, &[(first, key)], drop)?;
+        let mut d2 = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
+        let limbs: Vec<_> = d2.limbs_mut().collect();
+        let threads = threads_pointwise(2 * pairs.len() * limbs.len() * self.chain.n());
+        share(
+            threads,
+            limbs,
+            || (),
+            |(), (i, out)| {
+                let m = self.chain.modulus(i);
+                for (number, ((_, a1), (_, b1))) in pairs.iter().enumerate() {
+                    if let (Some(a1), Some(b1)) = (a1.limb_of(i), b1.limb_of(i)) {
+                        match number {
+                            0 => self.kernels.mul(m, out, a1, b1),
+                            _ => self.kernels.mul_acc(m, out, a1, b1),
+                        }
+                    }
+                }
+            },
+        );
+        if !key.galois.is_identity() {
+            // The sums are not to be permuted with the products.
+            return self.tensor_before(pairs, (&d2, key), drop);
+        }
+        let job = Job {
+            add_inside: Added::Products(pairs),
+            add_before: [None, None],
+            start: [None, None],
+            terms: vec![(0, key)],
+        };
+        self.run(&[(&d2, key)], &[job], shape)
+            .pop()
+            .ok_or(RingError::Empty { op: OP })
+    }
+
+    /// The same with a key of any automorphism: the first two polynomials made in full.
+    fn tensor_before(
+        &self,
+        pairs: &[FactorsRef<'_, RnsPoly>],
+        (d2, key): (&RnsPoly, &CpuKey),
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        let zero = || RnsPoly::zero(&self.chain, d2.basis(), Form::Ntt);
+        let (mut d0, mut d1) = (zero()?, zero()?);
+        for ((a0, a1), (b0, b1)) in pairs {
+            self.mul_acc(&mut d0, a0, b0)?;
+            self.mul_acc(&mut d1, a0, b1)?;
+            self.mul_acc(&mut d1, a1, b0)?;
+        }
+        self.switch_sum(Some((&d0, &d1)), &[(d2, key)], drop)
     }
 
     pub(super) fn rotate_hoisted(
@@ -95,7 +165,7 @@ impl Cpu {
             let jobs: Vec<Job<'_>> = keys
                 .iter()
                 .map(|k| Job {
-                    add_inside: [Some(c.0), None],
+                    add_inside: Added::Pair([Some(c.0), None]),
                     add_before: [None, None],
                     start: [None, None],
                     terms: vec![(0, *k)],

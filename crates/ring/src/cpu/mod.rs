@@ -3,11 +3,12 @@
 mod convert;
 mod engine;
 mod key_switch;
+mod parallel;
 mod transform;
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, Pair, PairRef, TransformPlan};
+use crate::backend::{Backend, FactorsRef, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
@@ -17,6 +18,7 @@ use crate::kernels::{Isa, Kernels};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
+use parallel::{share, threads_for, threads_pointwise};
 
 /// How a [`Cpu`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +35,12 @@ impl Default for CpuConfig {
 }
 
 /// The CPU backend: kernels for an instruction set chosen at run time, limb-local fused coarse
-/// operations. One call runs on one thread.
+/// operations.
+///
+/// A call shares its work with the idle threads of the ambient rayon pool, by primes, as far as
+/// there is enough of it (rings of `N = 2^13` and fewer gain little). `ThreadPool::install` so
+/// decides how many threads a call has; in a pool of one thread nothing is shared. Results are
+/// the same for any number of threads, and memory grows by one scratch for each.
 pub struct Cpu {
     chain: Arc<Chain>,
     kernels: Kernels,
@@ -116,14 +123,14 @@ impl Cpu {
         }
     }
 
-    /// Runs `f(prime, run of the first, run of the second, values of the plaintext)` over the runs
-    /// of constant plaintext (or over whole limbs if it is dense).
+    /// `out = a * plain`, or that added to `out`: whole limbs if the plaintext is dense, otherwise
+    /// runs of equal plaintext.
     fn mul_plain_into(&self, out: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain, acc: bool) {
         let n = self.chain.n();
-        for ((i, out), (_, a)) in out.limbs_mut().zip(a.limbs()) {
+        self.each_limb(out, threads_pointwise, |i, out| {
             let m = self.chain.modulus(i);
-            let Some(values) = plain.limb_of(i) else {
-                continue;
+            let (Some(values), Some(a)) = (plain.limb_of(i), a.limb_of(i)) else {
+                return;
             };
             if plain.period == n {
                 if acc {
@@ -131,7 +138,7 @@ impl Cpu {
                 } else {
                     self.kernels.mul_mont(m, out, a, values);
                 }
-                continue;
+                return;
             }
             let run = n / plain.period;
             for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
@@ -142,7 +149,20 @@ impl Cpu {
                     self.kernels.mul_const(m, out, a, c);
                 }
             }
-        }
+        });
+    }
+
+    /// Runs `f(prime, limb of out)` for every limb, on several threads if `threads` of the words
+    /// are more than one.
+    fn each_limb(
+        &self,
+        out: &mut RnsPoly,
+        threads: fn(usize) -> usize,
+        f: impl Fn(usize, &mut [u64]) + Sync,
+    ) {
+        let limbs: Vec<(usize, &mut [u64])> = out.limbs_mut().collect();
+        let threads = threads(limbs.len() * self.chain.n());
+        share(threads, limbs, || (), |(), (i, limb)| f(i, limb));
     }
 
     fn require_pair(&self, op: &'static str, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
@@ -241,9 +261,9 @@ impl Backend for Cpu {
     fn forward_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
         self.chain.check_same("forward_ntt", poly.chain())?;
         poly.require_form("forward_ntt", Form::Coefficient)?;
-        for (i, limb) in poly.limbs_mut() {
+        self.each_limb(poly, threads_for, |i, limb| {
             self.kernels.forward(self.chain.table(i), limb);
-        }
+        });
         poly.set_form(Form::Ntt);
         Ok(())
     }
@@ -252,37 +272,43 @@ impl Backend for Cpu {
         self.chain.check_same("inverse_ntt", poly.chain())?;
         poly.require_form("inverse_ntt", Form::Ntt)?;
         let mut out = RnsPoly::dirty(&self.chain, poly.basis(), Form::Coefficient);
-        for ((i, out), (_, limb)) in out.limbs_mut().zip(poly.limbs()) {
+        self.each_limb(&mut out, threads_for, |i, out| {
             let table = self.chain.table(i);
             let scale = table.scaled(1);
-            self.kernels.inverse_low(table, out, limb, &scale);
-            self.kernels.inverse_top(table, out, &scale);
-        }
+            if let Some(limb) = poly.limb_of(i) {
+                self.kernels.inverse_low(table, out, limb, &scale);
+                self.kernels.inverse_top(table, out, &scale);
+            }
+        });
         *poly = out;
         Ok(())
     }
 
     fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
         self.require_pair("add_assign", a, b)?;
-        for ((i, a), (_, b)) in a.limbs_mut().zip(b.limbs()) {
-            self.kernels.add(self.chain.modulus(i), a, b);
-        }
+        self.each_limb(a, threads_pointwise, |i, a| {
+            if let Some(b) = b.limb_of(i) {
+                self.kernels.add(self.chain.modulus(i), a, b);
+            }
+        });
         Ok(())
     }
 
     fn sub_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
         self.require_pair("sub_assign", a, b)?;
-        for ((i, a), (_, b)) in a.limbs_mut().zip(b.limbs()) {
-            self.kernels.sub(self.chain.modulus(i), a, b);
-        }
+        self.each_limb(a, threads_pointwise, |i, a| {
+            if let Some(b) = b.limb_of(i) {
+                self.kernels.sub(self.chain.modulus(i), a, b);
+            }
+        });
         Ok(())
     }
 
     fn neg_assign(&self, a: &mut RnsPoly) -> Result<()> {
         self.chain.check_same("neg_assign", a.chain())?;
-        for (i, a) in a.limbs_mut() {
+        self.each_limb(a, threads_pointwise, |i, a| {
             self.kernels.neg(self.chain.modulus(i), a);
-        }
+        });
         Ok(())
     }
 
@@ -290,9 +316,11 @@ impl Backend for Cpu {
         self.require_pair("mul", a, b)?;
         a.require_form("mul", Form::Ntt)?;
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
-        for ((i, out), ((_, a), (_, b))) in out.limbs_mut().zip(a.limbs().zip(b.limbs())) {
-            self.kernels.mul(self.chain.modulus(i), out, a, b);
-        }
+        self.each_limb(&mut out, threads_pointwise, |i, out| {
+            if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
+                self.kernels.mul(self.chain.modulus(i), out, a, b);
+            }
+        });
         Ok(out)
     }
 
@@ -300,9 +328,11 @@ impl Backend for Cpu {
         self.require_pair("mul_acc", acc, a)?;
         self.require_pair("mul_acc", a, b)?;
         a.require_form("mul_acc", Form::Ntt)?;
-        for ((i, acc), ((_, a), (_, b))) in acc.limbs_mut().zip(a.limbs().zip(b.limbs())) {
-            self.kernels.mul_acc(self.chain.modulus(i), acc, a, b);
-        }
+        self.each_limb(acc, threads_pointwise, |i, acc| {
+            if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
+                self.kernels.mul_acc(self.chain.modulus(i), acc, a, b);
+            }
+        });
         Ok(())
     }
 
@@ -323,10 +353,10 @@ impl Backend for Cpu {
     fn add_plain_assign(&self, a: &mut RnsPoly, plain: &CpuPlain) -> Result<()> {
         self.check_plain("add_plain_assign", a, plain)?;
         let n = self.chain.n();
-        for (i, a) in a.limbs_mut() {
+        self.each_limb(a, threads_pointwise, |i, a| {
             let m = self.chain.modulus(i);
             let Some(values) = plain.limb_of(i) else {
-                continue;
+                return;
             };
             if plain.period == n {
                 self.kernels.add_mont(m, a, values);
@@ -335,16 +365,19 @@ impl Backend for Cpu {
                     self.kernels.add_const(m, a, m.leave_mont(value));
                 }
             }
-        }
+        });
         Ok(())
     }
 
     fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {
         check_residues(&self.chain, a, residues)?;
-        for ((i, a), &r) in a.limbs_mut().zip(residues) {
+        let basis = a.basis();
+        self.each_limb(a, threads_pointwise, |i, a| {
             let m = self.chain.modulus(i);
-            self.kernels.scale(m, a, m.shoup(r));
-        }
+            if let Some(r) = basis.position_of(i).and_then(|pos| residues.get(pos)) {
+                self.kernels.scale(m, a, m.shoup(*r));
+            }
+        });
         Ok(())
     }
 
@@ -355,15 +388,19 @@ impl Backend for Cpu {
         match poly.form() {
             Form::Ntt => {
                 let p = Permutation::new(g, self.chain.log_n());
-                for ((_, out), (_, x)) in out.limbs_mut().zip(poly.limbs()) {
-                    self.kernels.permute(out, x, &p.whole());
-                }
+                self.each_limb(&mut out, threads_pointwise, |i, out| {
+                    if let Some(x) = poly.limb_of(i) {
+                        self.kernels.permute(out, x, &p.whole());
+                    }
+                });
             }
             Form::Coefficient => {
-                for ((i, out), (_, x)) in out.limbs_mut().zip(poly.limbs()) {
-                    let m = self.chain.modulus(i);
-                    self.kernels.permute_coefficients(m, out, x, g.value());
-                }
+                self.each_limb(&mut out, threads_for, |i, out| {
+                    if let Some(x) = poly.limb_of(i) {
+                        let m = self.chain.modulus(i);
+                        self.kernels.permute_coefficients(m, out, x, g.value());
+                    }
+                });
             }
         }
         Ok(out)
@@ -381,12 +418,16 @@ impl Backend for Cpu {
 
     fn div_round(&self, poly: &RnsPoly, drop: Basis) -> Result<RnsPoly> {
         check_rescale(&self.chain, "div_round", poly, drop, Basis::empty())?;
-        Ok(self.rescale(poly, drop, Basis::empty()))
+        let mut out = self.rescale(&[poly], drop, Basis::empty());
+        out.pop().ok_or(RingError::Empty { op: "div_round" })
     }
 
     fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
         check_rescale(&self.chain, "rescale_rational", poly, drop, add)?;
-        Ok(self.rescale(poly, drop, add))
+        let mut out = self.rescale(&[poly], drop, add);
+        out.pop().ok_or(RingError::Empty {
+            op: "rescale_rational",
+        })
     }
 
     fn key_switch_sum(
@@ -400,6 +441,15 @@ impl Backend for Cpu {
 
     fn rotate_many(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Vec<Pair<RnsPoly>>> {
         self.rotate_hoisted(c, keys)
+    }
+
+    fn mul_sum_relin(
+        &self,
+        pairs: &[FactorsRef<'_, RnsPoly>],
+        key: &CpuKey,
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        self.tensor_relin(pairs, key, drop)
     }
 
     fn linear_transform(

@@ -11,9 +11,10 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use work::{Baby, Blocking, Place, Scratch, Sums, Work};
+use work::{Baby, Blocking, Column, Place, Scratch, Sums, Work};
 
-use super::engine::{Job, Shape, digit_stride, group_size, groups};
+use super::engine::{Added, Job, Shape, digit_stride, group_count, group_size};
+use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
@@ -46,18 +47,19 @@ impl Cpu {
         let work = Work::new(self, inputs, plan, (basis, special), blocking);
         let mut sums = work.zeros(self, plan.outputs.len())?;
         self.all_sums(&work, &mut sums);
+        let giant_sums = sums.giants;
         let Work { sums: giants, .. } = work;
         // ModDown of the second halves.
         let switched: Vec<Option<(RnsPoly, &CpuKey, usize)>> = giants
             .iter()
-            .zip(sums.giants)
+            .zip(giant_sums)
             .map(|(giant, sum)| {
                 let (key, sum) = (giant.key?, sum?);
                 let exact = giant.exact() || special.is_empty();
                 let y = if exact {
                     sum
                 } else {
-                    self.rescale(&sum, special, Basis::empty())
+                    self.rescale(&[&sum], special, Basis::empty()).pop()?
                 };
                 Some((y, key, giant.output))
             })
@@ -91,7 +93,7 @@ impl Cpu {
         let divisor = shape.special.union(shape.drop);
         if !polys.is_empty() {
             let job = Job {
-                add_inside: [None, None],
+                add_inside: Added::Pair([None, None]),
                 add_before: [None, None],
                 start: [Some(&sum0), second.then_some(&sum1)],
                 terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
@@ -102,8 +104,11 @@ impl Cpu {
         if divisor.is_empty() {
             return Ok((sum0, sum1));
         }
-        let divide = |sum: &RnsPoly| self.rescale(sum, divisor, Basis::empty());
-        Ok((divide(&sum0), divide(&sum1)))
+        let mut parts = self.rescale(&[&sum0, &sum1], divisor, Basis::empty());
+        match (parts.pop(), parts.pop()) {
+            (Some(part1), Some(part0)) => Ok((part0, part1)),
+            _ => Err(RingError::Empty { op: OP }),
+        }
     }
 
     /// The rules of the operation; the inputs' basis and P.
@@ -151,44 +156,58 @@ impl Cpu {
     fn all_sums(&self, work: &Work<'_>, sums: &mut Sums) {
         let n = self.chain.n();
         let (digits, stride) = (work.digits(), digit_stride(n));
-        let group = group_size(n, digits, 2);
-        let mut scratch = Scratch {
-            digits: Buffer::dirty(group * digits * stride),
-            babies: Buffer::dirty(work.batch * 2 * work.block),
-            temp: Buffer::dirty(2 * work.block),
-        };
         // Nothing stands modulo P where nothing is rotated.
         let primes = if work.sources.is_empty() {
             work.basis
         } else {
             work.basis.union(work.special)
         };
-        for primes in groups(primes, group) {
-            let mut first = 0;
-            for source in &work.sources {
-                for (d, (own, scaled)) in source.digits.iter().enumerate() {
-                    let at = (first + d) * stride;
-                    let mut outs: Vec<(usize, &mut [u64])> = primes
-                        .iter()
-                        .zip(scratch.digits.chunks_exact_mut(digits * stride))
-                        .filter(|(j, _)| !own.contains(**j))
-                        .map(|(&j, space)| (j, &mut space[at..at + n]))
-                        .collect();
-                    self.convert(scaled, &mut outs, true);
-                }
-                first += source.digits.len();
+        let columns = sums.columns(primes);
+        // Eight products take about the time of an NTT.
+        let products: usize = work.sums.iter().flat_map(|s| &s.terms).map(Vec::len).sum();
+        let threads = threads_for(columns.len() * n * (digits + work.babies.len() + products / 8));
+        let threads = threads.min(columns.len().max(1));
+        let size = group_size(n, digits, 2, threads);
+        let groups = even_runs(columns, group_count(primes.len(), size, threads));
+        let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let scratch = || Scratch {
+            digits: Buffer::dirty(longest * digits * stride),
+            babies: Buffer::dirty(work.batch * 2 * work.block),
+            temp: Buffer::dirty(2 * work.block),
+        };
+        share(threads, groups, scratch, |scratch, mut columns| {
+            self.group_sums(work, &mut columns, scratch);
+        });
+    }
+
+    /// The sums of all giant steps at a group of primes.
+    fn group_sums(&self, work: &Work<'_>, columns: &mut [Column<'_>], scratch: &mut Scratch) {
+        let n = self.chain.n();
+        let (digits, stride) = (work.digits(), digit_stride(n));
+        let mut first = 0;
+        for source in &work.sources {
+            for (d, (own, scaled)) in source.digits.iter().enumerate() {
+                let at = (first + d) * stride;
+                let mut outs: Vec<(usize, &mut [u64])> = columns
+                    .iter()
+                    .zip(scratch.digits.chunks_exact_mut(digits * stride))
+                    .filter(|(column, _)| !own.contains(column.prime))
+                    .map(|(column, space)| (column.prime, &mut space[at..at + n]))
+                    .collect();
+                self.convert(scaled, &mut outs, true);
             }
-            for (g, &prime) in primes.iter().enumerate() {
-                let digits = g * digits * stride;
-                self.finish_digits(work, prime, &mut scratch.digits[digits..]);
-                for number in 0..n / work.block {
-                    let place = Place {
-                        prime,
-                        digits,
-                        number,
-                    };
-                    self.block_sums(work, place, &mut scratch, sums);
-                }
+            first += source.digits.len();
+        }
+        for (g, column) in columns.iter_mut().enumerate() {
+            let digits = g * digits * stride;
+            self.finish_digits(work, column.prime, &mut scratch.digits[digits..]);
+            for number in 0..n / work.block {
+                let place = Place {
+                    prime: column.prime,
+                    digits,
+                    number,
+                };
+                self.block_sums(work, place, scratch, column);
             }
         }
     }
@@ -216,7 +235,13 @@ impl Cpu {
     }
 
     /// All products of one block.
-    fn block_sums(&self, work: &Work<'_>, place: Place, scratch: &mut Scratch, sums: &mut Sums) {
+    fn block_sums(
+        &self,
+        work: &Work<'_>,
+        place: Place,
+        scratch: &mut Scratch,
+        sums: &mut Column<'_>,
+    ) {
         let blocks = 2 * work.block;
         for (batch, babies) in work.babies.chunks(work.batch).enumerate() {
             for (slot, baby) in babies.iter().enumerate() {
@@ -313,7 +338,7 @@ impl Cpu {
         work: &Work<'_>,
         (batch, number): (usize, usize),
         place: Place,
-        (scratch, sums): (&mut Scratch, &mut Sums),
+        (scratch, sums): (&mut Scratch, &mut Column<'_>),
     ) {
         let n = self.chain.n();
         let m = self.chain.modulus(place.prime);
@@ -369,24 +394,15 @@ impl Cpu {
             })
             .collect();
         let begun = sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let (outputs, giant) = (&mut sums.outputs[sum.output], &mut sums.giants[number]);
+        let [out0, out1] = &mut sums.outputs[sum.output];
         let Some(key) = sum.key else {
-            let (Some(out0), Some(out1)) = (
-                outputs.0.limb_of_mut(place.prime),
-                outputs.1.limb_of_mut(place.prime),
-            ) else {
-                return;
-            };
             for products in products.chunks(MOST_PRODUCTS) {
                 let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
                 self.kernels.sum_products(m, out0, out1, products, false);
             }
             return;
         };
-        let (Some(out0), Some(giant)) = (
-            outputs.0.limb_of_mut(place.prime),
-            giant.as_mut().and_then(|g| g.limb_of_mut(place.prime)),
-        ) else {
+        let Some(giant) = &mut sums.giants[number] else {
             return;
         };
         let out1 = &mut giant[range];

@@ -96,7 +96,45 @@ pub(super) struct Sums {
     pub(super) giants: Vec<Option<RnsPoly>>,
 }
 
-/// Scratch of one call.
+/// What the sums are written to at one prime.
+pub(super) struct Column<'s> {
+    pub(super) prime: usize,
+    /// Per output its two limbs.
+    pub(super) outputs: Vec<[&'s mut [u64]; 2]>,
+    /// Per giant step its limb, if it has one at this prime.
+    pub(super) giants: Vec<Option<&'s mut [u64]>>,
+}
+
+impl Sums {
+    /// The sums taken apart by primes; every output has a limb at each of them.
+    pub(super) fn columns(&mut self, primes: Basis) -> Vec<Column<'_>> {
+        let mut columns: Vec<Column<'_>> = primes
+            .iter()
+            .map(|prime| Column {
+                prime,
+                outputs: Vec::with_capacity(self.outputs.len()),
+                giants: Vec::with_capacity(self.giants.len()),
+            })
+            .collect();
+        for (out0, out1) in &mut self.outputs {
+            let both = out0.limbs_mut().zip(out1.limbs_mut());
+            let both = both.filter(|((i, _), _)| primes.contains(*i));
+            for (column, ((_, limb0), (_, limb1))) in columns.iter_mut().zip(both) {
+                column.outputs.push([limb0, limb1]);
+            }
+        }
+        for giant in &mut self.giants {
+            let mut limbs = giant.iter_mut().flat_map(RnsPoly::limbs_mut).peekable();
+            for column in &mut columns {
+                let here = limbs.next_if(|(i, _)| *i == column.prime);
+                column.giants.push(here.map(|(_, limb)| limb));
+            }
+        }
+        columns
+    }
+}
+
+/// Scratch of one thread.
 pub(super) struct Scratch {
     /// Per prime of a group the converted digits of all inputs.
     pub(super) digits: Buffer,
@@ -209,10 +247,7 @@ impl<'a> Work<'a> {
             babies,
             batch,
             sums,
-            sources: cut
-                .iter()
-                .map(|(i, key)| cpu.decompose(inputs[*i].1, key))
-                .collect(),
+            sources: cpu.decompose(cut.iter().map(|(i, key)| (inputs[*i].1, &key.digits[..]))),
             block,
         }
     }
