@@ -4,6 +4,8 @@
 //! operation leaves behind: independent Gaussians in the coefficients, which in slots are
 //! independent complex Gaussians of N times the variance.
 
+mod counting;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -14,6 +16,8 @@ use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
     Transform, adjust_constant, lowering, moves,
 };
+
+pub use counting::{CountedPlain, Counting};
 
 type Result<T> = std::result::Result<T, OpsError>;
 

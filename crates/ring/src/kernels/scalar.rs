@@ -311,14 +311,14 @@ pub(super) fn sum_products(
     products: &[Product<'_>],
     fresh: bool,
 ) {
-    let (q, inv) = (m.value(), m.inv52());
+    let (q, inv, n) = (m.value(), m.inv52(), out0.len());
     // Both factors are canonical: each product is below 2^50 q.
     let steps = steps_for(products.len() / 4 + 1);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let mut sum = 0;
             for p in products {
-                let y = p.y.get(if p.y.len() == 1 { 0 } else { j });
+                let y = p.y.get(j / p.run(n));
                 let x = p.x[part].get(j).copied().unwrap_or(0);
                 sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
             }

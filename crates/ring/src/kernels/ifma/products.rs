@@ -81,9 +81,7 @@ pub(in crate::kernels) fn sum_products(
     fresh: bool,
 ) {
     let n = out0.len();
-    let short = |p: &Product<'_>| {
-        p.x.iter().any(|x| x.len() < n) || (p.y.len() != 1 && p.y.len() < n) || p.y.is_empty()
-    };
+    let short = |p: &Product<'_>| p.x.iter().any(|x| x.len() < n) || !p.has_runs(n, LANES);
     if !n.is_multiple_of(PAIR * LANES)
         || out1.len() != n
         || products.len() > MOST_PRODUCTS
@@ -100,14 +98,17 @@ pub(in crate::kernels) fn sum_products(
         let zero = [[l.zero; PAIR]; 2];
         let (mut lo, mut hi) = (zero, zero);
         for p in products {
-            // SAFETY: j + PAIR * LANES <= n, and every slice has n words or is a single factor, as
-            // checked above; prefetching any address is harmless.
+            // SAFETY: j + PAIR * LANES <= n; every x has n words, and y as many or one for each run
+            // of equal length, a power of two and a multiple of LANES, as checked above.
             unsafe {
                 for k in 0..PAIR {
                     let at = j + k * LANES;
-                    _mm_prefetch::<_MM_HINT_T1>(p.ahead.as_ptr().wrapping_add(at).cast());
-                    let y = if p.y.len() == 1 {
-                        _mm512_set1_epi64(*p.y.as_ptr() as i64)
+                    if at < p.ahead.len() {
+                        _mm_prefetch::<_MM_HINT_T1>(p.ahead.as_ptr().add(at).cast());
+                    }
+                    let y = if p.y.len() < n {
+                        let run = n.trailing_zeros() - p.y.len().trailing_zeros();
+                        _mm512_set1_epi64(*p.y.as_ptr().add(at >> run) as i64)
                     } else {
                         load(p.y.as_ptr().add(at))
                     };
