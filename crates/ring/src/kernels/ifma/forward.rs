@@ -137,7 +137,8 @@ unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize,
     let s = Stages::new(t);
     let tw = t.forward.montgomery(&t.modulus);
     let (mut index, mut len) = (index, x.len());
-    let plan = passes(room(t), stages, x.len());
+    // Sixteen runs that begin in the same set of L1, 4 KiB apart, would be more than its ways.
+    let plan = passes(room(t) == SOME || len >= 16 * 512, stages);
     for (number, &r) in plan.iter().enumerate() {
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
             let stride = len >> r;
@@ -171,6 +172,9 @@ unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize,
         len >>= r;
     }
 }
+
+/// How many words ahead the first pass fetches.
+const AHEAD: usize = 256;
 
 /// Runs of `stride` words: run `k` is at `p + k stride` and goes to `out.0 + k out.1`.
 #[derive(Clone, Copy)]
@@ -218,6 +222,14 @@ unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST:
     let mut j = 0;
     while j + LANES <= at.stride {
         let mut v = [s.l.zero; RUNS];
+        if FIRST {
+            // Runs of the first pass may come from memory, and are too many and too short between
+            // pages for the processor to foresee.
+            for k in 0..RUNS {
+                let next = at.p.wrapping_add(j + k * at.stride + AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
         // SAFETY: the caller's promise, with j + LANES <= stride and k < RUNS.
         unsafe {
             for (k, v) in v.iter_mut().enumerate() {

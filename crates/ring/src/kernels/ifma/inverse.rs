@@ -5,12 +5,9 @@
 //! Values of registers that are sums of sums grow; all others start at 2q once in every pass.
 //!
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
-//! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q. In a pass of at most three
-//!   stages `R = 8, 16, 32`, and `64 q <= 2^52`. The first register, a sum of eight, is then
-//!   brought below 2q; the second is at most a sum of four products, below 8q, the third and fourth
-//!   a sum of two. In a pass of four stages the first and the ninth register are brought below 2q
-//!   after three stages; then all are sums of at most four products, `R = 8`, and afterwards the
-//!   first two are brought below 2q.
+//! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
+//!   at most three stages; `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
 //! * `TIGHT`: every sum is at once brought below 2q.
@@ -87,7 +84,7 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &In
         high: Constant::new(&t.modulus, c.high.w),
     };
     let (mut index, mut len) = (index << stages, x.len() >> stages);
-    for &r in passes(room(t), stages, x.len()).iter().rev() {
+    for &r in passes(true, stages).iter().rev() {
         index >>= r;
         len <<= r;
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
@@ -95,15 +92,13 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &In
             match (r, room(t)) {
                 (1, WIDE) => pass_of::<1, 2, WIDE, 8>(&s, tw, block, at, last),
                 (2, WIDE) => pass_of::<2, 4, WIDE, 8>(&s, tw, block, at, last),
-                (3, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, block, at, last),
-                (_, WIDE) => pass_of::<4, 16, WIDE, 8>(&s, tw, block, at, last),
+                (_, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, block, at, last),
                 (1, SOME) => pass_of::<1, 2, SOME, 2>(&s, tw, block, at, last),
                 (2, SOME) => pass_of::<2, 4, SOME, 2>(&s, tw, block, at, last),
                 (_, SOME) => pass_of::<3, 8, SOME, 2>(&s, tw, block, at, last),
                 (1, _) => pass_of::<1, 2, TIGHT, 2>(&s, tw, block, at, last),
                 (2, _) => pass_of::<2, 4, TIGHT, 2>(&s, tw, block, at, last),
-                (3, _) => pass_of::<3, 8, TIGHT, 2>(&s, tw, block, at, last),
-                _ => pass_of::<4, 16, TIGHT, 2>(&s, tw, block, at, last),
+                _ => pass_of::<3, 8, TIGHT, 2>(&s, tw, block, at, last),
             }
         }
     }
@@ -207,16 +202,10 @@ fn layers<
         if ROOM != TIGHT {
             range *= 2;
         }
-        if ROOM == WIDE && RUNS == 16 && layer == 1 {
-            v[0] = s.below_2q(v[0]);
-            v[8] = s.below_2q(v[8]);
-            range = 8;
-        }
     }
-    match (ROOM, RUNS) {
-        (WIDE, 16) => v[1] = s.below_2q(v[1]),
-        (WIDE, _) => v[0] = s.below_2q(v[0]),
-        (SOME, _) => {
+    match ROOM {
+        WIDE => v[0] = s.below_2q(v[0]),
+        SOME => {
             for v in &mut v[..RUNS / 2] {
                 *v = s.below_2q(*v);
             }

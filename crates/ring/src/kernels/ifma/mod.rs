@@ -133,11 +133,9 @@ const SOME: Room = 1;
 /// At each stage.
 const TIGHT: Room = 2;
 
-/// How the next `stages` stages of `len` words are cut into passes: of at most three if there is
-/// `SOME` room, otherwise of at most four, which fill 16 registers. Runs that begin in the same
-/// set of L1 (multiples of 4 KiB apart) must not be more than its 12 ways.
-fn passes(room: Room, stages: u32, len: usize) -> &'static [u32] {
-    let narrow = room == SOME || len >= 16 * 512;
+/// How `stages` stages are cut into passes: of at most three if `narrow`, otherwise of at most four,
+/// which fill 16 registers.
+fn passes(narrow: bool, stages: u32) -> &'static [u32] {
     match (stages, narrow) {
         (0, _) => &[],
         (1, _) => &[1],
