@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use doubles::{DoubleTwiddles, Sixteen};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use montgomery::{Constant, Constants, MontgomeryTwiddles};
+pub(crate) use montgomery::{Constant, Constants, MontgomeryTwiddles, Sixteenth};
 
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -110,7 +110,7 @@ impl Twiddles {
             .get_or_init(|| DoubleTwiddles::new(m, self.log_n, self.root))
     }
 
-    /// In Montgomery form, for N at least 64.
+    /// In Montgomery form, for N at least 128.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn montgomery(&self, m: &Modulus) -> &MontgomeryTwiddles {
         self.montgomery

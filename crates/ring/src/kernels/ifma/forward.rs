@@ -2,31 +2,30 @@
 //!
 //! Stages are done up to four at a time in registers. A polynomial longer than 4096 words first
 //! goes through *top* passes over all of it; then each block of 4096 words finishes in L1 (*low*).
-//! The last six stages, the *tail*, work on 64 words in eight registers; between the first three
-//! and the last three of them values are twisted (see `ntt::montgomery`).
+//! The last four stages, the *tail*, work inside pairs of vectors, after a twist (see
+//! `ntt::montgomery`).
 //!
 //! **Bounds.** A butterfly gives `a + v` and `a - v` with `v = b w` in `(-q, q)` and needs
 //! `0 <= b < 2^52`; every value is some input plus or minus one product per stage.
 //!
-//! * `WIDE` (up to 47 bits): the first stage adds `s q` to its `a`, where `s <= 14` is the number
+//! * `WIDE` (up to 47 bits): the first stage adds `s q` to its `a`, where `s <= 13` is the number
 //!   of stages before the twist. Inputs are below 4q, so that values lie between 0 and
-//!   `(4 + 2 s) q <= 32 q <= 2^52` and need no reduction.
+//!   `(4 + 2 s) q <= 30 q < 2^52` and need no reduction. The twist, a product, adds 5q: after four
+//!   more stages values lie between 0 and 10q.
 //! * `SOME` (48 and 49 bits): values are below `8 q <= 2^52`. Each pass, of at most three stages,
 //!   brings the `a` of its first stage below 2q and adds 3q: after three stages they are again
-//!   between 0 and 8q.
+//!   between 0 and 8q. The twist adds 4q, good for three stages; the last one brings `a` below 2q
+//!   and adds q.
 //! * `TIGHT` (50 bits): values are below `4 q <= 2^52`; each stage brings `a` below 2q and adds q.
-//!
-//! The twist is a product, to which 4q is added (q if `TIGHT`): after three more stages values lie
-//! between 0 and 8q (4q), and are brought below q.
 
 use std::arch::x86_64::*;
 
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, load_64,
-    passes, reduce_once, splat, store, store_64,
+    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
+    reduce_once, splat, store, twiddles,
 };
 use crate::kernels::{LOW_LOG, scalar};
-use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable};
+use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
 fn room(t: &NttTable) -> Room {
@@ -61,8 +60,8 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
     let index = (1 << (t.log_n - len_log)) + block;
     let whole = Target::whole(x);
     // SAFETY: the destination is `x` itself, row by row.
-    unsafe { forward_passes(t, x, len_log - 6, index, whole) };
-    let run = block << (len_log - 6);
+    unsafe { forward_passes(t, x, len_log - 4, index, whole) };
+    let run = block << (len_log - 7);
     match room(t) {
         WIDE => forward_tail::<WIDE>(t, x, run, ahead),
         SOME => forward_tail::<SOME>(t, x, run, ahead),
@@ -70,25 +69,18 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
     }
 }
 
-/// The last six stages, on runs of 64 words of which `run` is the first.
+/// The last four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead: &[&[u64]]) {
-    let l = Lanes::new(&t.modulus);
+    let s = Stages::new(t);
     let tw = t.forward.montgomery(&t.modulus);
-    let stages = Stages::new(&l, t);
-    let one = splat(t.modulus.shoup(1)).1;
-    let minus = _mm512_sub_epi64(l.zero, if ROOM == TIGHT { l.q } else { stages.q4 });
-    let order = [
-        _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13),
-        _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15),
-    ];
-    let first = (1 << (t.log_n - 6)) + run;
-    let steps = (x.len() / 64).max(1);
+    let steps = (x.len() / 128).max(1);
     let Some(twists) = tw.twists.get(run..run + steps) else {
         return;
     };
-    for (i, (words, twist)) in x.as_chunks_mut::<64>().0.iter_mut().zip(twists).enumerate() {
+    let runs = x.as_chunks_mut::<128>().0.iter_mut().zip(twists);
+    for (i, (words, twist)) in runs.enumerate() {
         for lines in ahead {
             // This step's share, line by line.
             let share = lines.len().div_ceil(steps).next_multiple_of(LANES);
@@ -98,23 +90,7 @@ fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead
                 }
             }
         }
-        let mut v = load_64(words);
-        layers::<3, 8, ROOM, false>(&stages, &mut v, &twiddles::<3>(tw, first + i));
-        let twist = factors(twist);
-        for pair in 0..4 {
-            let x = l.mont(v[2 * pair], twist, minus);
-            let y = l.mont(v[2 * pair + 1], twist, minus);
-            let (x, y) = stages.last::<ROOM>(x, y, &tw.last[pair]);
-            let (x, y) = if ROOM == TIGHT {
-                (reduce_once(x, l.q2), reduce_once(y, l.q2))
-            } else {
-                (stages.below_2q(x, one), stages.below_2q(y, one))
-            };
-            let (x, y) = (reduce_once(x, l.q), reduce_once(y, l.q));
-            v[2 * pair] = _mm512_permutex2var_epi64(x, order[0], y);
-            v[2 * pair + 1] = _mm512_permutex2var_epi64(x, order[1], y);
-        }
-        store_64(words, &v);
+        s.last::<ROOM>(words, twist, &tw.last);
     }
 }
 
@@ -158,11 +134,11 @@ pub(super) unsafe fn first_passes(t: &NttTable, x: &mut [u64], to: Target) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, to: Target) {
-    let l = Lanes::new(&t.modulus);
-    let s = Stages::new(&l, t);
+    let s = Stages::new(t);
     let tw = t.forward.montgomery(&t.modulus);
     let (mut index, mut len) = (index, x.len());
-    let plan = passes(t, stages);
+    // Sixteen runs that begin in the same set of L1, 4 KiB apart, would be more than its ways.
+    let plan = passes(room(t) == SOME || len >= 16 * 512, stages);
     for (number, &r) in plan.iter().enumerate() {
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
             let stride = len >> r;
@@ -187,7 +163,8 @@ unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize,
                     (_, SOME) => pass_of::<3, 8, SOME>(&s, tw, at, index + i),
                     (1, _) => pass_of::<1, 2, TIGHT>(&s, tw, at, index + i),
                     (2, _) => pass_of::<2, 4, TIGHT>(&s, tw, at, index + i),
-                    _ => pass_of::<3, 8, TIGHT>(&s, tw, at, index + i),
+                    (3, _) => pass_of::<3, 8, TIGHT>(&s, tw, at, index + i),
+                    _ => pass_of::<4, 16, TIGHT>(&s, tw, at, index + i),
                 }
             }
         }
@@ -195,6 +172,9 @@ unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize,
         len >>= r;
     }
 }
+
+/// How many words ahead the first pass fetches.
+const AHEAD: usize = 256;
 
 /// Runs of `stride` words: run `k` is at `p + k stride` and goes to `out.0 + k out.1`.
 #[derive(Clone, Copy)]
@@ -210,7 +190,7 @@ struct Place {
 /// The runs of `at` (their length a multiple of 8) are readable and writable where it says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn pass_of<const R: u32, const RUNS: usize, const ROOM: Room>(
+unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
     at: Place,
@@ -232,7 +212,7 @@ unsafe fn pass_of<const R: u32, const RUNS: usize, const ROOM: Room>(
 /// As for `pass_of`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn pass<const R: u32, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
     at: Place,
@@ -242,6 +222,14 @@ unsafe fn pass<const R: u32, const RUNS: usize, const ROOM: Room, const FIRST: b
     let mut j = 0;
     while j + LANES <= at.stride {
         let mut v = [s.l.zero; RUNS];
+        if FIRST {
+            // Runs of the first pass may come from memory, and are too many and too short between
+            // pages for the processor to foresee.
+            for k in 0..RUNS {
+                let next = at.p.wrapping_add(j + k * at.stride + AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
         // SAFETY: the caller's promise, with j + LANES <= stride and k < RUNS.
         unsafe {
             for (k, v) in v.iter_mut().enumerate() {
@@ -256,25 +244,15 @@ unsafe fn pass<const R: u32, const RUNS: usize, const ROOM: Room, const FIRST: b
     }
 }
 
-/// The twiddles of `R` stages of one block: per stage those of its blocks.
-#[inline]
-fn twiddles<const R: u32>(tw: &MontgomeryTwiddles, index: usize) -> [&[Constant]; 4] {
-    let mut out: [&[Constant]; 4] = [&[]; 4];
-    for (layer, out) in out.iter_mut().enumerate().take(R as usize) {
-        *out = &tw.front[index << layer..(index + 1) << layer];
-    }
-    out
-}
-
 /// `R` stages on `RUNS = 2^R` registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn layers<const R: u32, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+fn layers<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
     s: &Stages,
     v: &mut [__m512i; RUNS],
-    w: &[&[Constant]; 4],
+    w: &[&[Constant]; R],
 ) {
-    for layer in 0..R as usize {
+    for layer in 0..R {
         let half = RUNS >> (layer + 1);
         for (g, w) in w[layer].iter().enumerate().take(1 << layer) {
             let w = broadcast(w);
@@ -301,19 +279,30 @@ struct Stages {
     q3: __m512i,
     q4: __m512i,
     minus_q: __m512i,
+    /// Minus what a twist adds.
+    minus_twist: __m512i,
+    /// `floor(2^52 / q)`.
+    one: __m512i,
 }
 
 impl Stages {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(l: &Lanes, t: &NttTable) -> Self {
+    fn new(t: &NttTable) -> Self {
         let q = t.modulus.value() as i64;
+        let twist = match room(t) {
+            WIDE => 5,
+            SOME => 4,
+            _ => 1,
+        };
         Self {
-            l: *l,
-            offset: _mm512_set1_epi64(i64::from(t.log_n - 3) * q),
+            l: Lanes::new(&t.modulus),
+            offset: _mm512_set1_epi64(i64::from(t.log_n - 4) * q),
             q3: _mm512_set1_epi64(3 * q),
             q4: _mm512_set1_epi64(4 * q),
             minus_q: _mm512_set1_epi64(-q),
+            minus_twist: _mm512_set1_epi64(-twist * q),
+            one: splat(t.modulus.shoup(1)).1,
         }
     }
 
@@ -343,33 +332,80 @@ impl Stages {
         }
     }
 
-    /// The last three stages of two neighbouring blocks of 8 words. The result has its even words
-    /// in the first vector: 0 and 2 of either block, then 4 and 6 of either; its odd ones in the
-    /// second.
+    /// The twist and the last four stages of eight blocks of 16 words. All eight take a stage
+    /// together: with four, every instruction waits for one before it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn last<const ROOM: Room>(
         &self,
-        x: __m512i,
-        y: __m512i,
-        w: &[Constants; 3],
-    ) -> (__m512i, __m512i) {
-        let a = _mm512_shuffle_i64x2::<0x44>(x, y);
-        let b = _mm512_shuffle_i64x2::<0xee>(x, y);
-        let (x, y) = self.butterfly::<ROOM>(a, b, factors(&w[0]));
-        let a = _mm512_shuffle_i64x2::<0x88>(x, y);
-        let b = _mm512_shuffle_i64x2::<0xdd>(x, y);
-        let (x, y) = self.butterfly::<ROOM>(a, b, factors(&w[1]));
-        let a = _mm512_unpacklo_epi64(x, y);
-        let b = _mm512_unpackhi_epi64(x, y);
-        self.butterfly::<ROOM>(a, b, factors(&w[2]))
+        words: &mut [u64; 128],
+        twist: &[Constants; 2],
+        w: &[Sixteenth; 8],
+    ) {
+        let l = &self.l;
+        let (low, high) = (factors(&twist[0]), factors(&twist[1]));
+        let mut v = [(l.zero, l.zero); 8];
+        for (v, words) in v.iter_mut().zip(words.as_chunks::<16>().0) {
+            // SAFETY: there are 16 words.
+            let (x, y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
+            *v = (
+                l.mont(x, low, self.minus_twist),
+                l.mont(y, high, self.minus_twist),
+            );
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            (*x, *y) = self.butterfly::<ROOM>(*x, *y, broadcast(&w.half8));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x44>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xee>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half4));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x88>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xdd>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half2));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let mut a = _mm512_unpacklo_epi64(*x, *y);
+            let b = _mm512_unpackhi_epi64(*x, *y);
+            if ROOM == SOME {
+                a = _mm512_add_epi64(self.below_2q(a), l.q);
+            }
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half1));
+        }
+        let order = [
+            _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13),
+            _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15),
+        ];
+        for (&(x, y), words) in v.iter().zip(words.as_chunks_mut::<16>().0) {
+            let (x, y) = (self.canonical::<ROOM>(x), self.canonical::<ROOM>(y));
+            // SAFETY: there are 16 words.
+            unsafe {
+                let p = words.as_mut_ptr();
+                store(p, _mm512_permutex2var_epi64(x, order[0], y));
+                store(p.add(LANES), _mm512_permutex2var_epi64(x, order[1], y));
+            }
+        }
     }
 
-    /// Any value below 2^52 brought below 2q; `one` is `floor(2^52 / q)`.
+    /// A result of the last stage, brought below q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn below_2q(&self, x: __m512i, one: __m512i) -> __m512i {
-        let times = _mm512_madd52hi_epu64(self.l.zero, x, one);
+    fn canonical<const ROOM: Room>(&self, x: __m512i) -> __m512i {
+        let x = if ROOM == WIDE {
+            self.below_2q(x)
+        } else {
+            reduce_once(x, self.l.q2)
+        };
+        reduce_once(x, self.l.q)
+    }
+
+    /// Any value below 2^52 brought below 2q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn below_2q(&self, x: __m512i) -> __m512i {
+        let times = _mm512_madd52hi_epu64(self.l.zero, x, self.one);
         _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
     }
 }

@@ -4,13 +4,10 @@
 //! sum is below `2 R q`, the product, of which `2 R q <= 2^52` is required, between 0 and 2q.
 //! Values of registers that are sums of sums grow; all others start at 2q once in every pass.
 //!
-//! * First three stages: `R = 1, 2, 4` (`TIGHT`: 1, 2, 2), then the twist back, a product again.
-//! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q. In a pass of at most three
-//!   stages `R = 8, 16, 32`, and `64 q <= 2^52`. The first register, a sum of eight, is then
-//!   brought below 2q; the second is at most a sum of four products, below 8q, the third and fourth
-//!   a sum of two. In a pass of four stages the first and the ninth register are brought below 2q
-//!   after three stages; then all are sums of at most four products, `R = 8`, and afterwards the
-//!   first two are brought below 2q.
+//! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
+//! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
+//!   at most three stages; `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
 //! * `TIGHT`: every sum is at once brought below 2q.
@@ -18,11 +15,11 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, load_64,
-    passes, reduce_once, splat, store, store_64,
+    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
+    reduce_once, splat, store, twiddles,
 };
 use crate::kernels::{LOW_LOG, scalar};
-use crate::ntt::{Constant, Constants, InverseScale, MontgomeryTwiddles, NttTable};
+use crate::ntt::{Constant, Constants, InverseScale, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
 fn room(t: &NttTable) -> Room {
@@ -42,13 +39,13 @@ pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], 
     let size = 1usize << len_log;
     let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
     for (b, (out, x)) in blocks.enumerate() {
-        let run = b << (len_log - 6);
+        let run = b << (len_log - 7);
         match room(t) {
             WIDE => inverse_tail::<WIDE>(t, out, x, run),
             SOME => inverse_tail::<SOME>(t, out, x, run),
             _ => inverse_tail::<TIGHT>(t, out, x, run),
         }
-        inverse_passes(t, out, len_log - 6, (1 << (t.log_n - len_log)) + b, c);
+        inverse_passes(t, out, len_log - 4, (1 << (t.log_n - len_log)) + b, c);
     }
 }
 
@@ -61,35 +58,18 @@ pub(in crate::kernels) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &Invers
     inverse_passes(t, tile, top, 1, c);
 }
 
-/// The first six stages, on runs of 64 words of which `run` is the first.
+/// The first four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn inverse_tail<const ROOM: Room>(t: &NttTable, out: &mut [u64], x: &[u64], run: usize) {
     let s = Stages::new(t);
     let tw = t.inverse.montgomery(&t.modulus);
-    let order = [
-        _mm512_setr_epi64(0, 2, 8, 10, 4, 6, 12, 14),
-        _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15),
-    ];
-    let first = (1 << (t.log_n - 6)) + run;
-    let Some(twists) = tw.twists.get(run..run + out.len() / 64) else {
+    let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
         return;
     };
-    let words = out.as_chunks_mut::<64>().0.iter_mut();
-    let words = words.zip(x.as_chunks::<64>().0).zip(twists);
-    for (i, ((out, words), twist)) in words.enumerate() {
-        let mut v = load_64(words);
-        let twist = factors(twist);
-        for pair in 0..4 {
-            let (x, y) = (v[2 * pair], v[2 * pair + 1]);
-            let even = _mm512_permutex2var_epi64(x, order[0], y);
-            let odd = _mm512_permutex2var_epi64(x, order[1], y);
-            let (x, y) = s.first::<ROOM>(even, odd, &tw.last[pair]);
-            v[2 * pair] = s.l.mont(x, twist, s.minus_q);
-            v[2 * pair + 1] = s.l.mont(y, twist, s.minus_q);
-        }
-        layers::<3, 8, ROOM, 2, false>(&s, &mut v, &twiddles::<3>(tw, first + i), &Scale::NONE);
-        store_64(out, &v);
+    let out = out.as_chunks_mut::<128>().0.iter_mut();
+    for ((out, x), twist) in out.zip(x.as_chunks::<128>().0).zip(twists) {
+        s.first::<ROOM>(out, x, twist, &tw.last);
     }
 }
 
@@ -104,7 +84,7 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &In
         high: Constant::new(&t.modulus, c.high.w),
     };
     let (mut index, mut len) = (index << stages, x.len() >> stages);
-    for &r in passes(t, stages).iter().rev() {
+    for &r in passes(true, stages).iter().rev() {
         index >>= r;
         len <<= r;
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
@@ -112,8 +92,7 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &In
             match (r, room(t)) {
                 (1, WIDE) => pass_of::<1, 2, WIDE, 8>(&s, tw, block, at, last),
                 (2, WIDE) => pass_of::<2, 4, WIDE, 8>(&s, tw, block, at, last),
-                (3, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, block, at, last),
-                (_, WIDE) => pass_of::<4, 16, WIDE, 8>(&s, tw, block, at, last),
+                (_, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, block, at, last),
                 (1, SOME) => pass_of::<1, 2, SOME, 2>(&s, tw, block, at, last),
                 (2, SOME) => pass_of::<2, 4, SOME, 2>(&s, tw, block, at, last),
                 (_, SOME) => pass_of::<3, 8, SOME, 2>(&s, tw, block, at, last),
@@ -142,7 +121,7 @@ impl Scale {
 /// one multiplies by it and gives canonical values.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn pass_of<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64>(
+fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
     x: &mut [u64],
@@ -158,7 +137,7 @@ fn pass_of<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64>(
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn pass<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64, const LAST: bool>(
+fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64, const LAST: bool>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
     x: &mut [u64],
@@ -185,27 +164,23 @@ fn pass<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64, cons
     }
 }
 
-/// The twiddles of `R` stages of one block: per stage those of its blocks.
-#[inline]
-fn twiddles<const R: u32>(tw: &MontgomeryTwiddles, index: usize) -> [&[Constant]; 4] {
-    let mut out: [&[Constant]; 4] = [&[]; 4];
-    for (layer, out) in out.iter_mut().enumerate().take(R as usize) {
-        *out = &tw.front[index << layer..(index + 1) << layer];
-    }
-    out
-}
-
 /// `R` stages on `RUNS = 2^R` registers with values below `FROM q`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn layers<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64, const LAST: bool>(
+fn layers<
+    const R: usize,
+    const RUNS: usize,
+    const ROOM: Room,
+    const FROM: u64,
+    const LAST: bool,
+>(
     s: &Stages,
     v: &mut [__m512i; RUNS],
-    w: &[&[Constant]; 4],
+    w: &[&[Constant]; R],
     last: &Scale,
 ) {
     let mut range = FROM;
-    for layer in (0..R as usize).rev() {
+    for layer in (0..R).rev() {
         let half = RUNS >> (layer + 1);
         let above = s.times(range);
         if LAST && layer == 0 {
@@ -227,16 +202,10 @@ fn layers<const R: u32, const RUNS: usize, const ROOM: Room, const FROM: u64, co
         if ROOM != TIGHT {
             range *= 2;
         }
-        if RUNS == 16 && layer == 1 {
-            v[0] = s.below_2q(v[0]);
-            v[8] = s.below_2q(v[8]);
-            range = 8;
-        }
     }
-    match (ROOM, RUNS) {
-        (WIDE, 16) => v[1] = s.below_2q(v[1]),
-        (WIDE, _) => v[0] = s.below_2q(v[0]),
-        (SOME, _) => {
+    match ROOM {
+        WIDE => v[0] = s.below_2q(v[0]),
+        SOME => {
             for v in &mut v[..RUNS / 2] {
                 *v = s.below_2q(*v);
             }
@@ -310,29 +279,60 @@ impl Stages {
         _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
     }
 
-    /// The first three stages of two neighbouring blocks of 8 words, of which `a` has the even
-    /// words (0 and 2 of either block, then 4 and 6 of either) and `b` the odd ones.
+    /// The first four stages of eight blocks of 16 words and the twist back, see the forward
+    /// transform.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn first<const ROOM: Room>(
         &self,
-        a: __m512i,
-        b: __m512i,
-        w: &[Constants; 3],
-    ) -> (__m512i, __m512i) {
+        out: &mut [u64; 128],
+        words: &[u64; 128],
+        twist: &[Constants; 2],
+        w: &[Sixteenth; 8],
+    ) {
         let l = &self.l;
-        // Canonical values: their sum needs no reduction.
-        let (a, b) = self.butterfly::<WIDE>(a, b, factors(&w[2]), l.q);
-        let x = _mm512_unpacklo_epi64(a, b);
-        let y = _mm512_unpackhi_epi64(a, b);
-        let (a, b) = self.butterfly::<ROOM>(x, y, factors(&w[1]), l.q2);
-        let x = _mm512_shuffle_i64x2::<0x44>(a, b);
-        let y = _mm512_shuffle_i64x2::<0xee>(a, b);
-        let above = if ROOM == TIGHT { l.q2 } else { self.times(4) };
-        let (a, b) = self.butterfly::<ROOM>(x, y, factors(&w[0]), above);
-        (
-            _mm512_shuffle_i64x2::<0x88>(a, b),
-            _mm512_shuffle_i64x2::<0xdd>(a, b),
-        )
+        let above = |range| {
+            if ROOM == TIGHT {
+                l.q2
+            } else {
+                self.times(range)
+            }
+        };
+        let order = [
+            _mm512_setr_epi64(0, 2, 8, 10, 4, 6, 12, 14),
+            _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15),
+        ];
+        let mut v = [(l.zero, l.zero); 8];
+        for (((x, y), words), w) in v.iter_mut().zip(words.as_chunks::<16>().0).zip(w) {
+            // SAFETY: there are 16 words.
+            let (low, high) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
+            let even = _mm512_permutex2var_epi64(low, order[0], high);
+            let odd = _mm512_permutex2var_epi64(low, order[1], high);
+            // The sum of two canonical values needs no reduction.
+            (*x, *y) = self.butterfly::<WIDE>(even, odd, factors(&w.half1), l.q);
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_unpacklo_epi64(*x, *y);
+            let b = _mm512_unpackhi_epi64(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half2), l.q2);
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x44>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xee>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half4), above(4));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x88>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xdd>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, broadcast(&w.half8), above(8));
+        }
+        let (low, high) = (factors(&twist[0]), factors(&twist[1]));
+        for (&(x, y), out) in v.iter().zip(out.as_chunks_mut::<16>().0) {
+            // SAFETY: there are 16 words.
+            unsafe {
+                store(out.as_mut_ptr(), l.mont(x, low, self.minus_q));
+                store(out.as_mut_ptr().add(LANES), l.mont(y, high, self.minus_q));
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ pub(super) use products::{inner_product, sum_products};
 use std::arch::x86_64::*;
 
 use crate::modulus::{Modulus, ShoupConst};
-use crate::ntt::{Constant, Constants, NttTable};
+use crate::ntt::{Constant, Constants, MontgomeryTwiddles};
 
 /// The scattered writes of the coefficient form gain nothing from vectors.
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -133,38 +133,30 @@ const SOME: Room = 1;
 /// At each stage.
 const TIGHT: Room = 2;
 
-/// How `stages` stages are cut into passes of at most four, the first stages first.
-fn passes(t: &NttTable, stages: u32) -> &'static [u32] {
-    match stages {
-        0 => &[],
-        1 => &[1],
-        2 => &[2],
-        3 => &[3],
-        4 => &[2, 2],
-        5 => &[3, 2],
-        _ => &[3, 3],
+/// How `stages` stages are cut into passes: of at most three if `narrow`, otherwise of at most four,
+/// which fill 16 registers.
+fn passes(narrow: bool, stages: u32) -> &'static [u32] {
+    match (stages, narrow) {
+        (0, _) => &[],
+        (1, _) => &[1],
+        (2, _) => &[2],
+        (3, _) => &[3],
+        (4, true) => &[2, 2],
+        (4, false) => &[4],
+        (5, _) => &[3, 2],
+        (6, _) => &[3, 3],
+        (7, true) => &[3, 2, 2],
+        (7, false) => &[4, 3],
+        (_, true) => &[3, 3, 2],
+        (_, false) => &[4, 4],
     }
 }
 
-/// The eight vectors of 64 words.
+/// The twiddles of `R` stages of the block with that index (blocks so far, plus its number): per
+/// stage those of its blocks.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn load_64(x: &[u64; 64]) -> [__m512i; 8] {
-    let mut v = [_mm512_setzero_si512(); 8];
-    for (r, words) in v.iter_mut().zip(x.as_chunks::<LANES>().0) {
-        // SAFETY: a chunk has eight words.
-        *r = unsafe { load(words.as_ptr()) };
-    }
-    v
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn store_64(x: &mut [u64; 64], v: &[__m512i; 8]) {
-    for (r, words) in v.iter().zip(x.as_chunks_mut::<LANES>().0) {
-        // SAFETY: a chunk has eight words.
-        unsafe { store(words.as_mut_ptr(), *r) };
-    }
+fn twiddles<const R: usize>(tw: &MontgomeryTwiddles, index: usize) -> [&[Constant]; R] {
+    std::array::from_fn(|layer| &tw.front[index << layer..(index + 1) << layer])
 }
 
 /// `x - bound` if that is not negative.
