@@ -56,19 +56,21 @@ pub struct CpuKey {
     /// Q' + P of the stored limbs.
     basis: Basis,
     /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, interleaved by eight words: what an
-    /// inner product reads is one run of memory.
-    rows: Vec<Buffer>,
+    /// inner product reads is one run of memory. All in one buffer, so that it lies in huge pages.
+    rows: Buffer,
 }
 
 impl CpuKey {
     /// Bytes that the key occupies.
     pub fn bytes(&self) -> usize {
-        self.rows.iter().map(|r| r.len() * 8).sum()
+        self.rows.len() * 8
     }
 
     /// All rows that prime `i` needs.
     fn row_of(&self, i: usize) -> Option<&[u64]> {
-        self.rows.get(self.basis.position_of(i)?).map(|r| &r[..])
+        let words = self.rows.len() / self.basis.len().max(1);
+        let pos = self.basis.position_of(i)?;
+        self.rows.get(pos * words..(pos + 1) * words)
     }
 }
 
@@ -206,12 +208,12 @@ impl Backend for Cpu {
         let n = self.chain.n();
         let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
         let basis = key.basis();
-        let mut rows = Vec::with_capacity(basis.len());
         let count = 2 * key.parts.len();
+        let mut rows = Buffer::dirty(basis.len() * count * n);
         let mut temp = Buffer::dirty(n);
-        for (pos, i) in basis.iter().enumerate() {
+        let targets = rows.chunks_exact_mut((count * n).max(1));
+        for ((pos, i), row) in basis.iter().enumerate().zip(targets) {
             let m = self.chain.modulus(i);
-            let mut row = Buffer::dirty(count * n);
             let sources = key.parts.iter().flat_map(|(b, a)| [b, a]);
             for (r, source) in sources.enumerate() {
                 self.kernels
@@ -222,7 +224,6 @@ impl Backend for Cpu {
                     row[at..at + 8].copy_from_slice(words);
                 }
             }
-            rows.push(row);
         }
         Ok(CpuKey {
             galois: key.galois,
