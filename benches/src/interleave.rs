@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{BenchError, Result};
+use crate::stats::Summary;
 
 /// One thing that is measured.
 pub struct Case<'a> {
     /// What it is called in messages.
     pub name: String,
-    /// Runs it so many times and gives the milliseconds of one.
+    /// Runs it so many times and gives the milliseconds of one: the median of the repetitions, so
+    /// that a pause (a collector of garbage, another process) counts in the rounds that it fills.
     pub run: Box<dyn FnMut(usize) -> Result<f64> + 'a>,
 }
 
@@ -22,14 +24,25 @@ impl<'a> Case<'a> {
         Self {
             name: name.to_owned(),
             run: Box::new(move |repeats| {
-                let start = Instant::now();
-                for _ in 0..repeats {
+                median_ms(repeats, || {
+                    let start = Instant::now();
                     once()?;
-                }
-                Ok(start.elapsed().as_secs_f64() * 1e3 / repeats.max(1) as f64)
+                    Ok(start.elapsed())
+                })
             }),
         }
     }
+}
+
+/// The median of what `once` says it took, in milliseconds.
+///
+/// # Errors
+/// Those of `once`.
+pub fn median_ms(repeats: usize, mut once: impl FnMut() -> Result<Duration>) -> Result<f64> {
+    let times: Result<Vec<f64>> = (0..repeats.max(1))
+        .map(|_| Ok(once()?.as_secs_f64() * 1e3))
+        .collect();
+    Ok(Summary::of(&times?).map_or(f64::NAN, |s| s.median))
 }
 
 /// How long a measurement takes.

@@ -8,6 +8,7 @@
 //! | see how a floor is computed | [`floor`], [`scheme::floors`] |
 //! | see what the machine does at most | [`machine`] |
 //! | see how runs interleave | [`interleave`] |
+//! | see how other libraries take part | [`peers`], and the drivers in benches/peers |
 //!
 //! It is on the client's side (it makes keys) and nothing depends on it.
 #![deny(unsafe_code)]
@@ -18,6 +19,7 @@ pub mod floor;
 pub mod interleave;
 #[allow(unsafe_code)] // vector instructions and cores; see there
 pub mod machine;
+pub mod peers;
 pub mod row;
 pub mod run;
 pub mod scheme;

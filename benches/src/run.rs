@@ -4,12 +4,14 @@ use std::io::Write;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use veilformer_ckks::Params;
 use veilformer_ring::Isa;
 
 use crate::args::{Args, What};
 use crate::error::{BenchError, Result};
 use crate::interleave::Effort;
 use crate::machine::{self, Machine, Set};
+use crate::peers::{Peer, Place, Running, Setup, default_dir};
 use crate::scheme::{Op, Setting, Sizes, shape};
 use crate::session::{Item, Session};
 
@@ -49,6 +51,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     };
     match args.what {
         What::Ops => operations(args, &ops, &mut session),
+        What::Ntt => transforms(args, &mut session),
     }
 }
 
@@ -94,6 +97,28 @@ fn pin(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// The other libraries that the arguments name, or of those the ones that have nothing but
+/// transforms.
+fn peers(args: &Args, transforms_only: bool, setup: &Setup) -> Result<Vec<Running>> {
+    let Some(named) = &args.peers else {
+        return Ok(Vec::new());
+    };
+    let named = if named.is_empty() {
+        &Peer::ALL[..]
+    } else {
+        named
+    };
+    let fit = named
+        .iter()
+        .filter(|p| p.transforms_only() || !transforms_only);
+    let fit: Vec<Peer> = fit.copied().collect();
+    let dir = args.peers_dir.clone().or_else(default_dir).ok_or_else(|| {
+        BenchError::Usage("there is no home folder; name one with --peers-dir".into())
+    })?;
+    let python = args.python.clone();
+    Ok(Running::start_all(&fit, &Place { dir, python }, setup))
+}
+
 /// The operations of the scheme at the sizes of the arguments.
 fn operations(args: &Args, ops: &[Op], session: &mut Session<'_>) -> Result<()> {
     let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
@@ -102,6 +127,7 @@ fn operations(args: &Args, ops: &[Op], session: &mut Session<'_>) -> Result<()> 
         "N=2^{}, {} + {} limbs, {} digits, log QP {:.0}, {} bits of security; making keys ..",
         sizes.log_n, sizes.limbs, sizes.special, sizes.dnum, sizes.log_qp, sizes.security_bits
     );
+    let running = peers(args, false, &setup(args, &params, ops))?;
     let setting = Setting::new(&params, session.isa, ops)?;
     let operands = setting.operands(ops)?;
     let mut items = Vec::new();
@@ -112,8 +138,45 @@ fn operations(args: &Args, ops: &[Op], session: &mut Session<'_>) -> Result<()> 
             floor: op.floor(&shape(&params)),
             threads: usize::from(args.threads),
             ours: operands.case(op)?,
-            peers: Vec::new(),
+            peers: running.iter().filter_map(|r| r.case(op)).collect(),
         });
     }
     session.measure("ops", items)
+}
+
+/// Transforms of all sizes, on primes of the scale's bits; one interleaved run per size.
+fn transforms(args: &Args, session: &mut Session<'_>) -> Result<()> {
+    let ops: Vec<Op> = Op::ALL.into_iter().filter(|op| op.is_transform()).collect();
+    for log_n in 13..=17 {
+        let params = Sizes::params(log_n, args.limbs, args.dnum, args.scale)?;
+        let running = peers(args, true, &setup(args, &params, &ops))?;
+        let setting = Setting::new(&params, session.isa, &ops)?;
+        let operands = setting.operands(&ops)?;
+        let mut items = Vec::new();
+        for &op in &ops {
+            items.push(Item {
+                op: format!("{}_2_{log_n}", op.name()),
+                params: Sizes::of(&params),
+                floor: op.floor(&shape(&params)),
+                threads: 1,
+                ours: operands.case(op)?,
+                peers: running.iter().filter_map(|r| r.case(op)).collect(),
+            });
+        }
+        session.measure("ntt", items)?;
+    }
+    Ok(())
+}
+
+/// What drivers are told.
+fn setup(args: &Args, params: &Params, ops: &[Op]) -> Setup {
+    Setup {
+        log_n: params.log_n(),
+        limbs: args.limbs,
+        dnum: args.dnum,
+        scale: args.scale,
+        threads: usize::from(args.threads),
+        primes: params.moduli(params.basis_at(params.max_level())),
+        ops: ops.iter().map(|op| op.name().to_owned()).collect(),
+    }
 }

@@ -1,6 +1,7 @@
 //! The measured operations: what each is, and how ours is run.
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use veilformer_ckks::KeyPurpose;
 use veilformer_ring::conformance::Samples;
@@ -11,7 +12,7 @@ use super::floors::Shape;
 use super::{BABIES_GIANTS, HOISTED, Operands, Setting};
 use crate::error::{BenchError, Result};
 use crate::floor::Floor;
-use crate::interleave::Case;
+use crate::interleave::{Case, median_ms};
 use crate::machine::Unit;
 
 /// An operation of the scheme.
@@ -198,13 +199,21 @@ impl Op {
         }
     }
 
-    /// Results of one run of its case: figures are per result.
+    /// Whether it is a transform alone, without a scheme.
     #[must_use]
-    pub fn results(self, s: &Shape) -> usize {
+    pub fn is_transform(self) -> bool {
+        matches!(
+            self,
+            Self::NttForward | Self::NttInverse | Self::NttForwardSwept | Self::NttInverseSwept
+        )
+    }
+
+    /// Results of one run of a driver's operation: figures are per result.
+    #[must_use]
+    pub fn results_of_driver(self) -> f64 {
         match self {
-            Self::RotateHoisted => HOISTED as usize,
-            Self::NttForwardSwept | Self::NttInverseSwept => s.limbs,
-            _ => 1,
+            Self::RotateHoisted => HOISTED as f64,
+            _ => 1.0,
         }
     }
 }
@@ -223,20 +232,21 @@ fn transform_case<'a>(setting: &'a Setting, basis: Basis, inverse: bool) -> Resu
     Ok(Case {
         name: String::new(),
         run: Box::new(move |repeats| {
-            let mut spent = std::time::Duration::ZERO;
-            for _ in 0..repeats {
-                let start = std::time::Instant::now();
+            let ms = median_ms(repeats, || {
+                let start = Instant::now();
+                let spent;
                 if inverse {
                     cpu.inverse_ntt(&mut poly)?;
-                    spent += start.elapsed();
+                    spent = start.elapsed();
                     cpu.forward_ntt(&mut poly)?;
                 } else {
                     cpu.forward_ntt(&mut poly)?;
-                    spent += start.elapsed();
+                    spent = start.elapsed();
                     cpu.inverse_ntt(&mut poly)?;
                 }
-            }
-            Ok(spent.as_secs_f64() * 1e3 / (repeats.max(1) as f64 * limbs))
+                Ok(spent)
+            })?;
+            Ok(ms / limbs)
         }),
     })
 }
