@@ -14,6 +14,12 @@ pub enum What {
     Ops,
     /// Number-theoretic transforms at 2^13 to 2^17
     Ntt,
+    /// The ring's kernels
+    Kernels,
+    /// Operations on two threads beside one
+    Threads,
+    /// All of the above
+    All,
 }
 
 /// Measures operations beside their floors, and beside other libraries.

@@ -15,12 +15,12 @@ pub struct Case<'a> {
     pub name: String,
     /// Runs it so many times and gives the milliseconds of one: the median of the repetitions, so
     /// that a pause (a collector of garbage, another process) counts in the rounds that it fills.
-    pub run: Box<dyn FnMut(usize) -> Result<f64> + 'a>,
+    pub run: Box<dyn FnMut(usize) -> Result<f64> + Send + 'a>,
 }
 
 impl<'a> Case<'a> {
     /// A case whose batches are timed here.
-    pub fn timed(name: &str, mut once: impl FnMut() -> Result<()> + 'a) -> Self {
+    pub fn timed(name: &str, mut once: impl FnMut() -> Result<()> + Send + 'a) -> Self {
         Self {
             name: name.to_owned(),
             run: Box::new(move |repeats| {
@@ -197,7 +197,7 @@ impl Shuffler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use std::sync::Mutex;
 
     struct Script {
         steps: usize,
@@ -244,13 +244,13 @@ mod tests {
 
     #[test]
     fn each_case_once_per_round() {
-        let log = RefCell::new(Vec::new());
+        let log = Mutex::new(Vec::new());
         let case = |name: &'static str, ms: f64| {
             let log = &log;
             Case {
                 name: name.to_owned(),
                 run: Box::new(move |repeats| {
-                    log.borrow_mut().push((name, repeats));
+                    log.lock().unwrap().push((name, repeats));
                     Ok(ms)
                 }),
             }
@@ -258,7 +258,7 @@ mod tests {
         let mut cases = [case("short", 0.5), case("long", 60.0)];
         let samples = interleave(&mut cases, EFFORT, 3, &mut script(usize::MAX));
         assert_eq!(samples, vec![vec![Some(0.5); 4], vec![Some(60.0); 4]]);
-        let log = log.borrow();
+        let log = log.lock().unwrap();
         // Twice to learn the time, then a warm-up and a batch of 20, or one run.
         assert_eq!(
             log[..4],

@@ -5,6 +5,7 @@
 //! | to ... | open |
 //! |---|---|
 //! | see what is measured | [`scheme::Op`] |
+//! | see which kernels are measured, and how | [`kernels`] |
 //! | see how a floor is computed | [`floor`], [`scheme::floors`] |
 //! | see what the machine does at most | [`machine`] |
 //! | see how runs interleave | [`interleave`] |
@@ -17,6 +18,7 @@ pub mod args;
 pub mod error;
 pub mod floor;
 pub mod interleave;
+pub mod kernels;
 #[allow(unsafe_code)] // vector instructions and cores; see there
 pub mod machine;
 pub mod peers;
@@ -25,3 +27,4 @@ pub mod run;
 pub mod scheme;
 pub mod session;
 pub mod stats;
+pub mod threads;

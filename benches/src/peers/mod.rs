@@ -3,10 +3,9 @@
 mod install;
 mod process;
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::Command;
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::ValueEnum;
 
@@ -73,7 +72,7 @@ pub struct Place {
 pub struct Running {
     peer: Peer,
     ops: Vec<String>,
-    driver: Rc<RefCell<Driver>>,
+    driver: Arc<Mutex<Driver>>,
 }
 
 impl Running {
@@ -107,7 +106,7 @@ impl Running {
         Ok(Self {
             peer,
             ops,
-            driver: Rc::new(RefCell::new(driver)),
+            driver: Arc::new(Mutex::new(driver)),
         })
     }
 
@@ -118,9 +117,11 @@ impl Running {
         if !self.ops.iter().any(|known| known == name) {
             return None;
         }
-        let driver = Rc::clone(&self.driver);
-        let run =
-            move |repeats| Ok(driver.borrow_mut().run(name, repeats)? / op.results_of_driver());
+        let driver = Arc::clone(&self.driver);
+        let run = move |repeats| {
+            let mut driver = driver.lock().unwrap_or_else(PoisonError::into_inner);
+            Ok(driver.run(name, repeats)? / op.results_of_driver())
+        };
         let case = Case {
             name: name.to_owned(),
             run: Box::new(run),

@@ -103,12 +103,13 @@ impl Shape {
         }])
     }
 
-    /// Word by word: `reads` polynomials in, `writes` out, `work` per word of L limbs.
+    /// Word by word: `reads` polynomials in, `writes` out, `work` per word of L limbs; `polys` of
+    /// them are different ones.
     #[must_use]
-    pub fn pointwise(&self, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
+    pub fn words(&self, polys: f64, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
         let poly = self.limb_bytes(self.l());
         let mut phase = Phase::new("words").bytes(
-            (reads + writes) * poly,
+            polys * poly,
             (reads * poly, writes * poly),
             format!("{reads} 8LN read, {writes} 8LN written"),
         );
@@ -120,6 +121,12 @@ impl Shape {
             );
         }
         Floor::of(vec![phase])
+    }
+
+    /// The same into new polynomials.
+    #[must_use]
+    pub fn pointwise(&self, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
+        self.words(reads + writes, (reads, writes), work)
     }
 
     /// Coefficients of one polynomial in NTT form, scaled for base conversion.
@@ -384,12 +391,6 @@ impl Shape {
                 format!("2 {from} 8N read, ({from} + {to}) 8N written"),
             );
         Floor::of(vec![phase])
-    }
-
-    /// Pure movement of polynomials of L limbs.
-    #[must_use]
-    pub fn moved(&self) -> Floor {
-        self.pointwise((1.0, 1.0), &[])
     }
 }
 
