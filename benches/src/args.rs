@@ -20,6 +20,10 @@ pub enum What {
     Threads,
     /// All of the above
     All,
+    /// Nothing: makes the table of the newest results (benches/results/README.md)
+    Table,
+    /// Nothing: makes the roofline plot of the newest results (SVG and PNG beside the table)
+    Plot,
 }
 
 /// Measures operations beside their floors, and beside other libraries.
@@ -34,6 +38,9 @@ pub struct Args {
     /// Print one JSON object per operation
     #[arg(long)]
     pub json: bool,
+    /// Keep the results under benches/results, with their commit
+    #[arg(long)]
+    pub save: bool,
     /// Fewer rounds and shorter batches, same sizes
     #[arg(long)]
     pub quick: bool,

@@ -12,6 +12,8 @@ use crate::error::{BenchError, Result};
 use crate::interleave::Effort;
 use crate::machine::{self, Machine, Set};
 use crate::peers::{Peer, Place, Running, Setup, default_dir};
+use crate::results::{self, Header, Results};
+use crate::roofline;
 use crate::scheme::{Op, Setting, Sizes, shape};
 use crate::session::{Item, Session};
 use crate::threads::{pool, within};
@@ -24,6 +26,11 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     check_names(args)?;
     if args.list {
         return list(args);
+    }
+    match args.what {
+        What::Table => return make_table(),
+        What::Plot => return make_plots(),
+        _ => {}
     }
     let isa = args.isa.map_or_else(best, Isa::from);
     let set = Set::of(isa).ok_or_else(|| {
@@ -50,17 +57,53 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
         json: args.json,
         rows: Vec::new(),
     };
+    let measured = measure(args, &mut session);
+    // What is complete is worth keeping even if something failed after it.
+    if args.save && !session.rows.is_empty() {
+        let header = Header::now(&session.machine)?;
+        let rows = session.rows;
+        let path = Results { header, rows }.save(results::folder())?;
+        eprintln!("saved: {}", path.display());
+    }
+    measured
+}
+
+fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
     match args.what {
-        What::Ops => operations(args, &mut session)?,
-        What::Ntt => transforms(args, &mut session)?,
-        What::Kernels => kernels(args, &mut session)?,
-        What::Threads => two_threads(args, &mut session)?,
+        What::Ops => operations(args, session),
+        What::Ntt => transforms(args, session),
+        What::Kernels => kernels(args, session),
+        What::Threads => two_threads(args, session),
         What::All => {
-            operations(args, &mut session)?;
-            transforms(args, &mut session)?;
-            kernels(args, &mut session)?;
-            two_threads(args, &mut session)?;
+            operations(args, session)?;
+            transforms(args, session)?;
+            kernels(args, session)?;
+            two_threads(args, session)
         }
+        What::Table | What::Plot => Ok(()),
+    }
+}
+
+/// Writes a file beside the results.
+fn write(name: &str, content: &[u8]) -> Result<()> {
+    let path = results::folder().join(name);
+    let what = path.display().to_string();
+    std::fs::write(&path, content).map_err(BenchError::io(&what))?;
+    eprintln!("written: {what}");
+    Ok(())
+}
+
+fn make_table() -> Result<()> {
+    let newest = Results::newest(results::folder())?;
+    write("README.md", results::page(&newest).as_bytes())
+}
+
+fn make_plots() -> Result<()> {
+    for results in Results::newest(results::folder())? {
+        let svg = roofline::svg(&results)?;
+        let name = format!("roofline-{}", results.header.machine.slug());
+        write(&format!("{name}.svg"), svg.as_bytes())?;
+        write(&format!("{name}.png"), &roofline::png(&svg)?)?;
     }
     Ok(())
 }
@@ -96,6 +139,7 @@ fn names(what: What) -> Vec<(String, String)> {
         What::Threads => of(&THREADED),
         What::Kernels => crate::kernels::names(),
         What::All => [of(&Op::ALL), crate::kernels::names()].concat(),
+        What::Table | What::Plot => Vec::new(),
     }
 }
 

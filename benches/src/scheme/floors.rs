@@ -448,7 +448,7 @@ mod tests {
         };
         let key = 2.0 * 3.0 * 32.0 * 65536.0 * 8.0;
         let floor = shape.inner_product();
-        assert_eq!(floor.on(&round(), 1).memory_bytes, key);
+        assert_eq!(floor.on(&round(), 1).bytes, key);
         assert!((floor.ms(&round(), 1) - key * 1e-6).abs() < 1e-9);
         // Counted butterflies of a rotation: 24 + 72 + 16 + 48 transforms.
         let butterflies = 160.0 * 32768.0 * 16.0;
