@@ -1,13 +1,29 @@
 //! The command line.
 
+use std::path::PathBuf;
+
 use clap::{Parser, ValueEnum};
 use veilformer_ring::Isa;
+
+use crate::peers::Peer;
 
 /// What can be measured or made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum What {
     /// Operations of the scheme
     Ops,
+    /// Number-theoretic transforms at 2^13 to 2^17
+    Ntt,
+    /// The ring's kernels
+    Kernels,
+    /// Operations on two threads beside one
+    Threads,
+    /// All of the above
+    All,
+    /// Nothing: makes the table of the newest results (benches/results/README.md)
+    Table,
+    /// Nothing: makes the roofline plot of the newest results (SVG and PNG beside the table)
+    Plot,
 }
 
 /// Measures operations beside their floors, and beside other libraries.
@@ -22,6 +38,9 @@ pub struct Args {
     /// Print one JSON object per operation
     #[arg(long)]
     pub json: bool,
+    /// Keep the results under benches/results, with their commit
+    #[arg(long)]
+    pub save: bool,
     /// Fewer rounds and shorter batches, same sizes
     #[arg(long)]
     pub quick: bool,
@@ -52,6 +71,15 @@ pub struct Args {
     /// The core of a run on one thread; the last by default
     #[arg(long)]
     pub core: Option<usize>,
+    /// Measure these other libraries in the same run; without names all of them
+    #[arg(long, value_delimiter = ',', num_args = 0.., value_name = "PEER")]
+    pub peers: Option<Vec<Peer>>,
+    /// Where other libraries are installed [default: .cache/veilformer/peers in the home folder]
+    #[arg(long, value_name = "DIR")]
+    pub peers_dir: Option<PathBuf>,
+    /// CPython 3.10, which two of them need
+    #[arg(long, value_name = "FILE")]
+    pub python: Option<PathBuf>,
 }
 
 /// An instruction set on the command line.

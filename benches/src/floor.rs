@@ -114,8 +114,10 @@ pub struct Computed {
     pub compute_ms: f64,
     /// Modular operations (products, sums of products, butterflies, ..).
     pub operations: f64,
-    /// Bytes read from and written to memory.
-    pub memory_bytes: f64,
+    /// The farthest place that it reads or writes.
+    pub place: Place,
+    /// Bytes read and written there.
+    pub bytes: f64,
     /// The formula in words.
     pub formula: String,
 }
@@ -177,13 +179,17 @@ impl Floor {
     pub fn on(&self, machine: &Machine, threads: usize) -> Computed {
         let compute = self.phases.iter().map(|p| p.parts(machine, threads).0);
         let work = self.phases.iter().flat_map(|p| &p.work);
-        let memory = self.phases.iter().flat_map(|p| &p.traffic);
-        let memory = memory.filter(|t| machine.place_of(t.resident) == Place::Memory);
+        let traffic = self.phases.iter().flat_map(|p| &p.traffic);
+        let place_of = |t: &&Traffic| machine.place_of(t.resident);
+        let place = traffic.clone().map(|t| place_of(&t)).max();
+        let place = place.unwrap_or(Place::L1);
+        let there = traffic.filter(|t| place_of(t) == place);
         Computed {
             ms: self.ms(machine, threads),
             compute_ms: compute.sum::<f64>() * 1e-6,
             operations: work.map(|w| w.count).sum(),
-            memory_bytes: memory.map(|t| t.read + t.write).sum(),
+            place,
+            bytes: there.map(|t| t.read + t.write).sum(),
             formula: self.formula(machine, threads),
         }
     }
@@ -243,7 +249,8 @@ mod tests {
         // Two threads: half the work, the same memory.
         assert!((floor.ms(&round(), 2) - 3.5).abs() < 1e-9);
         let computed = floor.on(&round(), 1);
-        assert_eq!((computed.operations, computed.memory_bytes), (4e6, 3e6));
+        assert_eq!((computed.operations, computed.bytes), (4e6, 3e6));
+        assert_eq!(computed.place, Place::Memory);
         assert!((computed.compute_ms - 4.0).abs() < 1e-9);
         assert_eq!(
             computed.formula,

@@ -7,29 +7,42 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::error::{BenchError, Result};
+use crate::stats::Summary;
 
 /// One thing that is measured.
 pub struct Case<'a> {
     /// What it is called in messages.
     pub name: String,
-    /// Runs it so many times and gives the milliseconds of one.
-    pub run: Box<dyn FnMut(usize) -> Result<f64> + 'a>,
+    /// Runs it so many times and gives the milliseconds of one: the median of the repetitions, so
+    /// that a pause (a collector of garbage, another process) counts in the rounds that it fills.
+    pub run: Box<dyn FnMut(usize) -> Result<f64> + Send + 'a>,
 }
 
 impl<'a> Case<'a> {
     /// A case whose batches are timed here.
-    pub fn timed(name: &str, mut once: impl FnMut() -> Result<()> + 'a) -> Self {
+    pub fn timed(name: &str, mut once: impl FnMut() -> Result<()> + Send + 'a) -> Self {
         Self {
             name: name.to_owned(),
             run: Box::new(move |repeats| {
-                let start = Instant::now();
-                for _ in 0..repeats {
+                median_ms(repeats, || {
+                    let start = Instant::now();
                     once()?;
-                }
-                Ok(start.elapsed().as_secs_f64() * 1e3 / repeats.max(1) as f64)
+                    Ok(start.elapsed())
+                })
             }),
         }
     }
+}
+
+/// The median of what `once` says it took, in milliseconds.
+///
+/// # Errors
+/// Those of `once`.
+pub fn median_ms(repeats: usize, mut once: impl FnMut() -> Result<Duration>) -> Result<f64> {
+    let times: Result<Vec<f64>> = (0..repeats.max(1))
+        .map(|_| Ok(once()?.as_secs_f64() * 1e3))
+        .collect();
+    Ok(Summary::of(&times?).map_or(f64::NAN, |s| s.median))
 }
 
 /// How long a measurement takes.
@@ -184,7 +197,7 @@ impl Shuffler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::cell::RefCell;
+    use std::sync::Mutex;
 
     struct Script {
         steps: usize,
@@ -231,13 +244,13 @@ mod tests {
 
     #[test]
     fn each_case_once_per_round() {
-        let log = RefCell::new(Vec::new());
+        let log = Mutex::new(Vec::new());
         let case = |name: &'static str, ms: f64| {
             let log = &log;
             Case {
                 name: name.to_owned(),
                 run: Box::new(move |repeats| {
-                    log.borrow_mut().push((name, repeats));
+                    log.lock().unwrap().push((name, repeats));
                     Ok(ms)
                 }),
             }
@@ -245,7 +258,7 @@ mod tests {
         let mut cases = [case("short", 0.5), case("long", 60.0)];
         let samples = interleave(&mut cases, EFFORT, 3, &mut script(usize::MAX));
         assert_eq!(samples, vec![vec![Some(0.5); 4], vec![Some(60.0); 4]]);
-        let log = log.borrow();
+        let log = log.lock().unwrap();
         // Twice to learn the time, then a warm-up and a batch of 20, or one run.
         assert_eq!(
             log[..4],

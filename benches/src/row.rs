@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::floor::Computed;
 use crate::interleave::Samples;
+use crate::machine::Place;
 use crate::scheme::Sizes;
 use crate::stats::{Summary, paired_ratio};
 
@@ -34,8 +35,10 @@ pub struct Row {
     pub over_floor: f64,
     /// Modular operations that the floor counts.
     pub operations: f64,
-    /// Bytes from and to memory that the floor counts.
-    pub memory_bytes: f64,
+    /// The farthest place that the floor's bytes come from or go to.
+    pub place: Place,
+    /// Bytes read and written there.
+    pub bytes: f64,
     /// The floor's formula and what its sides come to, in milliseconds.
     pub floor: String,
     /// Per other library the median in milliseconds.
@@ -75,7 +78,8 @@ impl Row {
             floor_ms: floor.ms,
             over_floor: ours.median / floor.ms,
             operations: floor.operations,
-            memory_bytes: floor.memory_bytes,
+            place: floor.place,
+            bytes: floor.bytes,
             floor: floor.formula,
             peers: medians.collect(),
             ratios: ratios.collect(),
@@ -131,7 +135,8 @@ pub(crate) mod tests {
             ms: 1.0,
             compute_ms: 0.5,
             operations: 10.0,
-            memory_bytes: 20.0,
+            place: Place::Memory,
+            bytes: 20.0,
             formula: "words: max(..)".into(),
         };
         let peers = BTreeMap::from([
@@ -179,7 +184,8 @@ pub(crate) mod tests {
             ms: 1.0,
             compute_ms: 0.0,
             operations: 0.0,
-            memory_bytes: 0.0,
+            place: Place::L1,
+            bytes: 0.0,
             formula: String::new(),
         };
         let none = Row::new(

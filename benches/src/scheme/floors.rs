@@ -103,12 +103,13 @@ impl Shape {
         }])
     }
 
-    /// Word by word: `reads` polynomials in, `writes` out, `work` per word of L limbs.
+    /// Word by word: `reads` polynomials in, `writes` out, `work` per word of L limbs; `polys` of
+    /// them are different ones.
     #[must_use]
-    pub fn pointwise(&self, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
+    pub fn words(&self, polys: f64, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
         let poly = self.limb_bytes(self.l());
         let mut phase = Phase::new("words").bytes(
-            (reads + writes) * poly,
+            polys * poly,
             (reads * poly, writes * poly),
             format!("{reads} 8LN read, {writes} 8LN written"),
         );
@@ -120,6 +121,12 @@ impl Shape {
             );
         }
         Floor::of(vec![phase])
+    }
+
+    /// The same into new polynomials.
+    #[must_use]
+    pub fn pointwise(&self, (reads, writes): (f64, f64), work: &[(Unit, f64)]) -> Floor {
+        self.words(reads + writes, (reads, writes), work)
     }
 
     /// Coefficients of one polynomial in NTT form, scaled for base conversion.
@@ -385,12 +392,6 @@ impl Shape {
             );
         Floor::of(vec![phase])
     }
-
-    /// Pure movement of polynomials of L limbs.
-    #[must_use]
-    pub fn moved(&self) -> Floor {
-        self.pointwise((1.0, 1.0), &[])
-    }
 }
 
 #[cfg(test)]
@@ -447,7 +448,7 @@ mod tests {
         };
         let key = 2.0 * 3.0 * 32.0 * 65536.0 * 8.0;
         let floor = shape.inner_product();
-        assert_eq!(floor.on(&round(), 1).memory_bytes, key);
+        assert_eq!(floor.on(&round(), 1).bytes, key);
         assert!((floor.ms(&round(), 1) - key * 1e-6).abs() < 1e-9);
         // Counted butterflies of a rotation: 24 + 72 + 16 + 48 transforms.
         let butterflies = 160.0 * 32768.0 * 16.0;

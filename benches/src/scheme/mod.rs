@@ -17,6 +17,7 @@ use veilformer_secret::{Encryptor, KeyGenerator, SecretKey, SecureRng};
 use crate::error::{BenchError, Result};
 use floors::Shape;
 pub use ops::Op;
+pub(crate) use ops::transform_case;
 
 /// Baby and giant steps of the measured linear transform: 128 diagonals.
 pub const BABIES_GIANTS: (i64, i64) = (16, 8);
