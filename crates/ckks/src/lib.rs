@@ -11,7 +11,9 @@
 //! | predict noise | [`noise`] |
 #![forbid(unsafe_code)]
 
+mod centred;
 mod ciphertext;
+mod coefficients;
 pub mod container;
 mod encoding;
 mod error;
@@ -29,7 +31,9 @@ pub mod security;
 pub mod testing;
 pub mod uniform;
 
+pub use centred::Centred;
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
+pub use coefficients::Coefficients;
 pub use encoding::Encoder;
 pub use error::CkksError;
 pub use evaluator::{
