@@ -19,12 +19,15 @@ mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod key_store;
 mod keys;
 pub mod noise;
 mod ops;
+pub mod pairing;
 mod params;
 mod plain;
 mod primes;
+mod rotations;
 mod scale;
 pub mod security;
 #[doc(hidden)]
@@ -39,12 +42,13 @@ pub use error::CkksError;
 pub use evaluator::{
     Evaluator, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
 };
+pub use key_store::{EvaluationKeys, PreparedKey};
 pub use keys::{
-    EvaluationKeys, KeyList, KeyPurpose, PreparedKey, StoredEvaluationKeys, StoredPublicKey,
-    StoredSwitchingKey, UniformParts,
+    KeyList, KeyPurpose, StoredEvaluationKeys, StoredPublicKey, StoredSwitchingKey, UniformParts,
 };
 pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
+pub use rotations::compose;
 pub use scale::{SCALE_TOLERANCE, Scale};
 pub use security::{SecretKind, SecurityLevel, SecurityReport, SecurityRow};

@@ -168,6 +168,14 @@ fn main() {
             .unwrap()
     });
     time("rotate", || ops.rotate_many(&a, &[1]).unwrap());
+    let mut seeded = EvaluationKeys::empty(&params, secret.id());
+    let key = generator.rotation(&secret, 1, top).unwrap();
+    seeded.insert_seeded(&params, key).unwrap();
+    seeded.keep_resident(0);
+    let regenerating = Evaluator::new(&params, &backend, &seeded).unwrap();
+    time("rotate, the key regenerated from its seed", || {
+        regenerating.rotate_many(&a, &[1]).unwrap()
+    });
     time("8 hoisted rotations", || {
         ops.rotate_many(&a, &[1, 2, 3, 4, 5, 6, 7, 8]).unwrap()
     });
