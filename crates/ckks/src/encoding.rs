@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Form, Isa, Modulus, PlainPoly, RnsPoly};
 
+use crate::centred::{Centred, MixedRadix};
+use crate::coefficients::{Coefficients, too_large};
 use crate::fft::Embedding;
 use crate::{CkksError, Complex, Params, Scale, SlotVector};
-
-/// Largest coefficient, in bits, that encoding computes with.
-const COEFFICIENT_BITS: f64 = 120.0;
 
 /// Encodes and decodes for one parameter set; cheap to clone, usable from several threads.
 ///
 /// Slot j is the value of the polynomial at psi^(5^j) (the canonical embedding): m = round(scale *
 /// embedding^-1(slots)), one rounding to the nearest integer (ties to even) per coefficient.
-/// Rounding is done on 128-bit integers: at a scale of 2^60 what remains is the double-precision
+/// Integers of up to 120 bits are exact: at a scale of 2^60 what remains is the double-precision
 /// error of the transform, a relative 2^-48 or less of the largest slot.
 ///
 /// ```
@@ -39,11 +38,6 @@ struct Inner {
     /// Per prime the root psi that NTT index 0 evaluates at.
     psi: Vec<u64>,
 }
-
-/// Bits of the modulus that decoding looks at: a product before its rescale fits.
-const ENOUGH_BITS: f64 = 100.0;
-/// What i128 holds with a sign.
-const MOST_BITS: f64 = 126.0;
 
 impl Encoder {
     /// Prepares the tables: O(N) for each prime.
@@ -83,16 +77,34 @@ impl Encoder {
     ///
     /// # Errors
     /// [`CkksError::Slots`], or [`CkksError::TooLarge`] above 120 bits.
-    pub fn coefficients(&self, slots: &SlotVector, scale: Scale) -> Result<Vec<i128>, CkksError> {
+    pub fn coefficients(
+        &self,
+        slots: &SlotVector,
+        scale: Scale,
+    ) -> Result<Coefficients, CkksError> {
         slots.check(self.0.params.slots())?;
-        let exact = self.0.embedding.inverse(slots.entries());
-        let scaled: Vec<f64> = exact.iter().map(|c| c * scale.value()).collect();
-        // NaN from an overflow of the transform fails this comparison as well.
-        if !scaled.iter().all(|c| c.abs() < COEFFICIENT_BITS.exp2()) {
-            let largest = scaled.iter().fold(0.0, |max: f64, c| max.max(c.abs()));
-            return Err(too_large(largest, COEFFICIENT_BITS + 1.0));
+        Coefficients::round(self.0.embedding.inverse(slots.entries()), scale)
+    }
+
+    /// The coefficients of a slot vector as [`Encoder::coefficients`] gives them, if they fit the
+    /// primes of `basis` that are not special.
+    ///
+    /// # Errors
+    /// [`CkksError::Slots`], [`CkksError::TooLarge`].
+    pub fn coefficients_for(
+        &self,
+        slots: &SlotVector,
+        basis: Basis,
+        scale: Scale,
+    ) -> Result<Coefficients, CkksError> {
+        let made = self.coefficients(slots, scale)?;
+        let params = &self.0.params;
+        let available = params.chain().product_log2(basis.minus(params.special()));
+        let largest = made.largest() as f64;
+        if largest > 0.0 && largest.log2() + 1.0 > available {
+            return Err(too_large(largest, available));
         }
-        Ok(scaled.iter().map(|c| c.round_ties_even() as i128).collect())
+        Ok(made)
     }
 
     /// Encodes into a polynomial in NTT form on `basis`.
@@ -105,18 +117,17 @@ impl Encoder {
         basis: Basis,
         scale: Scale,
     ) -> Result<RnsPoly, CkksError> {
-        let compact = self.coefficients(slots, scale)?;
-        let largest = self.check_fits(&compact, basis)?;
-        let stride = (self.0.params.n() / compact.len().max(1)).max(1);
+        let made = self.coefficients_for(slots, basis, scale)?;
         let chain = self.0.params.chain();
-        let mut poly = RnsPoly::zero(chain, basis, Form::Coefficient)?;
+        let mut poly = RnsPoly::unwritten(chain, basis, Form::Ntt)?;
         for (position, prime) in basis.iter().enumerate() {
-            let reduce = Reduce::new(chain.modulus(prime), largest);
-            let limb = poly.limb_mut(position).iter_mut().step_by(stride);
-            limb.zip(&compact)
-                .for_each(|(to, &c)| *to = reduce.apply(c));
+            let limb = poly.limb_mut(position);
+            if made.len() < limb.len() {
+                limb.fill(0);
+            }
+            made.reduce_below_2q(chain.modulus(prime), limb);
+            self.0.backend.forward_ntt_limb(prime, limb)?;
         }
-        self.0.backend.forward_ntt(&mut poly)?;
         Ok(poly)
     }
 
@@ -149,8 +160,7 @@ impl Encoder {
         basis: Basis,
         scale: Scale,
     ) -> Result<PlainPoly, CkksError> {
-        let coefficients = self.coefficients(slots, scale)?;
-        self.check_fits(&coefficients, basis)?;
+        let coefficients = self.coefficients_for(slots, basis, scale)?.to_i128();
         let value = coefficients.first().copied().unwrap_or_default();
         let chain = self.0.params.chain();
         let residues = basis
@@ -166,21 +176,18 @@ impl Encoder {
         basis: Basis,
         scale: Scale,
     ) -> Result<PlainPoly, CkksError> {
-        let coefficients = self.coefficients(slots, scale)?;
-        let largest = self.check_fits(&coefficients, basis)?;
+        let coefficients = self.coefficients_for(slots, basis, scale)?;
         let period = coefficients.len();
         let chain = self.0.params.chain();
-        let mut values = Vec::with_capacity(period * basis.len());
-        for prime in basis.iter() {
+        let mut values = vec![0; period * basis.len()];
+        for (prime, limb) in basis.iter().zip(values.chunks_exact_mut(period)) {
             let Some(&psi) = self.0.psi.get(prime) else {
                 break;
             };
             let modulus = chain.modulus(prime);
-            let reduce = Reduce::new(modulus, largest);
-            let mut limb: Vec<u64> = coefficients.iter().map(|&c| reduce.apply(c)).collect();
+            coefficients.reduce(modulus, limb);
             let root = modulus.pow(psi, (self.0.params.n() / period) as u64);
-            small_ntt(modulus, root, &mut limb);
-            values.extend(limb);
+            small_ntt(modulus, root, limb);
         }
         Ok(PlainPoly::Periodic {
             period,
@@ -189,135 +196,84 @@ impl Encoder {
         })
     }
 
-    /// Decodes a polynomial in either form: the centred value modulo its first one or two primes,
-    /// divided by the scale. The message must be below half of their product in every coefficient
-    /// (two primes hold 60 bits and more).
+    /// Decodes a polynomial in either form: its centred coefficients, divided by the scale. Only as
+    /// many limbs are looked at as the message fills, and one more; see [`Centred`].
     ///
     /// # Errors
     /// [`CkksError::Malformed`] for an empty basis or another ring, or the ring's.
     pub fn decode(&self, poly: &RnsPoly, scale: Scale) -> Result<Vec<Complex>, CkksError> {
-        let coefficients = self.centred(poly)?;
-        let factor = 1.0 / scale.value();
-        let scaled: Vec<f64> = coefficients.iter().map(|&c| c as f64 * factor).collect();
-        Ok(self.0.embedding.forward(&scaled))
+        self.decode_centred(&self.centred(poly)?, scale)
     }
 
-    /// The first primes of a basis that hold any value that is decoded: 100 bits of them (a product
-    /// before its rescale fits), or as many as there are and as an i128 holds. Decryption needs the others
-    /// as little as decoding does.
-    #[must_use]
-    pub fn readable(&self, basis: Basis) -> Basis {
-        let chain = self.0.params.chain();
-        let mut found = Basis::empty();
-        for prime in basis.intersect(chain.all()).iter() {
-            let more = found.union(Basis::single(prime));
-            let enough = chain.product_log2(found) >= ENOUGH_BITS;
-            if enough || chain.product_log2(more) >= MOST_BITS {
-                break;
-            }
-            found = more;
+    /// The slots of a polynomial whose coefficients are known.
+    ///
+    /// # Errors
+    /// [`CkksError::Malformed`] unless there are N of them.
+    pub fn decode_centred(
+        &self,
+        centred: &Centred,
+        scale: Scale,
+    ) -> Result<Vec<Complex>, CkksError> {
+        let mut scaled = centred.scaled(1.0 / scale.value());
+        if scaled.len() != self.0.params.n() {
+            return Err(CkksError::malformed(
+                "coefficients to decode",
+                format!("{} of them, expected {}", scaled.len(), self.0.params.n()),
+            ));
         }
-        found
+        Ok(self.0.embedding.forward(&mut scaled))
     }
 
-    /// The centred coefficients of a polynomial modulo its [`Encoder::readable`] primes.
+    /// The centred coefficients of a polynomial in either form.
     ///
     /// # Errors
     /// As [`Encoder::decode`].
-    pub fn centred(&self, poly: &RnsPoly) -> Result<Vec<i128>, CkksError> {
+    pub fn centred(&self, poly: &RnsPoly) -> Result<Centred, CkksError> {
         let chain = self.0.params.chain();
-        if poly.n() != self.0.params.n()
-            || poly.basis().is_empty()
-            || !chain.all().contains_all(poly.basis())
-        {
+        let basis = poly.basis();
+        if poly.chain() != chain || basis.is_empty() {
             return Err(CkksError::malformed(
                 "polynomial to decode",
                 format!(
-                    "dimension {} on {}, expected {} and at least one prime",
+                    "dimension {} on {basis}, expected {} and at least one of the parameters' primes",
                     poly.n(),
-                    poly.basis(),
                     self.0.params.n()
                 ),
             ));
         }
-        let basis = self.readable(poly.basis());
-        let mut low = self.0.backend.restrict(poly, basis)?;
-        if low.form() == Form::Ntt {
-            self.0.backend.inverse_ntt(&mut low)?;
-        }
-        // Garner, one prime after the other: x += product * ((x_i - x) / product mod q_i).
-        let mut values = vec![0i128; poly.n()];
-        let mut product = 1i128;
-        for (position, prime) in basis.iter().enumerate() {
-            let limb = low.limb(position);
-            let q = chain.modulus(prime);
-            let inverse = q.inv(q.from_i128(product)).unwrap_or_default();
-            for (x, &residue) in values.iter_mut().zip(limb) {
-                let digit = q.mul(q.sub(residue, q.from_i128(*x)), inverse);
-                *x += product * i128::from(digit);
+        self.centred_by(basis, |prime, out| {
+            let limb = poly.limb_of(prime).unwrap_or_default();
+            match poly.form() {
+                Form::Ntt => self.0.backend.inverse_ntt_limb(prime, out, limb)?,
+                Form::Coefficient => out.copy_from_slice(limb),
             }
-            product *= i128::from(q.value());
-        }
-        for x in &mut values {
-            if *x > product / 2 {
-                *x -= product;
+            Ok(())
+        })
+    }
+
+    /// As [`Encoder::centred`], of a polynomial on `basis` whose limbs come from a function: it
+    /// writes the coefficients modulo a prime of that index, and is asked for no more limbs than
+    /// are needed. What it is given to write to is wiped in the end.
+    ///
+    /// # Errors
+    /// The function's.
+    pub fn centred_by<E>(
+        &self,
+        basis: Basis,
+        mut limb: impl FnMut(usize, &mut [u64]) -> Result<(), E>,
+    ) -> Result<Centred, E> {
+        let chain = self.0.params.chain();
+        let mut radix = MixedRadix::default();
+        let mut words = vec![0; self.0.params.n()];
+        for prime in basis.intersect(chain.all()).iter() {
+            limb(prime, &mut words)?;
+            if radix.push(chain.modulus(prime), &words) {
+                break;
             }
         }
-        Ok(values)
-    }
-
-    /// The largest absolute coefficient, which must be below half of the modulus: the product of
-    /// the basis's primes that are not special.
-    fn check_fits(&self, coefficients: &[i128], basis: Basis) -> Result<u128, CkksError> {
-        let largest = coefficients.iter().map(|c| c.unsigned_abs()).max();
-        let largest = largest.unwrap_or_default();
-        let params = &self.0.params;
-        let available = params.chain().product_log2(basis.minus(params.special()));
-        if largest > 0 && (largest as f64).log2() + 1.0 > available {
-            return Err(too_large(largest as f64, available));
-        }
-        Ok(largest)
-    }
-}
-
-/// Reduction of signed coefficients modulo a prime. Nearly all encodings have small coefficients,
-/// for which the 128-bit division (most of the encoder's time otherwise) is not needed.
-enum Reduce<'a> {
-    /// All absolute values are below the prime.
-    Below(&'a Modulus),
-    /// All fit a signed word.
-    Word(&'a Modulus),
-    Wide(&'a Modulus),
-}
-
-impl<'a> Reduce<'a> {
-    fn new(modulus: &'a Modulus, largest: u128) -> Self {
-        if largest < u128::from(modulus.value()) {
-            Self::Below(modulus)
-        } else if largest <= i64::MAX as u128 {
-            Self::Word(modulus)
-        } else {
-            Self::Wide(modulus)
-        }
-    }
-
-    #[inline]
-    fn apply(&self, c: i128) -> u64 {
-        match self {
-            Self::Below(modulus) => {
-                let c = c as i64;
-                (c + (modulus.value() as i64 & (c >> 63))) as u64
-            }
-            Self::Word(modulus) => modulus.from_i64(c as i64),
-            Self::Wide(modulus) => modulus.from_i128(c),
-        }
-    }
-}
-
-fn too_large(largest: f64, available: f64) -> CkksError {
-    CkksError::TooLarge {
-        needed: largest.log2() + 1.0,
-        available,
+        words.fill(0);
+        std::hint::black_box(&words);
+        Ok(radix.finish())
     }
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, TransformPlan};
 
 use crate::ciphertext::CiphertextInfo;
-use crate::keys::PreparedKey;
+use crate::key_store::PreparedKey;
 use crate::ops::{Giant, OpsError, moves};
 use crate::{
     Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, LevelStep, Ops, Params, Scale,
-    SlotVector, Transform,
+    SlotVector, Transform, compose,
 };
 
 /// A ciphertext on a backend, cheap to clone.
@@ -61,6 +61,8 @@ pub struct Evaluator<'a, B: Backend> {
     backend: &'a B,
     keys: &'a EvaluationKeys<B>,
     encoder: Encoder,
+    /// Most keys that one rotation may be composed of.
+    most_keys: usize,
 }
 
 impl<B: Backend> Clone for Evaluator<'_, B> {
@@ -70,12 +72,15 @@ impl<B: Backend> Clone for Evaluator<'_, B> {
             backend: self.backend,
             keys: self.keys,
             encoder: self.encoder.clone(),
+            most_keys: self.most_keys,
         }
     }
 }
 
 type Ct<B> = SharedCiphertext<B>;
 type Parts<B> = (<B as Backend>::Poly, <B as Backend>::Poly);
+const ROTATE: &str = "rotate_many";
+
 type Result<T> = std::result::Result<T, OpsError>;
 
 impl<'a, B: Backend> Evaluator<'a, B> {
@@ -120,7 +125,18 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             backend,
             keys,
             encoder,
+            most_keys: 1,
         })
+    }
+
+    /// Lets [`Ops::rotate_many`] compose a rotation that has no key from those that have one, at
+    /// most `most` of them (see [`compose`]): each is a key switch, and adds that much noise
+    /// ([`crate::noise::NoiseModel::rotation`]). For key sets that were kept small; with the keys
+    /// of a program's list there is nothing to compose. Linear transforms want all their keys.
+    #[must_use]
+    pub fn composing_rotations(mut self, most: usize) -> Self {
+        self.most_keys = most;
+        self
     }
 
     /// The backend.
@@ -293,11 +309,8 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         let key = self.key(OP, KeyPurpose::Relinearization, info.level)?;
         let operands: Vec<_> = pairs.iter().map(|(a, b)| (a.parts(), b.parts())).collect();
         let mut made = self.fused_step(OP, info, |drop| {
-            Ok(vec![self.backend.mul_sum_relin(
-                &operands,
-                key.key(),
-                drop,
-            )?])
+            let key = key.key();
+            Ok(vec![self.backend.mul_sum_relin(&operands, key, drop)?])
         })?;
         made.pop().ok_or_else(|| short_answer(OP))
     }
@@ -307,32 +320,72 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn rotate_many(&self, a: &Ct<B>, by: &[i64]) -> Result<Vec<Ct<B>>> {
-        const OP: &str = "rotate_many";
-        self.check_key_id(OP, a.info())?;
-        let mut keys = Vec::with_capacity(by.len());
-        for &by in by {
-            if self.is_turn(by) {
-                let key = self.key(OP, KeyPurpose::Rotation(by), a.level())?;
-                keys.push(key.key());
+        self.check_key_id(ROTATE, a.info())?;
+        let paths = by
+            .iter()
+            .map(|&by| self.path(by, a.level()))
+            .collect::<Result<Vec<_>>>()?;
+        // The first steps share their decomposition.
+        let mut first: Vec<i64> = paths.iter().filter_map(|p| p.first().copied()).collect();
+        first.sort_unstable();
+        first.dedup();
+        let hoisted = self.rotate_by_keys(a, &first)?;
+        let follow = |path: &Vec<i64>| {
+            let Some((start, rest)) = path.split_first() else {
+                return Ok(a.clone());
+            };
+            let known = first.binary_search(start).ok();
+            let mut ct = known
+                .and_then(|at| hoisted.get(at).cloned())
+                .ok_or_else(|| short_answer(ROTATE))?;
+            for &step in rest {
+                let next = self.rotate_by_keys(&ct, &[step])?.pop();
+                ct = next.ok_or_else(|| short_answer(ROTATE))?;
             }
-        }
-        let rotated = if keys.is_empty() {
-            Vec::new()
-        } else {
-            self.backend.rotate_many(a.parts(), &keys)?
+            Ok(ct)
         };
-        let mut rotated = rotated.into_iter();
-        by.iter()
-            .map(|&by| {
-                if !self.is_turn(by) {
-                    return Ok(a.clone());
-                }
-                rotated
-                    .next()
-                    .map(|parts| make(parts, a.info()))
-                    .ok_or_else(|| short_answer(OP))
-            })
-            .collect()
+        paths.iter().map(follow).collect()
+    }
+
+    /// The rotations with a key that make up a rotation: none if it moves nothing.
+    fn path(&self, by: i64, level: usize) -> Result<Vec<i64>> {
+        let slots = self.params.slots();
+        if !self.is_turn(by) {
+            return Ok(Vec::new());
+        }
+        let by = by.rem_euclid(slots as i64);
+        let purpose = KeyPurpose::Rotation(by);
+        if self.keys.covers(&self.params, purpose, level) {
+            return Ok(vec![by]);
+        }
+        let composed = if self.most_keys > 1 {
+            let available: Vec<i64> = self.keys.rotations(level).collect();
+            compose(by, &available, slots)
+        } else {
+            None
+        };
+        let missing = OpsError::MissingKey {
+            op: ROTATE,
+            purpose,
+            level,
+        };
+        composed
+            .filter(|path| path.len() <= self.most_keys)
+            .ok_or(missing)
+    }
+
+    /// Hoisted rotations, each with its own key.
+    fn rotate_by_keys(&self, a: &Ct<B>, by: &[i64]) -> Result<Vec<Ct<B>>> {
+        let keys = by
+            .iter()
+            .map(|&by| self.key(ROTATE, KeyPurpose::Rotation(by), a.level()))
+            .collect::<Result<Vec<_>>>()?;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys: Vec<_> = keys.iter().map(|key| key.key()).collect();
+        let rotated = self.backend.rotate_many(a.parts(), &keys)?.into_iter();
+        Ok(rotated.map(|parts| make(parts, a.info())).collect())
     }
 
     /// See [`Ops::conjugate`].
@@ -469,7 +522,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Err(empty(OP, "transform"));
         }
         let ring_plan = TransformPlan {
-            keys: plan.keys,
+            keys: plan.keys.iter().map(|key| key.key()).collect(),
             plains: plan.plains,
             outputs,
         };
@@ -493,12 +546,9 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         op: &'static str,
         purpose: KeyPurpose,
         level: usize,
-    ) -> Result<&'a PreparedKey<B>> {
-        let key = match purpose {
-            KeyPurpose::Relinearization => self.keys.relinearization(),
-            _ => self.keys.galois(purpose.galois(self.params.log_n())),
-        };
-        key.filter(|key| key.level() >= level)
+    ) -> Result<Arc<PreparedKey<B>>> {
+        self.keys
+            .get(&self.params, self.backend, (purpose, level))?
             .ok_or(OpsError::MissingKey { op, purpose, level })
     }
 
@@ -692,7 +742,7 @@ struct Plan<'e, 'a, B: Backend> {
     evaluator: &'e Evaluator<'a, B>,
     level: usize,
     key_purposes: Vec<i64>,
-    keys: Vec<&'e B::Key>,
+    keys: Vec<Arc<PreparedKey<B>>>,
     plains: Vec<&'e B::Plain>,
 }
 
@@ -710,7 +760,7 @@ impl<'e, B: Backend> Plan<'e, '_, B> {
             .evaluator
             .key("linear_transform", purpose, self.level)?;
         self.key_purposes.push(by);
-        self.keys.push(key.key());
+        self.keys.push(key);
         Ok(Some(self.keys.len() - 1))
     }
 

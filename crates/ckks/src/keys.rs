@@ -1,11 +1,10 @@
-//! Evaluation keys: stored (what a client sends), prepared (what a backend computes with), and
-//! the list of those that a program needs.
+//! Evaluation keys as they are stored and sent, and the list of those that a program needs. What
+//! a backend computes with is in `key_store`.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ring::{Backend, ExpanderId, GaloisElement, RnsPoly, SwitchingKey};
+use veilformer_ring::{ExpanderId, GaloisElement, RnsPoly, SwitchingKey};
 
 use crate::ciphertext::{Uniform, check_poly};
 use crate::security::{SecretKind, SecurityReport, SecurityRow};
@@ -198,15 +197,32 @@ impl StoredSwitchingKey {
     /// # Errors
     /// As [`StoredSwitchingKey::conform`].
     pub fn expand(&self, params: &Params) -> Result<SwitchingKey, CkksError> {
+        self.expand_at(params, self.level)
+    }
+
+    /// As [`StoredSwitchingKey::expand`], with only the limbs that are used at `level` and below.
+    ///
+    /// # Errors
+    /// As [`StoredSwitchingKey::conform`], or [`CkksError::Level`] above the key's level.
+    pub fn expand_at(&self, params: &Params, level: usize) -> Result<SwitchingKey, CkksError> {
         self.conform(params)?;
-        let basis = params.key_basis(self.level);
+        if level > self.level {
+            return Err(CkksError::Level {
+                level,
+                max: self.level,
+            });
+        }
+        let (basis, digits) = (params.key_basis(level), params.digits_at(level));
         let parts = self
             .b
             .iter()
+            .take(digits.len())
             .enumerate()
             .map(|(digit, b)| {
                 let a = match &self.a {
-                    UniformParts::Polys(polys) => polys.get(digit).cloned(),
+                    UniformParts::Polys(polys) => {
+                        polys.get(digit).map(|a| a.restricted(basis)).transpose()?
+                    }
                     UniformParts::Seed(seed) => Some(uniform::expand(
                         params,
                         self.expander,
@@ -217,12 +233,12 @@ impl StoredSwitchingKey {
                 };
                 let a =
                     a.ok_or_else(|| CkksError::malformed("switching key", "a part is missing"))?;
-                Ok((b.clone(), a))
+                Ok((b.restricted(basis)?, a))
             })
             .collect::<Result<_, CkksError>>()?;
         Ok(SwitchingKey {
             galois: self.purpose.galois(params.log_n()),
-            digits: params.digits_at(self.level),
+            digits,
             special: params.special(),
             parts,
         })
@@ -312,182 +328,5 @@ impl StoredEvaluationKeys {
             report.rows.push(key.conform(params)?);
         }
         Ok(report)
-    }
-}
-
-/// Evaluation keys that a backend computes with.
-pub struct EvaluationKeys<B: Backend> {
-    params: [u8; 32],
-    key_id: KeyId,
-    relinearization: Option<PreparedKey<B>>,
-    galois: BTreeMap<GaloisElement, PreparedKey<B>>,
-    report: SecurityReport,
-}
-
-/// One prepared key with the highest level at which it can be used.
-pub struct PreparedKey<B: Backend> {
-    key: B::Key,
-    level: usize,
-}
-
-impl<B: Backend> PreparedKey<B> {
-    /// The backend's key.
-    #[must_use]
-    pub fn key(&self) -> &B::Key {
-        &self.key
-    }
-
-    /// The highest level at which it can be used.
-    #[must_use]
-    pub fn level(&self) -> usize {
-        self.level
-    }
-}
-
-impl<B: Backend> EvaluationKeys<B> {
-    /// No keys yet, for one secret key. Keys can then be inserted as they are read.
-    #[must_use]
-    pub fn empty(params: &Params, key_id: KeyId) -> Self {
-        Self {
-            params: params.digest(),
-            key_id,
-            relinearization: None,
-            galois: BTreeMap::new(),
-            report: SecurityReport::default(),
-        }
-    }
-
-    /// Checks and prepares a whole set.
-    ///
-    /// # Errors
-    /// As [`StoredEvaluationKeys::conform`], or the backend's.
-    pub fn prepare(
-        params: &Params,
-        backend: &B,
-        stored: &StoredEvaluationKeys,
-    ) -> Result<Self, CkksError> {
-        stored.conform(params)?;
-        let mut keys = Self::empty(params, stored.key_id);
-        for key in &stored.keys {
-            keys.insert(params, backend, key)?;
-        }
-        Ok(keys)
-    }
-
-    /// Checks, prepares and adds one key; of two keys of one purpose the one that covers more
-    /// levels stays.
-    ///
-    /// # Errors
-    /// As [`StoredSwitchingKey::conform`], [`CkksError::WrongKey`], [`CkksError::WrongParams`],
-    /// or the backend's.
-    pub fn insert(
-        &mut self,
-        params: &Params,
-        backend: &B,
-        stored: &StoredSwitchingKey,
-    ) -> Result<(), CkksError> {
-        let prepared = Self::prepare_one(params, backend, stored)?;
-        self.insert_prepared(params, stored, prepared)
-    }
-
-    /// Checks and prepares one key without adding it, so that several threads can prepare keys
-    /// at once; [`EvaluationKeys::insert_prepared`] adds it.
-    ///
-    /// # Errors
-    /// As [`StoredSwitchingKey::conform`], or the backend's.
-    pub fn prepare_one(
-        params: &Params,
-        backend: &B,
-        stored: &StoredSwitchingKey,
-    ) -> Result<PreparedKey<B>, CkksError> {
-        Ok(PreparedKey {
-            key: backend.prepare_key(&stored.expand(params)?)?,
-            level: stored.level,
-        })
-    }
-
-    /// Adds a key that [`EvaluationKeys::prepare_one`] made of `stored`.
-    ///
-    /// # Errors
-    /// As [`EvaluationKeys::insert`].
-    pub fn insert_prepared(
-        &mut self,
-        params: &Params,
-        stored: &StoredSwitchingKey,
-        prepared: PreparedKey<B>,
-    ) -> Result<(), CkksError> {
-        if self.params != params.digest() {
-            return Err(CkksError::WrongParams {
-                object: "the evaluation key set",
-                found: crate::error::short_hex(&params.digest()),
-                expected: crate::error::short_hex(&self.params),
-            });
-        }
-        if stored.key_id != self.key_id {
-            return Err(CkksError::WrongKey {
-                object: "a switching key",
-                found: stored.key_id,
-                expected: self.key_id,
-            });
-        }
-        self.report.rows.push(stored.conform(params)?);
-        match stored.purpose {
-            KeyPurpose::Relinearization => {
-                let old = self.relinearization.as_ref().map(PreparedKey::level);
-                if old.is_none_or(|level| level < prepared.level) {
-                    self.relinearization = Some(prepared);
-                }
-            }
-            purpose => {
-                let galois = purpose.galois(params.log_n());
-                let old = self.galois.get(&galois).map(PreparedKey::level);
-                if old.is_none_or(|level| level < prepared.level) {
-                    self.galois.insert(galois, prepared);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The secret key that they belong to.
-    #[must_use]
-    pub fn key_id(&self) -> KeyId {
-        self.key_id
-    }
-
-    /// Digest of the parameters that they belong to.
-    #[must_use]
-    pub fn params_digest(&self) -> [u8; 32] {
-        self.params
-    }
-
-    /// The relinearization key.
-    #[must_use]
-    pub fn relinearization(&self) -> Option<&PreparedKey<B>> {
-        self.relinearization.as_ref()
-    }
-
-    /// The key of an automorphism.
-    #[must_use]
-    pub fn galois(&self, element: GaloisElement) -> Option<&PreparedKey<B>> {
-        self.galois.get(&element)
-    }
-
-    /// Number of keys.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.galois.len() + usize::from(self.relinearization.is_some())
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The security row of every key, as computed when it was loaded.
-    #[must_use]
-    pub fn security(&self) -> &SecurityReport {
-        &self.report
     }
 }

@@ -11,18 +11,23 @@
 //! | predict noise | [`noise`] |
 #![forbid(unsafe_code)]
 
+mod centred;
 mod ciphertext;
+mod coefficients;
 pub mod container;
 mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod key_store;
 mod keys;
 pub mod noise;
 mod ops;
+pub mod pairing;
 mod params;
 mod plain;
 mod primes;
+mod rotations;
 mod scale;
 pub mod security;
 #[doc(hidden)]
@@ -30,20 +35,23 @@ pub mod testing;
 pub mod uniform;
 mod words;
 
+pub use centred::Centred;
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
+pub use coefficients::Coefficients;
 pub use encoding::Encoder;
 pub use error::CkksError;
 pub use evaluator::{
     Evaluator, Lowering, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
     lowering,
 };
+pub use key_store::{EvaluationKeys, PreparedKey};
 pub use keys::{
-    EvaluationKeys, KeyList, KeyPurpose, PreparedKey, StoredEvaluationKeys, StoredPublicKey,
-    StoredSwitchingKey, UniformParts,
+    KeyList, KeyPurpose, StoredEvaluationKeys, StoredPublicKey, StoredSwitchingKey, UniformParts,
 };
 pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
+pub use rotations::compose;
 pub use scale::{SCALE_TOLERANCE, Scale};
 pub use security::{SecretKind, SecurityLevel, SecurityReport, SecurityRow};
 pub use words::WordSpec;

@@ -126,6 +126,14 @@ impl NoiseModel {
         self.key_switch_error(level) + self.division()
     }
 
+    /// What a rotation at `level` adds that is composed of so many keys
+    /// ([`crate::Evaluator::composing_rotations`]): each key switch is on top of the others, and a
+    /// rotation moves noise without changing its variance.
+    #[must_use]
+    pub fn rotation(&self, level: usize, keys: usize) -> f64 {
+        keys as f64 * self.key_switch(level)
+    }
+
     /// What a baby step of [`crate::Ops::linear_transform`] at `level` adds to its input: the error
     /// of the key alone. It stays modulo the special primes, so nothing is rounded before the
     /// product with the plaintext.

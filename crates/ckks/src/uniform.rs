@@ -1,7 +1,7 @@
 //! Expansion of seeds into uniformly random polynomials: a wire format, since both ends of the
 //! wire must get the same polynomial.
 
-use veilformer_ring::{Basis, Expander, ExpanderId, RnsPoly, Stream as RingStream};
+use veilformer_ring::{Basis, Expander, ExpanderId, Modulus, RnsPoly, Stream as RingStream};
 
 use crate::{CkksError, Params};
 
@@ -23,6 +23,17 @@ pub enum Stream {
     },
 }
 
+impl Stream {
+    fn of_ring(self) -> RingStream {
+        let (digit, part) = match self {
+            Self::Ciphertext => (0, 0),
+            Self::PublicKey => (0, 1),
+            Self::Key { digit } => (digit as u32, 2),
+        };
+        RingStream { digit, part }
+    }
+}
+
 /// The uniform polynomial of a seed: NTT values on `basis`, each limb depending on its prime
 /// only, so that any sub-basis of a polynomial can be expanded alone.
 ///
@@ -35,11 +46,11 @@ pub fn expand(
     stream: Stream,
     basis: Basis,
 ) -> Result<RnsPoly, CkksError> {
-    let (digit, part) = match stream {
-        Stream::Ciphertext => (0, 0),
-        Stream::PublicKey => (0, 1),
-        Stream::Key { digit } => (digit as u32, 2),
-    };
     let expander = Expander::new(expander, *seed);
-    Ok(expander.poly(params.chain(), basis, RingStream { digit, part })?)
+    Ok(expander.poly(params.chain(), basis, stream.of_ring())?)
+}
+
+/// One limb of that polynomial, or as much of it as `limb` has words.
+pub fn expand_limb(expander: &Expander, stream: Stream, modulus: &Modulus, limb: &mut [u64]) {
+    expander.fill(stream.of_ring(), modulus, limb);
 }

@@ -77,11 +77,9 @@ impl Case {
         backend.mul_scalar_assign(&mut error, &residues).unwrap();
         let exact = backend.restrict(exact, basis).unwrap();
         backend.sub_assign(&mut error, &exact).unwrap();
-        let coefficients = self.client.encoder.centred(&error).unwrap();
-        let sum: f64 = coefficients
-            .iter()
-            .map(|&c| (c as f64 / factor as f64).powi(2))
-            .sum();
+        let centred = self.client.encoder.centred(&error).unwrap();
+        let coefficients = centred.scaled(1.0 / factor as f64);
+        let sum: f64 = coefficients.iter().map(|c| c.powi(2)).sum();
         sum / coefficients.len() as f64
     }
 }

@@ -57,6 +57,9 @@ pub struct Stream {
     pub part: u32,
 }
 
+/// Words that are converted at once.
+const GROUP: usize = 8;
+
 /// Expands one public seed. Never use it for secrets.
 #[derive(Clone)]
 pub struct Expander {
@@ -92,18 +95,40 @@ impl Expander {
             .finalize_xof();
         let q = modulus.value();
         let threshold = q.wrapping_neg() % q;
+        let take = |words: &[[u8; 8]], out: &mut [u64], filled: &mut usize| {
+            for word in words {
+                let product = u128::from(u64::from_le_bytes(*word)) * u128::from(q);
+                if product as u64 >= threshold {
+                    out[*filled] = (product >> 64) as u64;
+                    *filled += 1;
+                }
+            }
+        };
         let mut block = [0u8; 8192];
         let mut filled = 0;
         while filled < out.len() {
             let bytes = block.len().min((out.len() - filled) * 8);
             reader.fill(&mut block[..bytes]);
-            for word in block[..bytes].as_chunks::<8>().0 {
-                let product = u128::from(u64::from_le_bytes(*word)) * u128::from(q);
-                if product as u64 >= threshold {
-                    out[filled] = (product >> 64) as u64;
-                    filled += 1;
+            let words = block[..bytes].as_chunks::<8>().0;
+            let (groups, rest) = words.as_chunks::<GROUP>();
+            for group in groups {
+                let product =
+                    |word: &[u8; 8]| u128::from(u64::from_le_bytes(*word)) * u128::from(q);
+                let products = group.each_ref().map(product);
+                // Nearly always all are taken: one branch for all of them.
+                if products
+                    .iter()
+                    .fold(true, |all, &p| all & (p as u64 >= threshold))
+                {
+                    for (to, p) in out[filled..filled + GROUP].iter_mut().zip(products) {
+                        *to = (p >> 64) as u64;
+                    }
+                    filled += GROUP;
+                } else {
+                    take(group, out, &mut filled);
                 }
             }
+            take(rest, out, &mut filled);
         }
     }
 

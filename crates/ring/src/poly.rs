@@ -78,6 +78,16 @@ impl RnsPoly {
         }
     }
 
+    /// A polynomial whose words are arbitrary: for callers that write every limb before they do
+    /// anything else with it, and whom a pass of zeros over memory would cost.
+    ///
+    /// # Errors
+    /// [`RingError::BadBasis`] if the basis names primes outside the chain.
+    pub fn unwritten(chain: &Arc<Chain>, basis: Basis, form: Form) -> Result<Self> {
+        chain.check_basis("unwritten", basis)?;
+        Ok(Self::dirty(chain, basis, form))
+    }
+
     /// A polynomial from limb-major words: `basis.len() * N` of them, each below its prime.
     ///
     /// # Errors
@@ -269,10 +279,9 @@ impl RnsPoly {
     /// Overwrites all words with zero (the pool would keep them otherwise): for secrets, before
     /// they are dropped.
     pub fn zeroize(&mut self) {
-        for w in self.data.iter_mut() {
-            // `black_box` keeps the stores from being removed as dead.
-            *std::hint::black_box(w) = 0;
-        }
+        self.data.fill(0);
+        // Whoever looks at the words now must see zeros: the stores are not dead.
+        std::hint::black_box(&self.data[..]);
     }
 
     /// Pairs of prime index and limb.
@@ -318,7 +327,10 @@ impl RnsPoly {
     }
 
     /// A copy on a sub-basis.
-    pub(crate) fn restricted(&self, to: Basis) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`RingError::BasisMismatch`] if `to` names other primes.
+    pub fn restricted(&self, to: Basis) -> Result<Self> {
         if !self.basis.contains_all(to) {
             return Err(RingError::BasisMismatch {
                 op: "restrict",

@@ -7,11 +7,13 @@
 
 use std::marker::PhantomData;
 
-use veilformer_ckks::{Ciphertext, Complex, Encoder, Params, Scale, StoredCiphertext};
-use veilformer_ring::{Backend, RnsPoly};
+use veilformer_ckks::uniform::{self, Stream};
+use veilformer_ckks::{
+    Centred, Ciphertext, CiphertextInfo, Complex, Encoder, Params, Scale, StoredCiphertext, Uniform,
+};
+use veilformer_ring::{Basis, Expander, RnsPoly};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::poly::{SecretPoly, host};
 use crate::rng::{SecretRng, SecureRng};
 use crate::{SecretError, SecretKey};
 
@@ -37,42 +39,95 @@ impl<'k> Decryptor<'k> {
         })
     }
 
-    /// c0 + c1 s, modulo the first two primes of the ciphertext, which hold every message that
-    /// decodes at all.
+    /// c0 + c1 s, modulo as many primes as the message fills and one more, which verifies it (see
+    /// [`Centred`]).
     ///
     /// # Errors
     /// [`SecretError::WrongKey`] if another key encrypted it, or the ring's for other parameters.
     pub fn decrypt(&self, ciphertext: &Ciphertext<RnsPoly>) -> Result<Decrypted, SecretError> {
-        if ciphertext.key_id() != self.key.id() {
+        let (c0, c1) = ciphertext.parts();
+        self.check_chain(c1)?;
+        self.phase(ciphertext.info(), c0, |prime, limb| {
+            limb.copy_from_slice(limb_of(c1, prime)?);
+            Ok(())
+        })
+    }
+
+    /// As [`Decryptor::decrypt`], of a ciphertext as it is stored or sent, which is checked first.
+    /// Of a seeded one only the limbs that are looked at are expanded.
+    ///
+    /// # Errors
+    /// As [`Decryptor::decrypt`], or [`StoredCiphertext::conform`].
+    pub fn decrypt_stored(&self, stored: &StoredCiphertext) -> Result<Decrypted, SecretError> {
+        let params = self.key.params();
+        stored.conform(params)?;
+        match &stored.uniform {
+            Uniform::Seed(seed) => {
+                let expander = Expander::new(stored.expander, *seed);
+                self.phase(stored.info, &stored.body, |prime, limb| {
+                    let modulus = params.chain().modulus(prime);
+                    uniform::expand_limb(&expander, Stream::Ciphertext, modulus, limb);
+                    Ok(())
+                })
+            }
+            Uniform::Poly(c1) => {
+                self.check_chain(c1)?;
+                self.phase(stored.info, &stored.body, |prime, limb| {
+                    limb.copy_from_slice(limb_of(c1, prime)?);
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// The decryption of c0 and a c1 whose limbs a function writes.
+    fn phase(
+        &self,
+        info: CiphertextInfo,
+        c0: &RnsPoly,
+        mut c1: impl FnMut(usize, &mut [u64]) -> Result<(), SecretError>,
+    ) -> Result<Decrypted, SecretError> {
+        if info.key_id != self.key.id() {
             return Err(SecretError::WrongKey {
-                found: ciphertext.key_id(),
+                found: info.key_id,
                 expected: self.key.id(),
             });
         }
+        self.check_chain(c0)?;
         let backend = self.key.backend();
-        let (c0, c1) = ciphertext.parts();
-        let low = self.encoder.readable(c0.basis());
-        let secret = SecretPoly::new(backend.restrict(self.key.ntt(), low)?);
-        let mut message = SecretPoly::new(backend.restrict(c0, low)?);
-        backend.mul_acc(&mut message, &backend.restrict(c1, low)?, &secret)?;
-        backend.inverse_ntt(&mut message)?;
+        let mut sum = Zeroizing::new(vec![0; self.key.params().n()]);
+        let coefficients = self.encoder.centred_by(c0.basis(), |prime, out| {
+            sum.copy_from_slice(limb_of(c0, prime)?);
+            c1(prime, out)?;
+            backend.mul_acc_limb(prime, &mut sum, out, self.key.limb(prime))?;
+            Ok::<_, SecretError>(backend.inverse_ntt_limb(prime, out, &sum)?)
+        })?;
         Ok(Decrypted {
             content: PrivateContent {
-                message,
-                scale: ciphertext.scale(),
+                coefficients: SecretCentred(coefficients),
+                scale: info.scale,
+                basis: c0.basis(),
                 encoder: self.encoder.clone(),
             },
             state: PhantomData,
         })
     }
 
-    /// As [`Decryptor::decrypt`], of a ciphertext as it is stored or sent, which is checked first.
-    ///
-    /// # Errors
-    /// As [`Decryptor::decrypt`], or [`StoredCiphertext::conform`].
-    pub fn decrypt_stored(&self, stored: &StoredCiphertext) -> Result<Decrypted, SecretError> {
-        self.decrypt(&stored.expand(self.key.params())?)
+    fn check_chain(&self, poly: &RnsPoly) -> Result<(), SecretError> {
+        if poly.chain() == self.key.params().chain() {
+            return Ok(());
+        }
+        Err(SecretError::WrongParams {
+            object: "the ciphertext",
+        })
     }
+}
+
+/// A limb of a ciphertext.
+fn limb_of(poly: &RnsPoly, prime: usize) -> Result<&[u64], SecretError> {
+    poly.limb_of(prime).ok_or(SecretError::WrongParams {
+        object: "the ciphertext",
+    })
 }
 
 mod state {
@@ -116,10 +171,20 @@ pub struct Decrypted<S: state::State = Private> {
 
 #[doc(hidden)]
 pub struct PrivateContent {
-    /// Coefficient form.
-    message: SecretPoly,
+    coefficients: SecretCentred,
     scale: Scale,
+    /// The primes of the ciphertext.
+    basis: Basis,
     encoder: Encoder,
+}
+
+/// Wiped when dropped.
+struct SecretCentred(Centred);
+
+impl Drop for SecretCentred {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
 }
 
 #[doc(hidden)]
@@ -159,12 +224,11 @@ impl Decrypted<Private> {
     /// # Errors
     /// The encoder's.
     pub fn reveal_to_owner(self) -> Result<Vec<Complex>, SecretError> {
-        let PrivateContent {
-            message,
-            scale,
-            encoder,
-        } = &self.content;
-        Ok(encoder.decode(message, *scale)?)
+        let content = &self.content;
+        let coefficients = &content.coefficients.0;
+        Ok(content
+            .encoder
+            .decode_centred(coefficients, content.scale)?)
     }
 
     /// The slots for others, after the chosen treatment.
@@ -213,15 +277,20 @@ impl Decrypted<Private> {
 
     /// Adds rounded Gaussian noise of standard deviation `sigma` to every coefficient.
     fn flooded(self, sigma: f64, rng: &mut SecureRng) -> Result<Vec<Complex>, SecretError> {
-        let PrivateContent {
-            message,
-            scale,
-            encoder,
-        } = &self.content;
-        let params: &Params = encoder.params();
-        let exact = Zeroizing::new(encoder.centred(message)?);
-        let largest = exact.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0) as f64;
-        let room = params.chain().product_log2(message.basis()).exp2() / 2.0;
+        let content = self.content;
+        let params: &Params = content.encoder.params();
+        let coefficients = &content.coefficients.0;
+        // The noise is added to exact integers, which fill two primes at most.
+        let low: Vec<usize> = content.basis.iter().take(2).collect();
+        let room = params
+            .chain()
+            .product_log2(Basis::from_indices(&low))
+            .exp2()
+            / 2.0;
+        let exact = coefficients.exact().map(Zeroizing::new);
+        let largest = exact.as_ref().map_or(f64::INFINITY, |exact| {
+            exact.iter().map(|c| c.unsigned_abs()).max().unwrap_or(0) as f64
+        });
         let reach = largest + 10.0 * sigma;
         if reach.is_nan() || reach >= room {
             return Err(refuse(format!(
@@ -231,17 +300,15 @@ impl Decrypted<Private> {
                 room.log2() + 1.0
             )));
         }
-        let mut noise = Zeroizing::new(vec![0i128; params.n()]);
-        for pair in noise.chunks_mut(2) {
+        let mut sum = exact.unwrap_or_default();
+        for pair in sum.chunks_mut(2) {
             let (x, y) = normal_pair(rng);
             for (coefficient, sample) in pair.iter_mut().zip([x, y]) {
-                *coefficient = (sample * sigma).round_ties_even() as i128;
+                *coefficient += (sample * sigma).round_ties_even() as i128;
             }
         }
-        let backend = host(params)?;
-        let mut sum = SecretPoly::new(RnsPoly::from_i128(params.chain(), message.basis(), &noise)?);
-        backend.add_assign(&mut sum, message)?;
-        Ok(encoder.decode(&sum, *scale)?)
+        let sum = SecretCentred(std::mem::take(&mut *sum).into());
+        Ok(content.encoder.decode_centred(&sum.0, content.scale)?)
     }
 }
 

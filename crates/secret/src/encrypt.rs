@@ -1,15 +1,15 @@
 //! Encryption.
 
 use rayon::prelude::*;
-use veilformer_ckks::uniform::{self, EXPANDER, Stream};
+use veilformer_ckks::uniform::{EXPANDER, Stream};
 use veilformer_ckks::{
     CiphertextInfo, CkksError, Encoder, KeyId, Params, Scale, SlotVector, StoredCiphertext,
     StoredPublicKey, Uniform,
 };
-use veilformer_ring::{Backend, Cpu, RnsPoly};
+use veilformer_ring::{Basis, Cpu, RnsPoly};
 use zeroize::Zeroizing;
 
-use crate::poly::{SecretPoly, host};
+use crate::poly::{Hidden, SecretPoly, Seeded, host, rlwe};
 use crate::rng::{Entropy, SecureRng};
 use crate::{SecretError, SecretKey, samplers};
 
@@ -113,13 +113,16 @@ fn encrypt(
     params.check_level(level)?;
     let basis = params.basis_at(level);
     params.check_key("ciphertext", basis, key.kind())?;
-    let message = SecretPoly::new(encoder.encode(slots, basis, scale)?);
+    let message = encoder.coefficients_for(slots, basis, scale)?;
     let seed = rng.bytes();
-    let c1 = uniform::expand(params, EXPANDER, &seed, Stream::Ciphertext, basis)?;
-    let mut c0 = SecretPoly::rlwe(key.backend(), &c1, key.ntt(), rng)?;
-    key.backend().add_assign(&mut c0, &message)?;
+    let hidden = Hidden::message(message, params.n(), rng);
+    let half = Seeded {
+        seed,
+        stream: Stream::Ciphertext,
+        basis,
+    };
     Ok(StoredCiphertext {
-        body: c0.publish()?,
+        body: rlwe(key, &half, &hidden, |_, _| ())?,
         uniform: Uniform::Seed(seed),
         info: CiphertextInfo {
             level,
@@ -130,7 +133,7 @@ fn encrypt(
     })
 }
 
-/// Encryption under a public key: (c0, c1) = (b v + e0 + m, a v + e1) with a fresh ternary v.
+/// Encryption under a public key: (c0, c1) = (b v - e0 + m, a v - e1) with a fresh ternary v.
 pub struct PublicEncryptor {
     params: Params,
     backend: Cpu,
@@ -193,17 +196,32 @@ impl PublicEncryptor {
         }
         let basis = self.params.basis_at(level);
         let scale = self.params.scale_at(level);
-        let message = SecretPoly::new(self.encoder.encode(slots, basis, scale)?);
-        let mut mask = Zeroizing::new(vec![0i8; self.params.n()]);
+        let (backend, n) = (&self.backend, self.params.n());
+        let message = self.encoder.coefficients_for(slots, basis, scale)?;
+        let mut mask = Zeroizing::new(vec![0i8; n]);
         samplers::ternary(&mut self.rng, &mut mask);
-        let mask = SecretPoly::from_small(&self.backend, basis, &mask)?;
-        let b = self.backend.restrict(&self.key.0, basis)?;
-        let a = self.backend.restrict(&self.key.1, basis)?;
-        let mut c0 = SecretPoly::error(&self.backend, basis, &mut self.rng)?;
-        self.backend.mul_acc(&mut c0, &b, &mask)?;
-        self.backend.add_assign(&mut c0, &message)?;
-        let mut c1 = SecretPoly::error(&self.backend, basis, &mut self.rng)?;
-        self.backend.mul_acc(&mut c1, &a, &mask)?;
+        let mask = Hidden::ternary(&mask);
+        // An error and its negative have the same distribution.
+        let hidden = Hidden::message(message, n, &mut self.rng);
+        let error = Hidden::error(n, &mut self.rng);
+        let mut c0 = SecretPoly::unwritten(backend, basis)?;
+        let mut c1 = SecretPoly::unwritten(backend, basis)?;
+        let mut v = SecretPoly::unwritten(backend, Basis::first(1))?;
+        let v = v.limb_mut(0);
+        for (position, prime) in basis.iter().enumerate() {
+            // Each limb is finished before the next is begun.
+            mask.limb(backend, prime, v)?;
+            let halves = [
+                (&mut c0, &hidden, &self.key.0),
+                (&mut c1, &error, &self.key.1),
+            ];
+            for (out, small, key) in halves {
+                let limb = out.limb_mut(position);
+                small.limb(backend, prime, limb)?;
+                let key = key.limb_of(prime).unwrap_or_default();
+                backend.mul_acc_limb(prime, limb, key, v)?;
+            }
+        }
         Ok(StoredCiphertext {
             body: c0.publish()?,
             uniform: Uniform::Poly(c1.publish()?),

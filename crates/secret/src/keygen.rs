@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 use veilformer_ckks::container::{EvaluationKeysHeader, EvaluationKeysWriter, KeyRecord};
-use veilformer_ckks::uniform::{self, EXPANDER, Stream};
+use veilformer_ckks::uniform::{EXPANDER, Stream};
 use veilformer_ckks::{
     KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
     StoredSwitchingKey, Uniform, UniformParts,
@@ -13,7 +13,7 @@ use veilformer_ckks::{
 use veilformer_ring::{Backend, Basis};
 use zeroize::Zeroizing;
 
-use crate::poly::SecretPoly;
+use crate::poly::{Hidden, SecretPoly, Seeded, rlwe};
 use crate::rng::{Entropy, SecureRng};
 use crate::{SecretError, SecretKey, samplers};
 
@@ -93,10 +93,14 @@ impl KeyGenerator {
         let basis = self.params.covering(level);
         self.params.check_key("public key", basis, key.kind())?;
         let seed = self.rng.bytes();
-        let a = uniform::expand(&self.params, EXPANDER, &seed, Stream::PublicKey, basis)?;
-        let b = SecretPoly::rlwe(key.backend(), &a, key.ntt(), &mut self.rng)?;
+        let half = Seeded {
+            seed,
+            stream: Stream::PublicKey,
+            basis,
+        };
+        let error = Hidden::error(self.params.n(), &mut self.rng);
         Ok(StoredPublicKey {
-            b: b.publish()?,
+            b: rlwe(key, &half, &error, |_, _| ())?,
             a: Uniform::Seed(seed),
             level,
             secret: key.kind(),
@@ -274,15 +278,23 @@ fn switching_key(
     let basis = params.key_basis(level);
     params.check_key(&purpose.to_string(), basis, key.kind())?;
     let seed = rng.bytes();
-    let backend = key.backend();
-    let secret = SecretPoly::new(backend.restrict(key.ntt(), basis)?);
-    let source = source_secret(key, &secret, purpose)?;
+    let gadget = gadget(key, purpose, params.covering(level))?;
     let mut parts = Vec::new();
     for (digit, primes) in params.digits_at(level).into_iter().enumerate() {
-        let a = uniform::expand(params, EXPANDER, &seed, Stream::Key { digit }, basis)?;
-        let mut b = SecretPoly::rlwe(backend, &a, &secret, rng)?;
-        add_gadget(params, &mut b, &source, primes);
-        parts.push(b.publish()?);
+        let half = Seeded {
+            seed,
+            stream: Stream::Key { digit },
+            basis,
+        };
+        let error = Hidden::error(params.n(), rng);
+        // g_d vanishes modulo the primes of the other digits, and P modulo its own.
+        parts.push(rlwe(key, &half, &error, |prime, limb| {
+            let term = gadget.limb_of(prime).filter(|_| primes.contains(prime));
+            let modulus = params.chain().modulus(prime);
+            for (word, &term) in limb.iter_mut().zip(term.unwrap_or_default()) {
+                *word = modulus.add(*word, term);
+            }
+        })?);
     }
     Ok(StoredSwitchingKey {
         purpose,
@@ -295,35 +307,19 @@ fn switching_key(
     })
 }
 
-/// The secret s' that a key switches from, on the basis of `secret`.
-fn source_secret(
-    key: &SecretKey,
-    secret: &SecretPoly,
-    purpose: KeyPurpose,
-) -> Result<SecretPoly, SecretError> {
-    let backend = key.backend();
-    Ok(SecretPoly::new(match purpose {
-        KeyPurpose::Relinearization => backend.mul(secret, secret)?,
+/// P s' on `basis`, the primes of a level, where s' is the secret that a key switches from.
+fn gadget(key: &SecretKey, purpose: KeyPurpose, basis: Basis) -> Result<SecretPoly, SecretError> {
+    let (backend, params) = (key.backend(), key.params());
+    let secret = SecretPoly::new(backend.restrict(key.ntt(), basis)?);
+    let mut gadget = SecretPoly::new(match purpose {
+        KeyPurpose::Relinearization => backend.mul(&secret, &secret)?,
         KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
-            backend.automorphism(secret, purpose.galois(key.params().log_n()))?
+            backend.automorphism(&secret, purpose.galois(params.log_n()))?
         }
         other => return Err(SecretError::Purpose(other)),
-    }))
-}
-
-/// Adds P s' on the primes of one digit; P vanishes modulo its own primes and g_d modulo those of
-/// the other digits.
-fn add_gadget(params: &Params, b: &mut SecretPoly, source: &SecretPoly, digit: Basis) {
-    let chain = params.chain();
-    for prime in digit.iter() {
-        let (Some(position), Some(from)) = (b.basis().position_of(prime), source.limb_of(prime))
-        else {
-            continue;
-        };
-        let modulus = chain.modulus(prime);
-        let factor = modulus.shoup(chain.product_mod(params.special(), prime));
-        for (word, &s) in b.limb_mut(position).iter_mut().zip(from) {
-            *word = modulus.add(*word, modulus.mul_shoup(s, factor));
-        }
-    }
+    });
+    let special = params.special();
+    let factors = basis.iter().map(|i| params.chain().product_mod(special, i));
+    backend.mul_scalar_assign(&mut gadget, &factors.collect::<Vec<_>>())?;
+    Ok(gadget)
 }

@@ -39,7 +39,9 @@
 //! The samplers, and what turns their output into polynomials, branch on no secret and address
 //! no memory by one. Transforms and products of secret polynomials are the ring's, whose modular
 //! arithmetic is built from additions, products and minima. Encoding, decoding and everything
-//! after a decryption is ordinary floating-point code on the owner's machine. Secret polynomials,
+//! after a decryption is ordinary floating-point code on the owner's machine: its time depends on
+//! the message, in particular on how many primes the largest coefficient of a message fills, both
+//! when it is reduced and when it is decrypted. Secret polynomials,
 //! coefficients and generator states are wiped when they are dropped; scratch memory of the
 //! encoder and of the transforms is not.
 #![forbid(unsafe_code)]

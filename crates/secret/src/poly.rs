@@ -2,13 +2,13 @@
 
 use std::ops::{Deref, DerefMut};
 
-use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Form, Isa, RnsPoly};
+use veilformer_ckks::uniform::{self, EXPANDER, Stream};
+use veilformer_ckks::{Coefficients, Params};
+use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Expander, Form, Isa, RnsPoly};
 use zeroize::Zeroizing;
 
-use crate::SecretError;
 use crate::rng::SecretRng;
-use crate::samplers;
-use veilformer_ckks::Params;
+use crate::{SecretError, SecretKey, samplers};
 
 /// The backend on which secrets are computed with: always this machine's own processor.
 pub(crate) fn host(params: &Params) -> Result<Cpu, SecretError> {
@@ -30,55 +30,101 @@ impl SecretPoly {
         Ok(std::mem::replace(&mut self.0, empty))
     }
 
-    /// Small integers as a polynomial in NTT form.
-    pub(crate) fn from_small<T: Copy + Into<i64>>(
+    /// A polynomial in NTT form whose words are arbitrary until they are written.
+    pub(crate) fn unwritten(backend: &Cpu, basis: Basis) -> Result<Self, SecretError> {
+        Ok(Self(RnsPoly::unwritten(backend.chain(), basis, Form::Ntt)?))
+    }
+
+    /// Ternary integers as a polynomial in NTT form.
+    pub(crate) fn from_ternary(
         backend: &Cpu,
         basis: Basis,
-        coefficients: &[T],
+        coefficients: &[i8],
     ) -> Result<Self, SecretError> {
-        let chain = backend.chain();
-        let mut poly = Self(RnsPoly::zero(chain, basis, Form::Coefficient)?);
+        let hidden = Hidden::ternary(coefficients);
+        let mut poly = Self::unwritten(backend, basis)?;
         for (position, prime) in basis.iter().enumerate() {
-            let modulus = chain.modulus(prime).value();
-            for (word, &value) in poly.0.limb_mut(position).iter_mut().zip(coefficients) {
-                // The sign selects the modulus by a mask, not by a branch.
-                let value = value.into() as u64;
-                let negative = ((value as i64) >> 63) as u64;
-                *word = value.wrapping_add(modulus & negative);
-            }
+            hidden.limb(backend, prime, poly.0.limb_mut(position))?;
         }
-        backend.forward_ntt(&mut poly.0)?;
         Ok(poly)
     }
+}
 
-    /// A fresh error polynomial in NTT form.
-    pub(crate) fn error<R: SecretRng>(
-        backend: &Cpu,
-        basis: Basis,
-        rng: &mut R,
-    ) -> Result<Self, SecretError> {
-        let mut error = Zeroizing::new(vec![0i64; backend.chain().n()]);
+/// Integers that an encryption hides: a message, an error, or one less the other. Wiped when
+/// dropped.
+pub(crate) struct Hidden(Coefficients);
+
+impl Hidden {
+    /// The message less a fresh error.
+    pub(crate) fn message<R: SecretRng>(message: Coefficients, n: usize, rng: &mut R) -> Self {
+        let mut hidden = Self(message.spread(n));
+        let mut error = Zeroizing::new(vec![0i64; n]);
         samplers::gaussian(rng, &mut error);
-        Self::from_small(backend, basis, &error)
+        hidden.0.subtract(&error, samplers::GAUSSIAN_BOUND as u32);
+        hidden
     }
 
-    /// The first component of a fresh RLWE sample, -(a s + e), in NTT form on the basis of `a`.
-    pub(crate) fn rlwe<R: SecretRng>(
-        backend: &Cpu,
-        a: &RnsPoly,
-        secret: &Self,
-        rng: &mut R,
-    ) -> Result<Self, SecretError> {
-        let mut sample = Self::error(backend, a.basis(), rng)?;
-        if secret.basis() == a.basis() {
-            backend.mul_acc(&mut sample, a, secret)?;
-        } else {
-            let secret = Self(backend.restrict(secret, a.basis())?);
-            backend.mul_acc(&mut sample, a, &secret)?;
-        }
-        backend.neg_assign(&mut sample)?;
-        Ok(sample)
+    /// A fresh error alone.
+    pub(crate) fn error<R: SecretRng>(n: usize, rng: &mut R) -> Self {
+        let mut error = vec![0i64; n];
+        samplers::gaussian(rng, &mut error);
+        Self(Coefficients::small(error, samplers::GAUSSIAN_BOUND as u32))
     }
+
+    /// Ternary integers.
+    pub(crate) fn ternary(coefficients: &[i8]) -> Self {
+        let words = coefficients.iter().map(|&c| i64::from(c)).collect();
+        Self(Coefficients::small(words, 1))
+    }
+
+    /// The integers modulo one prime, in NTT form.
+    pub(crate) fn limb(
+        &self,
+        backend: &Cpu,
+        prime: usize,
+        limb: &mut [u64],
+    ) -> Result<(), SecretError> {
+        self.0.reduce_below_2q(backend.chain().modulus(prime), limb);
+        Ok(backend.forward_ntt_limb(prime, limb)?)
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        self.0.wipe();
+    }
+}
+
+/// Where the uniform half `a` of an RLWE sample comes from.
+pub(crate) struct Seeded {
+    pub(crate) seed: [u8; 32],
+    pub(crate) stream: Stream,
+    pub(crate) basis: Basis,
+}
+
+/// The first component of an RLWE sample that hides `hidden = m - e`: `m - (a s + e)`, in NTT
+/// form. Each limb is finished before the next is begun, `a` included, which exists nowhere else;
+/// `add` is called with the index of its prime and the finished limb.
+pub(crate) fn rlwe(
+    key: &SecretKey,
+    a: &Seeded,
+    hidden: &Hidden,
+    mut add: impl FnMut(usize, &mut [u64]),
+) -> Result<RnsPoly, SecretError> {
+    let (backend, chain) = (key.backend(), key.params().chain());
+    let expander = Expander::new(EXPANDER, a.seed);
+    let mut out = SecretPoly::unwritten(backend, a.basis)?;
+    let mut uniform = RnsPoly::unwritten(chain, Basis::first(1), Form::Ntt)?;
+    let uniform = uniform.limb_mut(0);
+    for (position, prime) in a.basis.iter().enumerate() {
+        let limb = out.0.limb_mut(position);
+        hidden.limb(backend, prime, limb)?;
+        uniform::expand_limb(&expander, a.stream, chain.modulus(prime), uniform);
+        backend.neg_limb(prime, uniform)?;
+        backend.mul_acc_limb(prime, limb, uniform, key.limb(prime))?;
+        add(prime, limb);
+    }
+    out.publish()
 }
 
 impl Deref for SecretPoly {

@@ -30,7 +30,7 @@ impl SecretKey {
         coefficients: Zeroizing<Vec<i8>>,
     ) -> Result<Self, SecretError> {
         let backend = host(params)?;
-        let ntt = SecretPoly::from_small(&backend, params.chain().all(), &coefficients)?;
+        let ntt = SecretPoly::from_ternary(&backend, params.chain().all(), &coefficients)?;
         Ok(Self {
             params: params.clone(),
             kind,
@@ -65,6 +65,11 @@ impl SecretKey {
 
     pub(crate) fn ntt(&self) -> &SecretPoly {
         &self.ntt
+    }
+
+    /// The key modulo one prime of the chain, in NTT form.
+    pub(crate) fn limb(&self, prime: usize) -> &[u64] {
+        self.ntt.limb_of(prime).unwrap_or_default()
     }
 
     pub(crate) fn backend(&self) -> &Cpu {

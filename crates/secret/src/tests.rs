@@ -4,15 +4,17 @@
 use std::ops::ControlFlow;
 
 use veilformer_ckks::{
-    CkksError, KeyList, KeyPurpose, Params, ParamsSpec, SecretKind, SecurityLevel, SlotVector,
-    StoredSwitchingKey,
+    CkksError, Complex, Encoder, KeyList, KeyPurpose, Params, ParamsSpec, Scale, SecretKind,
+    SecurityLevel, SlotVector, StoredCiphertext, StoredSwitchingKey,
 };
 use veilformer_ring::{Backend, Basis, RnsPoly};
 use zeroize::Zeroizing;
 
 use crate::poly::SecretPoly;
 use crate::samplers::GAUSSIAN_BOUND;
-use crate::{Encryptor, KeyGenerator, PublicEncryptor, SecretError, SecretKey, SecureRng};
+use crate::{
+    Decryptor, Encryptor, KeyGenerator, PublicEncryptor, SecretError, SecretKey, SecureRng,
+};
 
 const SPARSE: SecretKind = SecretKind::SparseTernary { hamming_weight: 32 };
 
@@ -183,10 +185,11 @@ fn public_keys_and_ciphertexts_satisfy_their_equation() {
 }
 
 #[test]
-fn small_coefficients_have_the_residues_of_their_integers() {
+fn ternary_coefficients_have_the_residues_of_their_integers() {
     let (params, _, key) = toy(3);
-    let values: Vec<i64> = (0..params.n() as i64).map(|i| i % 61 - 30).collect();
-    let mut poly = SecretPoly::from_small(key.backend(), params.chain().all(), &values).unwrap();
+    let ternary: Vec<i8> = (0..params.n()).map(|i| (i % 3) as i8 - 1).collect();
+    let values: Vec<i64> = ternary.iter().map(|&c| i64::from(c)).collect();
+    let mut poly = SecretPoly::from_ternary(key.backend(), params.chain().all(), &ternary).unwrap();
     key.backend().inverse_ntt(&mut poly).unwrap();
     let expected = RnsPoly::from_signed(params.chain(), params.chain().all(), &values).unwrap();
     assert!(*poly == expected);
@@ -373,4 +376,56 @@ fn a_sparse_key_that_calls_itself_dense_is_not_loaded() {
     let liar = SecretKey::assemble(&params, kind, sparse.id(), coefficients).unwrap();
     let result = SecretKey::from_bytes(&liar.to_bytes().unwrap());
     assert!(matches!(result, Err(SecretError::MalformedKey { .. })));
+}
+
+/// c0 + c1 s on all limbs, decoded.
+fn full_decryption(key: &SecretKey, stored: &StoredCiphertext) -> Vec<Complex> {
+    let (params, backend) = (key.params(), key.backend());
+    let whole = stored.expand(params).unwrap();
+    let secret = backend.restrict(key.ntt(), whole.c0().basis()).unwrap();
+    let mut phase = whole.c0().clone();
+    backend.mul_acc(&mut phase, whole.c1(), &secret).unwrap();
+    let encoder = Encoder::new(params).unwrap();
+    encoder.decode(&phase, whole.scale()).unwrap()
+}
+
+/// Messages that fill one limb, two, and more; and under another key, which gives coefficients of
+/// all sizes. `ckks` holds the decoding of a whole polynomial against big integers.
+#[test]
+fn a_decryption_looks_at_few_limbs_and_is_that_of_all() {
+    let (params, mut generator, key) = toy(11);
+    let other = generator.secret_key().unwrap();
+    let entry = |j: usize| Complex::new((j as f64).sin(), 0.5 - (j % 3) as f64);
+    let clear: Vec<_> = (0..params.slots()).map(entry).collect();
+    let slots = SlotVector::Dense(clear.clone());
+    let mut encryptor = Encryptor::insecure_deterministic_for_tests(&key, 12).unwrap();
+    for level in 0..=params.max_level() {
+        for bits in [20, 30, 36, 60, 78, 100, 115] {
+            let scale = Scale::power_of_two(bits);
+            let Ok(mut stored) = encryptor.encrypt_at(&slots, level, scale) else {
+                let room = params.chain().product_log2(params.basis_at(level));
+                assert!(
+                    room < f64::from(bits) + 4.0,
+                    "level {level}, scale 2^{bits}"
+                );
+                continue;
+            };
+            let decryptor = Decryptor::new(&key).unwrap();
+            let seeded = decryptor.decrypt_stored(&stored).unwrap();
+            let seeded = seeded.reveal_to_owner().unwrap();
+            let expanded = decryptor.decrypt(&stored.expand(&params).unwrap()).unwrap();
+            assert_eq!(expanded.reveal_to_owner().unwrap(), seeded);
+            assert_eq!(full_decryption(&key, &stored), seeded);
+            let bound = 2f64.powi(10 - bits as i32).max(2f64.powi(-45));
+            for (a, b) in seeded.iter().zip(&clear) {
+                assert!((a - b).norm() < bound, "level {level}, scale 2^{bits}");
+            }
+            stored.info.key_id = other.id();
+            let wrong = Decryptor::new(&other).unwrap();
+            let wrong = wrong.decrypt_stored(&stored).unwrap();
+            let wrong = wrong.reveal_to_owner().unwrap();
+            assert_eq!(full_decryption(&other, &stored), wrong);
+            assert_ne!(wrong, seeded);
+        }
+    }
 }

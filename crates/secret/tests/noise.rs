@@ -15,7 +15,7 @@ use std::sync::Arc;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     Ciphertext, Complex, Evaluator, Giant, KeyPurpose, Ops, Params, ParamsSpec, SharedCiphertext,
-    SlotVector, Term, Transform,
+    SlotVector, Term, Transform, pairing,
 };
 use veilformer_ring::{Backend, Basis, Cpu, DiagonalTerm, GiantStep, PlainPoly, TransformPlan};
 use veilformer_secret::{KeyGenerator, PublicEncryptor};
@@ -181,6 +181,16 @@ fn every_operation(params: &Params) {
         (all[1].clone(), rotate(&s.clear[0], 2))
     });
     gate("rotate_many", hoisted, fresh + model.key_switch(top));
+    let composed = measured(params, |s| {
+        let ops = s.ops.clone().composing_rotations(3);
+        let all = ops.rotate_many(&s.a, &[3, 8]).unwrap();
+        (all[1].clone(), rotate(&s.clear[0], 8))
+    });
+    gate(
+        "composed rotation",
+        composed,
+        fresh + model.rotation(top, 3),
+    );
     let low = measured(params, |s| {
         let low = s.ops.drop_to(&s.a, 1).unwrap();
         (s.ops.rotate(&low, 1).unwrap(), rotate(&s.clear[0], 1))
@@ -190,6 +200,27 @@ fn every_operation(params: &Params) {
         (s.ops.conjugate(&s.a).unwrap(), map(s, |x, _| x.conj()))
     });
     gate("conjugate", conjugated, fresh + model.key_switch(top));
+
+    let real = measured(params, |s| {
+        let parts = pairing::split(&mut s.ops, &s.a).unwrap();
+        (parts.0, map(s, |x, _| Complex::new(2.0 * x.re, 0.0)))
+    });
+    gate("real part", real, 2.0 * fresh + model.key_switch(top));
+    let imaginary = measured(params, |s| {
+        let parts = pairing::split(&mut s.ops, &s.a).unwrap();
+        (parts.1, map(s, |x, _| Complex::new(2.0 * x.im, 0.0)))
+    });
+    gate(
+        "imaginary part",
+        imaginary,
+        2.0 * fresh + model.key_switch(top),
+    );
+    let joined = measured(params, |s| {
+        let (a, b) = (s.a.clone(), s.b.clone());
+        let both = pairing::join(&mut s.ops, &a, &b).unwrap();
+        (both, map(s, |x, y| x + Complex::i() * y))
+    });
+    gate("join", joined, model.sum(fresh, fresh));
 
     let adjusted = measured(params, |s| {
         (s.ops.adjust(&s.a, 1).unwrap(), s.clear[0].clone())
@@ -239,9 +270,10 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
         measured(params, |s| {
             let (ring, keys) = (s.ops.backend(), s.ops.keys());
             let key = |by| {
-                let galois = KeyPurpose::Rotation(by).galois(params.log_n());
-                keys.galois(galois).unwrap().key()
+                let purpose = KeyPurpose::Rotation(by);
+                keys.get(params, ring, (purpose, top)).unwrap().unwrap()
             };
+            let (one_step, two_steps) = (key(1), key(2));
             let basis = params.key_basis(top);
             let one = PlainPoly::Scalar {
                 basis,
@@ -254,7 +286,7 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
                 plain: 0,
             };
             let plan = TransformPlan {
-                keys: vec![key(1), key(2)],
+                keys: vec![one_step.key(), two_steps.key()],
                 plains: vec![&one],
                 outputs: vec![vec![GiantStep {
                     key: giant,

@@ -119,7 +119,7 @@ fn run<B: Backend>(
 
 #[test]
 fn the_fast_backend_equals_the_reference_bit_for_bit() {
-    for (name, params) in chains(8) {
+    for (name, params) in [8, 9, 11].into_iter().flat_map(chains) {
         let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 5).unwrap();
         let secret = generator.secret_key().unwrap();
         let top = params.max_level();

@@ -3,6 +3,7 @@
 mod convert;
 mod engine;
 mod key_switch;
+mod limb;
 mod parallel;
 mod transform;
 

@@ -3,7 +3,7 @@
 //!
 //! | Sampler | Distribution | Distance from the ideal |
 //! |---|---|---|
-//! | [`ternary`] | uniform on {-1, 0, 1} | below 2^-126 per coefficient |
+//! | [`ternary`] | uniform on {-1, 0, 1} | below 2^-103 per 16 coefficients |
 //! | [`fixed_weight`] | uniform among the ternary vectors with h non-zeros | below 2^-93 per vector at N = 2^17 |
 //! | [`gaussian`] | discrete Gaussian over the integers, sigma = 3.2 | below 2^-58 per coefficient |
 //!
