@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use veilformer_circuits::testing::{ClearOps, toy_params};
-use veilformer_ckks::{Complex, Giant, Ops, OpsError, SlotVector, Term, Transform};
+use veilformer_ckks::{Complex, Giant, Ops, OpsError, SlotVector, Term, Transform, pairing};
 use veilformer_ir::Matrix;
 use veilformer_ir::ciphertext::{PlainPattern, Recorder};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
@@ -156,6 +156,37 @@ fn plaintexts_of_rotated_inputs_are_extended() {
     let program = r.finish(vec![y]);
     assert_eq!(program.extended_plains(), [true, false]);
     program.verify(&params).unwrap();
+}
+
+/// Real and imaginary parts in the clear and recorded: no level, one key switch.
+#[test]
+fn pairs_are_taken_apart_and_joined() {
+    fn run<O: Ops>(ops: &mut O, x: &O::Ct) -> [O::Ct; 3] {
+        let (re, im) = pairing::split(ops, x).unwrap();
+        let joined = pairing::join(ops, &re, &im).unwrap();
+        assert_eq!(ops.level(&joined), ops.level(x));
+        assert!(ops.scale(&joined).matches(ops.scale(x)));
+        [re, im, joined]
+    }
+    let params = toy_params(2);
+    let slots: Vec<Complex> = (0..params.slots())
+        .map(|j| Complex::new(j as f64 / 64.0, (j % 5) as f64))
+        .collect();
+    let mut clear = ClearOps::new(&params);
+    let x = clear.encrypt(&SlotVector::Dense(slots.clone()), 2).unwrap();
+    let [re, im, joined] = run(&mut clear, &x).map(|ct| clear.decrypt(&ct));
+    for (j, slot) in slots.iter().enumerate() {
+        assert!((re[j] - 2.0 * slot.re).norm() < 1e-5);
+        assert!((im[j] - 2.0 * slot.im).norm() < 1e-5);
+        assert!((joined[j] - 2.0 * slot).norm() < 1e-5);
+    }
+    let mut recorder = Recorder::new(&params);
+    let x = recorder.input(2, 5.0).unwrap();
+    let made = run(&mut recorder, &x);
+    let program = recorder.finish(made.to_vec());
+    program.verify(&params).unwrap();
+    let keys = program.key_list();
+    assert_eq!((keys.len(), keys.conjugation), (1, Some(2)));
 }
 
 #[test]

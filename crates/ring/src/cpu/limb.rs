@@ -84,8 +84,12 @@ mod tests {
 
     #[test]
     fn limbs_one_by_one_are_the_polynomial() -> crate::Result<()> {
-        for isa in crate::Isa::available() {
-            let cpu = Cpu::new(test_chain(8, 3, 1)?, CpuConfig { isa })?;
+        // A transform in one block, and one in several.
+        let sizes = [8, 13].into_iter();
+        for (log_n, isa) in
+            sizes.flat_map(|n| crate::Isa::available().into_iter().map(move |i| (n, i)))
+        {
+            let cpu = Cpu::new(test_chain(log_n, 3, 1)?, CpuConfig { isa })?;
             let chain = cpu.chain().clone();
             let mut samples = Samples::new(&chain, 5);
             let a = samples.poly(chain.all(), Form::Coefficient)?;
