@@ -1,6 +1,7 @@
 //! Everything that is not `cargo build` or `cargo test`. `cargo xtask` lists the commands.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod demo;
 mod picture;
 mod summary;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
+  bench WHAT [FLAGS]    measurements beside floors and other libraries; bench --help lists them
   check-demo FILE       what `demo --json` printed: labels, errors, security (FILE may be -)
   check-text            links between pages, no machine's paths or hosts in tracked files
   test-summary FILE     number of tests per crate in what `cargo test` printed; none may be zero
@@ -24,6 +26,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match arguments.as_slice() {
+        ["bench", arguments @ ..] => bench::forward(arguments),
         ["check-demo", file] => read(file).and_then(|json| demo::check(&json)),
         ["check-text"] => text::check(Path::new(".")),
         ["test-summary", file] => read(file).and_then(|log| summary::of(&log)),

@@ -2,7 +2,8 @@
 //!
 //! | to ... | open |
 //! |---|---|
-//! | multiply by a plaintext matrix | [`transform`] |
+//! | map features to features in the layout of models | [`transform`] |
+//! | multiply matrices, by several methods, counted | [`matrix`] |
 //! | attend | [`attention`] |
 //! | carry a state over tokens | [`recurrence`] |
 //! | sum slots | [`reduce`] |
@@ -14,6 +15,7 @@
 pub mod attention;
 pub mod bootstrap;
 mod error;
+pub mod matrix;
 pub mod polynomial;
 mod random;
 pub mod recurrence;

@@ -4,6 +4,8 @@
 //! operation leaves behind: independent Gaussians in the coefficients, which in slots are
 //! independent complex Gaussians of N times the variance.
 
+mod counting;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant, moves,
+    Transform, adjust_constant, lowering, moves,
 };
+
+pub use counting::{CountedPlain, Counting};
 
 type Result<T> = std::result::Result<T, OpsError>;
 
@@ -395,7 +399,12 @@ impl Ops for ClearOps {
                 needed: level,
             });
         }
-        self.fitting("drop_to", a.raw.to_vec(), level, a.scale)
+        let out = self.fitting("drop_to", a.raw.to_vec(), level, a.scale)?;
+        let way = lowering(&self.params, a.level, level)?;
+        if way.step.add.is_empty() {
+            return Ok(out);
+        }
+        Ok(self.disturbed(out, NoiseModel::division))
     }
 
     fn adjust(&mut self, a: &ClearCiphertext, level: usize) -> Result<ClearCiphertext> {

@@ -40,6 +40,11 @@ struct Inner {
     psi: Vec<u64>,
 }
 
+/// Bits of the modulus that decoding looks at: a product before its rescale fits.
+const ENOUGH_BITS: f64 = 100.0;
+/// What i128 holds with a sign.
+const MOST_BITS: f64 = 126.0;
+
 impl Encoder {
     /// Prepares the tables: O(N) for each prime.
     ///
@@ -197,15 +202,32 @@ impl Encoder {
         Ok(self.0.embedding.forward(&scaled))
     }
 
-    /// The centred coefficients of a polynomial modulo its first one or two primes.
+    /// The first primes of a basis that hold any value that is decoded: 100 bits of them (a product
+    /// before its rescale fits), or as many as there are and as an i128 holds. Decryption needs the others
+    /// as little as decoding does.
+    #[must_use]
+    pub fn readable(&self, basis: Basis) -> Basis {
+        let chain = self.0.params.chain();
+        let mut found = Basis::empty();
+        for prime in basis.intersect(chain.all()).iter() {
+            let more = found.union(Basis::single(prime));
+            let enough = chain.product_log2(found) >= ENOUGH_BITS;
+            if enough || chain.product_log2(more) >= MOST_BITS {
+                break;
+            }
+            found = more;
+        }
+        found
+    }
+
+    /// The centred coefficients of a polynomial modulo its [`Encoder::readable`] primes.
     ///
     /// # Errors
     /// As [`Encoder::decode`].
     pub fn centred(&self, poly: &RnsPoly) -> Result<Vec<i128>, CkksError> {
         let chain = self.0.params.chain();
-        let primes: Vec<usize> = poly.basis().iter().take(2).collect();
         if poly.n() != self.0.params.n()
-            || primes.is_empty()
+            || poly.basis().is_empty()
             || !chain.all().contains_all(poly.basis())
         {
             return Err(CkksError::malformed(
@@ -218,31 +240,30 @@ impl Encoder {
                 ),
             ));
         }
-        let mut low = self
-            .0
-            .backend
-            .restrict(poly, Basis::from_indices(&primes))?;
+        let basis = self.readable(poly.basis());
+        let mut low = self.0.backend.restrict(poly, basis)?;
         if low.form() == Form::Ntt {
             self.0.backend.inverse_ntt(&mut low)?;
         }
-        let q0 = chain.modulus(primes[0]);
-        let [_, second] = primes[..] else {
-            return Ok(low
-                .limb(0)
-                .iter()
-                .map(|&x| i128::from(q0.center(x)))
-                .collect());
-        };
-        let q1 = chain.modulus(second);
-        let inverse = q1.inv(q1.reduce(q0.value())).unwrap_or_default();
-        let product = i128::from(q0.value()) * i128::from(q1.value());
-        let combine = |(&x0, &x1): (&u64, &u64)| {
-            // Garner: x = x0 + q0 * ((x1 - x0) / q0 mod q1), then centred.
-            let digit = q1.mul(q1.sub(x1, q1.reduce(x0)), inverse);
-            let x = i128::from(x0) + i128::from(q0.value()) * i128::from(digit);
-            if x > product / 2 { x - product } else { x }
-        };
-        Ok(low.limb(0).iter().zip(low.limb(1)).map(combine).collect())
+        // Garner, one prime after the other: x += product * ((x_i - x) / product mod q_i).
+        let mut values = vec![0i128; poly.n()];
+        let mut product = 1i128;
+        for (position, prime) in basis.iter().enumerate() {
+            let limb = low.limb(position);
+            let q = chain.modulus(prime);
+            let inverse = q.inv(q.from_i128(product)).unwrap_or_default();
+            for (x, &residue) in values.iter_mut().zip(limb) {
+                let digit = q.mul(q.sub(residue, q.from_i128(*x)), inverse);
+                *x += product * i128::from(digit);
+            }
+            product *= i128::from(q.value());
+        }
+        for x in &mut values {
+            if *x > product / 2 {
+                *x -= product;
+            }
+        }
+        Ok(values)
     }
 
     /// The largest absolute coefficient, which must be below half of the modulus: the product of

@@ -8,8 +8,8 @@ use crate::ciphertext::CiphertextInfo;
 use crate::keys::PreparedKey;
 use crate::ops::{Giant, OpsError, moves};
 use crate::{
-    Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, Ops, Params, Scale, SlotVector,
-    Transform,
+    Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, LevelStep, Ops, Params, Scale,
+    SlotVector, Transform,
 };
 
 /// A ciphertext on a backend, cheap to clone.
@@ -362,10 +362,29 @@ impl<'a, B: Backend> Evaluator<'a, B> {
                 needed: level,
             });
         }
-        let basis = self.params.basis_at(level);
-        let c0 = self.backend.restrict(a.c0(), basis)?;
-        let c1 = self.backend.restrict(a.c1(), basis)?;
-        Ok(make((c0, c1), CiphertextInfo { level, ..a.info() }))
+        let way = lowering(&self.params, a.level(), level)?;
+        let lower = |poly| {
+            let mut poly = self.backend.restrict(poly, way.keep)?;
+            if way.step.add.is_empty() {
+                return Ok(poly);
+            }
+            let residues = self.residues(way.keep, way.constant);
+            self.backend.mul_scalar_assign(&mut poly, &residues)?;
+            self.backend
+                .rescale_rational(&poly, way.step.drop, way.step.add)
+                .map_err(OpsError::from)
+        };
+        let parts = (lower(a.c0())?, lower(a.c1())?);
+        Ok(make(parts, CiphertextInfo { level, ..a.info() }))
+    }
+
+    /// An integer modulo each prime of a basis.
+    fn residues(&self, basis: Basis, value: i128) -> Vec<u64> {
+        let chain = self.params.chain();
+        let primes = basis.iter();
+        primes
+            .map(|prime| chain.modulus(prime).from_i128(value))
+            .collect()
     }
 
     /// See [`Ops::adjust`].
@@ -387,14 +406,10 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Ok(a.clone());
         }
         let constant = adjust_constant(&self.params, a.scale(), level)?;
-        let chain = self.params.chain();
-        let above = self.params.basis_at(level + 1);
-        let residues: Vec<u64> = above
-            .iter()
-            .map(|prime| chain.modulus(prime).from_i128(constant))
-            .collect();
+        let a = self.drop_to(a, level + 1)?;
+        let residues = self.residues(self.params.basis_at(level + 1), constant);
         let scaled = |poly| {
-            let mut poly = self.backend.restrict(poly, above)?;
+            let mut poly = self.backend.duplicate(poly);
             self.backend.mul_scalar_assign(&mut poly, &residues)?;
             Ok::<_, OpsError>(poly)
         };
@@ -583,6 +598,62 @@ pub fn adjust_constant(
         })
     }
 }
+
+/// How [`Ops::drop_to`] goes from one level to a lower one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lowering {
+    /// The primes that are kept at first; the others are forgotten.
+    pub keep: Basis,
+    /// What is multiplied with, so that the step keeps the scale; 1 if there is no step.
+    pub constant: i128,
+    /// The division that follows, to the primes of the lower level; nothing if forgetting is enough.
+    pub step: LevelStep,
+}
+
+/// The way from level `from` to the lower level `to` that keeps value and scale. Where the primes of
+/// `to` are among those of `from`, the others are forgotten. Otherwise (levels made of words) some
+/// of them are kept, for a rational rescale of the value times round(prod(drop) / prod(add)).
+///
+/// # Errors
+/// [`OpsError::Invalid`] if the levels are so near each other that the constant would be below
+/// 2^16: its rounding would be visible.
+pub fn lowering(
+    params: &Params,
+    from: usize,
+    to: usize,
+) -> std::result::Result<Lowering, OpsError> {
+    let (from, to) = (params.basis_at(from), params.basis_at(to));
+    let add = to.minus(from);
+    let mut drop = Basis::empty();
+    let mut constant = 1;
+    if !add.is_empty() {
+        // As few as make the constant's rounding smaller than any noise.
+        for prime in from.minus(to).iter() {
+            if params.product(drop) / params.product(add) >= CONSTANT_ENOUGH {
+                break;
+            }
+            drop = drop.union(Basis::single(prime));
+        }
+        let ratio = params.product(drop) / params.product(add);
+        if ratio < 2f64.powi(16) {
+            let what = "the levels are too near each other to go from one to the other".to_string();
+            return Err(OpsError::Invalid {
+                op: "drop_to",
+                what,
+            });
+        }
+        // Below CONSTANT_ENOUGH times one word.
+        constant = ratio.round_ties_even() as i128;
+    }
+    Ok(Lowering {
+        keep: from.intersect(to).union(drop),
+        constant,
+        step: LevelStep { drop, add },
+    })
+}
+
+/// A constant from which on its rounding does not count: see [`crate::SCALE_TOLERANCE`].
+const CONSTANT_ENOUGH: f64 = (1u64 << 40) as f64;
 
 /// What a ciphertext is after the step down from `info.level`. Shared by everything that follows
 /// the level and scale rules of [`Ops`].

@@ -253,7 +253,7 @@ impl StoredPublicKey {
     /// [`CkksError::Malformed`], [`CkksError::Level`] or [`CkksError::Insecure`].
     pub fn conform(&self, params: &Params) -> Result<SecurityRow, CkksError> {
         params.check_level(self.level)?;
-        let basis = params.basis_at(self.level);
+        let basis = params.covering(self.level);
         check_poly(params, "public key", &self.b, basis)?;
         if let Uniform::Poly(a) = &self.a {
             check_poly(params, "public key", a, basis)?;
@@ -267,7 +267,7 @@ impl StoredPublicKey {
     /// As [`StoredPublicKey::conform`].
     pub fn expand(&self, params: &Params) -> Result<(RnsPoly, RnsPoly), CkksError> {
         self.conform(params)?;
-        let basis = params.basis_at(self.level);
+        let basis = params.covering(self.level);
         let a = self
             .a
             .expand(params, self.expander, Stream::PublicKey, basis)?;

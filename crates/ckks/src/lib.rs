@@ -28,12 +28,14 @@ pub mod security;
 #[doc(hidden)]
 pub mod testing;
 pub mod uniform;
+mod words;
 
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
 pub use encoding::Encoder;
 pub use error::CkksError;
 pub use evaluator::{
-    Evaluator, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
+    Evaluator, Lowering, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
+    lowering,
 };
 pub use keys::{
     EvaluationKeys, KeyList, KeyPurpose, PreparedKey, StoredEvaluationKeys, StoredPublicKey,
@@ -44,3 +46,4 @@ pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
 pub use scale::{SCALE_TOLERANCE, Scale};
 pub use security::{SecretKind, SecurityLevel, SecurityReport, SecurityRow};
+pub use words::WordSpec;

@@ -308,10 +308,11 @@ pub trait Ops {
     fn conjugate(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError>;
 
     /// Forgets primes: the same value and scale at a lower level. The scale then is not the
-    /// canonical one of that level; the caller knows what it does.
+    /// canonical one of that level; the caller knows what it does. Exact, unless levels are made of
+    /// words and the lower one is no subset: then with the rounding of a rescale.
     ///
     /// # Errors
-    /// [`OpsError::OutOfLevels`] if `level` is above the ciphertext's.
+    /// [`OpsError::OutOfLevels`] if `level` is above the ciphertext's; what [`crate::lowering`] says.
     fn drop_to(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
 
     /// The same value at the canonical scale of a lower level: drop to `level + 1`, multiply by

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, Chain};
 
 use crate::security::{self, SecretKind, SecurityLevel, SecurityReport, SecurityRow};
-use crate::{CkksError, Scale};
+use crate::{CkksError, Scale, WordSpec};
 
 /// Smallest and largest log2 of the ring dimension that [`ParamsSpec::validate_insecure_for_tests`]
 /// takes; secure parameters start where the security table does.
@@ -39,6 +39,13 @@ pub struct ParamsSpec {
     pub security: SecurityLevel,
 }
 
+/// Most bits of level 0 and of a scale where each is one prime (those of scales lie on both sides of
+/// theirs).
+const SINGLE_MOST: (u32, u32) = (50, 49);
+/// The same where they are made of words: a product before its rescale must fit what decoding
+/// reads.
+const WORDS_MOST: (u32, u32) = (100, 60);
+
 /// How a rescale goes from one level to the next lower one: the value is multiplied by the
 /// product of the primes in `add` and divided by those in `drop`, whose sets the basis loses and
 /// gains. Plain CKKS drops one prime and adds none; rational rescaling does both.
@@ -56,11 +63,14 @@ pub struct LevelStep {
 ///
 /// # The chain
 /// Prime indices: 0 is q0, `1..=levels` are q1..qL, then come the special primes. Level l has
-/// the basis {q0..ql}.
+/// the basis {q0..ql}. Chains of words ([`ParamsSpec::validate_words`]) have main words first, then
+/// side words, then the special primes, and each level is a set of them; a lower level then
+/// need not be a subset of a higher one.
 ///
 /// # The per-level table of scales
 /// s_L = 2^scale_bits, and going down: q_l is the free NTT prime nearest to
-/// s_l^2 / 2^scale_bits, and s_(l-1) = s_l^2 / q_l. The product of two values of level l at scale
+/// s_l^2 / 2^scale_bits, and s_(l-1) = s_l^2 / q_l (in general s_l^2 times the words that the step
+/// adds over those that it drops). The product of two values of level l at scale
 /// s_l, rescaled, thus has *exactly* the canonical scale s_(l-1), and since the next prime is
 /// chosen against the scale that came out, the distance from 2^scale_bits stays that between
 /// neighbouring primes. A plaintext that multiplies a ciphertext of level l is encoded at s_l.
@@ -72,6 +82,10 @@ struct Inner {
     chain: Arc<Chain>,
     primes: Vec<u64>,
     scales: Vec<Scale>,
+    /// Of each level its primes.
+    levels: Vec<Basis>,
+    /// Of each level the primes of all levels up to it.
+    covering: Vec<Basis>,
     digits: Vec<Basis>,
     special: Basis,
     report: SecurityReport,
@@ -118,13 +132,66 @@ impl ParamsSpec {
         self.build(true)
     }
 
-    fn build(self, insecure: bool) -> Result<Params, CkksError> {
-        self.check_ranges()?;
-        let primes = crate::primes::choose(&self)?;
-        Params::assemble(self, primes, insecure)
+    /// As [`ParamsSpec::validate`], with levels that are made of several smaller primes: the chains
+    /// of machines with narrow multipliers. `first_bits` is then the size of level 0 and `scale_bits`
+    /// that of a step between levels, each made of words; `digit_limbs` counts words.
+    ///
+    /// ```
+    /// use veilformer_ckks::{ParamsSpec, SecurityLevel, WordSpec};
+    ///
+    /// let spec = ParamsSpec {
+    ///     log_n: 16,
+    ///     first_bits: 60,
+    ///     scale_bits: 40,
+    ///     levels: 9,
+    ///     special_bits: 30,
+    ///     special_count: 5,
+    ///     digit_limbs: 5,
+    ///     security: SecurityLevel::Bits128,
+    /// };
+    /// let words = WordSpec { main_bits: 30, side_bits: 25, most_side: 4 };
+    /// let params = spec.validate_words(words)?;
+    /// // 420 bits at the top; the step from there drops words and adds others.
+    /// assert!((params.log_q(9) - 420.0).abs() < 1.0);
+    /// assert!((params.log_q(9) - params.log_q(8) - 40.0).abs() < 0.1);
+    /// assert!(params.primes().iter().all(|q| *q < 1 << 31));
+    /// # Ok::<(), veilformer_ckks::CkksError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ParamsSpec::validate`].
+    pub fn validate_words(self, words: WordSpec) -> Result<Params, CkksError> {
+        self.build_words(words, false)
     }
 
-    fn check_ranges(&self) -> Result<(), CkksError> {
+    /// As [`ParamsSpec::validate_words`], without the security check and with the watermark.
+    ///
+    /// # Errors
+    /// [`CkksError::Params`] if no such chain exists.
+    pub fn validate_words_insecure_for_tests(self, words: WordSpec) -> Result<Params, CkksError> {
+        self.build_words(words, true)
+    }
+
+    fn build_words(self, words: WordSpec, insecure: bool) -> Result<Params, CkksError> {
+        self.check_ranges(WORDS_MOST)?;
+        let words = crate::words::choose(&self, words)?;
+        Params::assemble(self, words.primes, words.levels, insecure)
+    }
+
+    fn build(self, insecure: bool) -> Result<Params, CkksError> {
+        self.check_ranges(SINGLE_MOST)?;
+        let primes = crate::primes::choose(&self)?;
+        let levels = self.single_primes();
+        Params::assemble(self, primes, levels, insecure)
+    }
+
+    /// The levels of plain CKKS: each has one prime more than the one below.
+    fn single_primes(&self) -> Vec<Basis> {
+        (0..=self.levels).map(|l| Basis::first(l + 1)).collect()
+    }
+
+    /// `most` bits of the modulus of level 0 and of a scale.
+    fn check_ranges(&self, most: (u32, u32)) -> Result<(), CkksError> {
         let fail = |what: String| Err(CkksError::params(what, "change the specification"));
         if !LOG_N_RANGE.contains(&self.log_n) {
             return fail(format!(
@@ -136,14 +203,16 @@ impl ParamsSpec {
         }
         // The primes of the levels lie on both sides of 2^scale_bits, the others may lie below.
         for (name, bits, most) in [
-            ("first_bits", self.first_bits, 50),
-            ("scale_bits", self.scale_bits, 49),
-            ("special_bits", self.special_bits, 50),
+            ("first_bits", self.first_bits, most.0),
+            ("scale_bits", self.scale_bits, most.1),
+            ("special_bits", self.special_bits, SINGLE_MOST.0),
         ] {
             if !(self.log_n + 5..=most).contains(&bits) {
                 return fail(format!(
-                    "{name} is {bits}, expected {} to {most} (primes are below 2^50)",
-                    self.log_n + 5
+                    "{name} is {bits}, expected {} to {most} (primes are below 2^50, level 0 and \
+                     scales of several below 2^{})",
+                    self.log_n + 5,
+                    WORDS_MOST.0
                 ));
             }
         }
@@ -169,8 +238,25 @@ impl Params {
     /// [`CkksError::Params`], [`CkksError::Insecure`] or a ring error for a number that is no
     /// NTT prime.
     pub fn from_primes(spec: ParamsSpec, primes: &[u64]) -> Result<Self, CkksError> {
-        spec.check_ranges()?;
-        Self::assemble(spec, primes.to_vec(), false)
+        spec.check_ranges(SINGLE_MOST)?;
+        let levels = spec.single_primes();
+        Self::assemble(spec, primes.to_vec(), levels, false)
+    }
+
+    /// As [`Params::from_primes`] for any chain: `levels` has the primes of each level, from
+    /// level 0. Without `secure` the security check is left out and the watermark is set.
+    ///
+    /// # Errors
+    /// As [`Params::from_primes`].
+    pub fn from_levels(
+        spec: ParamsSpec,
+        primes: &[u64],
+        levels: &[Basis],
+        secure: bool,
+    ) -> Result<Self, CkksError> {
+        let single = is_single(levels);
+        spec.check_ranges(if single { SINGLE_MOST } else { WORDS_MOST })?;
+        Self::assemble(spec, primes.to_vec(), levels.to_vec(), !secure)
     }
 
     /// As [`Params::from_primes`], without the security check and with the watermark.
@@ -181,27 +267,37 @@ impl Params {
         spec: ParamsSpec,
         primes: &[u64],
     ) -> Result<Self, CkksError> {
-        spec.check_ranges()?;
-        Self::assemble(spec, primes.to_vec(), true)
+        spec.check_ranges(SINGLE_MOST)?;
+        let levels = spec.single_primes();
+        Self::assemble(spec, primes.to_vec(), levels, true)
     }
 
-    fn assemble(spec: ParamsSpec, primes: Vec<u64>, insecure: bool) -> Result<Self, CkksError> {
-        crate::primes::check(&spec, &primes)?;
-        let count = spec.levels + 1;
+    fn assemble(
+        spec: ParamsSpec,
+        primes: Vec<u64>,
+        levels: Vec<Basis>,
+        insecure: bool,
+    ) -> Result<Self, CkksError> {
+        let single = is_single(&levels);
+        crate::primes::check(&spec, &primes, single)?;
+        let count = primes.len() - spec.special_count;
+        let covering = check_levels(&spec, &primes[..count], &levels)?;
         let report = security_report(&spec, &primes, insecure)?;
-        let scales = scale_table(&spec, &primes)?;
+        let scales = scale_table(&spec, &primes, &levels)?;
         let digits: Vec<Basis> = (0..count)
             .step_by(spec.digit_limbs)
             .map(|start| Basis::range(start, (start + spec.digit_limbs).min(count)))
             .collect();
         let special = Basis::range(count, primes.len());
-        let digest = digest(&spec, &primes, &digits, insecure);
+        let digest = digest(&spec, &primes, (&digits, &levels), insecure);
         let chain = Chain::new(spec.log_n, &primes)?;
         Ok(Self(Arc::new(Inner {
             spec,
             chain,
             primes,
             scales,
+            levels,
+            covering,
             digits,
             special,
             report,
@@ -216,7 +312,7 @@ impl Params {
         &self.0.spec
     }
 
-    /// The prime chain: q0..qL, then the special primes.
+    /// The prime chain: q0..qL (or words), then the special primes.
     #[must_use]
     pub fn chain(&self) -> &Arc<Chain> {
         &self.0.chain
@@ -255,7 +351,15 @@ impl Params {
     /// The primes of a ciphertext at `level`. Above the highest level: those of the highest.
     #[must_use]
     pub fn basis_at(&self, level: usize) -> Basis {
-        Basis::first(level.min(self.max_level()) + 1)
+        // The tables have max_level() + 1 entries by construction.
+        self.0.levels[level.min(self.max_level())]
+    }
+
+    /// The primes of all levels up to `level`: those of the level itself unless levels are made
+    /// of words. Keys live on them.
+    #[must_use]
+    pub fn covering(&self, level: usize) -> Basis {
+        self.0.covering[level.min(self.max_level())]
     }
 
     /// The special primes (P).
@@ -264,7 +368,8 @@ impl Params {
         self.0.special
     }
 
-    /// The key-switching digits of the highest level: consecutive runs of `digit_limbs` primes.
+    /// The key-switching digits of all primes but the special ones: consecutive runs of
+    /// `digit_limbs`.
     #[must_use]
     pub fn digits(&self) -> &[Basis] {
         &self.0.digits
@@ -274,7 +379,7 @@ impl Params {
     /// restricted to it, without empty ones.
     #[must_use]
     pub fn digits_at(&self, level: usize) -> Vec<Basis> {
-        let basis = self.basis_at(level);
+        let basis = self.covering(level);
         self.0
             .digits
             .iter()
@@ -283,10 +388,11 @@ impl Params {
             .collect()
     }
 
-    /// The primes of a key-switching key that is used up to `level`: those of the level, and P.
+    /// The primes of a key-switching key that is used up to `level`: those of the level and of
+    /// all lower ones, and P.
     #[must_use]
     pub fn key_basis(&self, level: usize) -> Basis {
-        self.basis_at(level).union(self.special())
+        self.covering(level).union(self.special())
     }
 
     /// The canonical scale of `level`. Above the highest level: that of the highest.
@@ -297,17 +403,15 @@ impl Params {
         self.0.scales[level]
     }
 
-    /// The rescale from `level` to `level - 1`: here always drop {q_level}, add nothing. At
-    /// level 0 both sets are empty: there is no lower level.
+    /// The rescale from `level` to `level - 1`: drop {q_level} and add nothing, unless levels are
+    /// made of words. At level 0 both sets are empty: there is no lower level.
     #[must_use]
     pub fn step_at(&self, level: usize) -> LevelStep {
-        let add = Basis::empty();
-        if level == 0 {
-            return LevelStep { drop: add, add };
-        }
+        let level = level.min(self.max_level());
+        let (from, to) = (self.basis_at(level), self.basis_at(level.saturating_sub(1)));
         LevelStep {
-            drop: Basis::single(level.min(self.max_level())),
-            add,
+            drop: from.minus(to),
+            add: to.minus(from),
         }
     }
 
@@ -437,7 +541,8 @@ fn security_report(
     insecure: bool,
 ) -> Result<SecurityReport, CkksError> {
     let secret = SecretKind::DenseTernary;
-    let ciphertext_primes = primes.get(..=spec.levels).unwrap_or(primes);
+    let count = primes.len().saturating_sub(spec.special_count);
+    let ciphertext_primes = primes.get(..count).unwrap_or(primes);
     let keys = security::assess(spec.log_n, primes, secret).named("key switching (highest level)");
     let public = security::assess(spec.log_n, ciphertext_primes, secret).named("public key");
     let bound = security::bound(spec.log_n, secret, spec.security).unwrap_or(0.0);
@@ -454,11 +559,80 @@ fn security_report(
     })
 }
 
-fn scale_table(spec: &ParamsSpec, primes: &[u64]) -> Result<Vec<Scale>, CkksError> {
+/// Whether each level has one prime more than the one below: plain CKKS.
+fn is_single(levels: &[Basis]) -> bool {
+    let mut numbered = levels.iter().enumerate();
+    numbered.all(|(l, basis)| *basis == Basis::first(l + 1))
+}
+
+/// Checks the primes of each level, the ciphertext primes given; returns what covers each level.
+fn check_levels(
+    spec: &ParamsSpec,
+    primes: &[u64],
+    levels: &[Basis],
+) -> Result<Vec<Basis>, CkksError> {
+    let fail = |what: String| {
+        Err(CkksError::params(
+            what,
+            "the specification and the levels must belong together",
+        ))
+    };
+    if levels.len() != spec.levels + 1 {
+        return fail(format!(
+            "primes of {} levels, expected {}",
+            levels.len(),
+            spec.levels + 1
+        ));
+    }
+    let all = Basis::first(primes.len());
+    if let Some(level) = levels
+        .iter()
+        .position(|l| l.is_empty() || !all.contains_all(*l))
+    {
+        return fail(format!("level {level} has no primes or unknown ones"));
+    }
+    let bits = |basis: Basis| -> f64 {
+        let primes = basis.iter().filter_map(|i| primes.get(i));
+        primes.map(|&q| (q as f64).log2()).sum()
+    };
+    if bits(levels[0]) + 1.0 < f64::from(spec.first_bits) {
+        return fail(format!(
+            "level 0 has {:.1} bits, expected {}",
+            bits(levels[0]),
+            spec.first_bits
+        ));
+    }
+    let mut union = Basis::empty();
+    let covering: Vec<Basis> = levels
+        .iter()
+        .map(|level| {
+            union = union.union(*level);
+            union
+        })
+        .collect();
+    if union != all {
+        return fail("some primes belong to no level".to_string());
+    }
+    Ok(covering)
+}
+
+fn scale_table(
+    spec: &ParamsSpec,
+    primes: &[u64],
+    levels: &[Basis],
+) -> Result<Vec<Scale>, CkksError> {
+    let product = |basis: Basis| -> f64 {
+        let primes = basis.iter().filter_map(|i| primes.get(i));
+        primes.map(|&q| q as f64).product()
+    };
     let mut scale = Scale::power_of_two(spec.scale_bits);
     let mut table = vec![scale];
-    for &prime in primes.iter().take(spec.levels + 1).skip(1).rev() {
-        scale = scale.product(scale).divide(prime as f64);
+    for pair in levels.windows(2).rev() {
+        let (drop, add) = (pair[1].minus(pair[0]), pair[0].minus(pair[1]));
+        scale = scale.product(scale).divide(product(drop));
+        if !add.is_empty() {
+            scale = scale.multiply(product(add));
+        }
         table.push(scale);
     }
     let top = f64::from(spec.scale_bits);
@@ -472,7 +646,12 @@ fn scale_table(spec: &ParamsSpec, primes: &[u64]) -> Result<Vec<Scale>, CkksErro
     Ok(table)
 }
 
-fn digest(spec: &ParamsSpec, primes: &[u64], digits: &[Basis], insecure: bool) -> [u8; 32] {
+fn digest(
+    spec: &ParamsSpec,
+    primes: &[u64],
+    (digits, levels): (&[Basis], &[Basis]),
+    insecure: bool,
+) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"veilformer ckks parameters 1\0");
     let words = |hasher: &mut blake3::Hasher, values: &mut dyn Iterator<Item = u64>| {
@@ -498,8 +677,8 @@ fn digest(spec: &ParamsSpec, primes: &[u64], digits: &[Basis], insecure: bool) -
     for digit in digits {
         words(&mut hasher, &mut digit.iter().map(|i| i as u64));
     }
-    for level in 0..=spec.levels {
-        words(&mut hasher, &mut (0..=level as u64));
+    for level in levels {
+        words(&mut hasher, &mut level.iter().map(|i| i as u64));
     }
     *hasher.finalize().as_bytes()
 }

@@ -5,7 +5,7 @@ use veilformer_ring::{is_prime, ntt_primes_near};
 use crate::{CkksError, ParamsSpec};
 
 /// Primes are below 2^50, see the ring.
-const PRIME_LIMIT: u64 = 1 << 50;
+pub(crate) const PRIME_LIMIT: u64 = 1 << 50;
 
 /// Bits by which the product of the special primes may lie under that of the largest digit. The
 /// noise that a key switch adds is proportional to digit/P before its rounding; primes "of the
@@ -49,22 +49,25 @@ pub(crate) fn choose(spec: &ParamsSpec) -> Result<Vec<u64>, CkksError> {
 }
 
 /// Checks a chain against its specification: count, size, residue class, primality, distinctness,
-/// and that P is large enough for the largest digit.
-pub(crate) fn check(spec: &ParamsSpec, primes: &[u64]) -> Result<(), CkksError> {
+/// and that P is large enough for the largest digit. The sizes of words (if not `single`) are
+/// judged by the scales that they make.
+pub(crate) fn check(spec: &ParamsSpec, primes: &[u64], single: bool) -> Result<(), CkksError> {
     let fail = |what: String| {
         Err(CkksError::params(
             what,
             "the specification and the primes must belong together",
         ))
     };
-    let count = spec.levels + 1;
-    if primes.len() != count + spec.special_count {
-        return fail(format!(
-            "{} primes, expected {}",
-            primes.len(),
-            count + spec.special_count
-        ));
+    let expected = spec.levels + 1 + spec.special_count;
+    let least = if single {
+        expected
+    } else {
+        spec.special_count + 1
+    };
+    if primes.len() < least || (single && primes.len() > expected) {
+        return fail(format!("{} primes, expected {expected}", primes.len()));
     }
+    let count = primes.len() - spec.special_count;
     let step = 1u64 << (spec.log_n + 1);
     for (i, &q) in primes.iter().enumerate() {
         let bits = match i {
@@ -77,7 +80,8 @@ pub(crate) fn check(spec: &ParamsSpec, primes: &[u64]) -> Result<(), CkksError> 
                 "{q} is not a prime below 2^50 of the form 1 mod {step}"
             ));
         }
-        if ((q as f64).log2() - f64::from(bits)).abs() > 1.0 {
+        let judged = single || i >= count;
+        if judged && ((q as f64).log2() - f64::from(bits)).abs() > 1.0 {
             return fail(format!("prime {q} is not near 2^{bits}"));
         }
         if primes.iter().take(i).any(|&other| other == q) {

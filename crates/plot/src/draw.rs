@@ -6,10 +6,10 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
 use crate::panel::{Figure, Histogram, Kind, Labels, Panel, Series};
-use crate::{PlotError, Result};
+use crate::{PlotError, Result, roofs};
 
 /// Colours that stay apart for colour-blind readers (Okabe & Ito 2008).
-const COLORS: [RGBColor; 6] = [
+pub(crate) const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -18,9 +18,9 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+pub(crate) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-fn fail(e: impl std::fmt::Display) -> PlotError {
+pub(crate) fn fail(e: impl std::fmt::Display) -> PlotError {
     PlotError::Draw(e.to_string())
 }
 
@@ -85,6 +85,7 @@ fn draw(area: &Area<'_>, panel: &Panel) -> Result<()> {
             }
             legend(&mut chart, series)
         }
+        Kind::Roofs(shown) => roofs::draw(area, &panel.labels, shown),
         Kind::Histogram(histogram) => {
             let end = histogram.start + histogram.width * histogram.counts.len() as f64;
             let top = histogram.counts.iter().max().copied().unwrap_or(1) as f64;
@@ -128,7 +129,7 @@ fn steps(histogram: &Histogram, floor: f64) -> Polygon<(f64, f64)> {
 }
 
 /// Space for the axes, and the title.
-fn frame<'a, 'b>(
+pub(crate) fn frame<'a, 'b>(
     area: &'a Area<'b>,
     labels: &Labels,
 ) -> Result<ChartBuilder<'a, 'b, SVGBackend<'b>>> {
@@ -182,7 +183,7 @@ where
 }
 
 /// A number in three digits, or as many as it has before the point.
-fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if size < 1e-12 {
         return "0".into();

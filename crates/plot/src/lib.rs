@@ -1,4 +1,4 @@
-//! Charts as SVG: lines, histograms, scatter plots with the identity line.
+//! Charts as SVG: lines, histograms, scatter plots with the identity line, points under roofs.
 //!
 //! A [`Figure`] is a grid of panels; [`Figure::svg`] draws it. The text of the SVG is a function of
 //! the figure only: no date, no fonts of a machine.
@@ -15,8 +15,9 @@
 
 mod draw;
 mod panel;
+mod roofs;
 
-pub use panel::{Figure, Histogram, Kind, Labels, Panel, Series};
+pub use panel::{Figure, Histogram, Kind, Labels, Named, Panel, Roofs, Series};
 
 /// A figure that cannot be drawn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,7 +26,9 @@ pub enum PlotError {
     #[error("{0} has no data; give it at least one point")]
     Empty(String),
     /// A value that has no place on an axis.
-    #[error("{0} has a value that is not a finite number; leave it out")]
+    #[error(
+        "{0} has a value that is not a finite number, or not above 0 on a logarithmic axis; leave it out"
+    )]
     NotFinite(String),
     /// A figure or panel without a size.
     #[error("a figure of {width} x {height} pixels, expected 100 to 10000 each way")]

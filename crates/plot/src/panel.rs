@@ -57,6 +57,25 @@ pub struct Histogram {
     pub log: bool,
 }
 
+/// Points and the lines that they stay below, on logarithmic axes: a roofline plot (Williams,
+/// Waterman, Patterson, "Roofline", 2009).
+#[derive(Debug, Clone, PartialEq)]
+pub struct Roofs {
+    /// The lines.
+    pub roofs: Vec<Series>,
+    /// Points of one colour each; a point has a number on the chart and its name beside it.
+    pub points: Vec<(String, Vec<Named>)>,
+}
+
+/// A point with a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Named {
+    /// The name.
+    pub name: String,
+    /// Where it is; both numbers are above 0.
+    pub at: (f64, f64),
+}
+
 /// How the data of a panel is drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
@@ -66,6 +85,8 @@ pub enum Kind {
     Histogram(Histogram),
     /// Points on two axes of the same range, and the line where both are equal.
     Scatter(Vec<Series>),
+    /// Points under roofs, on logarithmic axes.
+    Roofs(Roofs),
 }
 
 /// One chart.
@@ -96,6 +117,12 @@ impl Panel {
         Self { labels, kind }
     }
 
+    /// Points under roofs.
+    pub fn roofs(labels: Labels, roofs: Roofs) -> Self {
+        let kind = Kind::Roofs(roofs);
+        Self { labels, kind }
+    }
+
     /// Refuses what has no place on a chart.
     pub(crate) fn check(&self) -> Result<()> {
         let name = || format!("the panel \"{}\"", self.labels.title);
@@ -106,6 +133,17 @@ impl Panel {
                 }
                 let finite = |(x, y): &(f64, f64)| x.is_finite() && y.is_finite();
                 if !series.iter().flat_map(|s| &s.points).all(finite) {
+                    return Err(PlotError::NotFinite(name()));
+                }
+            }
+            Kind::Roofs(r) => {
+                let points = || r.points.iter().flat_map(|group| &group.1).map(|p| p.at);
+                let lines = r.roofs.iter().flat_map(|s| s.points.iter().copied());
+                if points().next().is_none() {
+                    return Err(PlotError::Empty(name()));
+                }
+                let on_axes = |v: f64| v.is_finite() && v > 0.0;
+                if !points().chain(lines).all(|(x, y)| on_axes(x) && on_axes(y)) {
                     return Err(PlotError::NotFinite(name()));
                 }
             }

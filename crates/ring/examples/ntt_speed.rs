@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p veilformer-ring --example ntt_speed [-- scalar|avx2|avx512ifma]` prints
 //! microseconds per limb, the best of many runs on one thread: of one limb that stays in cache,
-//! for a 50-bit and a 45-bit prime, and swept over 24 limbs of 50 bits.
+//! for a 50-bit and a 45-bit prime, and swept over 24 limbs of either size.
 
 #![allow(clippy::print_stdout)]
 
@@ -42,12 +42,14 @@ fn main() -> Outcome<()> {
         Some(other) => return Err(format!("{other}: expected scalar, avx2 or avx512ifma").into()),
     };
     println!("us per limb, forward / inverse, one thread");
-    println!("                    50 bits, hot       45 bits, hot     50 bits, swept");
+    println!(
+        "                    50 bits, hot       45 bits, hot     50 bits, swept     45 bits, swept"
+    );
     for log_n in 13..=17 {
         let mut primes = ntt_primes_near(2f64.powi(50) - 2f64.powi(25), log_n, &[], SWEPT)?;
-        primes.extend(ntt_primes_near(2f64.powi(45), log_n, &primes, 1)?);
+        primes.extend(ntt_primes_near(2f64.powi(45), log_n, &primes, SWEPT)?);
         let chain = Chain::new(log_n, &primes)?;
-        let swept = Basis::first(SWEPT);
+        let swept = [Basis::first(SWEPT), Basis::range(SWEPT, 2 * SWEPT)];
         for &isa in &isas {
             let cpu = Cpu::new(chain.clone(), CpuConfig { isa })?;
             let mut samples = Samples::new(&chain, 1);
@@ -55,7 +57,8 @@ fn main() -> Outcome<()> {
             for (basis, runs) in [
                 (Basis::single(0), 400),
                 (Basis::single(SWEPT), 400),
-                (swept, 20),
+                (swept[0], 20),
+                (swept[1], 20),
             ] {
                 let mut x = samples.poly(basis, Form::Coefficient)?;
                 let (forward, inverse) = best(&cpu, &mut x, runs)?;

@@ -8,7 +8,7 @@
 use std::marker::PhantomData;
 
 use veilformer_ckks::{Ciphertext, Complex, Encoder, Params, Scale, StoredCiphertext};
-use veilformer_ring::{Backend, Basis, RnsPoly};
+use veilformer_ring::{Backend, RnsPoly};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::poly::{SecretPoly, host};
@@ -51,8 +51,7 @@ impl<'k> Decryptor<'k> {
         }
         let backend = self.key.backend();
         let (c0, c1) = ciphertext.parts();
-        let low: Vec<usize> = c0.basis().iter().take(2).collect();
-        let low = Basis::from_indices(&low);
+        let low = self.encoder.readable(c0.basis());
         let secret = SecretPoly::new(backend.restrict(self.key.ntt(), low)?);
         let mut message = SecretPoly::new(backend.restrict(c0, low)?);
         backend.mul_acc(&mut message, &backend.restrict(c1, low)?, &secret)?;

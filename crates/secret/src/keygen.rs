@@ -90,7 +90,7 @@ impl KeyGenerator {
     ) -> Result<StoredPublicKey, SecretError> {
         self.check(key)?;
         self.params.check_level(level)?;
-        let basis = self.params.basis_at(level);
+        let basis = self.params.covering(level);
         self.params.check_key("public key", basis, key.kind())?;
         let seed = self.rng.bytes();
         let a = uniform::expand(&self.params, EXPANDER, &seed, Stream::PublicKey, basis)?;

@@ -165,6 +165,33 @@ fn every_operation_on_a_toy_ring() {
 }
 
 #[test]
+fn every_operation_on_levels_made_of_words() {
+    use veilformer_ckks::{ParamsSpec, WordSpec};
+    // Two words of 22 bits per level; words of 30 and 25 bits that a step drops and adds.
+    for (scale_bits, first_bits, main_bits, side_bits, most_side) in
+        [(44, 44, 22, 22, 0), (40, 50, 30, 25, 4)]
+    {
+        let spec = ParamsSpec {
+            first_bits,
+            scale_bits,
+            special_bits: 31,
+            special_count: 4,
+            digit_limbs: 4,
+            ..toy_spec(9)
+        };
+        let words = WordSpec {
+            main_bits,
+            side_bits,
+            most_side,
+        };
+        let params = spec.validate_words_insecure_for_tests(words).unwrap();
+        let kit = Kit::new(&params, 1, &ROTATIONS);
+        every_operation(&kit, 2f64.powi(-24));
+        transform(&kit, 2f64.powi(-22));
+    }
+}
+
+#[test]
 #[ignore = "full size: some seconds and a gigabyte"]
 fn every_operation_at_full_size() {
     let kit = Kit::new(&demo(), 1, &ROTATIONS);

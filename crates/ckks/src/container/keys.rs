@@ -423,7 +423,7 @@ pub fn read_public_key(reader: &Reader<'_>, params: &Params) -> Result<StoredPub
     let record: PublicKeyRecord = reader.meta(Tag::PUBLIC)?;
     let level = record.level as usize;
     params.check_level(level)?;
-    let basis = params.basis_at(level);
+    let basis = params.covering(level);
     let mut bytes = reader.section(TAG)?;
     let b = take_poly(params, basis, TAG, &mut bytes)?;
     let a = match record.seed {

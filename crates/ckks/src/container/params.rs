@@ -11,9 +11,8 @@ use crate::{CkksError, MAX_PRIMES, Params, ParamsSpec, security, uniform};
 /// Largest parameters section: the word sets of 128 levels of 128 primes fit.
 const LIMIT: usize = 1 << 16;
 
-/// Wire form of [`Params`]. Word sets are written out although they follow from the specification
-/// today: a program that uses other steps between levels (rational rescaling) must not
-/// be misread by this one.
+/// Wire form of [`Params`]. The primes of each level are written out: they need not follow from the
+/// specification (levels made of words).
 #[derive(Serialize, Deserialize)]
 struct ParamsRecord {
     security_table: u16,
@@ -55,6 +54,11 @@ fn indices(basis: Basis) -> Vec<u8> {
     basis.iter().filter_map(|i| u8::try_from(i).ok()).collect()
 }
 
+fn basis(indices: &[u8]) -> Basis {
+    let indices = indices.iter().map(|i| Basis::single(usize::from(*i)));
+    indices.fold(Basis::empty(), Basis::union)
+}
+
 /// The parameters section as bytes.
 ///
 /// # Errors
@@ -68,7 +72,7 @@ pub fn params_to_bytes(params: &Params) -> Result<Vec<u8>, ContainerError> {
 /// of the section.
 ///
 /// # Errors
-/// [`ContainerError::BadSection`] or what [`Params::from_primes`] says.
+/// [`ContainerError::BadSection`] or what [`Params::from_levels`] says.
 pub fn params_from_bytes(bytes: &[u8]) -> Result<Params, CkksError> {
     let record: ParamsRecord = from_meta(Tag::PARAMS, bytes, LIMIT)?;
     if record.primes.len() > MAX_PRIMES {
@@ -82,11 +86,9 @@ pub fn params_from_bytes(bytes: &[u8]) -> Result<Params, CkksError> {
         .into());
     }
     ExpanderId::try_from(record.expander)?;
-    let params = if record.insecure {
-        Params::from_primes_insecure_for_tests(record.spec.clone(), &record.primes)?
-    } else {
-        Params::from_primes(record.spec.clone(), &record.primes)?
-    };
+    let levels: Vec<Basis> = record.levels.iter().map(|l| basis(l)).collect();
+    let secure = !record.insecure;
+    let params = Params::from_levels(record.spec.clone(), &record.primes, &levels, secure)?;
     let expected = ParamsRecord::of(&params);
     if record.special != expected.special
         || record.digits != expected.digits

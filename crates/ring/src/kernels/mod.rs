@@ -157,11 +157,27 @@ pub(crate) struct KeyRows<'a> {
 pub(crate) struct Product<'a> {
     /// Canonical values.
     pub(crate) x: [&'a [u64]; 2],
-    /// The common factor in Montgomery form: as many values, or a single one for all.
+    /// The common factor in Montgomery form: as many values, or fewer that each stand for a run of
+    /// equal length.
     pub(crate) y: &'a [u64],
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
+}
+
+impl Product<'_> {
+    /// Words for which a value of `y` stands, of `n`; at least one.
+    pub(crate) fn run(&self, n: usize) -> usize {
+        (n / self.y.len().max(1)).max(1)
+    }
+
+    /// Whether `y` has a value for every word of `n`, or for every run of a power of two of at
+    /// least `shortest` words.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) fn has_runs(&self, n: usize, shortest: usize) -> bool {
+        let powers = n.is_power_of_two() && self.y.len().is_power_of_two();
+        self.y.len() >= n || (powers && self.run(n) >= shortest)
+    }
 }
 
 /// Most products that one call of `sum_products` takes: their sum stays lazy.

@@ -61,13 +61,14 @@ fn forward_stages(
 ) {
     let m = &t.modulus;
     let q = m.value();
+    let twiddles = t.forward.shoup(m);
     let mut half = x.len() / 2;
     for _ in 0..stages {
         if half == 0 {
             return;
         }
         for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
-            let w = t.forward.get(blocks, number + i);
+            let w = twiddles.get(blocks, number + i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let u = reduce_once(*a, 2 * q);
@@ -102,10 +103,11 @@ pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
 fn inverse_stages(t: &NttTable, x: &mut [u64], from: u32, to: u32, c: &InverseScale) {
     let m = &t.modulus;
     let q = m.value();
+    let twiddles = t.inverse.shoup(m);
     for log_blocks in (to.max(1)..from).rev() {
         let half = x.len() >> (log_blocks + 1);
         for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
-            let w = t.inverse.get(1 << log_blocks, i);
+            let w = twiddles.get(1 << log_blocks, i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let (u, v) = (*a, *b);
@@ -309,14 +311,14 @@ pub(super) fn sum_products(
     products: &[Product<'_>],
     fresh: bool,
 ) {
-    let (q, inv) = (m.value(), m.inv52());
+    let (q, inv, n) = (m.value(), m.inv52(), out0.len());
     // Both factors are canonical: each product is below 2^50 q.
     let steps = steps_for(products.len() / 4 + 1);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let mut sum = 0;
             for p in products {
-                let y = p.y.get(if p.y.len() == 1 { 0 } else { j });
+                let y = p.y.get(j / p.run(n));
                 let x = p.x[part].get(j).copied().unwrap_or(0);
                 sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
             }

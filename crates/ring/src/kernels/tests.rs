@@ -193,13 +193,24 @@ proptest! {
     }
 
     #[test]
-    fn sums_of_products(bits in 20u32..=50, count in 0usize..=40, seed: u64, largest: bool) {
+    fn sums_of_products(
+        bits in 20u32..=50,
+        count in 0usize..=40,
+        n in prop_oneof![Just(40usize), Just(64), Just(256)],
+        seed: u64,
+        largest: bool,
+    ) {
         let m = prime(bits, 8);
-        let (q, n) = (m.value(), 40);
+        let q = m.value();
         let mut w = Words(seed);
         let mut many = |n: usize| if largest { vec![q - 1; n] } else { w.many(n, q) };
+        // All of them, one, or one for each run of a power of two.
+        let values = |i: usize| match n {
+            40 => [1, 40, 40][i % 3],
+            n => n >> (i % 9).min(n.ilog2() as usize),
+        };
         let factors: Vec<[Vec<u64>; 3]> = (0..count)
-            .map(|i| [many(n), many(n), many(if i % 3 == 0 { 1 } else { n })])
+            .map(|i| [many(n), many(n), many(values(i))])
             .collect();
         let products: Vec<Product<'_>> = factors
             .iter()
@@ -304,7 +315,7 @@ fn the_fastest_growth() {
             let mut x = vec![0; 1 << log_n];
             x[0] = 4 * m.value() - 1;
             for stage in 0..log_n {
-                let w = t.forward.get(1 << stage, 0).w;
+                let w = t.forward.shoup(m).get(1 << stage, 0).w;
                 let by = m.mul(largest, m.inv(w).unwrap());
                 x[1 << (log_n - 1 - stage)] = by + m.value();
             }

@@ -1,6 +1,6 @@
 //! Twiddle factors as doubles, for kernels that multiply in floating point.
 
-use super::Twiddles;
+use super::bit_reversed_powers;
 use crate::modulus::Modulus;
 
 /// The twiddles of the last four stages for 16 words of data: two lines of cache, so that a
@@ -27,9 +27,10 @@ pub(crate) struct DoubleTwiddles {
 
 impl DoubleTwiddles {
     /// For `N >= 16`.
-    pub(super) fn new(m: &Modulus, log_n: u32, twiddles: &Twiddles) -> Self {
+    pub(super) fn new(m: &Modulus, log_n: u32, root: u64) -> Self {
         let n = 1usize << log_n;
-        let at = |blocks: usize, i: usize| m.center(twiddles.get(blocks, i).w) as f64;
+        let powers = bit_reversed_powers(m, log_n, root);
+        let at = |blocks: usize, i: usize| m.center(powers[blocks + i]) as f64;
         let mut front = vec![0.0];
         for log_blocks in 0..log_n.saturating_sub(4) {
             let blocks = 1 << log_blocks;

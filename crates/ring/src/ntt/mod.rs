@@ -10,12 +10,15 @@
 
 #[cfg(target_arch = "x86_64")]
 mod doubles;
-
 #[cfg(target_arch = "x86_64")]
+mod montgomery;
+
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use doubles::{DoubleTwiddles, Sixteen};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use montgomery::{Constant, Constants, MontgomeryTwiddles, Sixteenth};
 
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -38,86 +41,80 @@ pub(crate) fn primitive_root(m: &Modulus, log_n: u32) -> u64 {
         .unwrap_or(1)
 }
 
-/// From this degree on the twiddles of the last two stages are stored in blocks.
-const BLOCKED_FROM: u32 = 6;
+/// `root^rev(i)` at `i` in `0..2^bits`.
+fn bit_reversed_powers(m: &Modulus, bits: u32, root: u64) -> Vec<u64> {
+    let mut all = vec![0; 1 << bits];
+    let step = m.shoup(root);
+    let mut power = m.reduce(1);
+    for i in 0..1u64 << bits {
+        all[bit_reverse(i, bits) as usize] = power;
+        power = m.mul_shoup(power, step);
+    }
+    all
+}
 
-/// Twiddle factors of one direction, with 52-bit Shoup quotients.
+/// Twiddle factors of one direction, each form made when first asked for: kernels of one
+/// instruction set use one of them.
 pub(crate) struct Twiddles {
     log_n: u32,
-    /// `root^rev(i)` at `i`: the twiddle of block `i - 2^s` of stage `s` (`i` in `2^s..2^(s+1)`).
-    /// All stages for small N; all but the last two (half block 2 and 1) otherwise.
-    pub(crate) w: Vec<u64>,
-    pub(crate) quot: Vec<u64>,
-    /// The last two stages, per 64 words of data 96 words: for half block 2 `w` of even, of odd
-    /// blocks, then their quotients alike (4 x 8); for half block 1 `w` of blocks 0, 1, 2, 3 mod 4,
-    /// then their quotients alike (8 x 8). This is the order in which eight lanes want them.
-    pub(crate) tail: Vec<u64>,
-    /// The same as doubles, made when first asked for: most users have kernels that need none.
+    root: u64,
+    #[cfg(target_arch = "x86_64")]
+    inverse: bool,
+    shoup: OnceLock<ShoupTwiddles>,
     #[cfg(target_arch = "x86_64")]
     doubles: OnceLock<DoubleTwiddles>,
+    #[cfg(target_arch = "x86_64")]
+    montgomery: OnceLock<MontgomeryTwiddles>,
+}
+
+/// Twiddle factors with their Shoup quotients.
+pub(crate) struct ShoupTwiddles(Vec<ShoupConst>);
+
+impl ShoupTwiddles {
+    /// Twiddle `i` of the stage with `blocks` blocks: `root^rev(blocks + i)`.
+    #[inline(always)]
+    pub(crate) fn get(&self, blocks: usize, i: usize) -> ShoupConst {
+        self.0[blocks + i]
+    }
 }
 
 impl Twiddles {
-    fn new(m: &Modulus, log_n: u32, root: u64) -> Self {
-        let n = 1usize << log_n;
-        let mut all = vec![0; n];
-        let mut power = 1;
-        let step = m.shoup(root);
-        for i in 0..n as u64 {
-            all[bit_reverse(i, log_n) as usize] = power;
-            power = m.mul_shoup(power, step);
-        }
-        let mut tail = Vec::new();
-        let mut w = all;
-        if log_n >= BLOCKED_FROM {
-            tail.reserve_exact(3 * n / 2);
-            let full = w;
-            for block in 0..n / 64 {
-                for (columns, first) in [(2, n / 4 + 16 * block), (4, n / 2 + 32 * block)] {
-                    let column = |c: usize| (0..8).map(move |lane| first + columns * lane + c);
-                    for c in 0..columns {
-                        tail.extend(column(c).map(|i| full[i]));
-                    }
-                    for c in 0..columns {
-                        tail.extend(column(c).map(|i| m.shoup(full[i]).quotient));
-                    }
-                }
-            }
-            w = full[..n / 4].to_vec();
-        }
-        let quot = w.iter().map(|&w| m.shoup(w).quotient).collect();
+    fn new(log_n: u32, root: u64, inverse: bool) -> Self {
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = inverse;
         Self {
             log_n,
-            w,
-            quot,
-            tail,
+            root,
+            #[cfg(target_arch = "x86_64")]
+            inverse,
+            shoup: OnceLock::new(),
             #[cfg(target_arch = "x86_64")]
             doubles: OnceLock::new(),
+            #[cfg(target_arch = "x86_64")]
+            montgomery: OnceLock::new(),
         }
     }
 
-    /// The twiddles as doubles; `m` is the modulus they were made for, and N at least 16.
+    /// With Shoup quotients; `m` here and below is the modulus they were made for.
+    pub(crate) fn shoup(&self, m: &Modulus) -> &ShoupTwiddles {
+        self.shoup.get_or_init(|| {
+            let powers = bit_reversed_powers(m, self.log_n, self.root);
+            ShoupTwiddles(powers.into_iter().map(|w| m.shoup(w)).collect())
+        })
+    }
+
+    /// As doubles, for N at least 16.
     #[cfg(target_arch = "x86_64")]
     pub(crate) fn doubles(&self, m: &Modulus) -> &DoubleTwiddles {
         self.doubles
-            .get_or_init(|| DoubleTwiddles::new(m, self.log_n, self))
+            .get_or_init(|| DoubleTwiddles::new(m, self.log_n, self.root))
     }
 
-    /// Twiddle `i` of the stage with `blocks` blocks.
-    #[inline(always)]
-    pub(crate) fn get(&self, blocks: usize, i: usize) -> ShoupConst {
-        if let (Some(&w), Some(&quotient)) = (self.w.get(blocks + i), self.quot.get(blocks + i)) {
-            return ShoupConst { w, quotient };
-        }
-        let last = blocks << 1 >> self.log_n;
-        let (columns, offset) = if last == 1 { (4, 32) } else { (2, 0) };
-        let (lane, column) = (i / columns % 8, i % columns);
-        let at = i / (8 * columns) * 96 + offset + 8 * column + lane;
-        let get = |at: usize| self.tail.get(at).copied().unwrap_or(0);
-        ShoupConst {
-            w: get(at),
-            quotient: get(at + 8 * columns),
-        }
+    /// In Montgomery form, for N at least 128.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn montgomery(&self, m: &Modulus) -> &MontgomeryTwiddles {
+        self.montgomery
+            .get_or_init(|| MontgomeryTwiddles::new(m, self.log_n, self.root, self.inverse))
     }
 }
 
@@ -128,6 +125,8 @@ pub(crate) struct NttTable {
     pub(crate) forward: Twiddles,
     pub(crate) inverse: Twiddles,
     n_inv: u64,
+    /// `psi^-rev(1)`, the only twiddle of the last inverse stage.
+    last: u64,
 }
 
 /// What the last stage of an inverse NTT multiplies by: `c N^-1` for the low half and
@@ -140,14 +139,15 @@ pub(crate) struct InverseScale {
 impl NttTable {
     pub(crate) fn new(m: &Modulus, log_n: u32) -> Self {
         let psi = primitive_root(m, log_n);
-        let inverse = Twiddles::new(m, log_n, m.inv(psi).unwrap_or(1));
+        let inverse = m.inv(psi).unwrap_or(1);
         let n_inv = m.inv(m.reduce(1 << log_n)).unwrap_or(1);
         Self {
             modulus: m.clone(),
             log_n,
-            forward: Twiddles::new(m, log_n, psi),
+            forward: Twiddles::new(log_n, psi, false),
+            inverse: Twiddles::new(log_n, inverse, true),
             n_inv,
-            inverse,
+            last: m.pow(inverse, 1 << log_n >> 1),
         }
     }
 
@@ -155,7 +155,7 @@ impl NttTable {
     pub(crate) fn scaled(&self, c: u64) -> InverseScale {
         let m = &self.modulus;
         let low = m.mul(self.n_inv, c);
-        let high = m.mul(low, self.inverse.get(1, 0).w);
+        let high = m.mul(low, self.last);
         InverseScale {
             low: m.shoup(low),
             high: m.shoup(high),

@@ -25,7 +25,7 @@ fn results_do_not_depend_on_blocks() {
         }
         let all = chain.all();
         let mut plains = vec![PlainPoly::Dense(samples.poly(all, Form::Ntt).unwrap())];
-        for period in [1 << 4, 1 << 10] {
+        for period in [1 << 4, 1 << 7, 1 << 10, 1 << 11] {
             plains.push(PlainPoly::Periodic {
                 period,
                 basis: all,
@@ -42,7 +42,7 @@ fn results_do_not_depend_on_blocks() {
                 .map(|i| DiagonalTerm {
                     input: i % 2,
                     baby: [None, Some(0), Some(1), Some(2)][(i / 2) % 4],
-                    plain: i % 3,
+                    plain: i % 5,
                 })
                 .collect(),
         };

@@ -14,6 +14,9 @@ use crate::poly::{Form, RnsPoly};
 /// The shortest block.
 const MIN_BLOCK: usize = 64;
 
+/// The shortest run of equal words that kernels multiply by one value: their longest vector.
+const SHORTEST_RUN: usize = 8;
+
 /// An input as terms multiply it.
 pub(super) struct Baby<'a> {
     pub(super) c: PairRef<'a, RnsPoly>,
@@ -161,17 +164,15 @@ impl Place {
 }
 
 impl CpuPlain {
-    /// The words for `range` at one prime: that many, or a single one for all. `None` where the
-    /// value changes inside the range but the plaintext is not dense.
+    /// The words for `range` (a power of two of them, aligned) at one prime: that many, or one for
+    /// each run. `None` for runs so short that kernels take them one by one.
     pub(super) fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Option<&[u64]> {
         let limb = self.limb_of(prime)?;
         let run = n / self.period;
-        if run == 1 {
-            limb.get(range)
-        } else if run >= range.len() {
-            limb.get(range.start / run..range.start / run + 1)
-        } else {
-            None
+        match run {
+            1 => limb.get(range),
+            2..SHORTEST_RUN => None,
+            _ => limb.get(range.start / run..range.end.div_ceil(run)),
         }
     }
 

@@ -337,7 +337,7 @@ pub(in crate::kernels) fn sum_products(
     let n = out0.len();
     let short = products
         .iter()
-        .any(|p| p.x.iter().any(|x| x.len() < n) || (p.y.len() != 1 && p.y.len() < n));
+        .any(|p| p.x.iter().any(|x| x.len() < n) || !p.has_runs(n, LANES));
     if !n.is_multiple_of(LANES) || out1.len() != n || short {
         return scalar::sum_products(m, out0, out1, products, fresh);
     }
@@ -346,7 +346,8 @@ pub(in crate::kernels) fn sum_products(
     let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
     for j in (0..n).step_by(LANES) {
         let mut sum = [_mm256_setzero_pd(); 2];
-        // SAFETY: j + 4 <= n; the lengths of factors and outputs were checked.
+        // SAFETY: j + 4 <= n; the lengths of factors and outputs were checked: a y has n words, or
+        // one for each run of equal length, a power of two of at least four.
         unsafe {
             for group in products.chunks(SUM) {
                 for p in group {
@@ -355,9 +356,11 @@ pub(in crate::kernels) fn sum_products(
                     {
                         _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().cast());
                     }
-                    let y = match p.y {
-                        [one] => _mm256_set1_epi64x(one.cast_signed()),
-                        many => load(many.as_ptr().add(j)),
+                    let y = if p.y.len() < n {
+                        let run = n.trailing_zeros() - p.y.len().trailing_zeros();
+                        _mm256_set1_epi64x((*p.y.as_ptr().add(j >> run)).cast_signed())
+                    } else {
+                        load(p.y.as_ptr().add(j))
                     };
                     let y = l.double(y);
                     for (sum, x) in sum.iter_mut().zip(p.x) {

@@ -3,19 +3,25 @@
 //! Shoup products take three multiply-adds; sums of products stay lazy in a (low 52, high 52) pair
 //! and are reduced once, à la Montgomery with radix 2^52.
 
-mod ntt;
+mod convert;
+mod forward;
+mod inverse;
 mod pointwise;
+mod products;
 
-pub(super) use ntt::{forward, forward_low, inverse_low, inverse_top};
+pub(super) use convert::{convert_tile, quotient};
+pub(super) use forward::{forward, forward_low};
+pub(super) use inverse::{inverse_low, inverse_top};
 pub(super) use pointwise::{
-    add, add_const, add_mont, convert_tile, inner_product, mul, mul_acc, mul_const, mul_const_acc,
-    mul_mont, mul_mont_acc, neg, permute, permute_acc, quotient, scale, sub, sub_from_scaled,
-    sum_products,
+    add, add_const, add_mont, mul, mul_acc, mul_const, mul_const_acc, mul_mont, mul_mont_acc, neg,
+    permute, permute_acc, scale, sub, sub_from_scaled,
 };
+pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
 
 use crate::modulus::{Modulus, ShoupConst};
+use crate::ntt::{Constant, Constants, MontgomeryTwiddles};
 
 /// The scattered writes of the coefficient form gain nothing from vectors.
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -25,6 +31,9 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 
 /// Words per vector.
 const LANES: usize = 8;
+
+/// Below this degree the scalar code runs.
+const MIN_LOG: u32 = 7;
 
 /// Constants of one modulus in vector registers.
 #[derive(Clone, Copy)]
@@ -67,6 +76,20 @@ impl Lanes {
         reduce_once(self.shoup_lazy(x, w, quot), self.q)
     }
 
+    /// `x w 2^-52 mod q + offset` with the first term in `(-q, q)`, for `x < 2^52` and `w < q`
+    /// together with `w q^-1 mod 2^52`; `minus` is `-offset`.
+    ///
+    /// `x w` and `m q` have the same low 52 bits, so the difference of their high parts is exact.
+    /// Both are below q. Multiplications of 64-bit words need two operands where multiply-adds
+    /// need three, and registers can be read only so fast.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn mont(&self, x: __m512i, (w, wq): Factor, minus: __m512i) -> __m512i {
+        let m = _mm512_mullo_epi64(x, wq);
+        let high = _mm512_madd52hi_epu64(self.zero, x, w);
+        _mm512_sub_epi64(high, _mm512_madd52hi_epu64(minus, m, self.q))
+    }
+
     /// `a + b mod q`.
     #[inline]
     #[target_feature(enable = "avx512f")]
@@ -81,6 +104,59 @@ impl Lanes {
         let d = _mm512_sub_epi64(a, b);
         _mm512_min_epu64(d, _mm512_add_epi64(d, self.q))
     }
+}
+
+/// A constant `w` (Montgomery form) and `w q^-1 mod 2^52`.
+type Factor = (__m512i, __m512i);
+
+/// One constant in all lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn broadcast(c: &Constant) -> Factor {
+    (_mm512_set1_epi64(c.a as i64), _mm512_set1_epi64(c.b as i64))
+}
+
+/// A constant per lane.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn factors(c: &Constants) -> Factor {
+    // SAFETY: both lines have eight words.
+    unsafe { (load(c.a.0.as_ptr()), load(c.b.0.as_ptr())) }
+}
+
+/// How often the stages of a transform reduce: as the room between `q` and 2^52 demands.
+type Room = u8;
+/// Once in a transform, apart from the twists.
+const WIDE: Room = 0;
+/// Once in a pass.
+const SOME: Room = 1;
+/// At each stage.
+const TIGHT: Room = 2;
+
+/// How `stages` stages are cut into passes: of at most three if `narrow`, otherwise of at most four,
+/// which fill 16 registers.
+fn passes(narrow: bool, stages: u32) -> &'static [u32] {
+    match (stages, narrow) {
+        (0, _) => &[],
+        (1, _) => &[1],
+        (2, _) => &[2],
+        (3, _) => &[3],
+        (4, true) => &[2, 2],
+        (4, false) => &[4],
+        (5, _) => &[3, 2],
+        (6, _) => &[3, 3],
+        (7, true) => &[3, 2, 2],
+        (7, false) => &[4, 3],
+        (_, true) => &[3, 3, 2],
+        (_, false) => &[4, 4],
+    }
+}
+
+/// The twiddles of `R` stages of the block with that index (blocks so far, plus its number): per
+/// stage those of its blocks.
+#[inline]
+fn twiddles<const R: usize>(tw: &MontgomeryTwiddles, index: usize) -> [&[Constant]; R] {
+    std::array::from_fn(|layer| &tw.front[index << layer..(index + 1) << layer])
 }
 
 /// `x - bound` if that is not negative.
@@ -116,4 +192,25 @@ unsafe fn load(p: *const u64) -> __m512i {
 unsafe fn store(p: *mut u64, v: __m512i) {
     // SAFETY: the caller's promise; unaligned stores are allowed.
     unsafe { _mm512_storeu_si512(p.cast(), v) }
+}
+
+/// Montgomery reduction of lazy pairs: from `lo + 2^52 hi` to a value in `(0, (hi + 1) + q]`
+/// congruent to the sum times `2^-52`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn montgomery(l: &Lanes, inv: __m512i, lo: __m512i, hi: __m512i) -> __m512i {
+    let m = _mm512_madd52lo_epu64(l.zero, lo, inv);
+    let high = _mm512_madd52hi_epu64(l.zero, m, l.q);
+    let sum = _mm512_add_epi64(hi, _mm512_srli_epi64::<52>(lo));
+    _mm512_sub_epi64(_mm512_add_epi64(sum, l.q), high)
+}
+
+/// Brings a value below `2^steps q` below `2^LAZY q`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reduce_steps<const LAZY: u32>(mut x: __m512i, q: u64, steps: u32) -> __m512i {
+    for s in (LAZY..steps).rev() {
+        x = reduce_once(x, _mm512_set1_epi64((q << s) as i64));
+    }
+    x
 }

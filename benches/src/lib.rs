@@ -1,0 +1,33 @@
+//! Measurements of the whole stack, from kernels to operations of the scheme: beside floors that
+//! are computed from counts and from what the machine does at most, and beside other libraries in
+//! the same interleaved run.
+//!
+//! | to ... | open |
+//! |---|---|
+//! | see what is measured | [`scheme::Op`] |
+//! | see which kernels are measured, and how | [`kernels`] |
+//! | see how a floor is computed | [`floor`], [`scheme::floors`] |
+//! | see what the machine does at most | [`machine`] |
+//! | see how runs interleave | [`interleave`] |
+//! | see how results are stored and shown | [`results`], [`roofline`] |
+//! | see how other libraries take part | [`peers`], and the drivers in benches/peers |
+//!
+//! It is on the client's side (it makes keys) and nothing depends on it.
+#![deny(unsafe_code)]
+
+pub mod args;
+pub mod error;
+pub mod floor;
+pub mod interleave;
+pub mod kernels;
+#[allow(unsafe_code)] // vector instructions and cores; see there
+pub mod machine;
+pub mod peers;
+pub mod results;
+pub mod roofline;
+pub mod row;
+pub mod run;
+pub mod scheme;
+pub mod session;
+pub mod stats;
+pub mod threads;

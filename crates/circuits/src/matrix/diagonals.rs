@@ -1,0 +1,159 @@
+//! Matrices as sums of generalized diagonals, in baby and giant steps.
+//!
+//! Halevi and Shoup, "Algorithms in HElib" (CRYPTO 2014): a linear map on slots is
+//! `out = sum over offsets d of diagonal_d * rot_d(in)`, where rotation by `d` moves slot `j + d`
+//! to slot `j` and `diagonal_d[j]` is the weight of slot `j + d` for slot `j`. With `d = g + b`,
+//! `out = sum_g rot_g( sum_b rot_-g(diagonal_(g+b)) * rot_b(in) )`: the baby rotations `b` are
+//! shared by all giant steps `g`, and by all outputs.
+
+use std::collections::BTreeMap;
+
+use veilformer_ckks::{Complex, Giant, SlotVector, Term, Transform};
+
+use super::{Packing, Weights};
+
+/// A plaintext before it is encoded: entry `j / run` in slot `j`, repeated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Diagonal {
+    /// The entries; a power of two of them.
+    pub values: Vec<Complex>,
+    /// Slots that each entry fills; a power of two.
+    pub run: usize,
+}
+
+impl Diagonal {
+    /// The same number in every slot.
+    pub(crate) fn constant(value: f64) -> Self {
+        Self {
+            values: vec![Complex::new(value, 0.0)],
+            run: 1,
+        }
+    }
+
+    /// The slots.
+    #[must_use]
+    pub fn slots(&self) -> SlotVector {
+        match self.values.as_slice() {
+            [value] => SlotVector::Constant(*value),
+            values => SlotVector::Periodic(
+                values
+                    .iter()
+                    .flat_map(|v| std::iter::repeat_n(*v, self.run))
+                    .collect(),
+            ),
+        }
+    }
+
+    /// Words per prime that its encoding takes: one for a real constant, two per slot of its
+    /// period otherwise.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        match self.values.as_slice() {
+            [value] if value.im == 0.0 => 1,
+            [_] => 2,
+            values => 2 * values.len() * self.run,
+        }
+    }
+}
+
+/// How diagonals that leave a token are brought back in the feature-fast packing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wrap {
+    /// Offsets from `-(width-1)` to `width-1`, each with zeros where it would leave the token:
+    /// `4 - 2/width` words per weight and prime.
+    Signed,
+    /// Offsets from 0 to `width-1`; what stays within the token is a real weight, what comes from
+    /// the token after it an imaginary one. Of the complex sum `C` the result is
+    /// `Re(C) + rot_-width(Im(C))`: half of the products, half of the giant steps and 2 words per
+    /// weight and prime, for a conjugation and a rotation per output. Inputs have to be real.
+    Paired,
+}
+
+/// The maps to every output ciphertext, in the packing's baby and giant steps of up to
+/// `baby_steps` features. Zero diagonals are left out; an output without any has no giant step.
+pub(crate) fn transforms(
+    weights: &Weights,
+    packing: Packing,
+    wrap: Wrap,
+    baby_steps: usize,
+) -> Vec<Transform<Diagonal>> {
+    let (inputs, outputs) = (
+        packing.ciphertexts(weights.cols()),
+        packing.ciphertexts(weights.rows()),
+    );
+    let baby_steps = baby_steps.max(1) as i64;
+    let unit = match packing {
+        Packing::TokenFast { run, .. } => run as i64,
+        _ => 1,
+    };
+    let map = |output: usize| {
+        let mut giants: BTreeMap<i64, Vec<Term<Diagonal>>> = BTreeMap::new();
+        for input in 0..inputs {
+            for offset in offsets(packing, wrap) {
+                let mut values = diagonal(weights, packing, (output, input), offset, wrap);
+                if values.iter().all(|v| v.re == 0.0 && v.im == 0.0) {
+                    continue;
+                }
+                let baby = offset.rem_euclid(baby_steps);
+                let giant = offset - baby;
+                // The factor of a slot stands `giant` further on before the giant rotation.
+                let width = values.len() as i64;
+                values.rotate_right(giant.rem_euclid(width) as usize);
+                giants.entry(giant * unit).or_default().push(Term {
+                    input,
+                    baby: baby * unit,
+                    plain: Diagonal {
+                        values,
+                        run: unit as usize,
+                    },
+                });
+            }
+        }
+        let giants = giants
+            .into_iter()
+            .map(|(rotation, terms)| Giant { rotation, terms });
+        Transform {
+            giants: giants.collect(),
+        }
+    };
+    (0..outputs).map(map).collect()
+}
+
+/// The offsets, in features, that diagonals of one pair of ciphertexts can have.
+fn offsets(packing: Packing, wrap: Wrap) -> std::ops::Range<i64> {
+    let width = packing.width() as i64;
+    match (packing, wrap) {
+        (Packing::FeatureFast { .. }, Wrap::Signed) => 1 - width..width,
+        _ => 0..width,
+    }
+}
+
+/// The factor of each feature of an output ciphertext at one offset.
+fn diagonal(
+    weights: &Weights,
+    packing: Packing,
+    (output, input): (usize, usize),
+    offset: i64,
+    wrap: Wrap,
+) -> Vec<Complex> {
+    let width = packing.width();
+    let size = width as i64;
+    let value = |f: usize| {
+        let from = f as i64 + offset;
+        let source = from.rem_euclid(size) as usize;
+        let weight = weights.at(output * width + f, input * width + source);
+        match (packing, wrap) {
+            (Packing::FeatureFast { .. }, Wrap::Signed) if source as i64 != from => {
+                Complex::default()
+            }
+            // The fold adds the sum and its conjugate: twice the real part, and likewise of the
+            // imaginary one.
+            (Packing::FeatureFast { .. }, Wrap::Paired) if source as i64 != from => {
+                Complex::new(0.0, weight / 2.0)
+            }
+            (Packing::FeatureFast { .. }, Wrap::Paired) => Complex::new(weight / 2.0, 0.0),
+            _ => Complex::new(weight, 0.0),
+        }
+    };
+    (0..width).map(value).collect()
+}

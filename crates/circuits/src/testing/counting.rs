@@ -1,0 +1,247 @@
+//! [`Counting`]: any operations, counted as they run.
+
+use std::collections::BTreeMap;
+
+use veilformer_ckks::{
+    Giant, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SlotVector, Term, Transform, moves,
+};
+
+use crate::matrix::Counts;
+
+type Result<T> = std::result::Result<T, OpsError>;
+
+/// [`Ops`] that does what another one does and counts it. Inputs, outputs and levels are not an
+/// operation's: they stay zero.
+pub struct Counting<O> {
+    ops: O,
+    counts: Counts,
+    keys: KeyList,
+}
+
+/// A plaintext with the words per prime that it takes.
+#[derive(Clone, Debug)]
+pub struct CountedPlain<Pl> {
+    plain: Pl,
+    words: usize,
+}
+
+impl<O: Ops> Counting<O> {
+    /// Counts from zero.
+    pub fn new(ops: O) -> Self {
+        Self {
+            ops,
+            counts: Counts::default(),
+            keys: KeyList::default(),
+        }
+    }
+
+    /// The operations so far.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            keys: self.keys.len(),
+            ..self.counts
+        }
+    }
+
+    /// The keys so far, with the highest level that each was used at.
+    pub fn keys(&self) -> &KeyList {
+        &self.keys
+    }
+
+    /// The operations that are counted.
+    pub fn inner(&mut self) -> &mut O {
+        &mut self.ops
+    }
+
+    fn slots(&self) -> usize {
+        self.ops.params().slots()
+    }
+
+    fn need(&mut self, purpose: KeyPurpose, level: usize) {
+        self.keys.need(purpose, level, self.slots());
+    }
+
+    /// What the encoder stores; see `Encoder::encode_plain`.
+    fn words(&mut self, slots: &SlotVector) -> usize {
+        let words = match slots {
+            SlotVector::Constant(value) if value.im == 0.0 => 1,
+            other => 2 * other.entries().len(),
+        };
+        self.counts.plain_words += words;
+        words
+    }
+}
+
+impl<O: Ops> Ops for Counting<O> {
+    type Ct = O::Ct;
+    type Plain = CountedPlain<O::Plain>;
+
+    fn params(&self) -> &Params {
+        self.ops.params()
+    }
+
+    fn level(&self, ct: &O::Ct) -> usize {
+        self.ops.level(ct)
+    }
+
+    fn scale(&self, ct: &O::Ct) -> Scale {
+        self.ops.scale(ct)
+    }
+
+    fn plain(&mut self, slots: &SlotVector, level: usize, scale: Scale) -> Result<Self::Plain> {
+        Ok(CountedPlain {
+            plain: self.ops.plain(slots, level, scale)?,
+            words: self.words(slots),
+        })
+    }
+
+    fn extended_plain(
+        &mut self,
+        slots: &SlotVector,
+        level: usize,
+        scale: Scale,
+    ) -> Result<Self::Plain> {
+        Ok(CountedPlain {
+            plain: self.ops.extended_plain(slots, level, scale)?,
+            words: self.words(slots),
+        })
+    }
+
+    fn add(&mut self, a: &O::Ct, b: &O::Ct) -> Result<O::Ct> {
+        self.counts.additions += 1;
+        self.ops.add(a, b)
+    }
+
+    fn sub(&mut self, a: &O::Ct, b: &O::Ct) -> Result<O::Ct> {
+        self.counts.additions += 1;
+        self.ops.sub(a, b)
+    }
+
+    fn negate(&mut self, a: &O::Ct) -> Result<O::Ct> {
+        self.ops.negate(a)
+    }
+
+    fn add_plain(&mut self, a: &O::Ct, p: &Self::Plain) -> Result<O::Ct> {
+        self.ops.add_plain(a, &p.plain)
+    }
+
+    fn mul_plain(&mut self, a: &O::Ct, p: &Self::Plain) -> Result<O::Ct> {
+        let n = 2 * self.slots();
+        *self.counts.plain.of_words(p.words, n) += 1;
+        self.ops.mul_plain(a, &p.plain)
+    }
+
+    fn rescale(&mut self, a: &O::Ct) -> Result<O::Ct> {
+        self.counts.rescales += 1;
+        self.ops.rescale(a)
+    }
+
+    fn mul_sum(&mut self, pairs: &[(&O::Ct, &O::Ct)]) -> Result<O::Ct> {
+        if let Some((a, _)) = pairs.first() {
+            self.need(KeyPurpose::Relinearization, self.ops.level(a));
+        }
+        self.counts.products += pairs.len();
+        self.counts.relinearizations += 1;
+        self.ops.mul_sum(pairs)
+    }
+
+    fn rotate_many(&mut self, a: &O::Ct, by: &[i64]) -> Result<Vec<O::Ct>> {
+        let (slots, level) = (self.slots(), self.ops.level(a));
+        by.iter()
+            .for_each(|by| self.need(KeyPurpose::Rotation(*by), level));
+        match by.iter().filter(|by| moves(**by, slots)).count() {
+            0 => {}
+            1 => self.counts.rotations += 1,
+            several => {
+                self.counts.decompositions += 1;
+                self.counts.hoisted += several;
+            }
+        }
+        self.ops.rotate_many(a, by)
+    }
+
+    fn conjugate(&mut self, a: &O::Ct) -> Result<O::Ct> {
+        self.need(KeyPurpose::Conjugation, self.ops.level(a));
+        self.counts.rotations += 1;
+        self.ops.conjugate(a)
+    }
+
+    fn drop_to(&mut self, a: &O::Ct, level: usize) -> Result<O::Ct> {
+        self.ops.drop_to(a, level)
+    }
+
+    fn adjust(&mut self, a: &O::Ct, level: usize) -> Result<O::Ct> {
+        if self.ops.level(a) != level {
+            self.counts.plain.scalar += 1;
+            self.counts.rescales += 1;
+        }
+        self.ops.adjust(a, level)
+    }
+
+    fn linear_transforms(
+        &mut self,
+        inputs: &[&O::Ct],
+        transforms: &[&Transform<Self::Plain>],
+    ) -> Result<Vec<O::Ct>> {
+        let slots = self.slots();
+        let (n, turn) = (2 * slots, slots as i64);
+        let level = inputs.first().map_or(0, |input| self.ops.level(input));
+        // Per input its baby steps.
+        let mut babies: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
+        let mut special = false;
+        for giant in transforms.iter().flat_map(|t| &t.giants) {
+            let mut rotated = false;
+            for term in &giant.terms {
+                let baby = term.baby.rem_euclid(turn);
+                if baby == 0 {
+                    *self.counts.plain.of_words(term.plain.words, n) += 1;
+                    continue;
+                }
+                rotated = true;
+                *self.counts.extended.of_words(term.plain.words, n) += 1;
+                let steps = babies.entry(term.input).or_default();
+                if !steps.contains(&baby) {
+                    steps.push(baby);
+                }
+            }
+            special |= rotated;
+            if moves(giant.rotation, slots) {
+                special = true;
+                self.need(KeyPurpose::Rotation(giant.rotation), level);
+                self.counts.giants += usize::from(rotated);
+                self.counts.plain_giants += usize::from(!rotated);
+            }
+        }
+        self.counts.decompositions += babies.len();
+        for step in babies.values().flatten() {
+            self.need(KeyPurpose::Rotation(*step), level);
+            self.counts.babies += 1;
+        }
+        match special {
+            true => self.counts.divisions += transforms.len(),
+            false => self.counts.rescales += transforms.len(),
+        }
+        let plain: Vec<Transform<O::Plain>> = transforms.iter().map(|t| uncounted(t)).collect();
+        let plain: Vec<&Transform<O::Plain>> = plain.iter().collect();
+        self.ops.linear_transforms(inputs, &plain)
+    }
+}
+
+/// The transform over the plaintexts of the operations that are counted.
+fn uncounted<Pl: Clone>(transform: &Transform<CountedPlain<Pl>>) -> Transform<Pl> {
+    let giant = |giant: &Giant<CountedPlain<Pl>>| Giant {
+        rotation: giant.rotation,
+        terms: giant
+            .terms
+            .iter()
+            .map(|term| Term {
+                input: term.input,
+                baby: term.baby,
+                plain: term.plain.plain.clone(),
+            })
+            .collect(),
+    };
+    Transform {
+        giants: transform.giants.iter().map(giant).collect(),
+    }
+}

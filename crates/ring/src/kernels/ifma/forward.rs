@@ -1,0 +1,411 @@
+//! Forward NTT.
+//!
+//! Stages are done up to four at a time in registers. A polynomial longer than 4096 words first
+//! goes through *top* passes over all of it; then each block of 4096 words finishes in L1 (*low*).
+//! The last four stages, the *tail*, work inside pairs of vectors, after a twist (see
+//! `ntt::montgomery`).
+//!
+//! **Bounds.** A butterfly gives `a + v` and `a - v` with `v = b w` in `(-q, q)` and needs
+//! `0 <= b < 2^52`; every value is some input plus or minus one product per stage.
+//!
+//! * `WIDE` (up to 47 bits): the first stage adds `s q` to its `a`, where `s <= 13` is the number
+//!   of stages before the twist. Inputs are below 4q, so that values lie between 0 and
+//!   `(4 + 2 s) q <= 30 q < 2^52` and need no reduction. The twist, a product, adds 5q: after four
+//!   more stages values lie between 0 and 10q.
+//! * `SOME` (48 and 49 bits): values are below `8 q <= 2^52`. Each pass, of at most three stages,
+//!   brings the `a` of its first stage below 2q and adds 3q: after three stages they are again
+//!   between 0 and 8q. The twist adds 4q, good for three stages; the last one brings `a` below 2q
+//!   and adds q.
+//! * `TIGHT` (50 bits): values are below `4 q <= 2^52`; each stage brings `a` below 2q and adds q.
+
+use std::arch::x86_64::*;
+
+use super::{
+    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
+    reduce_once, splat, store, twiddles,
+};
+use crate::kernels::{LOW_LOG, scalar};
+use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
+
+/// How much room the modulus leaves.
+fn room(t: &NttTable) -> Room {
+    match t.modulus.bits() {
+        ..=47 => WIDE,
+        48 | 49 => SOME,
+        _ => TIGHT,
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
+    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
+        return scalar::forward(t, x);
+    }
+    if t.log_n > LOW_LOG {
+        let whole = Target::whole(x);
+        // SAFETY: the destination is `x` itself, row by row.
+        unsafe { first_passes(t, x, whole) };
+    }
+    for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
+        forward_low(t, block, b, &[]);
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]) {
+    let len_log = LOW_LOG.min(t.log_n);
+    if t.log_n < MIN_LOG || x.len() != 1 << len_log || block >> (t.log_n - len_log) != 0 {
+        return scalar::forward_low(t, x, block, ahead);
+    }
+    let index = (1 << (t.log_n - len_log)) + block;
+    let whole = Target::whole(x);
+    // SAFETY: the destination is `x` itself, row by row.
+    unsafe { forward_passes(t, x, len_log - 4, index, whole) };
+    let run = block << (len_log - 7);
+    match room(t) {
+        WIDE => forward_tail::<WIDE>(t, x, run, ahead),
+        SOME => forward_tail::<SOME>(t, x, run, ahead),
+        _ => forward_tail::<TIGHT>(t, x, run, ahead),
+    }
+}
+
+/// The last four stages, on runs of 128 words of which `run` is the first.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead: &[&[u64]]) {
+    let s = Stages::new(t);
+    let tw = t.forward.montgomery(&t.modulus);
+    let steps = (x.len() / 128).max(1);
+    let Some(twists) = tw.twists.get(run..run + steps) else {
+        return;
+    };
+    let runs = x.as_chunks_mut::<128>().0.iter_mut().zip(twists);
+    for (i, (words, twist)) in runs.enumerate() {
+        for lines in ahead {
+            // This step's share, line by line.
+            let share = lines.len().div_ceil(steps).next_multiple_of(LANES);
+            if let Some(next) = lines.get(share * i..(share * (i + 1)).min(lines.len())) {
+                for line in next.chunks(LANES) {
+                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                }
+            }
+        }
+        s.last::<ROOM>(words, twist, &tw.last);
+    }
+}
+
+/// Where the last pass writes: word `i` goes to `words + i / columns * row + i % columns`.
+#[derive(Clone, Copy)]
+pub(super) struct Target {
+    pub(super) words: *mut u64,
+    pub(super) row: usize,
+    pub(super) columns: usize,
+}
+
+impl Target {
+    /// Every word where it was.
+    fn whole(x: &mut [u64]) -> Self {
+        Self {
+            words: x.as_mut_ptr(),
+            row: x.len(),
+            columns: x.len(),
+        }
+    }
+}
+
+/// The stages before blocks of `2^LOW_LOG` words, on the same columns of all of them.
+///
+/// # Safety
+/// As for `forward_passes`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) unsafe fn first_passes(t: &NttTable, x: &mut [u64], to: Target) {
+    // SAFETY: the caller's promise.
+    unsafe { forward_passes(t, x, t.log_n - LOW_LOG, 1, to) };
+}
+
+/// The next `stages` stages of a block with twiddle index `index` (blocks so far, plus its
+/// number); the last pass writes to `to`.
+///
+/// # Safety
+/// `to` names writable words for every word of `x`, apart from `x` or `x` itself; the stages leave
+/// blocks that are multiples of `to.columns` long and `to.columns` is a multiple of 8, or `to` is
+/// `x` itself.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, to: Target) {
+    let s = Stages::new(t);
+    let tw = t.forward.montgomery(&t.modulus);
+    let (mut index, mut len) = (index, x.len());
+    // Sixteen runs that begin in the same set of L1, 4 KiB apart, would be more than its ways.
+    let plan = passes(room(t) == SOME || len >= 16 * 512, stages);
+    for (number, &r) in plan.iter().enumerate() {
+        for (i, block) in x.chunks_exact_mut(len).enumerate() {
+            let stride = len >> r;
+            let p = block.as_mut_ptr();
+            let out = if number + 1 == plan.len() && to.columns < len {
+                let out = to.words.wrapping_add(i * len / to.columns * to.row);
+                (out, stride / to.columns * to.row)
+            } else {
+                (p, stride)
+            };
+            let at = Place { p, out, stride };
+            // SAFETY: a block has 2^r runs of `stride` words; the destination likewise, by the
+            // caller's promise (after the last pass each run is one row of it).
+            unsafe {
+                match (r, room(t)) {
+                    (1, WIDE) => pass_of::<1, 2, WIDE>(&s, tw, at, index + i),
+                    (2, WIDE) => pass_of::<2, 4, WIDE>(&s, tw, at, index + i),
+                    (3, WIDE) => pass_of::<3, 8, WIDE>(&s, tw, at, index + i),
+                    (_, WIDE) => pass_of::<4, 16, WIDE>(&s, tw, at, index + i),
+                    (1, SOME) => pass_of::<1, 2, SOME>(&s, tw, at, index + i),
+                    (2, SOME) => pass_of::<2, 4, SOME>(&s, tw, at, index + i),
+                    (_, SOME) => pass_of::<3, 8, SOME>(&s, tw, at, index + i),
+                    (1, _) => pass_of::<1, 2, TIGHT>(&s, tw, at, index + i),
+                    (2, _) => pass_of::<2, 4, TIGHT>(&s, tw, at, index + i),
+                    (3, _) => pass_of::<3, 8, TIGHT>(&s, tw, at, index + i),
+                    _ => pass_of::<4, 16, TIGHT>(&s, tw, at, index + i),
+                }
+            }
+        }
+        index <<= r;
+        len >>= r;
+    }
+}
+
+/// How many words ahead the first pass fetches.
+const AHEAD: usize = 256;
+
+/// Runs of `stride` words: run `k` is at `p + k stride` and goes to `out.0 + k out.1`.
+#[derive(Clone, Copy)]
+struct Place {
+    p: *const u64,
+    out: (*mut u64, usize),
+    stride: usize,
+}
+
+/// `R` stages of one block of `RUNS = 2^R` runs, with its twiddle index.
+///
+/// # Safety
+/// The runs of `at` (their length a multiple of 8) are readable and writable where it says.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room>(
+    s: &Stages,
+    tw: &MontgomeryTwiddles,
+    at: Place,
+    index: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if index == 1 {
+            pass::<R, RUNS, ROOM, true>(s, tw, at, index);
+        } else {
+            pass::<R, RUNS, ROOM, false>(s, tw, at, index);
+        }
+    }
+}
+
+/// As `pass_of`; `FIRST` for the first stages of all.
+///
+/// # Safety
+/// As for `pass_of`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+    s: &Stages,
+    tw: &MontgomeryTwiddles,
+    at: Place,
+    index: usize,
+) {
+    let w = twiddles::<R>(tw, index);
+    let mut j = 0;
+    while j + LANES <= at.stride {
+        let mut v = [s.l.zero; RUNS];
+        if FIRST {
+            // Runs of the first pass may come from memory, and are too many and too short between
+            // pages for the processor to foresee.
+            for k in 0..RUNS {
+                let next = at.p.wrapping_add(j + k * at.stride + AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
+        // SAFETY: the caller's promise, with j + LANES <= stride and k < RUNS.
+        unsafe {
+            for (k, v) in v.iter_mut().enumerate() {
+                *v = load(at.p.add(j + k * at.stride));
+            }
+            layers::<R, RUNS, ROOM, FIRST>(s, &mut v, &w);
+            for (k, &v) in v.iter().enumerate() {
+                store(at.out.0.add(j + k * at.out.1), v);
+            }
+        }
+        j += LANES;
+    }
+}
+
+/// `R` stages on `RUNS = 2^R` registers.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn layers<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+    s: &Stages,
+    v: &mut [__m512i; RUNS],
+    w: &[&[Constant]; R],
+) {
+    for layer in 0..R {
+        let half = RUNS >> (layer + 1);
+        for (g, w) in w[layer].iter().enumerate().take(1 << layer) {
+            let w = broadcast(w);
+            for i in 2 * half * g..2 * half * g + half {
+                let mut a = v[i];
+                if layer == 0 && ROOM == WIDE && FIRST {
+                    a = _mm512_add_epi64(a, s.offset);
+                }
+                if layer == 0 && ROOM == SOME {
+                    a = reduce_once(reduce_once(a, s.q4), s.l.q2);
+                    a = _mm512_add_epi64(a, s.q3);
+                }
+                (v[i], v[i + half]) = s.butterfly::<ROOM>(a, v[i + half], w);
+            }
+        }
+    }
+}
+
+/// Constants of the stages.
+struct Stages {
+    l: Lanes,
+    /// What the first stage adds if there is room.
+    offset: __m512i,
+    q3: __m512i,
+    q4: __m512i,
+    minus_q: __m512i,
+    /// Minus what a twist adds.
+    minus_twist: __m512i,
+    /// `floor(2^52 / q)`.
+    one: __m512i,
+}
+
+impl Stages {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(t: &NttTable) -> Self {
+        let q = t.modulus.value() as i64;
+        let twist = match room(t) {
+            WIDE => 5,
+            SOME => 4,
+            _ => 1,
+        };
+        Self {
+            l: Lanes::new(&t.modulus),
+            offset: _mm512_set1_epi64(i64::from(t.log_n - 4) * q),
+            q3: _mm512_set1_epi64(3 * q),
+            q4: _mm512_set1_epi64(4 * q),
+            minus_q: _mm512_set1_epi64(-q),
+            minus_twist: _mm512_set1_epi64(-twist * q),
+            one: splat(t.modulus.shoup(1)).1,
+        }
+    }
+
+    /// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`; if `TIGHT`, `a` is first brought below 2q and
+    /// q is added.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn butterfly<const ROOM: Room>(
+        &self,
+        a: __m512i,
+        b: __m512i,
+        (w, wq): Factor,
+    ) -> (__m512i, __m512i) {
+        let l = &self.l;
+        let m = _mm512_mullo_epi64(b, wq);
+        if ROOM == TIGHT {
+            let a = reduce_once(a, l.q2);
+            let high = _mm512_madd52hi_epu64(a, b, w);
+            let sum = _mm512_sub_epi64(high, _mm512_madd52hi_epu64(self.minus_q, m, l.q));
+            let twice = _mm512_add_epi64(_mm512_add_epi64(a, a), l.q2);
+            (sum, _mm512_sub_epi64(twice, sum))
+        } else {
+            // The difference is 2 a - (a + v): the product needs no register of its own.
+            let high = _mm512_madd52hi_epu64(a, b, w);
+            let sum = _mm512_sub_epi64(high, _mm512_madd52hi_epu64(l.zero, m, l.q));
+            (sum, _mm512_sub_epi64(_mm512_add_epi64(a, a), sum))
+        }
+    }
+
+    /// The twist and the last four stages of eight blocks of 16 words. All eight take a stage
+    /// together: with four, every instruction waits for one before it.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn last<const ROOM: Room>(
+        &self,
+        words: &mut [u64; 128],
+        twist: &[Constants; 2],
+        w: &[Sixteenth; 8],
+    ) {
+        let l = &self.l;
+        let (low, high) = (factors(&twist[0]), factors(&twist[1]));
+        let mut v = [(l.zero, l.zero); 8];
+        for (v, words) in v.iter_mut().zip(words.as_chunks::<16>().0) {
+            // SAFETY: there are 16 words.
+            let (x, y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
+            *v = (
+                l.mont(x, low, self.minus_twist),
+                l.mont(y, high, self.minus_twist),
+            );
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            (*x, *y) = self.butterfly::<ROOM>(*x, *y, broadcast(&w.half8));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x44>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xee>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half4));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let a = _mm512_shuffle_i64x2::<0x88>(*x, *y);
+            let b = _mm512_shuffle_i64x2::<0xdd>(*x, *y);
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half2));
+        }
+        for ((x, y), w) in v.iter_mut().zip(w) {
+            let mut a = _mm512_unpacklo_epi64(*x, *y);
+            let b = _mm512_unpackhi_epi64(*x, *y);
+            if ROOM == SOME {
+                a = _mm512_add_epi64(self.below_2q(a), l.q);
+            }
+            (*x, *y) = self.butterfly::<ROOM>(a, b, factors(&w.half1));
+        }
+        let order = [
+            _mm512_setr_epi64(0, 8, 1, 9, 4, 12, 5, 13),
+            _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15),
+        ];
+        for (&(x, y), words) in v.iter().zip(words.as_chunks_mut::<16>().0) {
+            let (x, y) = (self.canonical::<ROOM>(x), self.canonical::<ROOM>(y));
+            // SAFETY: there are 16 words.
+            unsafe {
+                let p = words.as_mut_ptr();
+                store(p, _mm512_permutex2var_epi64(x, order[0], y));
+                store(p.add(LANES), _mm512_permutex2var_epi64(x, order[1], y));
+            }
+        }
+    }
+
+    /// A result of the last stage, brought below q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn canonical<const ROOM: Room>(&self, x: __m512i) -> __m512i {
+        let x = if ROOM == WIDE {
+            self.below_2q(x)
+        } else {
+            reduce_once(x, self.l.q2)
+        };
+        reduce_once(x, self.l.q)
+    }
+
+    /// Any value below 2^52 brought below 2q.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn below_2q(&self, x: __m512i) -> __m512i {
+        let times = _mm512_madd52hi_epu64(self.l.zero, x, self.one);
+        _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
+    }
+}

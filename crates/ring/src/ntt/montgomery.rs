@@ -1,0 +1,134 @@
+//! Twiddle factors for kernels that multiply à la Montgomery with radix 2^52.
+//!
+//! A constant `w` is stored as `a = w 2^52 mod q` and `b = a q^-1 mod 2^52`: with them a product
+//! `x w mod q` takes no quotient by division (Montgomery, "Modular multiplication without trial
+//! division", 1985, with the second factor known beforehand).
+//!
+//! **Twists.** Plain tables hold a twiddle per block and stage, most of them for the last stages.
+//! Here the last four stages, which work on blocks of 16 words, share one set. Let
+//! `k = log2 N - 7` and let block `c` of the eight in run `B` of 128 words be taken modulo
+//! `X^16 - s^16`. By the order of the contract `s = root^(2 rev_{k+3}(8B + c) + 1) = u v` with
+//! `u = root^(2 rev_k(B) + 1)`, which depends on `B` alone, and `v = g^rev_3(c)`,
+//! `g = root^(2^(k+1))` of order 128. Substituting `X = u Y` multiplies word `j` by `u^j` and leaves
+//! the modulus `Y^16 - v^16` and twiddles that depend on `c` alone: those of a cyclic transform,
+//! `g^(half rev(i))` for block `i` of the stage with half block `half`. The inverse substitutes
+//! `Y = u^-1 X` after its first four stages; its root is the inverse one.
+//! So 1/16 of a plain table remains, and twice that for the powers of `u`.
+
+use super::{bit_reverse, bit_reversed_powers};
+use crate::modulus::Modulus;
+
+/// Eight words of one vector.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Line(pub(crate) [u64; 8]);
+
+/// A constant in both forms.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub(crate) struct Constant {
+    /// `w 2^52 mod q`.
+    pub(crate) a: u64,
+    /// `a q^-1 mod 2^52`.
+    pub(crate) b: u64,
+}
+
+impl Constant {
+    pub(crate) fn new(m: &Modulus, w: u64) -> Self {
+        let a = m.to_mont(w);
+        let b = a.wrapping_mul(m.inv52()) & ((1 << 52) - 1);
+        Self { a, b }
+    }
+}
+
+/// Eight constants in both forms.
+#[derive(Clone, Copy)]
+pub(crate) struct Constants {
+    pub(crate) a: Line,
+    pub(crate) b: Line,
+}
+
+impl Constants {
+    fn new(m: &Modulus, w: impl Fn(usize) -> u64) -> Self {
+        let c: [Constant; 8] = std::array::from_fn(|lane| Constant::new(m, w(lane)));
+        Self {
+            a: Line(c.map(|c| c.a)),
+            b: Line(c.map(|c| c.b)),
+        }
+    }
+}
+
+/// Which of two neighbouring blocks of 8 words each lane holds in the stage with half block 4: the
+/// two directions shuffle differently.
+const FORWARD_LANES: [usize; 8] = [0, 0, 0, 0, 1, 1, 1, 1];
+const INVERSE_LANES: [usize; 8] = [0, 0, 1, 1, 0, 0, 1, 1];
+
+/// The twiddles of the last four stages of a block of 16 words.
+pub(crate) struct Sixteenth {
+    /// Half block 8.
+    pub(crate) half8: Constant,
+    /// Half block 4: a lane holds what the lanes above say.
+    pub(crate) half4: Constants,
+    /// Half block 2: words 0 and 1 of the first, of the second half, words 4 and 5 of either.
+    pub(crate) half2: Constants,
+    /// Half block 1: words 0 and 2 of the first, of the second half, words 4 and 6 of either.
+    pub(crate) half1: Constants,
+}
+
+/// Twiddles of one direction.
+pub(crate) struct MontgomeryTwiddles {
+    /// `root^rev(i)` at `i`, for all stages but the last four.
+    pub(crate) front: Vec<Constant>,
+    /// Per run of 128 words `u^j`, for `j` below 8 and from 8 on.
+    pub(crate) twists: Vec<[Constants; 2]>,
+    /// Per block of 16 words of a run.
+    pub(crate) last: [Sixteenth; 8],
+}
+
+impl MontgomeryTwiddles {
+    /// For `N >= 128`.
+    pub(super) fn new(m: &Modulus, log_n: u32, root: u64, inverse: bool) -> Self {
+        let runs = log_n.saturating_sub(7);
+        // root^rev(i) for i < N/16: multiples of 16 in the exponent.
+        let front = bit_reversed_powers(m, log_n.saturating_sub(4), m.pow(root, 16))
+            .into_iter()
+            .map(|w| Constant::new(m, w))
+            .collect();
+        let squares = bit_reversed_powers(m, runs, m.mul(root, root));
+        let twists = squares
+            .into_iter()
+            .map(|square| {
+                let u = m.shoup(m.mul(square, root));
+                let mut powers = [m.reduce(1); 16];
+                for j in 1..16 {
+                    powers[j] = m.mul_shoup(powers[j - 1], u);
+                }
+                [0, 8].map(|from| Constants::new(m, |j| powers[from + j]))
+            })
+            .collect();
+        let g = m.pow(root, 2 << runs);
+        let at = |half: u64, bits: u32, i: usize| m.pow(g, half * bit_reverse(i as u64, bits));
+        let lanes = if inverse {
+            INVERSE_LANES
+        } else {
+            FORWARD_LANES
+        };
+        let last = std::array::from_fn(|c| {
+            // Blocks of 4 words: lanes in pairs are of the first, the second half.
+            let block = |lane: usize| 2 * c + (lane / 2) % 2;
+            Sixteenth {
+                half8: Constant::new(m, at(8, 3, c)),
+                half4: Constants::new(m, |lane| at(4, 4, 2 * c + lanes[lane])),
+                half2: Constants::new(m, |lane| at(2, 5, 2 * block(lane) + lane / 4)),
+                half1: Constants::new(m, |lane| {
+                    at(1, 6, 4 * block(lane) + lane / 4 * 2 + lane % 2)
+                }),
+            }
+        });
+        Self {
+            front,
+            twists,
+            last,
+        }
+    }
+}
