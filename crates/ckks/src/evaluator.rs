@@ -592,13 +592,10 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     ) -> Result<(Parts<B>, CiphertextInfo)> {
         let lowered = lowered(&self.params, op, info)?;
         let step = self.params.step_at(info.level);
-        let divide = |poly| {
-            if step.add.is_empty() {
-                self.backend.div_round(poly, step.drop)
-            } else {
-                self.backend.rescale_rational(poly, step.drop, step.add)
-            }
-        };
+        if step.add.is_empty() {
+            return Ok((self.backend.div_round_pair((c0, c1), step.drop)?, lowered));
+        }
+        let divide = |poly| self.backend.rescale_rational(poly, step.drop, step.add);
         Ok(((divide(c0)?, divide(c1)?), lowered))
     }
 

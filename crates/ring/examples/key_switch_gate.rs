@@ -338,9 +338,7 @@ fn key_switches(s: &mut Setting, runs: usize) -> Outcome<()> {
         &s.require("holes", s.error_bits(&c, &expected)?, 26.0)?,
     );
 
-    let t = time(runs, || {
-        (s.cpu.div_round(&a.0, drop), s.cpu.div_round(&a.1, drop))
-    });
+    let t = time(runs, || s.cpu.div_round_pair((&a.0, &a.1), drop));
     row("rescale of a ciphertext by one prime", t, "");
     // Three words out, two in.
     let out = Basis::range(top.saturating_sub(2), top + 1);

@@ -137,6 +137,11 @@ pub trait Backend: Send + Sync {
     /// ModDown and rescaling. Unbiased: `prod(drop)` is odd, so there are no ties.
     fn div_round(&self, poly: &Self::Poly, drop: Basis) -> Result<Self::Poly>;
 
+    /// [`div_round`](Backend::div_round) of both polynomials of a ciphertext: one basis and form.
+    fn div_round_pair(&self, c: PairRef<'_, Self::Poly>, drop: Basis) -> Result<Pair<Self::Poly>> {
+        Ok((self.div_round(c.0, drop)?, self.div_round(c.1, drop)?))
+    }
+
     /// `round(x * prod(add) / prod(drop))` on the basis without `drop` and with `add`; the form is
     /// kept. `add` is disjoint from the basis.
     fn rescale_rational(&self, poly: &Self::Poly, drop: Basis, add: Basis) -> Result<Self::Poly>;

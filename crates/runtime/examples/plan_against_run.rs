@@ -145,7 +145,7 @@ fn measure_machine(dir: &Path, threads: usize) {
             seconds * 1e3
         );
     }
-    println!("  slowdown {:?}", table.slowdown);
+    println!("  slowdown {:?}, help {:?}", table.slowdown, table.helped);
     table.save(&dir.join("costs")).unwrap();
 }
 

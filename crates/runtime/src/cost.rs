@@ -15,7 +15,7 @@ use crate::stats::TransformCounts;
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 4;
+pub const COST_VERSION: u32 = 5;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -71,7 +71,7 @@ pub enum Cost {
 }
 
 /// Costs of one machine under one set of parameters, and how several threads slow one another
-/// down.
+/// down or help one another.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CostTable {
     /// Version of the entries' meaning: [`COST_VERSION`].
@@ -84,6 +84,8 @@ pub struct CostTable {
     pub seconds: BTreeMap<(Cost, u32), f64>,
     /// By number of threads: how much longer an operation takes when all of them compute.
     pub slowdown: BTreeMap<u32, f64>,
+    /// By number of threads: how much faster an operation is that has all of them for itself.
+    pub helped: BTreeMap<u32, f64>,
 }
 
 impl CostTable {
@@ -96,6 +98,7 @@ impl CostTable {
             params_digest: params.digest(),
             seconds: BTreeMap::new(),
             slowdown: BTreeMap::new(),
+            helped: BTreeMap::new(),
         }
     }
 
@@ -128,6 +131,23 @@ impl CostTable {
         known.map_or(1.0, |(_, s)| s.max(1.0))
     }
 
+    /// How fast each of `running` operations is on so many threads, against one that runs alone on
+    /// one thread. Threads without an operation of their own help the others: between one
+    /// operation for each and one for all of them, speed is taken to grow evenly.
+    #[must_use]
+    pub fn speed(&self, running: usize, threads: usize) -> f64 {
+        let (running, threads) = (running.max(1), threads.max(1));
+        if running >= threads {
+            return 1.0 / self.slowdown(running);
+        }
+        let most = u32::try_from(threads).unwrap_or(u32::MAX);
+        let helped = self.helped.range(..=most).next_back();
+        let helped = helped.map_or(1.0, |(_, s)| s.clamp(1.0, threads as f64));
+        let unhelped = 1.0 / self.slowdown(threads);
+        let share = (threads as f64 / running as f64 - 1.0) / (threads as f64 - 1.0);
+        unhelped + (helped - unhelped) * share
+    }
+
     /// Whether everything that the program needs was measured here, at some level each.
     #[must_use]
     pub fn covers(&self, program: &CiphertextProgram, params: &Params, threads: usize) -> bool {
@@ -141,13 +161,15 @@ impl CostTable {
         self.version == COST_VERSION
             && self.params_digest == params.digest()
             && needs(program).iter().all(|(cost, _)| known(*cost))
-            && (threads <= 1 || self.slowdown.contains_key(&threads))
+            && (threads <= 1
+                || self.slowdown.contains_key(&threads) && self.helped.contains_key(&threads))
     }
 
     /// Adds the entries of another table of the same machine and parameters, which win.
     pub fn merge(&mut self, newer: Self) {
         self.seconds.extend(newer.seconds);
         self.slowdown.extend(newer.slowdown);
+        self.helped.extend(newer.helped);
     }
 
     /// The file.
@@ -167,7 +189,8 @@ impl CostTable {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, RuntimeError> {
         let reader = Reader::open_kind(bytes, Kind::CostTable).map_err(container)?;
         let table: Self = reader.meta(COSTS).map_err(container)?;
-        let numbers = table.seconds.values().chain(table.slowdown.values());
+        let factors = table.slowdown.values().chain(table.helped.values());
+        let numbers = table.seconds.values().chain(factors);
         if numbers.into_iter().any(|s| !s.is_finite() || *s < 0.0) {
             return Err(RuntimeError::Bundle(
                 "the cost table has a time that is no number; remove it, and it is measured anew"

@@ -39,8 +39,9 @@ const PLAIN_BYTES: usize = 1 << 26;
 
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
 /// highest (in any case) and the lowest, then in between. Levels that are left out are
-/// interpolated by [`CostTable::at`]. For more than one thread the slowdown of so many is
-/// measured as well. Every operation runs in a pool of one thread.
+/// interpolated by [`CostTable::at`]. For more than one thread it is measured as
+/// well how so many slow one another down, and how much they help one operation; everything else
+/// runs in a pool of one thread.
 ///
 /// # Errors
 /// What the backend refuses; [`RuntimeError::Threads`] if the system gives no thread.
@@ -51,12 +52,12 @@ pub fn measure<B: Backend>(
     (machine, threads): (&str, usize),
     deadline: Duration,
 ) -> Result<CostTable, RuntimeError> {
-    one_thread()?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
+    pool(1)?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
 }
 
-/// A pool in which a call of the backend has one thread.
-fn one_thread() -> Result<ThreadPool, RuntimeError> {
-    let pool = ThreadPoolBuilder::new().num_threads(1).build();
+/// A pool in which a call of the backend has so many threads.
+fn pool(threads: usize) -> Result<ThreadPool, RuntimeError> {
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
     pool.map_err(|error| RuntimeError::Threads(error.to_string()))
 }
 
@@ -90,6 +91,10 @@ fn measure_here<B: Backend>(
     if threads > 1 {
         let slowdown = bench.slowdown(top, threads)?;
         table.slowdown.insert(as_u32(threads), slowdown);
+        // Of a typical operation: what there is to share falls with the level.
+        let typical = by_level.keys().nth(by_level.len() / 2);
+        let helped = bench.helped(typical.copied().unwrap_or(top), threads)?;
+        table.helped.insert(as_u32(threads), helped);
     }
     let levels: Vec<usize> = by_level.keys().copied().collect();
     let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
@@ -412,16 +417,13 @@ impl<B: Backend> Bench<'_, B> {
         })
     }
 
-    /// How much longer a hoisted rotation takes when so many threads do one each; not more than
+    /// How much longer hoisted rotations take when so many threads do the same each; not more than
     /// if they took turns.
     fn slowdown(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
         let a = self.ciphertext(level, 0)?;
-        let pools: Vec<ThreadPool> = (0..threads)
-            .map(|_| one_thread())
-            .collect::<Result<_, _>>()?;
-        let mut alone = Vec::new();
-        let mut together = Vec::new();
+        let pools: Vec<ThreadPool> = (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?;
         let rotate = || self.rotate(&a, MANY);
+        let (mut alone, mut together) = (Vec::new(), Vec::new());
         for _ in 0..PASSES {
             alone.push(rotate()?);
             let times: Vec<f64> = std::thread::scope(|scope| {
@@ -438,6 +440,19 @@ impl<B: Backend> Bench<'_, B> {
             together.extend(times);
         }
         let ratio = median(together) / median(alone).max(1e-9);
+        Ok(ratio.clamp(1.0, threads as f64))
+    }
+
+    /// How much faster a rotation is when so many threads have nothing else to do.
+    fn helped(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
+        let a = self.ciphertext(level, 0)?;
+        let all = pool(threads)?;
+        let (mut alone, mut helped) = (Vec::new(), Vec::new());
+        for _ in 0..PASSES {
+            alone.push(self.rotate(&a, 1)?);
+            helped.push(all.install(|| self.rotate(&a, 1))?);
+        }
+        let ratio = median(alone) / median(helped).max(1e-9);
         Ok(ratio.clamp(1.0, threads as f64))
     }
 }

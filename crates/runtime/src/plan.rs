@@ -197,7 +197,7 @@ fn io_levels(program: &CiphertextProgram) -> impl Iterator<Item = usize> + '_ {
 }
 
 /// The executor's way through the stream, simulated: the ready step that is first in the stream
-/// starts on the thread that is free first.
+/// starts on the thread that is free first; threads without a step help the others.
 struct Schedule<'a> {
     program: &'a CiphertextProgram,
     params: &'a Params,
@@ -232,9 +232,17 @@ fn forget(place: Option<&mut (u64, u64)>, bytes: u64) {
     }
 }
 
-/// Seconds as whole nanoseconds, which order.
-fn nanoseconds(seconds: f64) -> u64 {
-    (seconds.max(0.0) * 1e9) as u64
+/// No instruction is taken to be longer, whatever a table says: sums stay finite.
+const MOST_SECONDS: f64 = 1e15;
+
+/// An instruction that runs.
+#[derive(Clone, Copy)]
+struct Running {
+    /// Seconds of one thread that it still takes.
+    left: f64,
+    index: usize,
+    /// When it began.
+    since: f64,
 }
 
 impl<'a> Schedule<'a> {
@@ -278,27 +286,34 @@ impl<'a> Schedule<'a> {
         let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
         let starts = self.waiting.iter().enumerate().filter(|(_, w)| **w == 0);
         ready.extend(starts.map(|(index, _)| Reverse(index)));
-        // (end in nanoseconds, instruction)
-        let mut running: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::new();
+        let mut running: Vec<Running> = Vec::new();
         loop {
             while running.len() < self.threads
                 && let Some(Reverse(index)) = ready.pop()
             {
-                let seconds = self.start(index, running.len() + 1);
-                running.push(Reverse((nanoseconds(self.now + seconds), index)));
+                running.push(Running {
+                    left: self.start(index),
+                    index,
+                    since: self.now,
+                });
             }
-            let Some(Reverse((end, index))) = running.pop() else {
+            let next =
+                |a: &&Running, b: &&Running| a.left.total_cmp(&b.left).then(a.index.cmp(&b.index));
+            let Some(&first) = running.iter().min_by(next) else {
                 break;
             };
-            self.now = end as f64 * 1e-9;
-            for reader in self.finish(index) {
+            self.now += first.left / self.costs.speed(running.len(), self.threads);
+            running.retain(|r| r.index != first.index);
+            running.iter_mut().for_each(|r| r.left -= first.left);
+            self.note_section(&first);
+            for reader in self.finish(first.index) {
                 ready.push(Reverse(reader));
             }
         }
     }
 
-    /// Seconds that an instruction takes beside `busy - 1` others.
-    fn start(&mut self, index: usize, busy: usize) -> f64 {
+    /// Seconds that an instruction takes alone on one thread.
+    fn start(&mut self, index: usize) -> f64 {
         let Some((_, instruction)) = self.step(index) else {
             return 0.0;
         };
@@ -308,17 +323,21 @@ impl<'a> Schedule<'a> {
         note(Some(&mut self.other), scratch.other);
         self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
         let parts = pieces(self.program, &instruction.operation);
-        let alone: f64 = parts
+        let alone = parts
             .iter()
-            .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64)
-            .sum();
-        let seconds = alone * self.costs.slowdown(busy);
+            .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64);
+        alone.sum::<f64>().clamp(0.0, MOST_SECONDS)
+    }
+
+    fn note_section(&mut self, done: &Running) {
+        let Some((_, instruction)) = self.step(done.index) else {
+            return;
+        };
         if let Some(section) = self.sections.get_mut(instruction.section as usize) {
             section.instructions += 1;
             section.key_switches += key_switches(&instruction.operation, self.program.slots);
-            section.seconds += seconds;
+            section.seconds += self.now - done.since;
         }
-        seconds
     }
 
     fn step(&self, index: usize) -> Option<(&'a Resolved, &'a Instruction)> {

@@ -66,6 +66,7 @@ fn cost_tables() {
         table.seconds.insert((Cost::MulSum, level), 2e-3);
     }
     table.slowdown.insert(2, 1.25);
+    table.helped.insert(2, 1.5);
     let bytes = table.to_bytes().unwrap();
     let mut accepted = 0;
     for seed in 0..RUNS {

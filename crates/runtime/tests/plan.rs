@@ -266,4 +266,11 @@ fn levels_between_measured_ones_are_interpolated() {
         (table.slowdown(1), table.slowdown(2), table.slowdown(4)),
         (1.0, 1.5, 1.5)
     );
+    // One operation has four threads, two have two each, four have one each; unknown help is none.
+    assert_eq!(table.speed(1, 4), 1.0);
+    table.helped.insert(4, 3.0);
+    let each = 1.0 / 1.5;
+    assert_eq!((table.speed(1, 4), table.speed(4, 4)), (3.0, each));
+    assert!((table.speed(2, 4) - (each + (3.0 - each) / 3.0)).abs() < 1e-12);
+    assert_eq!(table.speed(1, 1), 1.0);
 }

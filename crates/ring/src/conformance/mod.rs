@@ -330,6 +330,13 @@ fn conversions<B: Backend>(t: &mut Bench<B>) -> Check {
                 t.reference.div_round(&a, drop)?,
             );
             t.same("div_round", &ours, &theirs)?;
+            let mut other = a.clone();
+            t.reference.neg_assign(&mut other)?;
+            let pair = (&x, &t.ours.import(other.clone())?);
+            let ours = t.ours.div_round_pair(pair, drop)?;
+            let theirs = t.reference.div_round_pair((&a, &other), drop)?;
+            t.same("div_round_pair", &ours.0, &theirs.0)?;
+            t.same("div_round_pair", &ours.1, &theirs.1)?;
             for add in [
                 Basis::empty(),
                 Basis::single(3),

@@ -4,9 +4,11 @@ use std::ops::Range;
 
 use super::Cpu;
 use super::parallel::{even_runs, share, threads_for};
+use crate::backend::{Pair, PairRef};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
+use crate::error::{Result, RingError};
 use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS, Tile};
 use crate::poly::{Form, RnsPoly};
 
@@ -91,6 +93,18 @@ struct ScaledLimb<'a, 'y> {
     out: Vec<&'y mut [u64]>,
 }
 
+/// One limb of a rescale.
+struct Quotient<'a, 'o> {
+    /// What is divided.
+    x: &'a RnsPoly,
+    /// Its rest.
+    r: &'a Scaled,
+    out: &'o mut [u64],
+}
+
+/// Primes to which a rest is converted at a time.
+const GROUP: usize = 8;
+
 impl Cpu {
     /// Scaled residues and quotients of several values.
     pub(super) fn scale_sources(&self, sources: &[Unscaled<'_>]) -> Vec<Scaled> {
@@ -129,6 +143,8 @@ impl Cpu {
                 });
             }
         }
+        // Limbs of one prime follow each other: they share its tables.
+        parts.sort_by_key(|part| part.prime);
         let threads = threads_for(parts.len() * n);
         let temp = || Buffer::dirty(n);
         share(threads, parts, temp, |temp, part| {
@@ -271,54 +287,91 @@ impl Cpu {
                 RnsPoly::dirty(&self.chain, to, poly.form())
             })
             .collect();
-        let mut parts = Vec::new();
-        for ((poly, scaled), out) in polys.iter().zip(&scaled).zip(&mut outs) {
-            let limbs = out.limbs_mut();
-            parts.extend(limbs.map(|limb| (*poly, scaled, limb)));
+        let mut limbs: Vec<(usize, Quotient<'_, '_>)> = Vec::new();
+        for ((x, r), out) in polys.iter().zip(&scaled).zip(&mut outs) {
+            limbs.extend(out.limbs_mut().map(|(j, out)| (j, Quotient { x, r, out })));
         }
-        let threads = threads_for(parts.len() * self.chain.n());
+        // Limbs of one prime follow each other: they share its tables.
+        limbs.sort_by_key(|(j, _)| *j);
+        let threads = threads_for(limbs.len() * self.chain.n());
+        // Of several primes that go a tile is read once for a group; one prime's stays in L2.
+        let size = if drop.len() > 1 {
+            GROUP * polys.len()
+        } else {
+            polys.len()
+        };
+        let groups = limbs.len().div_ceil(size.max(1)).next_multiple_of(threads);
+        let groups = even_runs(limbs, groups);
         share(
             threads,
-            parts,
+            groups,
             || (),
-            |(), (poly, scaled, limb)| {
-                self.divide(poly, scaled, (drop, add), limb);
+            |(), mut limbs| {
+                let ntt = polys.iter().all(|p| p.form() == Form::Ntt);
+                for r in &scaled {
+                    let same = limbs.iter_mut().filter(|(_, q)| std::ptr::eq(q.r, r));
+                    let mut outs: Vec<(usize, &mut [u64])> =
+                        same.map(|(j, q)| (*j, &mut *q.out)).collect();
+                    self.convert(r, &mut outs, ntt);
+                }
+                for limbs in limbs.chunk_by_mut(|a, b| a.0 == b.0) {
+                    self.divide(limbs, (drop, add), ntt);
+                }
             },
         );
         outs
     }
 
-    /// One limb of a rescale.
+    /// Both polynomials of a ciphertext over `prod(drop)`; the bases are checked.
+    pub(super) fn rescale_pair(
+        &self,
+        (c0, c1): PairRef<'_, RnsPoly>,
+        drop: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        let mut parts = self.rescale(&[c0, c1], drop, Basis::empty());
+        match (parts.pop(), parts.pop()) {
+            (Some(part1), Some(part0)) => Ok((part0, part1)),
+            _ => Err(RingError::Empty { op: "div_round" }),
+        }
+    }
+
+    /// Limbs of a rescale at one prime, after the conversion: block by block, so that they share the
+    /// table's words.
     fn divide(
         &self,
-        poly: &RnsPoly,
-        scaled: &Scaled,
+        limbs: &mut [(usize, Quotient<'_, '_>)],
         (drop, add): (Basis, Basis),
-        (j, out): (usize, &mut [u64]),
+        ntt: bool,
     ) {
+        let Some(&(j, _)) = limbs.first() else {
+            return;
+        };
         let m = self.chain.modulus(j);
-        let ntt = poly.form() == Form::Ntt;
-        self.convert(scaled, &mut [(j, &mut *out)], ntt);
         let inverse = self.chain.product_inverse_mod(drop, j);
         let minus = m.shoup(m.neg(inverse));
         let factor = m.mul(self.chain.product_mod(add, j), inverse);
         let (inverse, factor) = (m.shoup(inverse), m.shoup(factor));
-        let x = poly.limb_of(j);
-        let block = 1 << LOW_LOG.min(self.chain.log_n());
-        for (b, out) in out.chunks_exact_mut(block).enumerate() {
-            let x = x.and_then(|x| x.get(b * block..(b + 1) * block));
-            if ntt {
-                self.kernels
-                    .forward_low(self.chain.table(j), out, b, &[x.unwrap_or(&[])]);
-            }
-            match x {
-                // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational steps.
-                Some(x) if add.is_empty() => self.kernels.sub_from_scaled(m, out, x, inverse),
-                Some(x) => {
-                    self.kernels.scale(m, out, minus);
-                    self.kernels.mul_const_acc(m, out, x, factor);
+        let (n, block) = (self.chain.n(), 1 << LOW_LOG.min(self.chain.log_n()));
+        for b in 0..n / block {
+            let range = b * block..(b + 1) * block;
+            for (_, limb) in &mut *limbs {
+                let x = limb.x.limb_of(j).map(|x| &x[range.clone()]);
+                let out = &mut limb.out[range.clone()];
+                if ntt {
+                    let ahead = x.unwrap_or(&[]);
+                    self.kernels
+                        .forward_low(self.chain.table(j), out, b, &[ahead]);
                 }
-                None => self.kernels.scale(m, out, minus),
+                match x {
+                    // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational
+                    // steps.
+                    Some(x) if add.is_empty() => self.kernels.sub_from_scaled(m, out, x, inverse),
+                    Some(x) => {
+                        self.kernels.scale(m, out, minus);
+                        self.kernels.mul_const_acc(m, out, x, factor);
+                    }
+                    None => self.kernels.scale(m, out, minus),
+                }
             }
         }
     }

@@ -424,6 +424,13 @@ impl Backend for Cpu {
         out.pop().ok_or(RingError::Empty { op: "div_round" })
     }
 
+    fn div_round_pair(&self, c: PairRef<'_, RnsPoly>, drop: Basis) -> Result<Pair<RnsPoly>> {
+        const OP: &str = "div_round_pair";
+        c.0.require_like(OP, c.1)?;
+        check_rescale(&self.chain, OP, c.0, drop, Basis::empty())?;
+        self.rescale_pair(c, drop)
+    }
+
     fn rescale_rational(&self, poly: &RnsPoly, drop: Basis, add: Basis) -> Result<RnsPoly> {
         check_rescale(&self.chain, "rescale_rational", poly, drop, add)?;
         let mut out = self.rescale(&[poly], drop, add);

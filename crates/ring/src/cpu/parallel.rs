@@ -13,8 +13,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Words that go through one NTT in about 60 microseconds: less is not worth a thread.
-const GRAIN: usize = 1 << 16;
+/// Words that go through one NTT in about 60 microseconds: less is not worth a thread. Tests share
+/// out the work of the smallest rings too.
+const GRAIN: usize = if cfg!(test) { 1 << 3 } else { 1 << 16 };
 /// Words of a limb-wise sum or product that take as long as one word's share of an NTT.
 const POINTWISE: usize = 8;
 
@@ -99,4 +100,35 @@ pub(super) fn even_runs<T>(parts: Vec<T>, count: usize) -> Vec<Vec<T>> {
     (0..count)
         .map(|i| parts.by_ref().take(each + usize::from(i < more)).collect())
         .collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::conformance::check_all;
+    use crate::{Cpu, CpuConfig};
+
+    #[test]
+    fn conforms_in_pools_of_any_size() {
+        for threads in [1, 2, 3, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let pool = pool.build().unwrap();
+            let open = |chain| Cpu::new(chain, CpuConfig::default());
+            if let Err(e) = pool.install(|| check_all(open)) {
+                panic!("{threads} threads: {e}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_are_even_and_in_order() {
+        let runs = even_runs((0..11).collect(), 4);
+        assert_eq!(
+            runs,
+            [vec![0, 1, 2], vec![3, 4, 5], vec![6, 7, 8], vec![9, 10]]
+        );
+        assert_eq!(even_runs(vec![1, 2], 5), [[1], [2]]);
+        assert!(even_runs(Vec::<u8>::new(), 3).concat().is_empty());
+    }
 }

@@ -104,11 +104,7 @@ impl Cpu {
         if divisor.is_empty() {
             return Ok((sum0, sum1));
         }
-        let mut parts = self.rescale(&[&sum0, &sum1], divisor, Basis::empty());
-        match (parts.pop(), parts.pop()) {
-            (Some(part1), Some(part0)) => Ok((part0, part1)),
-            _ => Err(RingError::Empty { op: OP }),
-        }
+        self.rescale_pair((&sum0, &sum1), divisor)
     }
 
     /// The rules of the operation; the inputs' basis and P.
