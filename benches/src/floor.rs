@@ -6,7 +6,8 @@
 //! `max(sum of operations / throughput, for each place: bytes / bandwidth)`,
 //!
 //! and the floor is the sum over the phases. Throughputs are those of loops in registers, and
-//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels. Of
+//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels. Data
+//! that is larger than a cache is served by it in part, as the best replacement could do. Of
 //! bytes only those are counted that have to move: tables of twiddle factors, whose values could be
 //! computed, are not.
 
@@ -25,7 +26,7 @@ struct Work {
 /// Bytes that a phase reads and writes at one place.
 #[derive(Clone, Debug, PartialEq)]
 struct Traffic {
-    /// Bytes of what the data belongs to: they decide which place it is.
+    /// Bytes of what the data belongs to: they decide which places serve it.
     resident: f64,
     read: f64,
     write: f64,
@@ -86,16 +87,20 @@ impl Phase {
             .iter()
             .map(|w| machine.compute_ns(w.unit, w.count, threads))
             .sum();
-        let place = |place| {
-            let here = self
-                .traffic
-                .iter()
-                .filter(|t| machine.place_of(t.resident) == place);
-            let (read, write) = here.fold((0.0, 0.0), |(r, w), t| (r + t.read, w + t.write));
-            machine.traffic_ns(place, (read, write), threads)
-        };
+        // Per place what all traffic together moves there.
+        let mut moved = [(0.0, 0.0); 4];
+        for t in &self.traffic {
+            for (sum, (_, share)) in moved.iter_mut().zip(machine.shares(t.resident)) {
+                sum.0 += share * t.read;
+                sum.1 += share * t.write;
+            }
+        }
         let places = [Place::L1, Place::L2, Place::L3, Place::Memory];
-        (compute, places.map(place).into_iter().fold(0.0, f64::max))
+        let times = places
+            .into_iter()
+            .zip(moved)
+            .map(|(place, moved)| machine.traffic_ns(place, moved, threads));
+        (compute, times.fold(0.0, f64::max))
     }
 }
 
@@ -114,9 +119,9 @@ pub struct Computed {
     pub compute_ms: f64,
     /// Modular operations (products, sums of products, butterflies, ..).
     pub operations: f64,
-    /// The farthest place that it reads or writes.
+    /// The farthest place that holds data of it.
     pub place: Place,
-    /// Bytes read and written there.
+    /// Bytes read and written of such data.
     pub bytes: f64,
     /// The formula in words.
     pub formula: String,
@@ -232,14 +237,24 @@ mod tests {
             Phase::new("first")
                 .work(Unit::Multiply, 2e6, "2M")
                 .work(Unit::Add, 1e6, "1M")
-                .bytes(64.0 * MIB, (0.5e6, 0.5e6), "bytes"),
+                .bytes(f64::INFINITY, (0.5e6, 0.5e6), "bytes"),
             // 1 ms of work against 2 ms of memory and 1 ms of L3.
             Phase::new("second")
                 .work(Unit::Multiply, 1e6, "1M")
-                .bytes(64.0 * MIB, (1e6, 0.0), "a")
-                .bytes(64.0 * MIB, (0.0, 1e6), "b")
-                .bytes(8.0 * MIB, (2e6, 0.0), "c"),
+                .bytes(f64::INFINITY, (1e6, 0.0), "a")
+                .bytes(f64::INFINITY, (0.0, 1e6), "b")
+                // A thirty-second from L1 and L2 together, all others from L3.
+                .bytes(32.0 * MIB, (2e6, 0.0), "c"),
         ])
+    }
+
+    #[test]
+    fn caches_serve_what_they_hold() {
+        // 64 MiB in turn: half from memory at 1 byte per ns, less from the caches at 2 and more.
+        let phase = Phase::new("p").bytes(64.0 * MIB, (2e6, 0.0), "x");
+        let floor = Floor::of(vec![phase]).on(&round(), 1);
+        assert!((floor.ms - 1.0).abs() < 1e-9);
+        assert_eq!((floor.place, floor.bytes), (Place::Memory, 2e6));
     }
 
     #[test]

@@ -108,6 +108,20 @@ impl Machine {
         }
     }
 
+    /// Which part of the accesses to so many bytes, used in turn, each place serves at best: a cache
+    /// that holds a part of them can serve that part (with the best replacement; Belady, 1966), and
+    /// what no cache holds comes from memory.
+    #[must_use]
+    pub fn shares(&self, bytes: f64) -> [(Place, f64); 4] {
+        let held = self.caches.map(|c| (c as f64 / bytes).min(1.0));
+        [
+            (Place::L1, held[0]),
+            (Place::L2, held[1] - held[0].min(held[1])),
+            (Place::L3, held[2] - held[1].min(held[2])),
+            (Place::Memory, 1.0 - held[2]),
+        ]
+    }
+
     /// Nanoseconds of so many operations on `threads` threads.
     #[must_use]
     pub fn compute_ns(&self, unit: Unit, count: f64, threads: usize) -> f64 {
@@ -239,6 +253,11 @@ pub(crate) mod tests {
         assert_eq!(m.place_of(40_000.0), Place::L2);
         assert_eq!(m.place_of(4e6), Place::L3);
         assert_eq!(m.place_of(4e7), Place::Memory);
+        let mib = 1024.0 * 1024.0;
+        let shares = m.shares(64.0 * mib).map(|s| s.1);
+        assert_eq!(shares, [1.0 / 2048.0, 31.0 / 2048.0, 31.0 / 64.0, 0.5]);
+        assert_eq!(m.shares(1000.0).map(|s| s.1), [1.0, 0.0, 0.0, 0.0]);
+        assert_eq!(m.shares(f64::INFINITY).map(|s| s.1), [0.0, 0.0, 0.0, 1.0]);
         assert_eq!(m.compute_ns(Unit::Add, 10.0, 2), 5.0);
         assert_eq!(m.compute_ns(Unit::Add, 10.0, 9), 5.0);
         assert_eq!(m.traffic_ns(Place::L2, (8.0, 0.0), 1), 2.0);
