@@ -6,8 +6,8 @@
 //! `max(sum of operations / throughput, for each place: bytes / bandwidth)`,
 //!
 //! and the floor is the sum over the phases. Throughputs are those of loops in registers, and
-//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels. Data
-//! that is larger than a cache is served by it in part, as the best replacement could do. Of
+//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels.
+//! Bandwidth depends on the size of what is moved in turn, and is measured by size. Of
 //! bytes only those are counted that have to move: tables of twiddle factors, whose values could be
 //! computed, are not.
 
@@ -26,7 +26,7 @@ struct Work {
 /// Bytes that a phase reads and writes at one place.
 #[derive(Clone, Debug, PartialEq)]
 struct Traffic {
-    /// Bytes of what the data belongs to: they decide which places serve it.
+    /// Bytes of what the data belongs to: they decide the bandwidth.
     resident: f64,
     read: f64,
     write: f64,
@@ -87,20 +87,20 @@ impl Phase {
             .iter()
             .map(|w| machine.compute_ns(w.unit, w.count, threads))
             .sum();
-        // Per place what all traffic together moves there.
-        let mut moved = [(0.0, 0.0); 4];
-        for t in &self.traffic {
-            for (sum, (_, share)) in moved.iter_mut().zip(machine.shares(t.resident)) {
-                sum.0 += share * t.read;
-                sum.1 += share * t.write;
-            }
-        }
+        // What has one place shares its ways; different places work at the same time.
+        let place = |place| {
+            let here = self
+                .traffic
+                .iter()
+                .filter(|t| machine.place_of(t.resident) == place);
+            let ns = |t: &Traffic| {
+                let bandwidth = machine.bandwidth_over(t.resident, threads);
+                bandwidth.map_or(0.0, |b| b.ns(t.read, t.write))
+            };
+            here.map(ns).sum::<f64>()
+        };
         let places = [Place::L1, Place::L2, Place::L3, Place::Memory];
-        let times = places
-            .into_iter()
-            .zip(moved)
-            .map(|(place, moved)| machine.traffic_ns(place, moved, threads));
-        (compute, times.fold(0.0, f64::max))
+        (compute, places.map(place).into_iter().fold(0.0, f64::max))
     }
 }
 
@@ -243,18 +243,17 @@ mod tests {
                 .work(Unit::Multiply, 1e6, "1M")
                 .bytes(f64::INFINITY, (1e6, 0.0), "a")
                 .bytes(f64::INFINITY, (0.0, 1e6), "b")
-                // A thirty-second from L1 and L2 together, all others from L3.
                 .bytes(32.0 * MIB, (2e6, 0.0), "c"),
         ])
     }
 
     #[test]
-    fn caches_serve_what_they_hold() {
-        // 64 MiB in turn: half from memory at 1 byte per ns, less from the caches at 2 and more.
-        let phase = Phase::new("p").bytes(64.0 * MIB, (2e6, 0.0), "x");
+    fn bandwidth_is_that_of_the_size() {
+        // Between 32 MiB at 2 bytes per ns and 64 MiB at 1: half way in logarithms.
+        let phase = Phase::new("p").bytes(2f64.sqrt() * 32.0 * MIB, (3e6, 0.0), "x");
         let floor = Floor::of(vec![phase]).on(&round(), 1);
-        assert!((floor.ms - 1.0).abs() < 1e-9);
-        assert_eq!((floor.place, floor.bytes), (Place::Memory, 2e6));
+        assert!((floor.ms - 2.0).abs() < 1e-9, "{}", floor.ms);
+        assert_eq!((floor.place, floor.bytes), (Place::Memory, 3e6));
     }
 
     #[test]

@@ -57,8 +57,8 @@ impl Header {
             "--porcelain",
             "--untracked-files=no",
             "--",
-            ".",
-            ":!results",
+            ":/",
+            ":(top,exclude)benches/results",
         ];
         Ok(Self {
             date: date(time),

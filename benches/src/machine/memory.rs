@@ -1,5 +1,8 @@
-//! Bandwidth of each level of the memory: the fastest of several passes over a buffer that fills
-//! half of a cache, or that no cache holds.
+//! Bandwidth by the size of what is read and written in turn: the fastest of several passes that only
+//! move, over buffers from half of the first cache to several times the last.
+//!
+//! Between caches bandwidth does not fall in steps: a cache serves a part of data that is somewhat
+//! larger than itself.
 
 use std::time::Instant;
 
@@ -28,6 +31,114 @@ impl Bandwidth {
     }
 }
 
+/// Bandwidth over data of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Bytes that all threads go through together.
+    pub bytes: f64,
+    /// What they move.
+    pub bandwidth: Bandwidth,
+}
+
+/// Bandwidth by size, ascending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve(pub Vec<Point>);
+
+impl Curve {
+    /// Bandwidth over data of `bytes`: between two measured sizes on the line through both over the
+    /// logarithm of the size, below the first and above the last what was measured there.
+    #[must_use]
+    pub fn at(&self, bytes: f64) -> Bandwidth {
+        let above = self.0.iter().position(|p| p.bytes >= bytes);
+        let (low, high) = match above {
+            Some(0) => (self.0.first(), self.0.first()),
+            Some(i) => (self.0.get(i - 1), self.0.get(i)),
+            None => (self.0.last(), self.0.last()),
+        };
+        let (Some(low), Some(high)) = (low, high) else {
+            // Without a measurement nothing is known to take time.
+            let none = f64::INFINITY;
+            return Bandwidth {
+                read: none,
+                write: none,
+                copy: none,
+            };
+        };
+        let width = (high.bytes / low.bytes).ln();
+        let t = if width > 0.0 {
+            (bytes / low.bytes).ln() / width
+        } else {
+            0.0
+        };
+        let between = |f: fn(&Bandwidth) -> f64| {
+            f(&low.bandwidth) + t * (f(&high.bandwidth) - f(&low.bandwidth))
+        };
+        Bandwidth {
+            read: between(|b| b.read),
+            write: between(|b| b.write),
+            copy: between(|b| b.copy),
+        }
+    }
+}
+
+/// Measures the curve for `threads` threads on a machine with such caches.
+pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
+    let [l1, l2, l3] = caches.map(|c| c / 1024);
+    // Per thread: the first two caches are a core's own.
+    let own = [
+        l1 / 2,
+        l1,
+        l2 / 4,
+        l2 / 2,
+        3 * l2 / 4,
+        l2,
+        3 * l2 / 2,
+        2 * l2,
+    ];
+    // Together: the last one is shared.
+    let shared = [
+        l3 / 8,
+        l3 / 4,
+        l3 / 2,
+        3 * l3 / 4,
+        l3,
+        5 * l3 / 4,
+        3 * l3 / 2,
+        2 * l3,
+        3 * l3,
+        6 * l3,
+    ];
+    let own = own.into_iter().map(|kib| kib.max(8) * threads);
+    let mut sizes: Vec<usize> = own.chain(shared).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let point = |kib: usize| {
+        let each = (kib / threads).max(8);
+        let mut bandwidth = measure(set, each, threads, false);
+        if kib >= l3 / 2 {
+            // Past the caches, where that is faster.
+            let past = measure(set, each, threads, true);
+            bandwidth.write = bandwidth.write.max(past.write);
+            bandwidth.copy = bandwidth.copy.max(past.copy);
+            bandwidth.read = bandwidth.read.max(past.read);
+        }
+        let bytes = (kib * 1024) as f64;
+        Point { bytes, bandwidth }
+    };
+    let mut points: Vec<Point> = sizes.into_iter().map(point).collect();
+    // Nothing is slower for being smaller: what a larger size reached, a smaller one can.
+    for i in (1..points.len()).rev() {
+        let (before, after) = points.split_at_mut(i);
+        if let (Some(small), Some(large)) = (before.last_mut(), after.first()) {
+            let (s, l) = (&mut small.bandwidth, large.bandwidth);
+            s.read = s.read.max(l.read);
+            s.write = s.write.max(l.write);
+            s.copy = s.copy.max(l.copy);
+        }
+    }
+    Curve(points)
+}
+
 /// One thread's passes over its buffer.
 #[derive(Clone, Copy)]
 enum Pass {
@@ -43,8 +154,8 @@ const WORDS_PER_KIB: usize = 128;
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
 
-/// The bandwidth over buffers of `kib` KiB per thread; `memory` if no cache holds them.
-pub(super) fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
+/// The bandwidth over buffers of `kib` KiB per thread; `memory` to write past the caches.
+fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
     let one = |pass| -> f64 {
         let per_thread = |go: &std::sync::Barrier| {
             let mut space = vec![1u64; kib * WORDS_PER_KIB + LINE_WORDS];
@@ -118,6 +229,26 @@ mod tests {
         assert_eq!(b.ns(100.0, 0.0), 10.0);
         assert_eq!(b.ns(0.0, 100.0), 20.0);
         assert_eq!(b.ns(100.0, 50.0), 12.5);
+    }
+
+    #[test]
+    fn curves_are_lines_between_sizes() {
+        let point = |bytes, x| Point {
+            bytes,
+            bandwidth: Bandwidth {
+                read: x,
+                write: x,
+                copy: 2.0 * x,
+            },
+        };
+        let curve = Curve(vec![point(1e3, 100.0), point(1e5, 50.0)]);
+        let at = |bytes| (curve.at(bytes).read, curve.at(bytes).copy);
+        assert_eq!(at(10.0), (100.0, 200.0));
+        assert_eq!(at(1e3), (100.0, 200.0));
+        let (read, copy) = at(1e4);
+        assert!((read - 75.0).abs() < 1e-9 && (copy - 150.0).abs() < 1e-9);
+        assert_eq!(at(1e9), (50.0, 100.0));
+        assert_eq!(at(f64::INFINITY), (50.0, 100.0));
     }
 
     #[test]
