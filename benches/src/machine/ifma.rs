@@ -193,6 +193,20 @@ pub(super) fn write(words: &mut [u64], value: u64, stream: bool) {
     }
 }
 
+/// Inverts every bit of whole vectors.
+#[target_feature(enable = "avx512f")]
+pub(super) fn update(words: &mut [u64]) {
+    let ones = _mm512_set1_epi64(-1);
+    for block in words.as_chunks_mut::<LANES>().0 {
+        let at = block.as_mut_ptr();
+        // SAFETY: the block holds one vector; neither access needs an alignment.
+        unsafe {
+            let v = _mm512_loadu_si512(at.cast());
+            _mm512_storeu_si512(at.cast(), _mm512_xor_si512(v, ones));
+        }
+    }
+}
+
 /// Copies; around the caches if `stream`.
 #[target_feature(enable = "avx512f")]
 pub(super) fn copy(to: &mut [u64], from: &[u64], stream: bool) {

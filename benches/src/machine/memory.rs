@@ -17,7 +17,8 @@ pub struct Bandwidth {
     pub read: f64,
     /// Writing only, past the caches where the level is memory and the machine can.
     pub write: f64,
-    /// Copying; what is read and what is written are both counted.
+    /// Copying, or changing words where they are, whichever is faster; what is read and what is
+    /// written are both counted.
     pub copy: f64,
 }
 
@@ -145,6 +146,7 @@ enum Pass {
     Read,
     Write,
     Copy,
+    Update,
 }
 
 /// Words of a stretch that one call of a loop works on: calls of 32 KiB stay small against what is
@@ -185,11 +187,13 @@ fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
             mine + theirs.sum::<f64>()
         })
     };
+    // In place no line is fetched only to be written over. It moves its size both ways.
+    let update = one(Pass::Update);
     Bandwidth {
-        read: one(Pass::Read),
-        write: one(Pass::Write),
+        read: one(Pass::Read).max(update),
+        write: one(Pass::Write).max(update),
         // Half of the buffer is read and half is written: the pass moves its size once.
-        copy: one(Pass::Copy),
+        copy: one(Pass::Copy).max(2.0 * update),
     }
 }
 
@@ -207,6 +211,7 @@ fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
             std::hint::black_box(set.read(buffer));
         }
         Pass::Write => set.write(buffer, 3, memory),
+        Pass::Update => set.update(buffer),
         Pass::Copy => {
             let (to, from) = buffer.split_at_mut(buffer.len() / 2);
             set.copy(to, from, memory);
@@ -267,6 +272,9 @@ mod tests {
                 let (to, from) = words.split_at_mut(512);
                 set.copy(to, from, memory);
                 assert!(words.iter().all(|w| *w == 9));
+                set.update(&mut words);
+                assert!(words.iter().all(|w| *w != 9));
+                words.fill(9);
                 words[1] = 1;
                 words[700] = 4;
                 // An exclusive or of all words, folded over lanes in some way, is not zero here.

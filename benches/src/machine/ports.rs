@@ -181,6 +181,16 @@ impl Set {
         }
     }
 
+    /// Changes every word where it is, but those behind the last whole vector.
+    pub(super) fn update(self, words: &mut [u64]) {
+        match self.0 {
+            // SAFETY: as in `dispatch`.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Ifma => unsafe { ifma::update(words) },
+            _ => words.iter_mut().for_each(|w| *w = !*w),
+        }
+    }
+
     /// Copies, as [`Set::write`] writes.
     pub(super) fn copy(self, to: &mut [u64], from: &[u64], stream: bool) {
         match self.0 {
