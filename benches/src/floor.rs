@@ -6,7 +6,8 @@
 //! `max(sum of operations / throughput, for each place: bytes / bandwidth)`,
 //!
 //! and the floor is the sum over the phases. Throughputs are those of loops in registers, and
-//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels. Of
+//! bandwidths those of passes that only move ([`Machine`]); neither is a time of our kernels.
+//! Bandwidth depends on the size of what is moved in turn, and is measured by size. Of
 //! bytes only those are counted that have to move: tables of twiddle factors, whose values could be
 //! computed, are not.
 
@@ -25,7 +26,7 @@ struct Work {
 /// Bytes that a phase reads and writes at one place.
 #[derive(Clone, Debug, PartialEq)]
 struct Traffic {
-    /// Bytes of what the data belongs to: they decide which place it is.
+    /// Bytes of what the data belongs to: they decide the bandwidth.
     resident: f64,
     read: f64,
     write: f64,
@@ -86,13 +87,17 @@ impl Phase {
             .iter()
             .map(|w| machine.compute_ns(w.unit, w.count, threads))
             .sum();
+        // What has one place shares its ways; different places work at the same time.
         let place = |place| {
             let here = self
                 .traffic
                 .iter()
                 .filter(|t| machine.place_of(t.resident) == place);
-            let (read, write) = here.fold((0.0, 0.0), |(r, w), t| (r + t.read, w + t.write));
-            machine.traffic_ns(place, (read, write), threads)
+            let ns = |t: &Traffic| {
+                let bandwidth = machine.bandwidth_over(t.resident, threads);
+                bandwidth.map_or(0.0, |b| b.ns(t.read, t.write))
+            };
+            here.map(ns).sum::<f64>()
         };
         let places = [Place::L1, Place::L2, Place::L3, Place::Memory];
         (compute, places.map(place).into_iter().fold(0.0, f64::max))
@@ -114,9 +119,9 @@ pub struct Computed {
     pub compute_ms: f64,
     /// Modular operations (products, sums of products, butterflies, ..).
     pub operations: f64,
-    /// The farthest place that it reads or writes.
+    /// The farthest place that holds data of it.
     pub place: Place,
-    /// Bytes read and written there.
+    /// Bytes read and written of such data.
     pub bytes: f64,
     /// The formula in words.
     pub formula: String,
@@ -232,14 +237,23 @@ mod tests {
             Phase::new("first")
                 .work(Unit::Multiply, 2e6, "2M")
                 .work(Unit::Add, 1e6, "1M")
-                .bytes(64.0 * MIB, (0.5e6, 0.5e6), "bytes"),
+                .bytes(f64::INFINITY, (0.5e6, 0.5e6), "bytes"),
             // 1 ms of work against 2 ms of memory and 1 ms of L3.
             Phase::new("second")
                 .work(Unit::Multiply, 1e6, "1M")
-                .bytes(64.0 * MIB, (1e6, 0.0), "a")
-                .bytes(64.0 * MIB, (0.0, 1e6), "b")
-                .bytes(8.0 * MIB, (2e6, 0.0), "c"),
+                .bytes(f64::INFINITY, (1e6, 0.0), "a")
+                .bytes(f64::INFINITY, (0.0, 1e6), "b")
+                .bytes(32.0 * MIB, (2e6, 0.0), "c"),
         ])
+    }
+
+    #[test]
+    fn bandwidth_is_that_of_the_size() {
+        // Between 32 MiB at 2 bytes per ns and 64 MiB at 1: half way in logarithms.
+        let phase = Phase::new("p").bytes(2f64.sqrt() * 32.0 * MIB, (3e6, 0.0), "x");
+        let floor = Floor::of(vec![phase]).on(&round(), 1);
+        assert!((floor.ms - 2.0).abs() < 1e-9, "{}", floor.ms);
+        assert_eq!((floor.place, floor.bytes), (Place::Memory, 3e6));
     }
 
     #[test]

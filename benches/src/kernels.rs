@@ -40,7 +40,10 @@ pub const ALL: [(&str, &str); 12] = [
         "c += a p with a prepared plaintext, per limb",
     ),
     ("multiply_scalar", "a *= constant, per limb"),
-    ("permute", "automorphism in NTT form, per limb"),
+    (
+        "permute",
+        "automorphism of all limbs in NTT form, with its table",
+    ),
     ("convert_digit", "base conversion of one digit to Q and P"),
     ("mod_down", "division of a polynomial on Q and P by P"),
     ("rescale", "division of a polynomial by its last prime"),
@@ -102,7 +105,7 @@ fn named<'a>(name: &str, floor: Floor, mut case: Case<'a>) -> Kernel<'a> {
     (name.to_owned(), floor, case)
 }
 
-/// Kernels that go once through words: sums, products, permutations. Times are per limb.
+/// Kernels that go once through words: sums and products. Times are per limb.
 fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<Vec<Kernel<'a>>> {
     let chain = cpu.chain();
     let mut samples = Samples::new(chain, 3);
@@ -125,7 +128,6 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
     let floor = |polys: f64, traffic, work: &[(Unit, f64)]| {
         shape.words(polys, traffic, work).shared_by(limbs)
     };
-    let g = GaloisElement::rotation(1, chain.log_n());
     let (mut x, y) = (a.clone(), b.clone());
     let add = per_limb(Box::new(move || Ok(cpu.add_assign(&mut x, &y)?)));
     let (x, y) = (a.clone(), b.clone());
@@ -140,10 +142,6 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
     let mut x = b;
     let scalar = per_limb(Box::new(move || {
         Ok(cpu.mul_scalar_assign(&mut x, &factors)?)
-    }));
-    let permute = per_limb(Box::new(move || {
-        black_box(cpu.automorphism(&a, g)?);
-        Ok(())
     }));
     let product = (Unit::Multiply, 1.0);
     let sum = (Unit::Add, 1.0);
@@ -165,14 +163,13 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
             floor(1.0, (1.0, 1.0), &[product]),
             scalar,
         ),
-        ("permute", floor(2.0, (1.0, 1.0), &[]), permute),
     ]
     .into_iter()
     .map(|(name, floor, case)| named(&format!("{name}_{place}"), floor, case))
     .collect())
 }
 
-/// Base conversion, and the divisions that are made of it.
+/// What works on all limbs at once: automorphisms, base conversion, divisions.
 fn conversions<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Vec<Kernel<'a>>> {
     let chain = cpu.chain();
     let mut samples = Samples::new(chain, 5);
@@ -198,8 +195,15 @@ fn conversions<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Vec<K
         black_box(cpu.div_round(&source, last)?);
         Ok(())
     });
+    let source = samples.poly(q, Form::Ntt)?;
+    let g = GaloisElement::rotation(1, chain.log_n());
+    let permute = Case::timed("permute", move || {
+        black_box(cpu.automorphism(&source, g)?);
+        Ok(())
+    });
     let to = shape.l() + shape.k() - own;
     Ok(vec![
+        named("permute", shape.pointwise((1.0, 1.0), &[]), permute),
         named("convert_digit", shape.convert(own, to), extend),
         named("mod_down", shape.mod_down(1.0, 0.0, 1.0), mod_down),
         named("rescale", shape.rescale(1.0), rescale),

@@ -57,8 +57,8 @@ impl Header {
             "--porcelain",
             "--untracked-files=no",
             "--",
-            ".",
-            ":!results",
+            ":/",
+            ":(top,exclude)benches/results",
         ];
         Ok(Self {
             date: date(time),
@@ -310,6 +310,7 @@ mod tests {
             (951_782_399, "2000-02-28"),
             (951_782_400, "2000-02-29"),
             (951_868_800, "2000-03-01"),
+            (954_460_800, "2000-03-31"),
             (1_735_689_599, "2024-12-31"),
             (4_102_444_800, "2100-01-01"),
         ] {
@@ -357,6 +358,7 @@ mod tests {
             "| operation | ms | floor, ms | over floor | openfhe, ms (times ours) | poulpy, ms (times ours) |",
             "|---|---|---|---|---|---|",
             "| rotate | 2.000 [2.000, 3.000] | 1.000 | 2.00 | 9.000 (4.50 [4.00, 5.00]) | |",
+            "| add | 2.000 [2.000, 3.000] | 1.000 | 2.00 | | 1.400 |",
             "N=2^16, 24 + 8 limbs, 3 digits, scale 2^45, log QP 1448, security 128 bits.",
             "1970-01-01, commit 0123456789.",
         ] {

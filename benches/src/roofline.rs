@@ -63,9 +63,9 @@ pub fn svg(results: &Results) -> Result<String> {
 fn roofs(machine: &Machine) -> Vec<Series> {
     let cost = machine.costs.get(&Unit::MultiplyAccumulate);
     let peak = 1.0 / cost.copied().unwrap_or(1.0);
-    let places = machine.bandwidth.get(&1).into_iter().flatten();
+    let places = machine.places().into_iter();
     let mut roofs: Vec<Series> = places
-        .filter(|(place, _)| **place != Place::L1)
+        .filter(|(place, _)| *place != Place::L1)
         .map(|(place, b)| {
             let most = b.copy.max(b.read);
             let corner = peak / most;
@@ -164,7 +164,9 @@ mod tests {
             let roof = roofs.iter().find(|r| r.name.starts_with(name)).unwrap();
             *roof.points.last().unwrap()
         };
-        assert_eq!((corner("memory"), corner("L3")), ((1.0, 1.0), (0.5, 1.0)));
+        assert_eq!(corner("memory"), (1.0, 1.0));
+        let (x, y) = corner("L3");
+        assert!(x < 0.5 && y == 1.0);
     }
 
     #[test]

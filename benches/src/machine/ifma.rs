@@ -1,23 +1,25 @@
 //! Register loops with AVX-512 IFMA: what the ports do when nothing comes from memory.
 //!
-//! Every loop works on eight independent chains of vectors, so that throughput counts and not
+//! Every loop works on independent chains of vectors, so many that throughput counts and not
 //! latency; each step's input is the step before, so nothing can be left out. All work on 52-bit
 //! words in 512-bit vectors.
 
 use std::arch::x86_64::*;
 
-/// Chains, and values per step of each loop.
+/// Chains of most loops.
 pub(super) const CHAINS: usize = 8;
+/// Chains of the loops in which a step is a long chain itself.
+pub(super) const MANY: usize = 16;
 /// Residues per vector.
 pub(super) const LANES: usize = 8;
 
 #[target_feature(enable = "avx512f")]
-fn start(seed: u64) -> [__m512i; CHAINS] {
+fn start<const COUNT: usize>(seed: u64) -> [__m512i; COUNT] {
     std::array::from_fn(|k| _mm512_set1_epi64((seed >> 20) as i64 + k as i64))
 }
 
 #[target_feature(enable = "avx512f")]
-fn fold(x: [__m512i; CHAINS]) -> u64 {
+fn fold<const COUNT: usize>(x: [__m512i; COUNT]) -> u64 {
     x.iter()
         .fold(0, |sum, v| sum ^ _mm512_reduce_add_epi64(*v) as u64)
 }
@@ -27,8 +29,8 @@ fn fold(x: [__m512i; CHAINS]) -> u64 {
 /// grow through several stages before they are reduced; the reduction is not counted. 7 instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn butterfly(iterations: usize, seed: u64) -> u64 {
-    let (mut x, mut y) = (start(seed), start(!seed));
-    let [w, quotient, minus_q, offset, ..] = start(seed ^ 0x1234_5678_9abc);
+    let (mut x, mut y): ([_; CHAINS], [_; CHAINS]) = (start(seed), start(!seed));
+    let [w, quotient, minus_q, offset] = start(seed ^ 0x1234_5678_9abc);
     let mask = _mm512_set1_epi64((1 << 52) - 1);
     let zero = _mm512_setzero_si512();
     for _ in 0..iterations {
@@ -47,8 +49,8 @@ pub(super) fn butterfly(iterations: usize, seed: u64) -> u64 {
 /// Canonical products with a constant: quotient, two low products, mask, conditional subtraction.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn multiply(iterations: usize, seed: u64) -> u64 {
-    let mut x = start(seed);
-    let [w, quotient, minus_q, q, ..] = start(seed ^ 0x1234_5678_9abc);
+    let mut x: [_; MANY] = start(seed);
+    let [w, quotient, minus_q, q] = start(seed ^ 0x1234_5678_9abc);
     let mask = _mm512_set1_epi64((1 << 52) - 1);
     let zero = _mm512_setzero_si512();
     for _ in 0..iterations {
@@ -65,8 +67,8 @@ pub(super) fn multiply(iterations: usize, seed: u64) -> u64 {
 /// Products added to a low and a high sum, which are reduced once at the end: two instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn multiply_accumulate(iterations: usize, seed: u64) -> u64 {
-    let (mut low, mut high) = (start(seed), start(!seed));
-    let [a, b, ..] = start(seed ^ 0x1234_5678_9abc);
+    let (mut low, mut high): ([_; CHAINS], [_; CHAINS]) = (start(seed), start(!seed));
+    let [a, b] = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
         for k in 0..CHAINS {
             low[k] = _mm512_madd52lo_epu64(low[k], a, b);
@@ -80,8 +82,8 @@ pub(super) fn multiply_accumulate(iterations: usize, seed: u64) -> u64 {
 /// difference, conditional subtraction.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn reduce(iterations: usize, seed: u64) -> u64 {
-    let mut x = start(seed);
-    let [inverse, q, high, ..] = start(seed ^ 0x1234_5678_9abc);
+    let mut x: [_; MANY] = start(seed);
+    let [inverse, q, high] = start(seed ^ 0x1234_5678_9abc);
     let zero = _mm512_setzero_si512();
     for _ in 0..iterations {
         for x in &mut x {
@@ -97,8 +99,8 @@ pub(super) fn reduce(iterations: usize, seed: u64) -> u64 {
 /// Canonical sums: add, subtract, minimum.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn add(iterations: usize, seed: u64) -> u64 {
-    let mut x = start(seed);
-    let [y, q, ..] = start(seed ^ 0x1234_5678_9abc);
+    let mut x: [_; CHAINS] = start(seed);
+    let [y, q] = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
         for x in &mut x {
             let sum = _mm512_add_epi64(*x, y);
@@ -137,9 +139,9 @@ pub(super) fn complex_butterfly(iterations: usize, seed: u64) -> u64 {
 /// sixteen blocks at a time. 14 instructions.
 #[target_feature(enable = "avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn mix(iterations: usize, seed: u64) -> u64 {
-    let [mut a, mut b] = [start(seed), start(!seed)];
-    let [mut c, mut d] = [start(seed << 1), start(!seed << 1)];
-    let [m0, m1, ..] = start(seed ^ 0x1234_5678_9abc);
+    let [mut a, mut b]: [[_; 4]; 2] = [start(seed), start(!seed)];
+    let [mut c, mut d]: [[_; 4]; 2] = [start(seed << 1), start(!seed << 1)];
+    let [m0, m1] = start(seed ^ 0x1234_5678_9abc);
     // Four columns are independent of each other.
     for _ in 0..iterations {
         for k in 0..4 {
@@ -159,7 +161,7 @@ pub(super) fn mix(iterations: usize, seed: u64) -> u64 {
 /// Reads `words` and gives a sum.
 #[target_feature(enable = "avx512f")]
 pub(super) fn read(words: &[u64]) -> u64 {
-    let mut sums = start(0);
+    let mut sums: [_; CHAINS] = start(0);
     let (blocks, _) = words.as_chunks::<{ CHAINS * LANES }>();
     for block in blocks {
         for (k, sum) in sums.iter_mut().enumerate() {
@@ -187,6 +189,20 @@ pub(super) fn write(words: &mut [u64], value: u64, stream: bool) {
             } else {
                 _mm512_storeu_si512(at.cast(), v);
             }
+        }
+    }
+}
+
+/// Inverts every bit of whole vectors.
+#[target_feature(enable = "avx512f")]
+pub(super) fn update(words: &mut [u64]) {
+    let ones = _mm512_set1_epi64(-1);
+    for block in words.as_chunks_mut::<LANES>().0 {
+        let at = block.as_mut_ptr();
+        // SAFETY: the block holds one vector; neither access needs an alignment.
+        unsafe {
+            let v = _mm512_loadu_si512(at.cast());
+            _mm512_storeu_si512(at.cast(), _mm512_xor_si512(v, ones));
         }
     }
 }

@@ -1,5 +1,8 @@
-//! Bandwidth of each level of the memory: the fastest of several passes over a buffer that fills
-//! half of a cache, or that no cache holds.
+//! Bandwidth by the size of what is read and written in turn: the fastest of several passes that only
+//! move, over buffers from half of the first cache to several times the last.
+//!
+//! Between caches bandwidth does not fall in steps: a cache serves a part of data that is somewhat
+//! larger than itself.
 
 use std::time::Instant;
 
@@ -14,7 +17,8 @@ pub struct Bandwidth {
     pub read: f64,
     /// Writing only, past the caches where the level is memory and the machine can.
     pub write: f64,
-    /// Copying; what is read and what is written are both counted.
+    /// Copying, or changing words where they are, whichever is faster; what is read and what is
+    /// written are both counted.
     pub copy: f64,
 }
 
@@ -28,12 +32,121 @@ impl Bandwidth {
     }
 }
 
+/// Bandwidth over data of one size.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Bytes that all threads go through together.
+    pub bytes: f64,
+    /// What they move.
+    pub bandwidth: Bandwidth,
+}
+
+/// Bandwidth by size, ascending.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve(pub Vec<Point>);
+
+impl Curve {
+    /// Bandwidth over data of `bytes`: between two measured sizes on the line through both over the
+    /// logarithm of the size, below the first and above the last what was measured there.
+    #[must_use]
+    pub fn at(&self, bytes: f64) -> Bandwidth {
+        let above = self.0.iter().position(|p| p.bytes >= bytes);
+        let (low, high) = match above {
+            Some(0) => (self.0.first(), self.0.first()),
+            Some(i) => (self.0.get(i - 1), self.0.get(i)),
+            None => (self.0.last(), self.0.last()),
+        };
+        let (Some(low), Some(high)) = (low, high) else {
+            // Without a measurement nothing is known to take time.
+            let none = f64::INFINITY;
+            return Bandwidth {
+                read: none,
+                write: none,
+                copy: none,
+            };
+        };
+        let width = (high.bytes / low.bytes).ln();
+        let t = if width > 0.0 {
+            (bytes / low.bytes).ln() / width
+        } else {
+            0.0
+        };
+        let between = |f: fn(&Bandwidth) -> f64| {
+            f(&low.bandwidth) + t * (f(&high.bandwidth) - f(&low.bandwidth))
+        };
+        Bandwidth {
+            read: between(|b| b.read),
+            write: between(|b| b.write),
+            copy: between(|b| b.copy),
+        }
+    }
+}
+
+/// Measures the curve for `threads` threads on a machine with such caches.
+pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
+    let [l1, l2, l3] = caches.map(|c| c / 1024);
+    // Per thread: the first two caches are a core's own.
+    let own = [
+        l1 / 2,
+        l1,
+        l2 / 4,
+        l2 / 2,
+        3 * l2 / 4,
+        l2,
+        3 * l2 / 2,
+        2 * l2,
+    ];
+    // Together: the last one is shared.
+    let shared = [
+        l3 / 8,
+        l3 / 4,
+        l3 / 2,
+        3 * l3 / 4,
+        l3,
+        5 * l3 / 4,
+        3 * l3 / 2,
+        2 * l3,
+        3 * l3,
+        6 * l3,
+    ];
+    let own = own.into_iter().map(|kib| kib.max(8) * threads);
+    let mut sizes: Vec<usize> = own.chain(shared).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let point = |kib: usize| {
+        let each = (kib / threads).max(8);
+        let mut bandwidth = measure(set, each, threads, false);
+        if kib >= l3 / 2 {
+            // Past the caches, where that is faster.
+            let past = measure(set, each, threads, true);
+            bandwidth.write = bandwidth.write.max(past.write);
+            bandwidth.copy = bandwidth.copy.max(past.copy);
+            bandwidth.read = bandwidth.read.max(past.read);
+        }
+        let bytes = (kib * 1024) as f64;
+        Point { bytes, bandwidth }
+    };
+    let mut points: Vec<Point> = sizes.into_iter().map(point).collect();
+    // Nothing is slower for being smaller: what a larger size reached, a smaller one can.
+    for i in (1..points.len()).rev() {
+        let (before, after) = points.split_at_mut(i);
+        if let (Some(small), Some(large)) = (before.last_mut(), after.first()) {
+            let (s, l) = (&mut small.bandwidth, large.bandwidth);
+            s.read = s.read.max(l.read);
+            s.write = s.write.max(l.write);
+            s.copy = s.copy.max(l.copy);
+        }
+    }
+    Curve(points)
+}
+
 /// One thread's passes over its buffer.
 #[derive(Clone, Copy)]
 enum Pass {
     Read,
     Write,
     Copy,
+    Update,
 }
 
 /// Words of a stretch that one call of a loop works on: calls of 32 KiB stay small against what is
@@ -43,8 +156,8 @@ const WORDS_PER_KIB: usize = 128;
 /// Words of a cache line.
 const LINE_WORDS: usize = 8;
 
-/// The bandwidth over buffers of `kib` KiB per thread; `memory` if no cache holds them.
-pub(super) fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
+/// The bandwidth over buffers of `kib` KiB per thread; `memory` to write past the caches.
+fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
     let one = |pass| -> f64 {
         let per_thread = |go: &std::sync::Barrier| {
             let mut space = vec![1u64; kib * WORDS_PER_KIB + LINE_WORDS];
@@ -74,11 +187,13 @@ pub(super) fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Ban
             mine + theirs.sum::<f64>()
         })
     };
+    // In place no line is fetched only to be written over. It moves its size both ways.
+    let update = one(Pass::Update);
     Bandwidth {
-        read: one(Pass::Read),
-        write: one(Pass::Write),
+        read: one(Pass::Read).max(update),
+        write: one(Pass::Write).max(update),
         // Half of the buffer is read and half is written: the pass moves its size once.
-        copy: one(Pass::Copy),
+        copy: one(Pass::Copy).max(2.0 * update),
     }
 }
 
@@ -96,6 +211,7 @@ fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
             std::hint::black_box(set.read(buffer));
         }
         Pass::Write => set.write(buffer, 3, memory),
+        Pass::Update => set.update(buffer),
         Pass::Copy => {
             let (to, from) = buffer.split_at_mut(buffer.len() / 2);
             set.copy(to, from, memory);
@@ -121,6 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn curves_are_lines_between_sizes() {
+        let point = |bytes, x| Point {
+            bytes,
+            bandwidth: Bandwidth {
+                read: x,
+                write: x,
+                copy: 2.0 * x,
+            },
+        };
+        let curve = Curve(vec![point(1e3, 100.0), point(1e5, 50.0)]);
+        let at = |bytes| (curve.at(bytes).read, curve.at(bytes).copy);
+        assert_eq!(at(10.0), (100.0, 200.0));
+        assert_eq!(at(1e3), (100.0, 200.0));
+        let (read, copy) = at(1e4);
+        assert!((read - 75.0).abs() < 1e-9 && (copy - 150.0).abs() < 1e-9);
+        assert_eq!(at(1e9), (50.0, 100.0));
+        assert_eq!(at(f64::INFINITY), (50.0, 100.0));
+    }
+
+    #[test]
     fn every_set_reads_writes_and_copies() {
         for set in Set::available() {
             for memory in [false, true] {
@@ -136,6 +272,9 @@ mod tests {
                 let (to, from) = words.split_at_mut(512);
                 set.copy(to, from, memory);
                 assert!(words.iter().all(|w| *w == 9));
+                set.update(&mut words);
+                assert!(words.iter().all(|w| *w != 9));
+                words.fill(9);
                 words[1] = 1;
                 words[700] = 4;
                 // An exclusive or of all words, folded over lanes in some way, is not zero here.

@@ -18,7 +18,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use affinity::{allowed, pin};
-pub use memory::Bandwidth;
+pub use memory::{Bandwidth, Curve, Point};
 pub use ports::{Costs, Set, Unit};
 
 /// Where bytes come from and go to.
@@ -61,8 +61,8 @@ pub struct Machine {
     pub caches: [usize; 3],
     /// Nanoseconds per operation, one thread, operands in registers.
     pub costs: Costs,
-    /// By number of threads (1, 2) and place, all threads together.
-    pub bandwidth: BTreeMap<usize, BTreeMap<Place, Bandwidth>>,
+    /// By number of threads (1, 2), all threads together.
+    pub bandwidth: BTreeMap<usize, Curve>,
 }
 
 impl Machine {
@@ -71,20 +71,10 @@ impl Machine {
     pub fn measure(set: Set) -> Self {
         let caches = caches();
         let cores = allowed().len().max(1);
-        let half = |bytes: usize| (bytes / 2 / 1024).max(8);
-        // Four times the last cache, which is what another core may leave in it and more.
-        let none = (4 * caches[2]).clamp(64 << 20, 512 << 20) / 1024;
-        let mut bandwidth = BTreeMap::new();
-        for threads in 1..=cores.min(2) {
-            let at = |kib, memory| memory::measure(set, kib, threads, memory);
-            let places = BTreeMap::from([
-                (Place::L1, at(half(caches[0]), false)),
-                (Place::L2, at(half(caches[1]), false)),
-                (Place::L3, at(half(caches[2]) / threads, false)),
-                (Place::Memory, at(none, true)),
-            ]);
-            bandwidth.insert(threads, places);
-        }
+        let threads = 1..=cores.min(2);
+        let bandwidth = threads
+            .map(|t| (t, memory::curve(set, caches, t)))
+            .collect();
         Self {
             cpu: cpu_name(),
             cores,
@@ -115,12 +105,29 @@ impl Machine {
         cost * count / threads.clamp(1, self.cores) as f64
     }
 
-    /// Nanoseconds of so many bytes read and written at a place by `threads` threads together.
+    /// Bandwidth of `threads` threads together over data of `resident` bytes.
     #[must_use]
-    pub fn traffic_ns(&self, place: Place, (read, write): (f64, f64), threads: usize) -> f64 {
+    pub fn bandwidth_over(&self, resident: f64, threads: usize) -> Option<Bandwidth> {
         let most = self.bandwidth.range(..=threads.max(1)).next_back();
-        let bandwidth = most.and_then(|(_, places)| places.get(&place));
-        bandwidth.map_or(0.0, |b| b.ns(read, write))
+        most.map(|(_, curve)| curve.at(resident))
+    }
+
+    /// Half of a cache, or more than all: sizes that stand for the places.
+    fn sizes(&self) -> [(Place, f64); 4] {
+        let [l1, l2, l3] = self.caches.map(|c| c as f64 / 2.0);
+        [
+            (Place::L1, l1),
+            (Place::L2, l2),
+            (Place::L3, l3),
+            (Place::Memory, f64::INFINITY),
+        ]
+    }
+
+    /// Bandwidth of one thread at each place.
+    #[must_use]
+    pub fn places(&self) -> Vec<(Place, Bandwidth)> {
+        let at = |(place, size)| Some((place, self.bandwidth_over(size, 1)?));
+        self.sizes().into_iter().filter_map(at).collect()
     }
 
     /// A name for files: letters, digits and dashes.
@@ -151,9 +158,16 @@ impl fmt::Display for Machine {
             write!(f, " {unit} {:.0},", ns * 1e3)?;
         }
         writeln!(f)?;
-        for (threads, places) in &self.bandwidth {
+        for (&threads, curve) in &self.bandwidth {
             write!(f, "GB/s read/write/copied, {threads} thread(s):")?;
-            for (place, b) in places {
+            for (place, size) in self.sizes() {
+                // The first two caches are each core's own.
+                let size = if place <= Place::L2 {
+                    size * threads as f64
+                } else {
+                    size
+                };
+                let b = curve.at(size);
                 write!(f, " {place} {:.0}/{:.0}/{:.0},", b.read, b.write, b.copy)?;
             }
             writeln!(f)?;
@@ -206,20 +220,23 @@ fn caches() -> [usize; 3] {
 pub(crate) mod tests {
     use super::*;
 
-    /// A machine of round numbers: every operation 1 ns, every place 1 byte per ns, memory half.
+    /// A machine of round numbers: every operation 1 ns; up to 32 KiB 8 bytes per ns, 4 at 1 MiB, 2 at
+    /// 32 MiB, 1 from 64 MiB on; two threads have twice that but in memory.
     pub(crate) fn round() -> Machine {
         let b = |x| Bandwidth {
             read: x,
             write: x,
             copy: x,
         };
-        let places = |x: f64| {
-            BTreeMap::from([
-                (Place::L1, b(8.0 * x)),
-                (Place::L2, b(4.0 * x)),
-                (Place::L3, b(2.0 * x)),
-                (Place::Memory, b(1.0)),
-            ])
+        let curve = |x: f64| {
+            let sizes = [(32 << 10, 8.0 * x), (1 << 20, 4.0 * x), (32 << 20, 2.0 * x)];
+            let point = |(bytes, x): (usize, f64)| memory::Point {
+                bytes: bytes as f64,
+                bandwidth: b(x),
+            };
+            let mut points: Vec<_> = sizes.map(point).into_iter().collect();
+            points.push(point((64 << 20, 1.0)));
+            Curve(points)
         };
         Machine {
             cpu: "Round (R) 1".into(),
@@ -228,7 +245,7 @@ pub(crate) mod tests {
             ghz: Some(1.0),
             caches: [32 << 10, 1 << 20, 32 << 20],
             costs: Unit::ALL.iter().map(|u| (*u, 1.0)).collect(),
-            bandwidth: BTreeMap::from([(1, places(1.0)), (2, places(2.0))]),
+            bandwidth: BTreeMap::from([(1, curve(1.0)), (2, curve(2.0))]),
         }
     }
 
@@ -241,8 +258,12 @@ pub(crate) mod tests {
         assert_eq!(m.place_of(4e7), Place::Memory);
         assert_eq!(m.compute_ns(Unit::Add, 10.0, 2), 5.0);
         assert_eq!(m.compute_ns(Unit::Add, 10.0, 9), 5.0);
-        assert_eq!(m.traffic_ns(Place::L2, (8.0, 0.0), 1), 2.0);
-        assert_eq!(m.traffic_ns(Place::L2, (8.0, 8.0), 3), 2.0);
+        let mib = 1024.0 * 1024.0;
+        let read = |bytes, threads| m.bandwidth_over(bytes, threads).unwrap().read;
+        assert_eq!((read(mib, 1), read(mib, 3)), (4.0, 8.0));
+        assert_eq!((read(1e9, 1), read(1e9, 2)), (1.0, 1.0));
+        let places: Vec<f64> = m.places().iter().map(|p| p.1.read).collect();
+        assert_eq!((places[0], places[3]), (8.0, 1.0));
         assert_eq!(m.slug(), "round-r-1-scalar");
     }
 

@@ -121,6 +121,10 @@ impl Set {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (avx2::CHAINS, avx2::LANES),
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Ifma if matches!(unit, Unit::Multiply | Unit::Reduce) => {
+                (ifma::MANY, ifma::LANES)
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Ifma => (ifma::CHAINS, ifma::LANES),
             _ => (portable::CHAINS, portable::LANES),
         };
@@ -174,6 +178,16 @@ impl Set {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Ifma => unsafe { ifma::write(words, value, stream) },
             _ => words.fill(value),
+        }
+    }
+
+    /// Changes every word where it is, but those behind the last whole vector.
+    pub(super) fn update(self, words: &mut [u64]) {
+        match self.0 {
+            // SAFETY: as in `dispatch`.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Ifma => unsafe { ifma::update(words) },
+            _ => words.iter_mut().for_each(|w| *w = !*w),
         }
     }
 
