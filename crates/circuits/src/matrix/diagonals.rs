@@ -81,7 +81,7 @@ pub(crate) fn transforms(
         packing.ciphertexts(weights.cols()),
         packing.ciphertexts(weights.rows()),
     );
-    let baby_steps = baby_steps.max(1) as i64;
+    let baby_steps = baby_steps.clamp(1, packing.width().max(1)) as i64;
     let unit = match packing {
         Packing::TokenFast { run, .. } => run as i64,
         _ => 1,

@@ -27,10 +27,11 @@ mod diagonals;
 mod packing;
 mod product;
 mod rows;
+mod tally;
 mod weights;
 
 pub use counts::{Counts, ProductCosts, Products, UnitCosts};
 pub use diagonals::{Diagonal, Wrap};
 pub use packing::Packing;
-pub use product::{Hoisting, MatrixProduct, Method};
+pub use product::{Hoisting, MatrixProduct, Method, Role};
 pub use weights::{PruneUnit, Weights};
