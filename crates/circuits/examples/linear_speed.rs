@@ -174,17 +174,18 @@ fn units(keys: &Keys, inputs: &[Ct], level: usize) -> UnitCosts {
             ops.encode_extended(&value, level, scale).unwrap()
         })
         .collect();
-    // Per giant step: babies from..to of each input, each term so many times.
-    let transform = |pool: &[Plain], giants: &[i64], inputs: usize, babies: (i64, i64), times| {
+    // Four or so giant steps over babies from..to of each input; every so many terms of each.
+    let transform = |pool: &[Plain], giants: &[i64], inputs: usize, babies: (i64, i64), every| {
         let mut next = (0..).map(|i: usize| pool[i % pool.len()].clone());
-        let giants = giants.iter().map(|&rotation| {
+        let giants = giants.iter().enumerate().map(|(g, &rotation)| {
             let terms = (0..inputs).flat_map(|input| (babies.0..babies.1).map(move |b| (input, b)));
-            let terms = terms.flat_map(|term| std::iter::repeat_n(term, times));
             Giant {
                 rotation,
-                terms: terms
+                terms: (g..)
+                    .zip(terms)
+                    .filter(|(i, _)| i % every == 0)
                     .zip(&mut next)
-                    .map(|((input, baby), plain)| Term { input, baby, plain })
+                    .map(|((_, (input, baby)), plain)| Term { input, baby, plain })
                     .collect(),
             }
         });
@@ -192,20 +193,25 @@ fn units(keys: &Keys, inputs: &[Ct], level: usize) -> UnitCosts {
             giants: giants.collect(),
         }
     };
+    let many: Vec<&Ct> = inputs.iter().cycle().take(16).collect();
     let inputs: Vec<&Ct> = inputs.iter().collect();
-    let run = |t: &Transform<Plain>| time(3, || ops.linear_transforms(&inputs, &[t]).unwrap());
-    let many = run(&transform(&periodic, &[0], 3, (1, 32), 1));
-    let often = run(&transform(&periodic, &[0], 3, (1, 32), 4));
-    let giants = run(&transform(&periodic, &[0, 32, 64, 96], 3, (1, 32), 1));
+    let run = |t: &Transform<Plain>| time(3, || ops.linear_transforms(&many, &[t]).unwrap());
+    // Differences between transforms of the size that matters: blocks depend on it.
+    let (four, eight) = ([32, 64, 96, 128], [32, 64, 96, 128, 160, 192, 224, 0]);
     let extended = |pool: &[Plain]| {
-        let one = run(&transform(pool, &[0], 1, (1, 9), 1));
-        (run(&transform(pool, &[0], 1, (1, 9), 6)) - one) / 40.0
+        let all = run(&transform(pool, &four, 3, (1, 32), 1));
+        (
+            (all - run(&transform(pool, &four, 3, (1, 32), 2))) / 186.0,
+            all,
+        )
     };
     let plain = |pool: &[Plain]| {
-        let one = run(&transform(pool, &[0], 3, (0, 1), 1));
-        (run(&transform(pool, &[0], 3, (0, 1), 16)) - one) / 45.0
+        let all = run(&transform(pool, &eight, 16, (0, 1), 1));
+        (all - run(&transform(pool, &eight, 16, (0, 1), 2))) / 64.0
     };
-    let product = (often - many) / 279.0;
+    let (product, whole) = extended(&periodic);
+    let fewer = run(&transform(&periodic, &four, 3, (1, 17), 1));
+    let more = run(&transform(&periodic, &eight, 3, (1, 32), 1));
     let plains = ProductCosts {
         dense: plain(&dense),
         periodic: plain(&periodic),
@@ -218,8 +224,8 @@ fn units(keys: &Keys, inputs: &[Ct], level: usize) -> UnitCosts {
         let steps: Vec<i64> = (1..=n).collect();
         time(3, || ops.rotate_many(inputs[0], &steps).unwrap())
     };
-    let (two, eight) = (rotate(2), rotate(8));
-    let hoisted = (eight - two) / 6.0;
+    let two = rotate(2);
+    let hoisted = (rotate(8) - two) / 6.0;
     let decomposition = two - 2.0 * hoisted;
     let turned_once = turned(&[32]);
     let plain_giant = (turned(&[32, 64, 96, 128]) - turned_once) / 3.0 - plains.periodic;
@@ -227,15 +233,15 @@ fn units(keys: &Keys, inputs: &[Ct], level: usize) -> UnitCosts {
     UnitCosts {
         decomposition,
         hoisted,
-        baby: (many - 3.0 * decomposition - division) / 93.0 - product,
-        giant: (giants - often) / 3.0,
+        baby: (whole - fewer) / 45.0 - 4.0 * product,
+        giant: (more - whole) / 4.0 - 93.0 * product,
         plain_giant,
         rotation: time(5, || ops.rotate_many(&below, &[1]).unwrap()),
         plain: plains,
         extended: ProductCosts {
-            dense: extended(&dense),
+            dense: extended(&dense).0,
             periodic: product,
-            scalar: extended(&scalar),
+            scalar: extended(&scalar).0,
         },
         addition: time(5, || ops.add(inputs[0], inputs[1]).unwrap()),
         rescale: one - plains.periodic,
