@@ -193,7 +193,10 @@ fn units(keys: &Keys, inputs: &[Ct], level: usize) -> UnitCosts {
             giants: giants.collect(),
         }
     };
-    let many: Vec<&Ct> = inputs.iter().cycle().take(16).collect();
+    let turned = ops
+        .rotate_many(&inputs[0], &(1..14).collect::<Vec<_>>())
+        .unwrap();
+    let many: Vec<&Ct> = inputs.iter().chain(&turned).take(16).collect();
     let inputs: Vec<&Ct> = inputs.iter().collect();
     let run = |t: &Transform<Plain>| time(3, || ops.linear_transforms(&many, &[t]).unwrap());
     // Differences between transforms of the size that matters: blocks depend on it.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use veilformer_ckks::{Complex, Giant, Ops, OpsError, Scale, Term, Transform, moves};
+use veilformer_ckks::{Complex, Ops, OpsError, Scale, Transform, moves};
 
-use super::diagonals::{Diagonal, Wrap, transforms};
+use super::diagonals::{Diagonal, Wrap, entries, mapped, shifted, transforms};
 use super::rows::{self, Row};
 use super::{Packing, Weights};
 use crate::CircuitError;
@@ -112,57 +112,47 @@ impl MatrixProduct<Diagonal> {
     /// # Errors
     /// A packing that is not of powers of two, or baby steps of no feature.
     pub fn new(weights: &Weights, packing: Packing, method: Method) -> Result<Self, CircuitError> {
-        let width = packing.width();
         packing.check(1, usize::MAX)?;
-        let minus_i = Diagonal {
-            values: vec![Complex::new(0.0, -1.0)],
-            run: 1,
-        };
-        let (outputs, hoisting, levels): (Vec<_>, _, _) = match method {
-            Method::PackedRows => {
-                let rows = rows::rows(weights, packing).into_iter();
-                let outputs = rows.map(|rows| (!rows.is_empty()).then_some(Steps::Rows(rows)));
-                (outputs.collect(), Hoisting::Twice, rows::LEVELS)
-            }
+        match method {
+            Method::PackedRows => Ok(Self::of_rows(weights, packing)),
             Method::Diagonals { baby_steps: 0, .. } => {
-                return Err(CircuitError::shape(
-                    CIRCUIT,
-                    "baby steps of no feature; at least 1",
-                ));
+                let what = "baby steps of no feature; at least 1 is expected";
+                Err(CircuitError::shape(CIRCUIT, what))
             }
             Method::Diagonals {
                 baby_steps,
                 hoisting,
                 wrap,
             } => {
-                let paired = matches!(packing, Packing::FeatureFast { .. }) && wrap == Wrap::Paired;
-                let fold = paired.then(|| Fold {
-                    rotation: -(width as i64),
-                    unit: minus_i,
-                });
-                let maps = transforms(weights, packing, wrap, baby_steps).into_iter();
-                let outputs = maps.map(|transform| {
-                    (!transform.giants.is_empty()).then(|| Steps::Diagonals {
-                        transform,
-                        fold: fold.clone(),
-                    })
-                });
-                (outputs.collect(), hoisting, 1)
+                let outputs = packing.ciphertexts(weights.rows());
+                let entries = entries(weights, packing, wrap, |values| values);
+                let plain = |values: &Vec<_>, giant| shifted(values, packing, giant);
+                let maps = transforms(&entries, packing, (outputs, baby_steps), plain);
+                Ok(Self::of_transforms(
+                    weights,
+                    (packing, hoisting, wrap),
+                    maps,
+                    |diagonal| diagonal,
+                ))
             }
-        };
-        let zeros = match outputs.iter().any(Option::is_none) {
-            true => vec![Diagonal::constant(0.0); levels],
-            false => Vec::new(),
-        };
-        Ok(Self {
+        }
+    }
+
+    fn of_rows(weights: &Weights, packing: Packing) -> Self {
+        let outputs = rows::rows(weights, packing).into_iter();
+        let outputs = outputs.map(|rows| (!rows.is_empty()).then_some(Steps::Rows(rows)));
+        let outputs: Vec<_> = outputs.collect();
+        let zeros = outputs.iter().any(Option::is_none);
+        let zeros = if zeros { rows::LEVELS } else { 0 };
+        Self {
             packing,
             rows: weights.rows(),
             inputs: packing.ciphertexts(weights.cols()),
             outputs,
-            hoisting,
-            levels,
-            zeros,
-        })
+            hoisting: Hoisting::Twice,
+            levels: rows::LEVELS,
+            zeros: vec![Diagonal::constant(0.0); zeros],
+        }
     }
 
     /// Encodes the plaintexts for inputs at `level`.
@@ -202,6 +192,39 @@ impl MatrixProduct<Diagonal> {
 }
 
 impl<Pl> MatrixProduct<Pl> {
+    /// The product by these transforms, one per output; `plain` makes the other plaintexts.
+    pub(super) fn of_transforms(
+        weights: &Weights,
+        (packing, hoisting, wrap): (Packing, Hoisting, Wrap),
+        maps: Vec<Transform<Pl>>,
+        plain: impl Fn(Diagonal) -> Pl,
+    ) -> Self {
+        let paired = matches!(packing, Packing::FeatureFast { .. }) && wrap == Wrap::Paired;
+        let zero = maps.iter().any(|map| map.giants.is_empty());
+        let outputs = maps.into_iter().map(|transform| {
+            let fold = paired.then(|| Fold {
+                rotation: -(packing.width() as i64),
+                unit: plain(Diagonal {
+                    values: vec![Complex::new(0.0, -1.0)],
+                    run: 1,
+                }),
+            });
+            (!transform.giants.is_empty()).then_some(Steps::Diagonals { transform, fold })
+        });
+        Self {
+            packing,
+            rows: weights.rows(),
+            inputs: packing.ciphertexts(weights.cols()),
+            outputs: outputs.collect(),
+            hoisting,
+            levels: 1,
+            zeros: zero
+                .then(|| plain(Diagonal::constant(0.0)))
+                .into_iter()
+                .collect(),
+        }
+    }
+
     /// The packing of inputs and outputs.
     #[must_use]
     pub fn packing(&self) -> Packing {
@@ -351,16 +374,18 @@ impl<Pl: Clone> MatrixProduct<Pl> {
             }
         }
         let rotated: Vec<&O::Ct> = rotated.iter().collect();
-        let mut results = Vec::with_capacity(maps.len());
-        for map in maps {
-            let mut map = (*map).clone();
-            for term in map.giants.iter_mut().flat_map(|g| &mut g.terms) {
-                term.input = pairs.binary_search(&(term.input, term.baby)).unwrap_or(0);
-                term.baby = 0;
-            }
-            results.push(ops.linear_transform(&rotated, &map)?);
-        }
-        Ok(results)
+        let maps: Vec<Transform<Pl>> = maps
+            .iter()
+            .map(|map| {
+                let mut map = (*map).clone();
+                for term in map.giants.iter_mut().flat_map(|g| &mut g.terms) {
+                    term.input = pairs.binary_search(&(term.input, term.baby)).unwrap_or(0);
+                    term.baby = 0;
+                }
+                map
+            })
+            .collect();
+        Ok(ops.linear_transforms(&rotated, &maps.iter().collect::<Vec<_>>())?)
     }
 
     pub(super) fn transforms(&self) -> impl Iterator<Item = &Transform<Pl>> {
@@ -398,27 +423,4 @@ impl<Pl> Fold<Pl> {
         let outside = ops.rotate(&outside, self.rotation)?;
         ops.add(&within, &outside)
     }
-}
-
-/// The same transform with every factor made anew, from it and its baby step.
-fn mapped<P, Q, E>(
-    transform: &Transform<P>,
-    mut made: impl FnMut(&P, i64) -> Result<Q, E>,
-) -> Result<Transform<Q>, E> {
-    let giants = transform.giants.iter().map(|giant| {
-        let terms = giant.terms.iter().map(|term| {
-            Ok(Term {
-                input: term.input,
-                baby: term.baby,
-                plain: made(&term.plain, term.baby)?,
-            })
-        });
-        Ok(Giant {
-            rotation: giant.rotation,
-            terms: terms.collect::<Result<_, E>>()?,
-        })
-    });
-    Ok(Transform {
-        giants: giants.collect::<Result<_, E>>()?,
-    })
 }

@@ -1,6 +1,7 @@
 //! The operations of a product, counted from its steps.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use veilformer_ckks::{Transform, moves};
 
@@ -11,24 +12,30 @@ use super::rows::Row;
 
 impl MatrixProduct<Diagonal> {
     /// The operations of [`MatrixProduct::apply`] on ciphertexts of `slots` slots, the encoding of
-    /// its plaintexts left out; what an [`Ops`] really does is the same.
+    /// its plaintexts left out; what an [`veilformer_ckks::Ops`] really does is the same.
     #[must_use]
     pub fn counts(&self, slots: usize) -> Counts {
-        let mut tally = Tally {
-            counts: Counts {
-                inputs: self.inputs,
-                outputs: self.outputs.len(),
-                levels: self.levels,
-                ..Counts::default()
-            },
-            slots,
-            keys: BTreeSet::new(),
-            conjugation: false,
-        };
-        for zero in &self.zeros {
-            tally.counts.plain_words += zero.words();
+        let words = self.map(|diagonal, _| Ok::<usize, Infallible>(diagonal.words()));
+        words.map_or_else(|never| match never {}, |words| words.tally(slots))
+    }
+}
+
+/// Over the words per prime of each plaintext.
+impl MatrixProduct<usize> {
+    /// The operations on ciphertexts of `slots` slots.
+    pub(super) fn tally(&self, slots: usize) -> Counts {
+        let mut tally = Tally::new(slots);
+        let maps: Vec<&Transform<usize>> = self.transforms().collect();
+        match self.hoisting {
+            Hoisting::Once => tally.once(&maps),
+            Hoisting::Twice => {
+                let mut terms = maps.iter().flat_map(|m| &m.giants).flat_map(|g| &g.terms);
+                let shares = terms.any(|t| moves(t.baby, slots));
+                let group = if shares { maps.len() } else { OUTPUTS_PER_CALL };
+                maps.chunks(group).for_each(|maps| tally.call(maps));
+            }
         }
-        let mut babies = BTreeSet::new();
+        tally.counts.plain_words += self.zeros.iter().sum::<usize>();
         for output in &self.outputs {
             match output {
                 None => {
@@ -36,19 +43,21 @@ impl MatrixProduct<Diagonal> {
                     tally.counts.rescales += self.levels;
                 }
                 Some(Steps::Rows(rows)) => tally.rows(rows),
-                Some(Steps::Diagonals { transform, fold }) => {
-                    tally.transform(transform, self.hoisting, &mut babies);
-                    if let Some(fold) = fold {
-                        tally.fold(fold);
-                    }
+                Some(Steps::Diagonals { fold, .. }) => {
+                    fold.iter().for_each(|fold| tally.fold(fold));
                 }
             }
         }
-        tally.shared(&babies, self.hoisting, self);
-        tally.counts.keys = tally.keys.len() + usize::from(tally.conjugation);
-        tally.counts
+        Counts {
+            inputs: self.inputs,
+            outputs: self.outputs.len(),
+            levels: self.levels,
+            ..tally.counts()
+        }
     }
+}
 
+impl<Pl> MatrixProduct<Pl> {
     /// The rotations that are used, in slots, and whether the conjugation is.
     #[must_use]
     pub fn rotations(&self) -> (BTreeSet<i64>, bool) {
@@ -58,10 +67,7 @@ impl MatrixProduct<Diagonal> {
             match output {
                 Steps::Rows(rows) => steps.extend(rows.iter().flat_map(|r| &r.steps)),
                 Steps::Diagonals { transform, fold } => {
-                    for giant in &transform.giants {
-                        steps.insert(giant.rotation);
-                        steps.extend(giant.terms.iter().map(|t| t.baby));
-                    }
+                    steps.extend(rotations_of(transform));
                     steps.extend(fold.iter().map(|f| f.rotation));
                     conjugation |= fold.is_some();
                 }
@@ -72,18 +78,46 @@ impl MatrixProduct<Diagonal> {
     }
 }
 
-/// Counts while it goes over the steps.
-struct Tally {
-    counts: Counts,
+/// The baby and giant steps of a transform.
+pub(super) fn rotations_of<Pl>(transform: &Transform<Pl>) -> impl Iterator<Item = i64> {
+    transform.giants.iter().flat_map(|giant| {
+        let babies = giant.terms.iter().map(|t| t.baby);
+        babies.chain([giant.rotation])
+    })
+}
+
+/// Counts operations as they are named to it.
+pub(super) struct Tally {
+    pub(super) counts: Counts,
     slots: usize,
     /// Rotations modulo the slots.
     keys: BTreeSet<i64>,
+    /// Keys that are of no rotation.
     conjugation: bool,
+    relinearization: bool,
 }
 
 impl Tally {
-    /// Notes a rotation; whether it moves anything.
-    fn rotation(&mut self, by: i64) -> bool {
+    pub(super) fn new(slots: usize) -> Self {
+        Self {
+            counts: Counts::default(),
+            slots,
+            keys: BTreeSet::new(),
+            conjugation: false,
+            relinearization: false,
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let others = usize::from(self.conjugation) + usize::from(self.relinearization);
+        Counts {
+            keys: self.keys.len() + others,
+            ..self.counts
+        }
+    }
+
+    /// Notes the key of a rotation; whether it moves anything.
+    fn key(&mut self, by: i64) -> bool {
         let turns = moves(by, self.slots);
         if turns {
             self.keys.insert(by.rem_euclid(self.slots as i64));
@@ -91,102 +125,98 @@ impl Tally {
         turns
     }
 
-    fn transform(
-        &mut self,
-        transform: &Transform<Diagonal>,
-        hoisting: Hoisting,
-        babies: &mut BTreeSet<(usize, i64)>,
-    ) {
-        for giant in &transform.giants {
+    /// Rotations of one ciphertext in one call.
+    pub(super) fn rotate_many(&mut self, by: impl IntoIterator<Item = i64>) {
+        match by.into_iter().filter(|by| self.key(*by)).count() {
+            0 => {}
+            1 => self.counts.rotations += 1,
+            several => {
+                self.counts.hoisted += several;
+                self.counts.decompositions += 1;
+            }
+        }
+    }
+
+    pub(super) fn conjugate(&mut self) {
+        self.conjugation = true;
+        self.counts.rotations += 1;
+    }
+
+    pub(super) fn mul_sum(&mut self, products: usize) {
+        self.relinearization = true;
+        self.counts.relinearizations += 1;
+        self.counts.products += products;
+    }
+
+    /// A product with a plaintext of so many words that is encoded for it.
+    pub(super) fn mul_plain(&mut self, words: usize) {
+        self.counts.plain_words += words;
+        *self.counts.plain.of_words(words, 2 * self.slots) += 1;
+    }
+
+    /// One call of `linear_transforms`.
+    pub(super) fn call(&mut self, maps: &[&Transform<usize>]) {
+        let mut babies = BTreeSet::new();
+        let mut special = false;
+        for giant in maps.iter().flat_map(|map| &map.giants) {
             let mut rotated = false;
             for term in &giant.terms {
-                let words = term.plain.words();
-                self.counts.plain_words += words;
-                let n = 2 * self.slots;
-                let turns = self.rotation(term.baby);
-                if turns {
+                if self.key(term.baby) {
+                    rotated = true;
                     babies.insert((term.input, term.baby));
-                }
-                let extended = turns && hoisting == Hoisting::Twice;
-                rotated |= extended;
-                let products = match extended {
-                    true => &mut self.counts.extended,
-                    false => &mut self.counts.plain,
-                };
-                *products.of_words(words, n) += 1;
-            }
-            if self.rotation(giant.rotation) {
-                match rotated {
-                    true => self.counts.giants += 1,
-                    false => self.counts.plain_giants += 1,
+                    self.counts.plain_words += term.plain;
+                    *self.counts.extended.of_words(term.plain, 2 * self.slots) += 1;
+                } else {
+                    self.mul_plain(term.plain);
                 }
             }
+            let turned = self.key(giant.rotation);
+            special |= rotated || turned;
+            self.counts.giants += usize::from(turned && rotated);
+            self.counts.plain_giants += usize::from(turned && !rotated);
         }
-    }
-
-    /// What all transforms share, and how they end.
-    fn shared(
-        &mut self,
-        babies: &BTreeSet<(usize, i64)>,
-        hoisting: Hoisting,
-        product: &MatrixProduct<Diagonal>,
-    ) {
         let inputs: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
-        match hoisting {
-            Hoisting::Twice => {
-                self.counts.babies += babies.len();
-                self.counts.decompositions += inputs.len();
-            }
-            Hoisting::Once => {
-                for input in inputs {
-                    match babies.iter().filter(|b| b.0 == input).count() {
-                        1 => self.counts.rotations += 1,
-                        several => {
-                            self.counts.hoisted += several;
-                            self.counts.decompositions += 1;
-                        }
-                    }
-                }
-            }
-        }
-        // Special primes are there for all transforms of one call, or for none.
-        let giants =
-            |t: &Transform<Diagonal>| t.giants.iter().any(|g| moves(g.rotation, self.slots));
-        let maps: Vec<bool> = product.transforms().map(giants).collect();
-        let group = match hoisting {
-            Hoisting::Once => 1,
-            Hoisting::Twice if babies.is_empty() => OUTPUTS_PER_CALL,
-            Hoisting::Twice => maps.len().max(1),
-        };
-        let babies = !babies.is_empty() && hoisting == Hoisting::Twice;
-        for maps in maps.chunks(group) {
-            match babies || maps.iter().any(|giants| *giants) {
-                true => self.counts.divisions += maps.len(),
-                false => self.counts.rescales += maps.len(),
-            }
+        self.counts.babies += babies.len();
+        self.counts.decompositions += inputs.len();
+        // Special primes are there for all transforms of a call, or for none.
+        match special {
+            true => self.counts.divisions += maps.len(),
+            false => self.counts.rescales += maps.len(),
         }
     }
 
-    fn fold(&mut self, fold: &Fold<Diagonal>) {
-        self.counts.plain_words += fold.unit.words();
-        self.counts.plain.periodic += 1;
+    /// All inputs rotated first, each rotation with its ModDown; then one call.
+    fn once(&mut self, maps: &[&Transform<usize>]) {
+        let mut babies: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+        let mut still: Vec<Transform<usize>> = maps.iter().map(|m| (*m).clone()).collect();
+        let terms = still.iter_mut().flat_map(|m| &mut m.giants);
+        for term in terms.flat_map(|g| &mut g.terms) {
+            babies.entry(term.input).or_default().insert(term.baby);
+            term.baby = 0;
+        }
+        for steps in babies.into_values() {
+            self.rotate_many(steps);
+        }
+        if !still.is_empty() {
+            self.call(&still.iter().collect::<Vec<_>>());
+        }
+    }
+
+    fn fold(&mut self, fold: &Fold<usize>) {
+        self.conjugate();
         self.counts.additions += 3;
-        self.counts.rotations += 1 + usize::from(self.rotation(fold.rotation));
-        self.conjugation = true;
+        self.mul_plain(fold.unit);
+        self.rotate_many([fold.rotation]);
     }
 
-    fn rows(&mut self, rows: &[Row<Diagonal>]) {
-        let n = 2 * self.slots;
+    fn rows(&mut self, rows: &[Row<usize>]) {
         for row in rows {
-            self.transform(&row.transform, Hoisting::Twice, &mut BTreeSet::new());
-            self.counts.rescales += 1;
+            self.call(&[&row.transform]);
             for step in &row.steps {
-                self.counts.rotations += usize::from(self.rotation(*step));
+                self.rotate_many([*step]);
                 self.counts.additions += 1;
             }
-            let words = row.mask.words();
-            self.counts.plain_words += words;
-            *self.counts.plain.of_words(words, n) += 1;
+            self.mul_plain(row.mask);
         }
         // The sum of the masked rows, and its rescale.
         self.counts.additions += rows.len().saturating_sub(1);
