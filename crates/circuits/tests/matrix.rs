@@ -3,10 +3,11 @@
 
 use proptest::prelude::*;
 use veilformer_circuits::matrix::{
-    Hoisting, MatrixProduct, Method, Packing, PruneUnit, Weights, Wrap,
+    Hoisting, MatrixProduct, Method, Packing, ProductCosts, PruneUnit, TileProduct, TileShape,
+    UnitCosts, Weights, Wrap, plan,
 };
 use veilformer_circuits::testing::{ClearOps, Counting, toy_params};
-use veilformer_ckks::{Ops, Params};
+use veilformer_ckks::{Ops, Params, SlotVector};
 
 /// A value in [-1, 1) for some numbers.
 fn value(a: usize, b: usize, seed: u64) -> f64 {
@@ -230,4 +231,146 @@ fn counts_of_a_dense_product() {
     let half = uneven.pruned(PruneUnit::Diagonal(256), 0.5);
     let half = MatrixProduct::new(&half, feature_fast, Method::diagonals(32)).unwrap();
     assert_eq!(half.counts(slots).plain_words, entries + 3 * 2);
+}
+
+/// Costs in the proportions of N = 2^16, 24 limbs (see `examples/linear_speed.rs`).
+fn costs() -> UnitCosts {
+    UnitCosts {
+        decomposition: 14.0,
+        hoisted: 18.0,
+        baby: 6.0,
+        giant: 35.0,
+        plain_giant: 22.0,
+        rotation: 32.0,
+        relinearization: 40.0,
+        product: 4.0,
+        plain: ProductCosts {
+            dense: 0.7,
+            periodic: 0.3,
+            scalar: 0.3,
+        },
+        extended: ProductCosts {
+            dense: 1.2,
+            periodic: 0.6,
+            scalar: 0.6,
+        },
+        addition: 2.0,
+        rescale: 9.0,
+        division: 17.0,
+    }
+}
+
+#[test]
+fn plans_follow_tokens_and_weights() {
+    let slots = 1 << 15;
+    let weights = Weights::from_fn(768, 768, |r, c| value(r, c, 5)).unwrap();
+    let one = plan(&weights, 128, slots, &costs()).unwrap();
+    assert_eq!(one.packing, Packing::FeatureFast { width: 256 });
+    let paired = matches!(
+        one.method,
+        Method::Diagonals {
+            wrap: Wrap::Paired,
+            ..
+        }
+    );
+    assert!(paired, "{one:?}");
+    assert!(one.counts.plain_words <= 3 * weights.nonzero());
+    // What is planned is what the product says of itself.
+    let product = MatrixProduct::new(&weights, one.packing, one.method).unwrap();
+    assert_eq!(product.counts(slots), one.counts);
+    assert_eq!(costs().of(&one.counts), one.milliseconds);
+    // No split is cheaper.
+    for baby_steps in [1, 8, 16, 32, 64, 128, 256] {
+        let product = MatrixProduct::new(&weights, one.packing, Method::diagonals(baby_steps));
+        assert!(costs().of(&product.unwrap().counts(slots)) >= one.milliseconds);
+    }
+    // So many tokens that a ciphertext has room for one feature.
+    let small = Weights::from_fn(16, 16, |r, c| value(r, c, 6)).unwrap();
+    let many = plan(&small, slots, slots, &costs()).unwrap();
+    assert_eq!(many.packing, Packing::Column);
+    // Pruned weights cost less.
+    let pruned = weights.pruned(PruneUnit::Block(256), 0.75);
+    let pruned = plan(&pruned, 128, slots, &costs()).unwrap();
+    assert!(pruned.milliseconds < 0.6 * one.milliseconds);
+    // A single row: sums of slots need no diagonals.
+    let row = Weights::from_fn(1, 4096, |r, c| value(r, c, 7)).unwrap();
+    let row = plan(&row, 128, slots, &costs()).unwrap();
+    assert_eq!(row.method, Method::PackedRows);
+    assert!(plan(&weights, 0, slots, &costs()).is_err());
+    assert!(plan(&weights, slots + 1, slots, &costs()).is_err());
+}
+
+/// The product of two matrices, row by row, by its definition.
+fn naive(a: &[f64], b: &[f64], d: usize) -> Vec<f64> {
+    let entry = |i: usize, j: usize| (0..d).map(|k| a[i * d + k] * b[k * d + j]).sum();
+    (0..d * d).map(|at| entry(at / d, at % d)).collect()
+}
+
+fn check_tiles(params: &Params, shape: TileShape, babies: usize) {
+    let (slots, level) = (params.slots(), params.max_level());
+    let product = TileProduct::new(shape, babies).unwrap();
+    let entries = shape.dim * shape.dim;
+    let matrices = |seed| -> Vec<Vec<f64>> {
+        let one = |h| (0..entries).map(|at| value(at, h, seed)).collect();
+        (0..shape.batch).map(one).collect()
+    };
+    let (a, b) = (matrices(8), matrices(9));
+    let mut clear = ClearOps::new(params);
+    let mut encrypt = |m: &[Vec<f64>]| {
+        let slots = SlotVector::Dense(shape.pack(m, slots));
+        clear.encrypt(&slots, level).unwrap()
+    };
+    let (x, y) = (encrypt(&a), encrypt(&b));
+    let mut ops = Counting::new(clear);
+    let encoded = product.encode(&mut ops, level).unwrap();
+    let out = encoded.apply(&mut ops, &x, &y).unwrap();
+    assert_eq!(ops.level(&out), level - 3);
+    assert!(ops.scale(&out).matches(params.scale_at(level - 3)));
+    let got = ops.inner().decrypt(&out);
+    for h in 0..shape.batch {
+        let expected = naive(&a[h], &b[h], shape.dim);
+        for (g, e) in shape.unpack(&got, h).iter().zip(&expected) {
+            assert!((g - e).abs() < 1e-6, "{shape:?}, {babies}: {g} is not {e}");
+        }
+    }
+    // Repeated as it came: products of products need no more.
+    assert!((got[0] - got[shape.period() % slots]).norm() < 1e-6);
+    let counted = product.counts(slots);
+    let mut ran = ops.counts();
+    (ran.inputs, ran.outputs, ran.levels) = (2, 1, 3);
+    assert_eq!(counted, ran, "{shape:?}, {babies}");
+    let turn = |by: &i64| by.rem_euclid(slots as i64);
+    let rotations: std::collections::BTreeSet<i64> = product
+        .rotations()
+        .iter()
+        .map(turn)
+        .filter(|by| *by != 0)
+        .collect();
+    // Relinearization and conjugation besides.
+    assert_eq!(counted.keys, rotations.len() + 2);
+}
+
+#[test]
+fn products_of_encrypted_tiles() {
+    for (dim, batch) in [(2, 1), (2, 32), (4, 1), (4, 8), (8, 1), (8, 2)] {
+        for babies in [1, 2, 4] {
+            if babies <= dim / 2 {
+                check_tiles(&toy_params(4), TileShape { dim, batch }, babies);
+            }
+        }
+    }
+    check_tiles(&larger(), TileShape { dim: 16, batch: 2 }, 4);
+    assert!(TileProduct::new(TileShape { dim: 6, batch: 1 }, 1).is_err());
+    assert!(TileProduct::new(TileShape { dim: 8, batch: 1 }, 8).is_err());
+    let large = TileProduct::new(TileShape { dim: 16, batch: 1 }, 8).unwrap();
+    let params = toy_params(4);
+    assert!(large.encode(&mut ClearOps::new(&params), 4).is_err());
+    // d = 64, eight heads: rotations of the row steps, of phi, of sigma and tau; one relinearization
+    // per giant step.
+    let counts = TileProduct::new(TileShape { dim: 64, batch: 8 }, 8)
+        .unwrap()
+        .counts(1 << 15);
+    assert_eq!((counts.relinearizations, counts.products), (4, 32));
+    assert_eq!(counts.hoisted, 7);
+    assert!(counts.key_switches() < 200, "{counts:?}");
 }

@@ -85,35 +85,6 @@ impl Counts {
     pub fn key_bytes(&self, n: usize, primes: usize, digits: usize) -> usize {
         self.keys * digits * 2 * primes * n * size_of::<u64>()
     }
-
-    /// The sum of two circuits, one after the other, that share no key and no ciphertext.
-    #[must_use]
-    pub fn then(mut self, next: Self) -> Self {
-        self.decompositions += next.decompositions;
-        self.hoisted += next.hoisted;
-        self.babies += next.babies;
-        self.giants += next.giants;
-        self.plain_giants += next.plain_giants;
-        self.rotations += next.rotations;
-        self.relinearizations += next.relinearizations;
-        self.products += next.products;
-        for (own, other) in [
-            (&mut self.plain, next.plain),
-            (&mut self.extended, next.extended),
-        ] {
-            own.dense += other.dense;
-            own.periodic += other.periodic;
-            own.scalar += other.scalar;
-        }
-        self.additions += next.additions;
-        self.rescales += next.rescales;
-        self.divisions += next.divisions;
-        self.plain_words += next.plain_words;
-        self.keys += next.keys;
-        self.levels += next.levels;
-        self.outputs = next.outputs;
-        self
-    }
 }
 
 /// Milliseconds of a product with a plaintext of each kind.

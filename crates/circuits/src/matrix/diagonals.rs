@@ -69,54 +69,83 @@ pub enum Wrap {
     Paired,
 }
 
-/// The maps to every output ciphertext, in the packing's baby and giant steps of up to
-/// `baby_steps` features. Zero diagonals are left out; an output without any has no giant step.
-pub(crate) fn transforms(
+/// A diagonal of the map from an input to an output ciphertext.
+pub(crate) struct Entry<V> {
+    output: usize,
+    input: usize,
+    /// In features.
+    offset: i64,
+    value: V,
+}
+
+/// All diagonals that are not zero, as what is made of the factors of an output's features.
+pub(crate) fn entries<V>(
     weights: &Weights,
     packing: Packing,
     wrap: Wrap,
-    baby_steps: usize,
-) -> Vec<Transform<Diagonal>> {
-    let (inputs, outputs) = (
-        packing.ciphertexts(weights.cols()),
-        packing.ciphertexts(weights.rows()),
-    );
-    let baby_steps = baby_steps.max(1) as i64;
-    let unit = match packing {
-        Packing::TokenFast { run, .. } => run as i64,
-        _ => 1,
-    };
-    let map = |output: usize| {
-        let mut giants: BTreeMap<i64, Vec<Term<Diagonal>>> = BTreeMap::new();
-        for input in 0..inputs {
+    made: impl Fn(Vec<Complex>) -> V,
+) -> Vec<Entry<V>> {
+    let mut entries = Vec::new();
+    for output in 0..packing.ciphertexts(weights.rows()) {
+        for input in 0..packing.ciphertexts(weights.cols()) {
             for offset in offsets(packing, wrap) {
-                let mut values = diagonal(weights, packing, (output, input), offset, wrap);
-                if values.iter().all(|v| v.re == 0.0 && v.im == 0.0) {
-                    continue;
+                let values = diagonal(weights, packing, (output, input), offset, wrap);
+                if values.iter().any(|v| v.re != 0.0 || v.im != 0.0) {
+                    entries.push(Entry {
+                        output,
+                        input,
+                        offset,
+                        value: made(values),
+                    });
                 }
-                let baby = offset.rem_euclid(baby_steps);
-                let giant = offset - baby;
-                // The factor of a slot stands `giant` further on before the giant rotation.
-                let width = values.len() as i64;
-                values.rotate_right(giant.rem_euclid(width) as usize);
-                giants.entry(giant * unit).or_default().push(Term {
-                    input,
-                    baby: baby * unit,
-                    plain: Diagonal {
-                        values,
-                        run: unit as usize,
-                    },
-                });
             }
         }
-        let giants = giants
-            .into_iter()
-            .map(|(rotation, terms)| Giant { rotation, terms });
-        Transform {
-            giants: giants.collect(),
+    }
+    entries
+}
+
+/// The maps to so many output ciphertexts, with baby steps of fewer than `baby_steps` features.
+/// `plain` makes a plaintext of a value that is to stand so many features further on. An output
+/// without any diagonal has no giant step.
+pub(crate) fn transforms<V, Pl>(
+    entries: &[Entry<V>],
+    packing: Packing,
+    (outputs, baby_steps): (usize, usize),
+    plain: impl Fn(&V, i64) -> Pl,
+) -> Vec<Transform<Pl>> {
+    let baby_steps = baby_steps.clamp(1, packing.width().max(1)) as i64;
+    let unit = packing.unit() as i64;
+    let mut giants: Vec<BTreeMap<i64, Vec<Term<Pl>>>> = Vec::new();
+    giants.resize_with(outputs, BTreeMap::new);
+    for entry in entries {
+        let baby = entry.offset.rem_euclid(baby_steps);
+        let giant = entry.offset - baby;
+        if let Some(giants) = giants.get_mut(entry.output) {
+            giants.entry(giant * unit).or_default().push(Term {
+                input: entry.input,
+                baby: baby * unit,
+                plain: plain(&entry.value, giant),
+            });
         }
+    }
+    let transform = |giants: BTreeMap<i64, Vec<Term<Pl>>>| Transform {
+        giants: giants
+            .into_iter()
+            .map(|(rotation, terms)| Giant { rotation, terms })
+            .collect(),
     };
-    (0..outputs).map(map).collect()
+    giants.into_iter().map(transform).collect()
+}
+
+/// The plaintext of a diagonal that stands `giant` features further on, before that rotation.
+pub(crate) fn shifted(values: &[Complex], packing: Packing, giant: i64) -> Diagonal {
+    let mut values = values.to_vec();
+    let by = giant.rem_euclid(values.len().max(1) as i64);
+    values.rotate_right(by as usize);
+    Diagonal {
+        values,
+        run: packing.unit(),
+    }
 }
 
 /// The offsets, in features, that diagonals of one pair of ciphertexts can have.
@@ -156,4 +185,27 @@ fn diagonal(
         }
     };
     (0..width).map(value).collect()
+}
+
+/// The same transform with every factor made anew, from it and its baby step.
+pub(crate) fn mapped<P, Q, E>(
+    transform: &Transform<P>,
+    mut made: impl FnMut(&P, i64) -> Result<Q, E>,
+) -> Result<Transform<Q>, E> {
+    let giants = transform.giants.iter().map(|giant| {
+        let terms = giant.terms.iter().map(|term| {
+            Ok(Term {
+                input: term.input,
+                baby: term.baby,
+                plain: made(&term.plain, term.baby)?,
+            })
+        });
+        Ok(Giant {
+            rotation: giant.rotation,
+            terms: terms.collect::<Result<_, E>>()?,
+        })
+    });
+    Ok(Transform {
+        giants: giants.collect::<Result<_, E>>()?,
+    })
 }

@@ -21,16 +21,30 @@
 //! packing rotations are cyclic and plaintexts dense; in the feature-fast one plaintexts have the
 //! period of a token, and a rotation runs into the next token ([`Wrap`]). With one feature per
 //! ciphertext ([`Packing::Column`]) all that is left are products with constants.
+//!
+//! # Two encrypted matrices
+//!
+//! [`TileProduct`] multiplies square matrices that lie in a ciphertext each, several of them side by
+//! side: three levels.
+//!
+//! # Choosing
+//!
+//! [`plan`] counts the ways there are and takes the cheapest by measured [`UnitCosts`].
 
 mod counts;
 mod diagonals;
 mod packing;
+mod plan;
 mod product;
 mod rows;
+mod tally;
+mod tiles;
 mod weights;
 
 pub use counts::{Counts, ProductCosts, Products, UnitCosts};
 pub use diagonals::{Diagonal, Wrap};
 pub use packing::Packing;
-pub use product::{Hoisting, MatrixProduct, Method};
+pub use plan::{Choice, plan};
+pub use product::{Hoisting, MatrixProduct, Method, Role};
+pub use tiles::{TileProduct, TileShape};
 pub use weights::{PruneUnit, Weights};

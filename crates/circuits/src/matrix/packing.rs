@@ -37,6 +37,14 @@ impl Packing {
         }
     }
 
+    /// Slots from a feature to the next.
+    pub(crate) fn unit(self) -> usize {
+        match self {
+            Self::TokenFast { run, .. } => run,
+            _ => 1,
+        }
+    }
+
     /// Ciphertexts that hold so many features.
     #[must_use]
     pub fn ciphertexts(self, features: usize) -> usize {

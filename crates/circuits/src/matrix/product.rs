@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use veilformer_ckks::{Complex, Ops, OpsError, Scale, Term, Transform, moves};
+use veilformer_ckks::{Complex, Ops, OpsError, Scale, Transform, moves};
 
-use super::counts::Counts;
-use super::diagonals::{Diagonal, Wrap, transforms};
+use super::diagonals::{Diagonal, Wrap, entries, mapped, shifted, transforms};
 use super::rows::{self, Row};
 use super::{Packing, Weights};
 use crate::CircuitError;
@@ -13,7 +12,7 @@ use crate::CircuitError;
 const CIRCUIT: &str = "matrix product";
 
 /// Outputs of one call where no input is rotated, so that nothing but the inputs' words is shared.
-const OUTPUTS_PER_CALL: usize = 16;
+pub(super) const OUTPUTS_PER_CALL: usize = 16;
 
 /// How a plaintext matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,18 +61,36 @@ impl Method {
 pub struct MatrixProduct<Pl> {
     packing: Packing,
     rows: usize,
-    inputs: usize,
+    pub(super) inputs: usize,
     /// Per output ciphertext; none: it is zero.
-    outputs: Vec<Option<Steps<Pl>>>,
-    hoisting: Hoisting,
-    levels: usize,
+    pub(super) outputs: Vec<Option<Steps<Pl>>>,
+    pub(super) hoisting: Hoisting,
+    pub(super) levels: usize,
     /// Zero for each level, if an output needs it.
-    zeros: Vec<Pl>,
+    pub(super) zeros: Vec<Pl>,
+}
+
+/// What a plaintext of a product is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A factor of the inputs, at the canonical scale of their level; extended (modulo the special
+    /// primes as well) if the input is rotated before, without ModDown.
+    Factor {
+        /// See [`Ops::extended_plain`].
+        extended: bool,
+    },
+    /// A factor so many levels below the inputs, at the canonical scale there.
+    Below {
+        /// How many.
+        levels: usize,
+    },
+    /// The imaginary unit, one level below the inputs, at scale one.
+    Unit,
 }
 
 /// The way to one output ciphertext.
 #[derive(Clone, Debug, PartialEq)]
-enum Steps<Pl> {
+pub(super) enum Steps<Pl> {
     Diagonals {
         transform: Transform<Pl>,
         fold: Option<Fold<Pl>>,
@@ -83,10 +100,10 @@ enum Steps<Pl> {
 
 /// `(C + conj C) + rot(-i (C - conj C))`, see [`Wrap::Paired`].
 #[derive(Clone, Debug, PartialEq)]
-struct Fold<Pl> {
-    rotation: i64,
+pub(super) struct Fold<Pl> {
+    pub(super) rotation: i64,
     /// `-i`.
-    unit: Pl,
+    pub(super) unit: Pl,
 }
 
 impl MatrixProduct<Diagonal> {
@@ -95,118 +112,47 @@ impl MatrixProduct<Diagonal> {
     /// # Errors
     /// A packing that is not of powers of two, or baby steps of no feature.
     pub fn new(weights: &Weights, packing: Packing, method: Method) -> Result<Self, CircuitError> {
-        let width = packing.width();
         packing.check(1, usize::MAX)?;
-        let minus_i = Diagonal {
-            values: vec![Complex::new(0.0, -1.0)],
-            run: 1,
-        };
-        let (outputs, hoisting, levels): (Vec<_>, _, _) = match method {
-            Method::PackedRows => {
-                let rows = rows::rows(weights, packing).into_iter();
-                let outputs = rows.map(|rows| (!rows.is_empty()).then_some(Steps::Rows(rows)));
-                (outputs.collect(), Hoisting::Twice, rows::LEVELS)
-            }
+        match method {
+            Method::PackedRows => Ok(Self::of_rows(weights, packing)),
             Method::Diagonals { baby_steps: 0, .. } => {
-                return Err(CircuitError::shape(
-                    CIRCUIT,
-                    "baby steps of no feature; at least 1",
-                ));
+                let what = "baby steps of no feature; at least 1 is expected";
+                Err(CircuitError::shape(CIRCUIT, what))
             }
             Method::Diagonals {
                 baby_steps,
                 hoisting,
                 wrap,
             } => {
-                let paired = matches!(packing, Packing::FeatureFast { .. }) && wrap == Wrap::Paired;
-                let fold = paired.then(|| Fold {
-                    rotation: -(width as i64),
-                    unit: minus_i,
-                });
-                let maps = transforms(weights, packing, wrap, baby_steps).into_iter();
-                let outputs = maps.map(|transform| {
-                    (!transform.giants.is_empty()).then(|| Steps::Diagonals {
-                        transform,
-                        fold: fold.clone(),
-                    })
-                });
-                (outputs.collect(), hoisting, 1)
+                let outputs = packing.ciphertexts(weights.rows());
+                let entries = entries(weights, packing, wrap, |values| values);
+                let plain = |values: &Vec<_>, giant| shifted(values, packing, giant);
+                let maps = transforms(&entries, packing, (outputs, baby_steps), plain);
+                Ok(Self::of_transforms(
+                    weights,
+                    (packing, hoisting, wrap),
+                    maps,
+                    |diagonal| diagonal,
+                ))
             }
-        };
-        let zeros = match outputs.iter().any(Option::is_none) {
-            true => vec![Diagonal::constant(0.0); levels],
-            false => Vec::new(),
-        };
-        Ok(Self {
+        }
+    }
+
+    fn of_rows(weights: &Weights, packing: Packing) -> Self {
+        let outputs = rows::rows(weights, packing).into_iter();
+        let outputs = outputs.map(|rows| (!rows.is_empty()).then_some(Steps::Rows(rows)));
+        let outputs: Vec<_> = outputs.collect();
+        let zeros = outputs.iter().any(Option::is_none);
+        let zeros = if zeros { rows::LEVELS } else { 0 };
+        Self {
             packing,
             rows: weights.rows(),
             inputs: packing.ciphertexts(weights.cols()),
             outputs,
-            hoisting,
-            levels,
-            zeros,
-        })
-    }
-
-    /// The operations of [`MatrixProduct::apply`] on ciphertexts of `slots` slots, the encoding of
-    /// its plaintexts left out; what an [`Ops`] really does is the same.
-    #[must_use]
-    pub fn counts(&self, slots: usize) -> Counts {
-        let mut tally = Tally {
-            counts: Counts {
-                inputs: self.inputs,
-                outputs: self.outputs.len(),
-                levels: self.levels,
-                ..Counts::default()
-            },
-            slots,
-            keys: BTreeSet::new(),
-            conjugation: false,
-        };
-        for zero in &self.zeros {
-            tally.counts.plain_words += zero.words();
+            hoisting: Hoisting::Twice,
+            levels: rows::LEVELS,
+            zeros: vec![Diagonal::constant(0.0); zeros],
         }
-        let mut babies = BTreeSet::new();
-        for output in &self.outputs {
-            match output {
-                None => {
-                    tally.counts.plain.scalar += self.levels;
-                    tally.counts.rescales += self.levels;
-                }
-                Some(Steps::Rows(rows)) => tally.rows(rows),
-                Some(Steps::Diagonals { transform, fold }) => {
-                    tally.transform(transform, self.hoisting, &mut babies);
-                    if let Some(fold) = fold {
-                        tally.fold(fold);
-                    }
-                }
-            }
-        }
-        tally.shared(&babies, self.hoisting, self);
-        tally.counts.keys = tally.keys.len() + usize::from(tally.conjugation);
-        tally.counts
-    }
-
-    /// The rotations that are used, in slots, and whether the conjugation is.
-    #[must_use]
-    pub fn rotations(&self) -> (BTreeSet<i64>, bool) {
-        let mut steps = BTreeSet::new();
-        let mut conjugation = false;
-        for output in self.outputs.iter().flatten() {
-            match output {
-                Steps::Rows(rows) => steps.extend(rows.iter().flat_map(|r| &r.steps)),
-                Steps::Diagonals { transform, fold } => {
-                    for giant in &transform.giants {
-                        steps.insert(giant.rotation);
-                        steps.extend(giant.terms.iter().map(|t| t.baby));
-                    }
-                    steps.extend(fold.iter().map(|f| f.rotation));
-                    conjugation |= fold.is_some();
-                }
-            }
-        }
-        steps.remove(&0);
-        (steps, conjugation)
     }
 
     /// Encodes the plaintexts for inputs at `level`.
@@ -225,64 +171,116 @@ impl MatrixProduct<Diagonal> {
                 needed: self.levels,
             });
         }
-        let scale = ops.params().scale_at(level);
-        let below = ops.params().scale_at(level - 1);
-        let hoisting = self.hoisting;
-        let encode_steps = |ops: &mut O, steps: &Steps<Diagonal>| match steps {
-            Steps::Diagonals { transform, fold } => {
-                let transform = encoded(transform, |d, baby| match hoisting {
-                    Hoisting::Once => ops.plain(&d.slots(), level, scale),
-                    Hoisting::Twice => ops.term_plain(&d.slots(), level, scale, baby),
-                })?;
-                let fold = fold.as_ref().map(|fold| {
-                    // At scale one the unit is a monomial: exact, and no level.
-                    let unit = ops.plain(&fold.unit.slots(), level - 1, Scale::power_of_two(0))?;
-                    Ok::<_, OpsError>(Fold {
-                        rotation: fold.rotation,
-                        unit,
-                    })
-                });
-                let fold = fold.transpose()?;
-                Ok::<_, OpsError>(Steps::Diagonals { transform, fold })
+        self.map(|diagonal, role| {
+            let slots = diagonal.slots();
+            let canonical = |ops: &O, level| ops.params().scale_at(level);
+            match role {
+                Role::Factor { extended: true } => {
+                    ops.extended_plain(&slots, level, canonical(ops, level))
+                }
+                Role::Factor { extended: false } => ops.plain(&slots, level, canonical(ops, level)),
+                Role::Below { levels } => {
+                    let level = level - levels;
+                    ops.plain(&slots, level, canonical(ops, level))
+                }
+                // At scale one the unit is a monomial: exact, and no level.
+                Role::Unit => ops.plain(&slots, level - 1, Scale::power_of_two(0)),
             }
-            Steps::Rows(rows) => {
-                let rows = rows.iter().map(|row| {
-                    Ok::<_, OpsError>(Row {
-                        transform: encoded(&row.transform, |d, _| {
-                            ops.plain(&d.slots(), level, scale)
-                        })?,
-                        mask: ops.plain(&row.mask.slots(), level - 1, below)?,
-                        steps: row.steps.clone(),
-                    })
-                });
-                Ok(Steps::Rows(rows.collect::<Result<_, _>>()?))
-            }
-        };
-        let outputs = self.outputs.iter();
-        let outputs = outputs.map(|o| o.as_ref().map(|s| encode_steps(ops, s)).transpose());
-        let outputs = outputs.collect::<Result<Vec<_>, _>>()?;
-        let zeros = self.zeros.iter().enumerate().map(|(down, zero)| {
-            let level = level - down;
-            let scale = ops.params().scale_at(level);
-            ops.plain(&zero.slots(), level, scale)
-        });
-        Ok(MatrixProduct {
-            zeros: zeros.collect::<Result<_, _>>()?,
-            packing: self.packing,
-            rows: self.rows,
-            inputs: self.inputs,
-            outputs,
-            hoisting,
-            levels: self.levels,
+            .map_err(CircuitError::from)
         })
     }
 }
 
 impl<Pl> MatrixProduct<Pl> {
+    /// The product by these transforms, one per output; `plain` makes the other plaintexts.
+    pub(super) fn of_transforms(
+        weights: &Weights,
+        (packing, hoisting, wrap): (Packing, Hoisting, Wrap),
+        maps: Vec<Transform<Pl>>,
+        plain: impl Fn(Diagonal) -> Pl,
+    ) -> Self {
+        let paired = matches!(packing, Packing::FeatureFast { .. }) && wrap == Wrap::Paired;
+        let zero = maps.iter().any(|map| map.giants.is_empty());
+        let outputs = maps.into_iter().map(|transform| {
+            let fold = paired.then(|| Fold {
+                rotation: -(packing.width() as i64),
+                unit: plain(Diagonal {
+                    values: vec![Complex::new(0.0, -1.0)],
+                    run: 1,
+                }),
+            });
+            (!transform.giants.is_empty()).then_some(Steps::Diagonals { transform, fold })
+        });
+        Self {
+            packing,
+            rows: weights.rows(),
+            inputs: packing.ciphertexts(weights.cols()),
+            outputs: outputs.collect(),
+            hoisting,
+            levels: 1,
+            zeros: zero
+                .then(|| plain(Diagonal::constant(0.0)))
+                .into_iter()
+                .collect(),
+        }
+    }
+
     /// The packing of inputs and outputs.
     #[must_use]
     pub fn packing(&self) -> Packing {
         self.packing
+    }
+
+    /// The same steps with other plaintexts, `made` for what they are.
+    ///
+    /// # Errors
+    /// Those of `made`.
+    pub fn map<Q, E>(
+        &self,
+        mut made: impl FnMut(&Pl, Role) -> Result<Q, E>,
+    ) -> Result<MatrixProduct<Q>, E> {
+        let mut outputs = Vec::with_capacity(self.outputs.len());
+        for output in &self.outputs {
+            outputs.push(match output {
+                None => None,
+                Some(Steps::Diagonals { transform, fold }) => Some(Steps::Diagonals {
+                    transform: mapped(transform, |plain, baby| {
+                        let extended = baby != 0 && self.hoisting == Hoisting::Twice;
+                        made(plain, Role::Factor { extended })
+                    })?,
+                    fold: match fold {
+                        None => None,
+                        Some(fold) => Some(Fold {
+                            rotation: fold.rotation,
+                            unit: made(&fold.unit, Role::Unit)?,
+                        }),
+                    },
+                }),
+                Some(Steps::Rows(rows)) => {
+                    let rows = rows.iter().map(|row| {
+                        Ok(Row {
+                            transform: mapped(&row.transform, |plain, _| {
+                                made(plain, Role::Factor { extended: false })
+                            })?,
+                            mask: made(&row.mask, Role::Below { levels: 1 })?,
+                            steps: row.steps.clone(),
+                        })
+                    });
+                    Some(Steps::Rows(rows.collect::<Result<_, E>>()?))
+                }
+            });
+        }
+        let zeros = self.zeros.iter().enumerate();
+        let zeros = zeros.map(|(levels, zero)| made(zero, Role::Below { levels }));
+        Ok(MatrixProduct {
+            zeros: zeros.collect::<Result<_, E>>()?,
+            packing: self.packing,
+            rows: self.rows,
+            inputs: self.inputs,
+            outputs,
+            hoisting: self.hoisting,
+            levels: self.levels,
+        })
     }
 
     /// Output features.
@@ -376,19 +374,21 @@ impl<Pl: Clone> MatrixProduct<Pl> {
             }
         }
         let rotated: Vec<&O::Ct> = rotated.iter().collect();
-        let mut results = Vec::with_capacity(maps.len());
-        for map in maps {
-            let mut map = (*map).clone();
-            for term in map.giants.iter_mut().flat_map(|g| &mut g.terms) {
-                term.input = pairs.binary_search(&(term.input, term.baby)).unwrap_or(0);
-                term.baby = 0;
-            }
-            results.push(ops.linear_transform(&rotated, &map)?);
-        }
-        Ok(results)
+        let maps: Vec<Transform<Pl>> = maps
+            .iter()
+            .map(|map| {
+                let mut map = (*map).clone();
+                for term in map.giants.iter_mut().flat_map(|g| &mut g.terms) {
+                    term.input = pairs.binary_search(&(term.input, term.baby)).unwrap_or(0);
+                    term.baby = 0;
+                }
+                map
+            })
+            .collect();
+        Ok(ops.linear_transforms(&rotated, &maps.iter().collect::<Vec<_>>())?)
     }
 
-    fn transforms(&self) -> impl Iterator<Item = &Transform<Pl>> {
+    pub(super) fn transforms(&self) -> impl Iterator<Item = &Transform<Pl>> {
         self.outputs
             .iter()
             .flatten()
@@ -422,150 +422,5 @@ impl<Pl> Fold<Pl> {
         let outside = ops.mul_plain(&outside, &self.unit)?;
         let outside = ops.rotate(&outside, self.rotation)?;
         ops.add(&within, &outside)
-    }
-}
-
-/// The same transform with every factor encoded.
-fn encoded<Pl>(
-    transform: &Transform<Diagonal>,
-    mut encode: impl FnMut(&Diagonal, i64) -> Result<Pl, OpsError>,
-) -> Result<Transform<Pl>, OpsError> {
-    let giants = transform.giants.iter().map(|giant| {
-        let terms = giant.terms.iter().map(|term| {
-            Ok(Term {
-                input: term.input,
-                baby: term.baby,
-                plain: encode(&term.plain, term.baby)?,
-            })
-        });
-        Ok(veilformer_ckks::Giant {
-            rotation: giant.rotation,
-            terms: terms.collect::<Result<_, OpsError>>()?,
-        })
-    });
-    Ok(Transform {
-        giants: giants.collect::<Result<_, OpsError>>()?,
-    })
-}
-
-/// Counts while it goes over the steps.
-struct Tally {
-    counts: Counts,
-    slots: usize,
-    /// Rotations modulo the slots.
-    keys: BTreeSet<i64>,
-    conjugation: bool,
-}
-
-impl Tally {
-    /// Notes a rotation; whether it moves anything.
-    fn rotation(&mut self, by: i64) -> bool {
-        let turns = moves(by, self.slots);
-        if turns {
-            self.keys.insert(by.rem_euclid(self.slots as i64));
-        }
-        turns
-    }
-
-    fn transform(
-        &mut self,
-        transform: &Transform<Diagonal>,
-        hoisting: Hoisting,
-        babies: &mut BTreeSet<(usize, i64)>,
-    ) {
-        for giant in &transform.giants {
-            let mut rotated = false;
-            for term in &giant.terms {
-                let words = term.plain.words();
-                self.counts.plain_words += words;
-                let n = 2 * self.slots;
-                let turns = self.rotation(term.baby);
-                if turns {
-                    babies.insert((term.input, term.baby));
-                }
-                let extended = turns && hoisting == Hoisting::Twice;
-                rotated |= extended;
-                let products = match extended {
-                    true => &mut self.counts.extended,
-                    false => &mut self.counts.plain,
-                };
-                *products.of_words(words, n) += 1;
-            }
-            if self.rotation(giant.rotation) {
-                match rotated {
-                    true => self.counts.giants += 1,
-                    false => self.counts.plain_giants += 1,
-                }
-            }
-        }
-    }
-
-    /// What all transforms share, and how they end.
-    fn shared(
-        &mut self,
-        babies: &BTreeSet<(usize, i64)>,
-        hoisting: Hoisting,
-        product: &MatrixProduct<Diagonal>,
-    ) {
-        let inputs: BTreeSet<usize> = babies.iter().map(|b| b.0).collect();
-        match hoisting {
-            Hoisting::Twice => {
-                self.counts.babies += babies.len();
-                self.counts.decompositions += inputs.len();
-            }
-            Hoisting::Once => {
-                for input in inputs {
-                    match babies.iter().filter(|b| b.0 == input).count() {
-                        1 => self.counts.rotations += 1,
-                        several => {
-                            self.counts.hoisted += several;
-                            self.counts.decompositions += 1;
-                        }
-                    }
-                }
-            }
-        }
-        // Special primes are there for all transforms of one call, or for none.
-        let giants =
-            |t: &Transform<Diagonal>| t.giants.iter().any(|g| moves(g.rotation, self.slots));
-        let maps: Vec<bool> = product.transforms().map(giants).collect();
-        let group = match hoisting {
-            Hoisting::Once => 1,
-            Hoisting::Twice if babies.is_empty() => OUTPUTS_PER_CALL,
-            Hoisting::Twice => maps.len().max(1),
-        };
-        let babies = !babies.is_empty() && hoisting == Hoisting::Twice;
-        for maps in maps.chunks(group) {
-            match babies || maps.iter().any(|giants| *giants) {
-                true => self.counts.divisions += maps.len(),
-                false => self.counts.rescales += maps.len(),
-            }
-        }
-    }
-
-    fn fold(&mut self, fold: &Fold<Diagonal>) {
-        self.counts.plain_words += fold.unit.words();
-        self.counts.plain.periodic += 1;
-        self.counts.additions += 3;
-        self.counts.rotations += 1 + usize::from(self.rotation(fold.rotation));
-        self.conjugation = true;
-    }
-
-    fn rows(&mut self, rows: &[Row<Diagonal>]) {
-        let n = 2 * self.slots;
-        for row in rows {
-            self.transform(&row.transform, Hoisting::Twice, &mut BTreeSet::new());
-            self.counts.rescales += 1;
-            for step in &row.steps {
-                self.counts.rotations += usize::from(self.rotation(*step));
-                self.counts.additions += 1;
-            }
-            let words = row.mask.words();
-            self.counts.plain_words += words;
-            *self.counts.plain.of_words(words, n) += 1;
-        }
-        // The sum of the masked rows, and its rescale.
-        self.counts.additions += rows.len().saturating_sub(1);
-        self.counts.rescales += 1;
     }
 }

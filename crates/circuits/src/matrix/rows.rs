@@ -57,13 +57,9 @@ pub(crate) fn rows(weights: &Weights, packing: Packing) -> Vec<Vec<Row<Diagonal>
 }
 
 fn plain(packing: Packing, values: &[f64]) -> Diagonal {
-    let run = match packing {
-        Packing::TokenFast { run, .. } => run,
-        _ => 1,
-    };
     Diagonal {
         values: values.iter().map(|v| Complex::new(*v, 0.0)).collect(),
-        run,
+        run: packing.unit(),
     }
 }
 

@@ -168,11 +168,12 @@ impl CpuPlain {
     /// each run. `None` for runs so short that kernels take them one by one.
     pub(super) fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Option<&[u64]> {
         let limb = self.limb_of(prime)?;
-        let run = n / self.period;
-        match run {
+        // Both are powers of two; this is called for every product of a block.
+        let run = n.trailing_zeros() - self.period.trailing_zeros();
+        match 1 << run {
             1 => limb.get(range),
             2..SHORTEST_RUN => None,
-            _ => limb.get(range.start / run..range.end.div_ceil(run)),
+            _ => limb.get(range.start >> run..((range.end - 1) >> run) + 1),
         }
     }
 
