@@ -261,7 +261,8 @@ impl<'s> Operands<'s> {
                 Case::timed(name, move || kept(e.mul_sum(&[(a, b)])?))
             }
             Op::MultiplyRelinearize => {
-                let key = e.keys().relinearization();
+                let wanted = (KeyPurpose::Relinearization, level);
+                let key = e.keys().get(params, &setting.cpu, wanted)?;
                 let key = key.ok_or_else(|| BenchError::Usage("no key for products".into()))?;
                 Case::timed(name, move || {
                     let pairs = [(a.parts(), b.parts())];

@@ -9,7 +9,7 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
-use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS, Tile};
+use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, Tile, tile_columns};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -69,7 +69,7 @@ fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
 /// words (one row if it is shorter); a tile is the same columns of all rows.
 fn tiles(n: usize) -> Vec<Range<usize>> {
     let width = n.min(1 << LOW_LOG);
-    let tile = (TILE_WORDS * width / n).min(width);
+    let tile = tile_columns(n);
     (0..width).step_by(tile).map(|a| a..a + tile).collect()
 }
 

@@ -74,9 +74,15 @@ impl Isa {
 /// log2 of the words of a block on which the end of a forward NTT runs alone (32 KiB: L1).
 pub(crate) const LOW_LOG: u32 = 12;
 
-/// Words per source limb of a tile of `convert_top` (all its rows together): the tile of six
-/// source limbs stays in L2 while it is converted to several primes.
+/// Most words per source limb of a tile (all its rows together).
 pub(crate) const TILE_WORDS: usize = 1024;
+
+/// Columns of a tile for `N = n`: 512 words per source limb, so that a tile of eight limbs stays in
+/// L1 while it is converted to several primes, but 32 columns at least.
+pub(crate) fn tile_columns(n: usize) -> usize {
+    let width = n.min(1 << LOW_LOG);
+    (TILE_WORDS / 2 * width / n).max(32).min(width)
+}
 
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
 #[derive(Clone, Copy, Debug)]

@@ -79,7 +79,7 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
     let mut low = vec![0; x.len()];
     k.inverse_low(t, &mut low, x, &scale);
     let width = x.len().min(1 << LOW_LOG);
-    let columns = (TILE_WORDS * width / x.len()).min(width);
+    let columns = tile_columns(x.len());
     let mut out = vec![0; x.len()];
     for start in (0..width).step_by(columns) {
         let rows = || (0..x.len()).step_by(width);
@@ -252,7 +252,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
-    fn transforms(bits in 40u32..=50, log_n in degree(), seed: u64) {
+    fn transforms(bits in 20u32..=50, log_n in degree(), seed: u64) {
         let t = table(bits, log_n);
         let q = t.modulus.value();
         let mut w = Words(seed);
@@ -277,7 +277,7 @@ proptest! {
         let (n, p) = (1usize << log_n, t.modulus.value());
         let mut w = Words(seed);
         let width = n.min(1 << LOW_LOG);
-        let columns = (TILE_WORDS * width / n).min(width);
+        let columns = tile_columns(n);
         let words = n / width * columns;
         let row = ConvRow { weights: w.many(terms, p), minus_d: w.below(p) };
         let tiles: Vec<(Vec<u64>, Vec<u8>)> = (0..width / columns)

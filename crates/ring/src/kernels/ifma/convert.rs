@@ -31,7 +31,8 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fracti
 }
 
 /// The conversion of `out.len()` consecutive words of a tile from `first` on, to values below
-/// `2^LAZY q` (0: canonical).
+/// `2^LAZY q` (0: canonical). Meanwhile the words that `soon` names for those of this call are
+/// fetched to be written.
 ///
 /// # Safety
 /// `out.len()` is a multiple of 32; `source.v` has at least `first + out.len()` elements and
@@ -43,7 +44,7 @@ unsafe fn convert_from<const LAZY: u32>(
     out: &mut [u64],
     source: ConvSource<'_>,
     row: &ConvRow,
-    first: usize,
+    (first, soon): (usize, Target),
 ) {
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
@@ -71,6 +72,11 @@ unsafe fn convert_from<const LAZY: u32>(
             for _ in 0..lines {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 ahead = ahead.wrapping_add(LANES);
+            }
+            // Columns are a multiple of the step: its words go to one row.
+            let to_write = soon.at(j);
+            for k in 0..WIDE {
+                fetch_to_write(to_write.wrapping_add(k * LANES));
             }
             let (mut lo, mut hi) = ([l.zero; WIDE], [l.zero; WIDE]);
             for k in 0..WIDE {
@@ -101,6 +107,16 @@ unsafe fn convert_from<const LAZY: u32>(
     }
 }
 
+/// Fetches a line into the cache for writing; any address will do.
+#[inline]
+fn fetch_to_write(p: *const u64) {
+    // SAFETY: a prefetch reads and writes nothing, and faults at no address; every processor with
+    // AVX-512 has the instruction.
+    unsafe {
+        std::arch::asm!("prefetchw byte ptr [{}]", in(reg) p, options(nostack, preserves_flags));
+    }
+}
+
 /// Vectors that a conversion works on at a time: enough independent sums to fill the latency of a
 /// multiply-add.
 const WIDE: usize = 4;
@@ -127,12 +143,17 @@ pub(in crate::kernels) fn convert_tile(
     if rows == 1 || !top {
         for r in 0..rows {
             let part = &mut out[r * width + tile.start..r * width + tile.end];
+            let soon = Target {
+                words: part.as_mut_ptr(),
+                row: columns,
+                columns,
+            };
             // SAFETY: the lengths were checked above.
             unsafe {
                 if top {
-                    convert_from::<2>(&t.modulus, part, source, row, r * columns);
+                    convert_from::<2>(&t.modulus, part, source, row, (r * columns, soon));
                 } else {
-                    convert_from::<0>(&t.modulus, part, source, row, r * columns);
+                    convert_from::<0>(&t.modulus, part, source, row, (r * columns, soon));
                 }
             }
         }
@@ -147,12 +168,12 @@ pub(in crate::kernels) fn convert_tile(
     unsafe {
         let words =
             std::slice::from_raw_parts_mut(scratch.0.as_mut_ptr().cast::<u64>(), rows * columns);
-        convert_from::<2>(&t.modulus, words, source, row, 0);
         let to = Target {
             words: out.as_mut_ptr().add(tile.start),
             row: width,
             columns,
         };
+        convert_from::<2>(&t.modulus, words, source, row, (0, to));
         first_passes(t, words, to);
     }
 }

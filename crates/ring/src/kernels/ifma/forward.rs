@@ -103,6 +103,13 @@ pub(super) struct Target {
 }
 
 impl Target {
+    /// Where word `i` goes.
+    #[inline]
+    pub(super) fn at(&self, i: usize) -> *mut u64 {
+        self.words
+            .wrapping_add(i / self.columns * self.row + i % self.columns)
+    }
+
     /// Every word where it was.
     fn whole(x: &mut [u64]) -> Self {
         Self {
