@@ -12,7 +12,7 @@ use crate::results::Results;
 const SIZE: (u32, u32) = (1080, 760);
 
 /// Operations per byte at the ends of the roofs.
-const ENDS: (f64, f64) = (0.02, 100.0);
+const ENDS: (f64, f64) = (0.02, 20.0);
 
 /// The plot of the rows on one thread: x is operations per byte of the farthest place that a row
 /// reads or writes, y is operations per time. Operations are those that floors count, butterflies and
@@ -73,7 +73,8 @@ fn roofs(machine: &Machine) -> Vec<Series> {
             Series::new(&format!("{place}, {most:.0} GB/s"), points)
         })
         .collect();
-    let flat = vec![(ENDS.1 / 20.0, peak), (ENDS.1, peak)];
+    let corners = roofs.iter().filter_map(|r| r.points.last()).map(|p| p.0);
+    let flat = vec![(corners.fold(ENDS.1, f64::min), peak), (ENDS.1, peak)];
     roofs.push(Series::new("multiply-accumulates", flat));
     roofs
 }
