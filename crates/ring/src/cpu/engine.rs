@@ -402,29 +402,21 @@ impl Cpu {
                     _ => &limb[range.clone()],
                 })
                 .collect();
-            // The key's next block, unless it comes with the digits.
-            let next = key_block(b + 1).filter(|_| !place.raw).unwrap_or(&[]);
-            let (with_products, later) = match place.ends {
-                true => (&[][..], next),
-                false => (next, &[][..]),
-            };
             let rows = KeyRows {
                 words,
                 rows,
                 first: &place.source.rows,
                 digits: &digits,
-                ahead: with_products,
+                ahead: &[],
             };
             let target = self.multiply(place, (rows, p), b, (outs, &mut scratch.temp));
             if !place.ends {
                 continue;
             }
             let range = target * block..(target + 1) * block;
-            let mut shares = later.chunks(later.len().div_ceil(2).max(1));
             for (out, down) in outs.iter_mut().zip([&mut *down0, &mut *down1]) {
                 let down = &mut down[range.clone()];
-                let share = shares.next().unwrap_or(&[]);
-                self.kernels.forward_low(table, down, target, &[share]);
+                self.kernels.forward_low(table, down, target, &[]);
                 // (x - r) / D = (r - x) (-1 / D).
                 let out = &mut out[range.clone()];
                 self.kernels.sub_from_scaled(m, out, down, minus);

@@ -51,6 +51,11 @@ pub(in crate::kernels) fn inner_product(
                 hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
             }
             let columns = words.add(j * key.rows);
+            // Keys come from memory; blocks follow each other there, so the next one's begin too.
+            for row in 0..key.rows {
+                let later = columns.wrapping_add((COLUMNS_AHEAD * key.rows + row) * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(later.cast());
+            }
             for (digit, &first) in key.digits.iter().zip(key.first) {
                 let x = load(digit.as_ptr().add(j));
                 let k0 = load(columns.add(first * LANES));
@@ -68,6 +73,9 @@ pub(in crate::kernels) fn inner_product(
         j += LANES;
     }
 }
+
+/// How far before its use a key is fetched.
+const COLUMNS_AHEAD: usize = 16;
 
 /// Vectors that a sum of products works on at a time: with two outputs enough independent sums.
 const PAIR: usize = 2;
