@@ -259,22 +259,38 @@ fn layers<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool
     v: &mut [__m512i; RUNS],
     w: &[&[Constant]; R],
 ) {
-    for layer in 0..R {
-        let half = RUNS >> (layer + 1);
-        for (g, w) in w[layer].iter().enumerate().take(1 << layer) {
-            let w = broadcast(w);
-            for i in 2 * half * g..2 * half * g + half {
-                let mut a = v[i];
-                if layer == 0 && ROOM == WIDE && FIRST {
-                    a = _mm512_add_epi64(a, s.offset);
-                }
-                if layer == 0 && ROOM == SOME {
-                    a = reduce_once(reduce_once(a, s.q4), s.l.q2);
-                    a = _mm512_add_epi64(a, s.q3);
-                }
-                (v[i], v[i + half]) = s.butterfly::<ROOM>(a, v[i + half], w);
-            }
+    // One call per layer, each a loop of a constant number of steps: nested loops whose bounds
+    // depend on each other were left rolled in some builds, with the registers in memory.
+    layer::<0, RUNS, ROOM, FIRST>(s, v, w.first().copied());
+    layer::<1, RUNS, ROOM, FIRST>(s, v, w.get(1).copied());
+    layer::<2, RUNS, ROOM, FIRST>(s, v, w.get(2).copied());
+    layer::<3, RUNS, ROOM, FIRST>(s, v, w.get(3).copied());
+}
+
+/// Stage `LAYER` of those, if there is one, with its `2^LAYER` twiddles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn layer<const LAYER: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+    s: &Stages,
+    v: &mut [__m512i; RUNS],
+    w: Option<&[Constant]>,
+) {
+    let half = RUNS >> (LAYER + 1);
+    let Some(w) = w.filter(|w| half > 0 && w.len() == 1 << LAYER) else {
+        return;
+    };
+    for k in 0..RUNS / 2 {
+        let i = 2 * half * (k / half) + k % half;
+        let w = broadcast(&w[k / half]);
+        let mut a = v[i];
+        if LAYER == 0 && ROOM == WIDE && FIRST {
+            a = _mm512_add_epi64(a, s.offset);
         }
+        if LAYER == 0 && ROOM == SOME {
+            a = reduce_once(reduce_once(a, s.q4), s.l.q2);
+            a = _mm512_add_epi64(a, s.q3);
+        }
+        (v[i], v[i + half]) = s.butterfly::<ROOM>(a, v[i + half], w);
     }
 }
 
