@@ -373,20 +373,24 @@ impl Cpu {
             let range = b * block..(b + 1) * block;
             let words = key_block(b).unwrap_or(&[]);
             if place.raw {
-                // While one digit is transformed, the next one's block and a share of the key come
-                // nearer.
-                let mut blocks: Vec<&mut [u64]> = place
-                    .source
-                    .digits
-                    .iter()
-                    .zip(space.chunks_exact_mut(stride))
-                    .filter(|((own, _), _)| !own.contains(place.prime))
-                    .map(|(_, limb)| &mut limb[range.clone()])
-                    .collect();
+                // While one digit is transformed, the next one's block (after the last one the first
+                // one's next) and a share of the key come nearer.
+                let mut first_next: &[u64] = &[];
+                let mut blocks: Vec<&mut [u64]> = Vec::with_capacity(place.source.digits.len());
+                let limbs = space.chunks_exact_mut(stride);
+                for ((own, _), limb) in place.source.digits.iter().zip(limbs) {
+                    if !own.contains(place.prime) {
+                        let (now, later) = limb[range.start..].split_at_mut(block);
+                        if blocks.is_empty() && range.end < n {
+                            first_next = &later[..block];
+                        }
+                        blocks.push(now);
+                    }
+                }
                 let mut shares = words.chunks(words.len().div_ceil(blocks.len().max(1)).max(1));
                 let mut left = &mut blocks[..];
                 while let Some((now, rest)) = left.split_first_mut() {
-                    let ahead: &[u64] = rest.first().map_or(&[], |x| x);
+                    let ahead: &[u64] = rest.first().map_or(first_next, |x| x);
                     let share = shares.next().unwrap_or(&[]);
                     self.kernels.forward_low(table, now, b, &[ahead, share]);
                     left = rest;
@@ -414,13 +418,21 @@ impl Cpu {
                 continue;
             }
             let range = target * block..(target + 1) * block;
-            for (out, down) in outs.iter_mut().zip([&mut *down0, &mut *down1]) {
-                let down = &mut down[range.clone()];
-                self.kernels.forward_low(table, down, target, &[]);
-                // (x - r) / D = (r - x) (-1 / D).
-                let out = &mut out[range.clone()];
-                self.kernels.sub_from_scaled(m, out, down, minus);
-            }
+            let next = match b + 1 < n / block {
+                true => place.key.permutation.of_piece(b + 1).0,
+                false => target,
+            };
+            let soon = down1.get(range.clone()).unwrap_or(&[]);
+            let low = &mut down0[range.clone()];
+            self.kernels.forward_low(table, low, target, &[soon]);
+            // (x - r) / D = (r - x) (-1 / D).
+            self.kernels
+                .sub_from_scaled(m, &mut outs[0][range.clone()], low, minus);
+            let soon = down0.get(next * block..(next + 1) * block).unwrap_or(&[]);
+            let low = &mut down1[range.clone()];
+            self.kernels.forward_low(table, low, target, &[soon]);
+            self.kernels
+                .sub_from_scaled(m, &mut outs[1][range], low, minus);
         }
     }
 
