@@ -18,6 +18,8 @@ pub enum What {
     Kernels,
     /// Operations on two threads beside one
     Threads,
+    /// Matrix products by every method beside what their operations take
+    Linear,
     /// All of the above
     All,
     /// Nothing: makes the table of the newest results (benches/results/README.md)

@@ -10,6 +10,7 @@ use veilformer_ring::{Cpu, CpuConfig, Isa};
 use crate::args::{Args, What};
 use crate::error::{BenchError, Result};
 use crate::interleave::Effort;
+use crate::linear::{self, Spec};
 use crate::machine::{self, Machine, Set};
 use crate::peers::{Peer, Place, Running, Setup, default_dir};
 use crate::results::{self, Header, Results};
@@ -74,11 +75,13 @@ fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
         What::Ntt => transforms(args, session),
         What::Kernels => kernels(args, session),
         What::Threads => two_threads(args, session),
+        What::Linear => products(args, session),
         What::All => {
             operations(args, session)?;
             transforms(args, session)?;
             kernels(args, session)?;
-            two_threads(args, session)
+            two_threads(args, session)?;
+            products(args, session)
         }
         What::Table | What::Plot => Ok(()),
     }
@@ -133,12 +136,17 @@ fn names(what: What) -> Vec<(String, String)> {
         let name = |op: &Op| (op.name().to_owned(), op.text().to_owned());
         ops.iter().map(name).collect::<Vec<_>>()
     };
+    let linear = || {
+        let name = |spec: &Spec| (spec.name(), spec.text());
+        Spec::all().iter().map(name).collect::<Vec<_>>()
+    };
     match what {
         What::Ops => of(&Op::ALL),
         What::Ntt => of(&transforms_of(&Op::ALL)),
         What::Threads => of(&THREADED),
         What::Kernels => crate::kernels::names(),
-        What::All => [of(&Op::ALL), crate::kernels::names()].concat(),
+        What::Linear => linear(),
+        What::All => [of(&Op::ALL), crate::kernels::names(), linear()].concat(),
         What::Table | What::Plot => Vec::new(),
     }
 }
@@ -273,6 +281,21 @@ fn kernels(args: &Args, session: &mut Session<'_>) -> Result<()> {
             peers: Vec::new(),
         });
     session.measure("kernels", items.collect())
+}
+
+/// Matrix products by every method; all that are named, or by default those that `--quick` takes.
+fn products(args: &Args, session: &mut Session<'_>) -> Result<()> {
+    let mut specs = if args.only.is_empty() {
+        linear::default_specs(args.quick)
+    } else {
+        Spec::all()
+    };
+    specs.retain(|spec| wanted(args, &spec.name()));
+    if specs.is_empty() {
+        return Ok(());
+    }
+    let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
+    linear::measure(&specs, (&params, args.quick), session)
 }
 
 /// What two threads gain: each operation on two, with the same on one as its peer.
