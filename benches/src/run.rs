@@ -44,10 +44,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     eprint!("{machine}");
     pin(args)?;
     let effort = Effort {
-        rounds: args
-            .rounds
-            .unwrap_or(if args.quick { 7 } else { 15 })
-            .max(1),
+        rounds: rounds(args),
         batch: Duration::from_millis(if args.quick { 10 } else { 40 }),
     };
     let mut session = Session {
@@ -67,6 +64,16 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
         eprintln!("saved: {}", path.display());
     }
     measured
+}
+
+/// Rounds by default; those of all groups together are to take less than two minutes if quick.
+fn rounds(args: &Args) -> usize {
+    let default = match (args.quick, args.what) {
+        (true, What::All) => 3,
+        (true, _) => 7,
+        (false, _) => 15,
+    };
+    args.rounds.unwrap_or(default).max(1)
 }
 
 fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
@@ -295,6 +302,13 @@ fn products(args: &Args, session: &mut Session<'_>) -> Result<()> {
         return Ok(());
     }
     let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
+    // Products take seconds each, where other operations take milliseconds.
+    let most = match (args.quick, args.what) {
+        (true, What::All) => 1,
+        (true, _) => 3,
+        (false, _) => 5,
+    };
+    session.effort.rounds = args.rounds.unwrap_or(most).max(1);
     linear::measure(&specs, (&params, args.quick), session)
 }
 

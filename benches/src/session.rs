@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use veilformer_ring::Isa;
 
@@ -81,6 +81,12 @@ impl Session<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Whether a signal asked for the end.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// Prints a row and keeps it.

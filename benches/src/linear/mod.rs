@@ -14,14 +14,14 @@ pub mod units;
 
 use std::collections::BTreeMap;
 
-use veilformer_circuits::matrix::{Counts, Diagonal, MatrixProduct};
 use veilformer_circuits::matrix::{
-    Hoisting, Method, Packing, PruneUnit, TileProduct, TileShape, Weights, Wrap, plan,
+    Counts, Diagonal, Hoisting, MatrixProduct, Method, Packing, PruneUnit, TileProduct, TileShape,
+    Weights, Wrap, plan,
 };
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
 
 use crate::error::Result;
-use crate::interleave::{Effort, Terminal, interleave};
+use crate::interleave::{Terminal, interleave};
 use crate::row::{Counted, Row};
 use crate::scheme::{Sizes, shape};
 use crate::session::{SEED, Session};
@@ -104,7 +104,7 @@ impl Spec {
     /// Whether it takes seconds.
     fn is_quick(self) -> bool {
         match self.way {
-            Way::Rows => true,
+            Way::Rows => self.to != 768,
             Way::Periodic => self.to <= 768,
             _ => self.to <= 128,
         }
@@ -195,7 +195,7 @@ impl Spec {
     /// Output features that are measured, if not all.
     fn measured(self, quick: bool) -> usize {
         match self.way {
-            Way::Rows => self.to.min(if quick { 4 } else { 24 }),
+            Way::Rows => self.to.min(if quick { 2 } else { 24 }),
             Way::Columns => self.to.min(16),
             _ => self.to,
         }
@@ -341,12 +341,12 @@ fn measure_part(
         cases.push(setting.case(product)?);
     }
     let mut cases: Vec<_> = cases.into_iter().map(|c| within(&pool, c)).collect();
-    let effort = Effort {
-        rounds: session.effort.rounds.min(if quick { 3 } else { 5 }),
-        ..session.effort
-    };
     let mut watch = Terminal::new(session.stop);
-    let samples = interleave(&mut cases, effort, SEED, &mut watch);
+    let samples = interleave(&mut cases, session.effort, SEED, &mut watch);
+    if session.stopped() {
+        // Without all units there is nothing to compare with.
+        return Ok(());
+    }
     let median = |s: &Vec<Option<f64>>| {
         Summary::of(&s.iter().flatten().copied().collect::<Vec<_>>()).map(|s| s.median)
     };

@@ -106,14 +106,22 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
         (0..count).map(plain).collect()
     };
     let mut cases = Vec::new();
-    let mut add = |name: &str, transform: Transform<Plain>| {
+    let mut add_all = |name: &str, transforms: Vec<Transform<Plain>>| {
         let (ops, inputs) = (Arc::clone(&ops), Arc::clone(&inputs));
         cases.push(Case::timed(name, move || {
             let inputs: Vec<&Ct> = inputs.iter().collect();
-            black_box(ops.linear_transforms(&inputs, &[&transform])?);
+            let transforms: Vec<_> = transforms.iter().collect();
+            black_box(ops.linear_transforms(&inputs, &transforms)?);
             Ok(())
         }));
     };
+    // Constants multiply inputs that come from memory, for as many outputs as a call has.
+    let scalars = plains(Stored::Scalar, INPUTS, false)?;
+    for (name, every) in [("scalar 16 of 16", 1), ("scalar 16 of 16/2", 2)] {
+        let one = transform(&scalars, &[0], INPUTS, (0, 1), every);
+        add_all(name, vec![one; INPUTS]);
+    }
+    let mut add = |name: &str, transform: Transform<Plain>| add_all(name, vec![transform]);
     for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
         let pool = plains(stored, 248, true)?;
         add(
@@ -129,12 +137,7 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
             add("periodic 4x31", transform(&pool, &FOUR, 1, (1, BABIES), 1));
         }
     }
-    let still = [
-        ("dense", Stored::Dense),
-        ("periodic", Stored::Periodic),
-        ("scalar", Stored::Scalar),
-    ];
-    for (name, stored) in still {
+    for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
         let pool = plains(stored, 8 * INPUTS, false)?;
         add(
             &format!("{name} 8 of 16"),
@@ -201,7 +204,7 @@ pub(super) fn of(medians: &BTreeMap<String, f64>) -> UnitCosts {
     let plains = ProductCosts {
         dense: plain("dense"),
         periodic: plain("periodic"),
-        scalar: plain("scalar"),
+        scalar: difference("scalar 16 of 16", 128.0),
     };
     let product = extended("periodic");
     let all = ms("periodic 8x31");
@@ -303,8 +306,8 @@ mod tests {
             ("dense 8 of 16/2", still(7.0, 64.0, p.dense)),
             ("periodic 8 of 16", still(7.0, 128.0, p.periodic)),
             ("periodic 8 of 16/2", still(7.0, 64.0, p.periodic)),
-            ("scalar 8 of 16", still(7.0, 128.0, p.scalar)),
-            ("scalar 8 of 16/2", still(7.0, 64.0, p.scalar)),
+            ("scalar 16 of 16", 16.0 * u.rescale + 256.0 * p.scalar),
+            ("scalar 16 of 16/2", 16.0 * u.rescale + 128.0 * p.scalar),
             ("giant 0", p.periodic + u.rescale),
             ("giant 32", still(1.0, 1.0, p.periodic)),
             ("giants 4", still(4.0, 4.0, p.periodic)),
