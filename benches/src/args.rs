@@ -52,7 +52,7 @@ pub struct Args {
     /// Only these operations
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     pub only: Vec<String>,
-    /// Rounds (15, with --quick 7; 5 and 3 of linear; 3 and 1 in all --quick)
+    /// Rounds (15, with --quick 7, in all --quick 3; of linear 5, with --quick 3, never fewer)
     #[arg(long, value_name = "COUNT")]
     pub rounds: Option<usize>,
     /// log2 of the ring dimension

@@ -290,7 +290,7 @@ fn kernels(args: &Args, session: &mut Session<'_>) -> Result<()> {
     session.measure("kernels", items.collect())
 }
 
-/// Matrix products by every method; all that are named, or by default those that `--quick` takes.
+/// Matrix products by every method: those that are named, or those that fit `--quick`.
 fn products(args: &Args, session: &mut Session<'_>) -> Result<()> {
     let mut specs = if args.only.is_empty() {
         linear::default_specs(args.quick)
@@ -298,17 +298,17 @@ fn products(args: &Args, session: &mut Session<'_>) -> Result<()> {
         Spec::all()
     };
     specs.retain(|spec| wanted(args, &spec.name()));
+    if args.quick && args.what == What::All && args.only.is_empty() {
+        specs.retain(|spec| spec.to <= 128 && spec.way != linear::Way::Tiles);
+    }
     if specs.is_empty() {
         return Ok(());
     }
     let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
-    // Products take seconds each, where other operations take milliseconds.
-    let most = match (args.quick, args.what) {
-        (true, What::All) => 1,
-        (true, _) => 3,
-        (false, _) => 5,
-    };
-    session.effort.rounds = args.rounds.unwrap_or(most).max(1);
+    // Products take seconds each, where other operations take milliseconds. Fewer than three rounds
+    // would not tell differences of times from noise.
+    let most = if args.quick { 3 } else { 5 };
+    session.effort.rounds = args.rounds.unwrap_or(most).max(3);
     linear::measure(&specs, (&params, args.quick), session)
 }
 
