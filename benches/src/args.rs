@@ -18,6 +18,8 @@ pub enum What {
     Kernels,
     /// Operations on two threads beside one
     Threads,
+    /// Matrix products by every method beside what their operations take
+    Linear,
     /// All of the above
     All,
     /// Nothing: makes the table of the newest results (benches/results/README.md)
@@ -50,7 +52,7 @@ pub struct Args {
     /// Only these operations
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     pub only: Vec<String>,
-    /// Rounds (15, with --quick 7)
+    /// Rounds (15, with --quick 7, in all --quick 3; of linear 5, with --quick 3, never fewer)
     #[arg(long, value_name = "COUNT")]
     pub rounds: Option<usize>,
     /// log2 of the ring dimension

@@ -1,5 +1,6 @@
 //! What can go wrong.
 
+use veilformer_circuits::CircuitError;
 use veilformer_ckks::{CkksError, OpsError};
 use veilformer_plot::PlotError;
 use veilformer_ring::RingError;
@@ -44,6 +45,9 @@ pub enum BenchError {
     /// Operations.
     #[error(transparent)]
     Ops(#[from] OpsError),
+    /// Circuits.
+    #[error(transparent)]
+    Circuits(#[from] CircuitError),
     /// The client's half.
     #[error(transparent)]
     Secret(#[from] SecretError),

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | see what is measured | [`scheme::Op`] |
 //! | see which kernels are measured, and how | [`kernels`] |
+//! | see which matrix products are measured, and how | [`linear`] |
 //! | see how a floor is computed | [`floor`], [`scheme::floors`] |
 //! | see what the machine does at most | [`machine`] |
 //! | see how runs interleave | [`interleave`] |
@@ -20,6 +21,7 @@ pub mod error;
 pub mod floor;
 pub mod interleave;
 pub mod kernels;
+pub mod linear;
 #[allow(unsafe_code)] // vector instructions and cores; see there
 pub mod machine;
 pub mod peers;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{BenchError, Result};
 use crate::machine::Machine;
-use crate::row::{Row, digits};
+use crate::row::{Counted, Row, digits};
 
 /// What made a file of results.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,7 +208,12 @@ impl Results {
                 .rows
                 .iter()
                 .filter(|r| (r.what.as_str(), r.threads) == (what, threads));
-            text += &table(what, threads, &rows.collect::<Vec<_>>());
+            let rows: Vec<&Row> = rows.collect();
+            text += &table(what, threads, &rows);
+            let counted = Counted::table(rows);
+            if !counted.is_empty() {
+                text += &format!("\n{counted}");
+            }
         }
         text
     }

@@ -13,7 +13,7 @@ use crate::stats::{Summary, paired_ratio};
 /// One operation as measured: what `--json` prints a line of, and what is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// The group: `ops`, `ntt`, `kernels`, `threads`.
+    /// The group: `ops`, `ntt`, `kernels`, `threads`, `linear`.
     pub what: String,
     /// The operation.
     pub op: String,
@@ -45,6 +45,80 @@ pub struct Row {
     pub peers: BTreeMap<String, f64>,
     /// Per other library its time over ours, from the rounds in which both ran.
     pub ratios: BTreeMap<String, Summary>,
+    /// Of a circuit: its operations, and what they take by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted: Option<Counted>,
+}
+
+/// The operations of a circuit, counted, and what they take by themselves.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Counted {
+    /// Milliseconds: operations times what each takes.
+    pub ms: f64,
+    /// Measured time over it.
+    pub over: f64,
+    /// Rotations and conjugations.
+    pub rotations: usize,
+    /// Inner products with a key: rotations and relinearizations.
+    pub key_switches: usize,
+    /// Ciphertexts cut into digits once for several rotations.
+    pub decompositions: usize,
+    /// Products with plaintexts that store all words.
+    pub products_full: usize,
+    /// Products with plaintexts of a shorter period.
+    pub products_periodic: usize,
+    /// Products with constants.
+    pub products_scalar: usize,
+    /// Products of two ciphertexts.
+    pub products_encrypted: usize,
+    /// Words per weight and prime, where weights are in the clear.
+    pub words_per_weight: Option<f64>,
+    /// Bytes of all plaintexts.
+    pub plain_bytes: f64,
+    /// Bytes of all keys.
+    pub key_bytes: f64,
+    /// The share of the outputs that was measured; the row's time is that of all.
+    pub share: f64,
+}
+
+impl Counted {
+    /// A table of the rows that have counts; empty if none has.
+    #[must_use]
+    pub fn table<'a>(rows: impl IntoIterator<Item = &'a Row>) -> String {
+        let mut text = String::new();
+        for row in rows {
+            let Some(c) = &row.counted else { continue };
+            if text.is_empty() {
+                text += "\
+| method | limbs | ms | counted, ms | ratio | rotations | key switches | products: full, periodic, scalar, \
+encrypted | words per weight per limb | plaintexts, MiB | keys, MiB | outputs measured |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+";
+            }
+            let words = c
+                .words_per_weight
+                .map_or("-".to_owned(), |w| format!("{w:.2}"));
+            let mib = |bytes: f64| bytes / 2f64.powi(20);
+            text += &format!(
+                "| {} | {} | {} | {} | {:.2} | {} | {} | {}, {}, {}, {} | {words} | {:.0} | {:.0} | {:.1}% |\n",
+                row.op,
+                row.params.limbs,
+                digits(row.ms),
+                digits(c.ms),
+                c.over,
+                c.rotations,
+                c.key_switches,
+                c.products_full,
+                c.products_periodic,
+                c.products_scalar,
+                c.products_encrypted,
+                mib(c.plain_bytes),
+                mib(c.key_bytes),
+                100.0 * c.share
+            );
+        }
+        text
+    }
 }
 
 impl Row {
@@ -83,6 +157,7 @@ impl Row {
             floor: floor.formula,
             peers: medians.collect(),
             ratios: ratios.collect(),
+            counted: None,
         })
     }
 
@@ -99,6 +174,9 @@ impl Row {
             digits(self.floor_ms),
             self.over_floor,
         );
+        if let Some(c) = &self.counted {
+            line += &format!("  counted {} (x{:.2})", digits(c.ms), c.over);
+        }
         for (name, ms) in &self.peers {
             line += &format!("  {name} {}", digits(*ms));
             if let Some(r) = self.ratios.get(name) {
@@ -145,6 +223,39 @@ pub(crate) mod tests {
         ]);
         let ours = vec![Some(2.0), Some(2.0), Some(3.0)];
         Row::new(("ops", "rotate", 1), &params, floor, &ours, &peers).unwrap()
+    }
+
+    pub(crate) fn counted(ms: f64, measured: f64) -> Counted {
+        Counted {
+            ms,
+            over: measured / ms,
+            rotations: 5,
+            key_switches: 6,
+            decompositions: 1,
+            products_full: 0,
+            products_periodic: 9,
+            products_scalar: 2,
+            products_encrypted: 0,
+            words_per_weight: Some(2.0),
+            plain_bytes: 3.0 * 2f64.powi(20),
+            key_bytes: 4.0 * 2f64.powi(20),
+            share: 0.25,
+        }
+    }
+
+    #[test]
+    fn counts_are_kept_and_shown() {
+        let mut row = sample();
+        assert_eq!(Counted::table([&row]), "");
+        assert!(!serde_json::to_string(&row).unwrap().contains("counted"));
+        row.counted = Some(counted(1.6, row.ms));
+        let back: Row = serde_json::from_str(&serde_json::to_string(&row).unwrap()).unwrap();
+        assert_eq!(back, row);
+        assert!(row.text(9.0).contains("counted 1.600 (x1.25)"));
+        let table = Counted::table([&row]);
+        let line =
+            "| rotate | 24 | 2.000 | 1.600 | 1.25 | 5 | 6 | 0, 9, 2, 0 | 2.00 | 3 | 4 | 25.0% |";
+        assert!(table.lines().any(|l| l == line), "{table}");
     }
 
     #[test]

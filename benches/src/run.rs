@@ -10,6 +10,7 @@ use veilformer_ring::{Cpu, CpuConfig, Isa};
 use crate::args::{Args, What};
 use crate::error::{BenchError, Result};
 use crate::interleave::Effort;
+use crate::linear::{self, Spec};
 use crate::machine::{self, Machine, Set};
 use crate::peers::{Peer, Place, Running, Setup, default_dir};
 use crate::results::{self, Header, Results};
@@ -43,10 +44,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     eprint!("{machine}");
     pin(args)?;
     let effort = Effort {
-        rounds: args
-            .rounds
-            .unwrap_or(if args.quick { 7 } else { 15 })
-            .max(1),
+        rounds: rounds(args),
         batch: Duration::from_millis(if args.quick { 10 } else { 40 }),
     };
     let mut session = Session {
@@ -68,17 +66,29 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     measured
 }
 
+/// Rounds by default; those of all groups together are to take less than two minutes if quick.
+fn rounds(args: &Args) -> usize {
+    let default = match (args.quick, args.what) {
+        (true, What::All) => 3,
+        (true, _) => 7,
+        (false, _) => 15,
+    };
+    args.rounds.unwrap_or(default).max(1)
+}
+
 fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
     match args.what {
         What::Ops => operations(args, session),
         What::Ntt => transforms(args, session),
         What::Kernels => kernels(args, session),
         What::Threads => two_threads(args, session),
+        What::Linear => products(args, session),
         What::All => {
             operations(args, session)?;
             transforms(args, session)?;
             kernels(args, session)?;
-            two_threads(args, session)
+            two_threads(args, session)?;
+            products(args, session)
         }
         What::Table | What::Plot => Ok(()),
     }
@@ -133,12 +143,17 @@ fn names(what: What) -> Vec<(String, String)> {
         let name = |op: &Op| (op.name().to_owned(), op.text().to_owned());
         ops.iter().map(name).collect::<Vec<_>>()
     };
+    let linear = || {
+        let name = |spec: &Spec| (spec.name(), spec.text());
+        Spec::all().iter().map(name).collect::<Vec<_>>()
+    };
     match what {
         What::Ops => of(&Op::ALL),
         What::Ntt => of(&transforms_of(&Op::ALL)),
         What::Threads => of(&THREADED),
         What::Kernels => crate::kernels::names(),
-        What::All => [of(&Op::ALL), crate::kernels::names()].concat(),
+        What::Linear => linear(),
+        What::All => [of(&Op::ALL), crate::kernels::names(), linear()].concat(),
         What::Table | What::Plot => Vec::new(),
     }
 }
@@ -273,6 +288,28 @@ fn kernels(args: &Args, session: &mut Session<'_>) -> Result<()> {
             peers: Vec::new(),
         });
     session.measure("kernels", items.collect())
+}
+
+/// Matrix products by every method: those that are named, or those that fit `--quick`.
+fn products(args: &Args, session: &mut Session<'_>) -> Result<()> {
+    let mut specs = if args.only.is_empty() {
+        linear::default_specs(args.quick)
+    } else {
+        Spec::all()
+    };
+    specs.retain(|spec| wanted(args, &spec.name()));
+    if args.quick && args.what == What::All && args.only.is_empty() {
+        specs.retain(|spec| spec.to <= 128 && spec.way != linear::Way::Tiles);
+    }
+    if specs.is_empty() {
+        return Ok(());
+    }
+    let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
+    // Products take seconds each, where other operations take milliseconds. Fewer than three rounds
+    // would not tell differences of times from noise.
+    let most = if args.quick { 3 } else { 5 };
+    session.effort.rounds = args.rounds.unwrap_or(most).max(3);
+    linear::measure(&specs, (&params, args.quick), session)
 }
 
 /// What two threads gain: each operation on two, with the same on one as its peer.

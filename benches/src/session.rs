@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use veilformer_ring::Isa;
 
@@ -17,7 +17,7 @@ use crate::scheme::Sizes;
 pub const MOST_OVER_FLOOR: f64 = 1.5;
 
 /// Seed of the orders of all rounds.
-const SEED: u64 = 2024;
+pub(crate) const SEED: u64 = 2024;
 
 /// What all measurements of a run share.
 pub struct Session<'a> {
@@ -77,11 +77,39 @@ impl Session<'_> {
                 names.into_iter().zip(samples.by_ref()).collect();
             let floor = floor.on(&self.machine, threads);
             if let Some(row) = Row::new((what, &op, threads), &params, floor, &ours, &peers) {
-                self.print(&row)?;
-                self.rows.push(row);
+                self.keep(row)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a signal asked for the end.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Prints a row and keeps it.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn keep(&mut self, row: Row) -> Result<()> {
+        self.print(&row)?;
+        self.rows.push(row);
+        Ok(())
+    }
+
+    /// Text beside the rows: on standard error where these are lines of JSON.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn say(&self, text: &str) -> Result<()> {
+        if self.json {
+            eprintln!("{text}");
+            return Ok(());
+        }
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{text}").map_err(BenchError::io("standard output"))
     }
 
     fn print(&self, row: &Row) -> Result<()> {

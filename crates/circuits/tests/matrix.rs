@@ -233,7 +233,7 @@ fn counts_of_a_dense_product() {
     assert_eq!(half.counts(slots).plain_words, entries + 3 * 2);
 }
 
-/// Costs in the proportions of N = 2^16, 24 limbs (see `examples/linear_speed.rs`).
+/// Costs in the proportions of N = 2^16, 24 limbs (`bench linear` prints them).
 fn costs() -> UnitCosts {
     UnitCosts {
         decomposition: 14.0,

@@ -1,7 +1,7 @@
 //! Figures: what they show, that they are the same every time, and what is refused.
 #![allow(clippy::unwrap_used)]
 
-use veilformer_plot::{Figure, Histogram, Labels, Panel, PlotError, Series};
+use veilformer_plot::{Figure, Histogram, Labels, Named, Panel, PlotError, Roofs, Series};
 
 fn labels(title: &str) -> Labels {
     Labels::new(title, "across", "up")
@@ -130,4 +130,25 @@ fn what_has_no_place_on_a_chart_is_refused() {
     ));
     small.size = (5000, u32::MAX);
     assert!(matches!(small.svg(), Err(PlotError::Size { .. })));
+}
+
+#[test]
+fn logarithmic_axes_take_positive_numbers_only() {
+    let panel = |at: (f64, f64), roof: (f64, f64)| {
+        let name = "p".to_owned();
+        let roofs = Roofs {
+            roofs: vec![Series::new("r", vec![(1.0, 1.0), roof])],
+            points: vec![("g".to_owned(), vec![Named { name, at }])],
+        };
+        Figure::single(Panel::roofs(labels("roofs"), roofs)).svg()
+    };
+    let good = (2.0, 0.5);
+    assert!(panel(good, good).is_ok());
+    let refused = Err(PlotError::NotFinite("the panel \"roofs\"".to_owned()));
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for bad in [(bad, 1.0), (1.0, bad)] {
+            assert_eq!(panel(bad, good), refused, "a point at {bad:?}");
+            assert_eq!(panel(good, bad), refused, "a roof at {bad:?}");
+        }
+    }
 }
