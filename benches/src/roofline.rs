@@ -8,8 +8,10 @@ use crate::error::{BenchError, Result};
 use crate::machine::{Machine, Place, Unit};
 use crate::results::Results;
 
-/// Pixels of the picture.
+/// Pixels of the picture, at least.
 const SIZE: (u32, u32) = (1080, 760);
+/// Pixels of a line of the legend.
+const LINE: u32 = 14;
 
 /// Operations per byte at the ends of the roofs.
 const ENDS: (f64, f64) = (0.02, 20.0);
@@ -38,6 +40,9 @@ pub fn svg(results: &Results) -> Result<String> {
             None => groups.push((row.what.clone(), vec![point])),
         }
     }
+    // The legend has a line for every point and every group.
+    let lines: usize = groups.iter().map(|g| g.1.len() + 1).sum();
+    let height = SIZE.1.max(LINE * (lines as u32 + 4));
     let title = format!(
         "{} {}, one thread, {}",
         machine.cpu, machine.isa, results.header.date
@@ -54,7 +59,7 @@ pub fn svg(results: &Results) -> Result<String> {
     let figure = Figure {
         panels: vec![Panel::roofs(labels, roofs)],
         columns: 1,
-        size: SIZE,
+        size: (SIZE.0, height),
     };
     Ok(figure.svg()?)
 }
