@@ -416,19 +416,22 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             });
         }
         let way = lowering(&self.params, a.level(), level)?;
-        let lower = |poly| {
-            let mut poly = self.backend.restrict(poly, way.keep)?;
-            if way.step.add.is_empty() {
-                return Ok(poly);
-            }
-            let residues = self.residues(way.keep, way.constant);
-            self.backend.mul_scalar_assign(&mut poly, &residues)?;
-            self.backend
-                .rescale_rational(&poly, way.step.drop, way.step.add)
-                .map_err(OpsError::from)
-        };
-        let parts = (lower(a.c0())?, lower(a.c1())?);
+        let parts = (self.lower(a.c0(), way)?, self.lower(a.c1(), way)?);
         Ok(make(parts, CiphertextInfo { level, ..a.info() }))
+    }
+
+    /// One polynomial of a ciphertext on the primes of a lower level.
+    fn lower(&self, poly: &B::Poly, way: Lowering) -> Result<B::Poly> {
+        let mut poly = self.backend.restrict(poly, way.keep)?;
+        if way.step.add.is_empty() {
+            return Ok(poly);
+        }
+        let residues = self.residues(way.keep, way.constant);
+        self.backend.mul_scalar_assign(&mut poly, &residues)?;
+        let rescaled = self
+            .backend
+            .rescale_rational(&poly, way.step.drop, way.step.add);
+        Ok(rescaled?)
     }
 
     /// An integer modulo each prime of a basis.
@@ -459,10 +462,10 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Ok(a.clone());
         }
         let constant = adjust_constant(&self.params, a.scale(), level)?;
-        let a = self.drop_to(a, level + 1)?;
+        let way = lowering(&self.params, a.level(), level + 1)?;
         let residues = self.residues(self.params.basis_at(level + 1), constant);
         let scaled = |poly| {
-            let mut poly = self.backend.duplicate(poly);
+            let mut poly = self.lower(poly, way)?;
             self.backend.mul_scalar_assign(&mut poly, &residues)?;
             Ok::<_, OpsError>(poly)
         };

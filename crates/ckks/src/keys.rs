@@ -212,13 +212,13 @@ impl StoredSwitchingKey {
                 max: self.level,
             });
         }
-        let (basis, digits) = (params.key_basis(level), params.digits_at(level));
-        let parts = self
-            .b
-            .iter()
-            .take(digits.len())
-            .enumerate()
-            .map(|(digit, b)| {
+        let (basis, covering) = (params.key_basis(level), params.covering(level));
+        // Parts are numbered by the key's own digits, of which any may be empty at a lower level.
+        let own = params.digits_at(self.level);
+        let kept = self.b.iter().zip(own).enumerate();
+        let kept = kept.filter(|(_, (_, digit))| !digit.is_disjoint(covering));
+        let parts = kept
+            .map(|(digit, (b, _))| {
                 let a = match &self.a {
                     UniformParts::Polys(polys) => {
                         polys.get(digit).map(|a| a.restricted(basis)).transpose()?
@@ -238,7 +238,7 @@ impl StoredSwitchingKey {
             .collect::<Result<_, CkksError>>()?;
         Ok(SwitchingKey {
             galois: self.purpose.galois(params.log_n()),
-            digits,
+            digits: params.digits_at(level),
             special: params.special(),
             parts,
         })

@@ -168,6 +168,41 @@ fn every_way_down_keeps_the_value() {
 }
 
 #[test]
+fn seeded_keys_serve_every_level() {
+    for (name, params) in chains(9) {
+        let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 8).unwrap();
+        let secret = generator.secret_key().unwrap();
+        let top = params.max_level();
+        let key = generator.rotation(&secret, 1, top).unwrap();
+        let mut list = KeyList::default();
+        list.need(KeyPurpose::Rotation(2), top, params.slots());
+        let stored = generator
+            .evaluation_keys(&secret, &list, [0; 32], &mut |_, _| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        let backend = cpu(&params);
+        let mut keys = EvaluationKeys::prepare(&params, &backend, &stored).unwrap();
+        keys.insert_seeded(&params, key).unwrap();
+        let mut ops = Evaluator::new(&params, &backend, &keys).unwrap();
+        let mut encryptor =
+            veilformer_secret::Encryptor::insecure_deterministic_for_tests(&secret, 9).unwrap();
+        let decryptor = Decryptor::new(&secret).unwrap();
+        let x = slots(4, params.slots());
+        for level in 0..=top {
+            let stored = encryptor
+                .encrypt_at(&SlotVector::Dense(x.clone()), level, params.scale_at(level))
+                .unwrap();
+            let a = ops.import(stored.expand(&params).unwrap()).unwrap();
+            let turned = ops.rotate(&a, 1).unwrap().export(&backend).unwrap();
+            let found = decryptor.decrypt(&turned).unwrap();
+            let error = max_error(&found.reveal_to_owner().unwrap(), &rotate(&x, 1));
+            assert!(error < 2f64.powi(-20), "{name}: level {level}: {error:e}");
+        }
+    }
+}
+
+#[test]
 fn refuses_what_makes_no_levels() {
     let words = |main_bits, side_bits, most_side| WordSpec {
         main_bits,

@@ -142,6 +142,10 @@ pub(crate) struct PermutationPiece<'a> {
     pub(crate) lanes: &'a [[u64; 8]; 8],
 }
 
+/// How many columns of eight words before its use an inner product fetches its key.
+#[cfg(target_arch = "x86_64")]
+pub(crate) const COLUMNS_AHEAD: usize = 16;
+
 /// Digits and the key rows that they meet in one block, interleaved: for every eight columns, eight words of each row
 /// (Montgomery form). An inner product so reads one run of memory.
 pub(crate) struct KeyRows<'a> {

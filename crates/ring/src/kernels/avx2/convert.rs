@@ -7,7 +7,8 @@ use super::forward::{Route, Rows, Scratch, forward_top};
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
-    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Product, TILE_WORDS, Tile, scalar,
+    COLUMNS_AHEAD, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Product, TILE_WORDS,
+    Tile, scalar,
 };
 use crate::modulus::Modulus;
 use crate::ntt::NttTable;
@@ -287,6 +288,11 @@ pub(in crate::kernels) fn inner_product(
             for line in next.as_chunks::<8>().0 {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
+        }
+        // Keys come from memory; blocks follow each other there, so the next one's begin too.
+        for row in 0..key.rows {
+            let later = (j / 8 + COLUMNS_AHEAD) * key.rows + row;
+            _mm_prefetch::<_MM_HINT_T0>(key.words.as_ptr().wrapping_add(8 * later).cast());
         }
         // Per output two vectors.
         let mut sum = [[_mm256_setzero_pd(); 2]; 2];

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{LANES, Lanes, load, montgomery, reduce_steps, store};
 use crate::kernels::scalar::{self, steps_for};
-use crate::kernels::{Extra, KeyRows, MOST_PRODUCTS, Product};
+use crate::kernels::{COLUMNS_AHEAD, Extra, KeyRows, MOST_PRODUCTS, Product};
 use crate::modulus::Modulus;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -73,9 +73,6 @@ pub(in crate::kernels) fn inner_product(
         j += LANES;
     }
 }
-
-/// How far before its use a key is fetched.
-const COLUMNS_AHEAD: usize = 16;
 
 /// Vectors that a sum of products works on at a time: with two outputs enough independent sums.
 const PAIR: usize = 2;
