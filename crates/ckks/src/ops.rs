@@ -327,8 +327,8 @@ pub trait Ops {
     fn adjust(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct, OpsError>;
 
     /// Linear maps of the same inputs by baby and giant steps, rescaled: level - 1, one result per
-    /// map. All inputs of one level and scale; every plaintext at the canonical scale of that
-    /// level, encoded there or higher by [`Ops::term_plain`].
+    /// map. All inputs of one level and scale; all plaintexts of one scale (usually the canonical one
+    /// of that level), encoded there or higher by [`Ops::term_plain`].
     ///
     /// Doubly hoisted (see [`veilformer_ring::Backend::linear_transform`]): a rotated input costs
     /// an inner product with its key, once for all maps; a giant step a decomposition and a ModDown
@@ -341,6 +341,45 @@ pub trait Ops {
         inputs: &[&Self::Ct],
         transforms: &[&Transform<Self::Plain>],
     ) -> Result<Vec<Self::Ct>, OpsError>;
+
+    /// One linear map with *nested* giant steps (Horner's rule), rescaled: with the giants g_0, g_1, ..
+    ///
+    /// out = rot_(g_0)( A_0 + rot_(g_1)( A_1 + rot_(g_2)( A_2 + .. ))), A_i = the sum of g_i's terms.
+    ///
+    /// Equal rotations then share one key, where [`Ops::linear_transforms`] needs a key for each.
+    /// Usually g_0 is 0. Otherwise as there, except that a ModDown of both halves follows each
+    /// giant step.
+    ///
+    /// # Errors
+    /// As [`Ops::linear_transforms`].
+    fn nested_transform(
+        &mut self,
+        inputs: &[&Self::Ct],
+        transform: &Transform<Self::Plain>,
+    ) -> Result<Self::Ct, OpsError> {
+        let _ = (inputs, transform);
+        Err(OpsError::Invalid {
+            op: "nested_transform",
+            what: "this implementation has no nested transforms".to_owned(),
+        })
+    }
+
+    /// From level 0 to the highest level, under an ephemeral sparse secret (Bossuat,
+    /// Troncoso-Pastoriza, Hubaux, "Bootstrapping for approximate homomorphic encryption with
+    /// negligible failure-probability by using sparse-secret encapsulation", ePrint 2022/024): the
+    /// scale stays, and multiples of q0 are added to the message's coefficients, about
+    /// sqrt(h/12) of them.
+    ///
+    /// # Errors
+    /// [`OpsError::LevelMismatch`] unless at level 0; [`OpsError::MissingKey`] without the two
+    /// encapsulation keys.
+    fn mod_raise(&mut self, a: &Self::Ct) -> Result<Self::Ct, OpsError> {
+        let _ = a;
+        Err(OpsError::Invalid {
+            op: "mod_raise",
+            what: "this implementation cannot raise the modulus".to_owned(),
+        })
+    }
 
     /// One linear map; see [`Ops::linear_transforms`].
     ///
