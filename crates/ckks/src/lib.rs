@@ -21,6 +21,7 @@ mod evaluator;
 mod fft;
 mod key_store;
 mod keys;
+mod ladder;
 pub mod noise;
 mod ops;
 pub mod pairing;
@@ -48,6 +49,7 @@ pub use key_store::{EvaluationKeys, PreparedKey};
 pub use keys::{
     KeyList, KeyPurpose, StoredEvaluationKeys, StoredPublicKey, StoredSwitchingKey, UniformParts,
 };
+pub use ladder::Ladder;
 pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
