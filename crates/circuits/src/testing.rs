@@ -5,16 +5,16 @@
 //! independent complex Gaussians of N times the variance.
 
 mod counting;
+mod raise;
+mod transforms;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant, lowering, moves,
+    Transform, adjust_constant, lowering,
 };
 
 pub use counting::{CountedPlain, Counting};
@@ -58,6 +58,8 @@ pub struct ClearCounts {
     pub rotations: usize,
     /// Linear transforms.
     pub transforms: usize,
+    /// Raised moduli.
+    pub raises: usize,
 }
 
 /// [`Ops`] on plain slots, with the level, scale and range rules of the evaluator, and none of its
@@ -67,6 +69,8 @@ pub struct ClearOps {
     keys: KeyList,
     counts: ClearCounts,
     noise: Option<Noise>,
+    /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
+    overflows: Random,
 }
 
 /// Where samples of the noise come from.
@@ -84,6 +88,7 @@ impl ClearOps {
             keys: KeyList::default(),
             counts: ClearCounts::default(),
             noise: None,
+            overflows: Random::new(0),
         }
     }
 
@@ -96,12 +101,14 @@ impl ClearOps {
                 model: NoiseModel::new(params, secret),
                 random: Random::new(seed),
             }),
+            overflows: Random::new(!seed),
             ..Self::new(params)
         }
     }
 
-    /// Starts the samples of the noise anew; nothing without noise.
+    /// Starts the samples of the noise, and of what [`Ops::mod_raise`] adds, anew.
     pub fn reseed(&mut self, seed: u64) {
+        self.overflows = Random::new(!seed);
         if let Some(noise) = &mut self.noise {
             noise.random = Random::new(seed);
         }
@@ -437,100 +444,19 @@ impl Ops for ClearOps {
         inputs: &[&ClearCiphertext],
         transforms: &[&Transform<ClearPlain>],
     ) -> Result<Vec<ClearCiphertext>> {
-        const OP: &str = "linear_transform";
-        let first = *inputs.first().ok_or_else(|| empty(OP))?;
-        for input in inputs {
-            OpsError::expect_level(OP, input.level, first.level)?;
-            OpsError::expect_scale(OP, input.scale, first.scale)?;
-        }
-        if transforms.is_empty() {
-            return Err(empty(OP));
-        }
-        if first.level == 0 {
-            return Err(OpsError::OutOfLevels {
-                op: OP,
-                level: 0,
-                needed: 1,
-            });
-        }
-        // Rotated inputs are made once for all maps, their noise with them.
-        let mut babies = Babies::new();
-        let results = transforms
-            .iter()
-            .map(|transform| self.one_transform(inputs, transform, &mut babies));
-        let results = results.collect::<Result<Vec<_>>>()?;
-        // What is refused needs no keys.
-        let slots = self.params.slots();
-        let giants = transforms.iter().flat_map(|t| &t.giants);
-        let giants = giants.filter(|g| !g.terms.is_empty()).map(|g| g.rotation);
-        for step in babies.keys().map(|b| b.1).chain(giants) {
-            self.need(KeyPurpose::Rotation(step), first.level);
-            self.counts.rotations += usize::from(moves(step, slots));
-        }
-        Ok(results)
+        self.transforms(inputs, transforms)
     }
-}
 
-/// Rotated inputs by input and step.
-type Babies = BTreeMap<(usize, i64), Vec<Complex>>;
-
-impl ClearOps {
-    fn one_transform(
+    fn nested_transform(
         &mut self,
         inputs: &[&ClearCiphertext],
         transform: &Transform<ClearPlain>,
-        babies: &mut Babies,
     ) -> Result<ClearCiphertext> {
-        const OP: &str = "linear_transform";
-        let first = *inputs.first().ok_or_else(|| empty(OP))?;
-        let slots = self.params.slots();
-        let (level, plain_scale) = (first.level, self.params.scale_at(first.level));
-        let mut total = vec![Complex::new(0.0, 0.0); slots];
-        let mut terms = 0;
-        for giant in &transform.giants {
-            let mut sum = vec![Complex::new(0.0, 0.0); slots];
-            for term in &giant.terms {
-                let input = inputs.get(term.input).ok_or_else(|| OpsError::Invalid {
-                    op: OP,
-                    what: format!("input {} of {}", term.input, inputs.len()),
-                })?;
-                OpsError::expect_plain_level(OP, term.plain.level, level)?;
-                OpsError::expect_scale(OP, term.plain.scale, plain_scale)?;
-                OpsError::expect_extended(OP, term.plain.extended, (term.baby, slots))?;
-                let baby = term.baby.rem_euclid(slots as i64);
-                if let Entry::Vacant(place) = babies.entry((term.input, baby)) {
-                    let mut rotated = turned(&input.raw, baby);
-                    if baby != 0 {
-                        // Rotated inputs stay on Q + P: no ModDown, no rounding of one.
-                        self.disturb(&mut rotated, |model| model.baby_step(level));
-                    }
-                    place.insert(rotated);
-                }
-                let rotated = babies
-                    .get(&(term.input, baby))
-                    .map_or(&[][..], Vec::as_slice);
-                for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
-                    *s += x * p;
-                }
-                terms += 1;
-            }
-            if !giant.terms.is_empty() && moves(giant.rotation, slots) {
-                let rotated = giant.terms.iter().any(|t| moves(t.baby, slots));
-                self.disturb(&mut sum, |model| model.giant_step(level, rotated));
-            }
-            for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
-                *t += s;
-            }
-        }
-        if terms == 0 {
-            return Err(empty(OP));
-        }
-        self.counts.plain_products += terms;
-        self.counts.transforms += 1;
-        let scale = first.scale.product(plain_scale);
-        let sum = self.fitting(OP, total, level, scale)?;
-        let out = self.divided(OP, &sum)?;
-        Ok(self.disturbed(out, NoiseModel::division))
+        self.nested(inputs, transform)
+    }
+
+    fn mod_raise(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        self.raise(a)
     }
 }
 

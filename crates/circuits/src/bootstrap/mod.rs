@@ -7,5 +7,6 @@ mod eval_mod;
 pub mod noise;
 pub mod tail;
 
+pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};
