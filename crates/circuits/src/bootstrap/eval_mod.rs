@@ -33,6 +33,7 @@ pub(super) trait Arithmetic {
 }
 
 /// The circuit for one specification.
+#[derive(Clone, Debug)]
 pub(super) struct EvalMod {
     plan: EvaluationPlan,
     range: f64,
@@ -70,6 +71,29 @@ impl EvalMod {
         self.plan.depth()
             + self.double_angles as usize
             + 2 * usize::from(self.inverse_sine == InverseSine::Degree3)
+    }
+
+    /// The cosine at `1/2^d` of the angle.
+    pub(super) fn plan(&self) -> &EvaluationPlan {
+        &self.plan
+    }
+
+    /// `K`.
+    pub(super) fn range(&self) -> f64 {
+        self.range
+    }
+
+    pub(super) fn double_angles(&self) -> u32 {
+        self.double_angles
+    }
+
+    pub(super) fn inverse_sine(&self) -> InverseSine {
+        self.inverse_sine
+    }
+
+    /// `2^r / (2 pi)`: what the (corrected) sine is multiplied with.
+    pub(super) fn gain(&self) -> f64 {
+        self.gain
     }
 
     /// From `t` before the last rescale of CoeffToSlot to the message.
