@@ -10,6 +10,7 @@ mod transforms;
 
 use std::sync::Arc;
 
+use crate::bootstrap::to_coefficients;
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -196,14 +197,20 @@ impl ClearOps {
     ) -> Result<ClearCiphertext> {
         // A maximum would pass over values that are not numbers.
         let broken = raw.iter().any(|z| !z.is_finite());
-        let largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
-        if broken || largest.log2() + 1.0 > self.params.log_q(level) {
+        let mut largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
+        let modulus = self.params.log_q(level);
+        if !broken && largest.log2() + 1.0 > modulus {
+            // It is the coefficients that must fit. No slot's bound is below theirs, and rarely is
+            // it so far above that they have to be had.
+            let coefficients = to_coefficients(&raw);
+            largest = coefficients.iter().fold(0.0, |m, c| m.max(c.abs()));
+        }
+        if broken || largest.log2() + 1.0 > modulus {
             return Err(OpsError::Invalid {
                 op,
                 what: format!(
-                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{:.1}; bound the slots or keep a level more",
+                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{modulus:.1}; bound the slots or keep a level more",
                     largest.log2(),
-                    self.params.log_q(level)
                 ),
             });
         }
