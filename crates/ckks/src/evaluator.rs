@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, TransformPlan};
+use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, OutputPlan, TransformPlan};
 
 use crate::ciphertext::CiphertextInfo;
 use crate::key_store::PreparedKey;
@@ -519,7 +519,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             if giants.is_empty() {
                 return Err(empty(OP, "term"));
             }
-            outputs.push(giants);
+            outputs.push(OutputPlan::beside(giants));
         }
         if outputs.is_empty() {
             return Err(empty(OP, "transform"));

@@ -17,7 +17,9 @@ use veilformer_ckks::{
     Ciphertext, Complex, Evaluator, Giant, KeyPurpose, Ops, Params, ParamsSpec, SharedCiphertext,
     SlotVector, Term, Transform, pairing,
 };
-use veilformer_ring::{Backend, Basis, Cpu, DiagonalTerm, GiantStep, PlainPoly, TransformPlan};
+use veilformer_ring::{
+    Backend, Basis, Cpu, DiagonalTerm, GiantStep, OutputPlan, PlainPoly, TransformPlan,
+};
 use veilformer_secret::{KeyGenerator, PublicEncryptor};
 
 const KEYS: u64 = 8;
@@ -288,10 +290,10 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
             let plan = TransformPlan {
                 keys: vec![one_step.key(), two_steps.key()],
                 plains: vec![&one],
-                outputs: vec![vec![GiantStep {
+                outputs: vec![OutputPlan::beside(vec![GiantStep {
                     key: giant,
                     terms: vec![term],
-                }]],
+                }])],
             };
             let input = s.a.parts();
             let mut out = ring
