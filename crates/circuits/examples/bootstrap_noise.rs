@@ -30,7 +30,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         params.log_qp(),
         params.digits().iter().map(|d| d.len()).collect::<Vec<_>>()
     );
+    let model = noise::NoiseModel::new(&params, SecretKind::DenseTernary);
+    for level in [params.max_level() - 3, params.max_level()] {
+        println!("level {level}: key switch / rounding {:.2e}", model.key_switch_error(level) / model.division());
+    }
     let plan = BootstrapPlan::new(&params, &BootstrapSpec::PRESET, Content::Complex)?;
+    let predicted = veilformer_circuits::bootstrap::estimate(&BootstrapSpec::PRESET)?;
+    let log = |x: f64| x.log2();
+    let s = predicted.stages;
+    println!("predicted {:.2} {:.2}; s2c {:.1} raise {:.1} c2s {:.1} cheb {:.1} double {:.1} sine {:.1}, sine error {:.1}", predicted.mean_bits, predicted.worst_bits,
+        log(s.slot_to_coeff), log(s.mod_raise), log(s.coeff_to_slot), log(s.chebyshev), log(s.double_angle), log(s.inverse_sine), log(predicted.sine_error));
     let n = params.slots();
     let wave = |x: usize| ((x * x % 10007) as f64 * 0.7).sin();
     let inputs: [(&str, Vec<Complex>); 4] = [

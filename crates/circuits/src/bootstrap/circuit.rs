@@ -1,5 +1,7 @@
 //! The bootstrap as a circuit on [`Ops`]: SlotToCoeff, ModRaise, CoeffToSlot, EvalMod.
 
+use std::ops::ControlFlow;
+
 use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SlotVector, Transform};
 
 use super::dft::{Diagonals, coeff_to_slot, slot_to_coeff};
@@ -21,6 +23,21 @@ pub enum Content {
     /// Real numbers that repeat with this period, a power of two of at most N/4: the transforms
     /// are those of a ring with as many coefficients, and EvalMod runs once.
     Periodic(usize),
+}
+
+/// The steps of a bootstrap, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Slots become coefficients.
+    SlotToCoeff,
+    /// Multiples of q0 come in.
+    ModRaise,
+    /// The projection onto the content's ring.
+    Trace,
+    /// Coefficients become slots, real and imaginary parts apart.
+    CoeffToSlot,
+    /// Multiples of q0 go.
+    EvalMod,
 }
 
 /// A bootstrap for one set of parameters, before anything is encoded.
@@ -148,6 +165,12 @@ impl BootstrapPlan {
         })
     }
 
+    /// The parameters.
+    #[must_use]
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
     /// What decides the noise.
     #[must_use]
     pub fn spec(&self) -> &BootstrapSpec {
@@ -239,7 +262,65 @@ impl<Pl: Clone> Bootstrap<Pl> {
     ///
     /// # Errors
     /// A level below [`BootstrapPlan::input_level`], missing keys, or what the operations refuse.
-    pub fn run<O: Ops<Plain = Pl>>(&self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError> {
+    pub fn run<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        self.run_observed(ops, ct, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`Bootstrap::run`]; `observer` is told of each step before it begins, and stops the run
+    /// with `Break`.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`], or [`CircuitError::Stopped`].
+    pub fn run_observed<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let mut begin = |stage| match observer(stage) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(CircuitError::Stopped { circuit: NAME }),
+        };
+        let plan = &self.plan;
+        begin(Stage::SlotToCoeff)?;
+        let mut x = self.slots_to_coefficients(ops, ct)?;
+        begin(Stage::ModRaise)?;
+        x = ops.mod_raise(&x)?;
+        x = ops.drop_to(&x, plan.raised_level)?;
+        begin(Stage::Trace)?;
+        for &by in &plan.trace {
+            let turned = ops.rotate(&x, by)?;
+            x = ops.add(&x, &turned)?;
+        }
+        begin(Stage::CoeffToSlot)?;
+        for factor in &self.coeff_to_slot {
+            x = ops.nested_transform(&[&x], factor)?;
+        }
+        let conjugate = ops.conjugate(&x)?;
+        let re = ops.add(&x, &conjugate)?;
+        begin(Stage::EvalMod)?;
+        let re = self.eval_mod(ops, &re)?;
+        let re = self.relabelled(ops, &re, ONE)?;
+        if plan.content != Content::Complex {
+            return Ok(re);
+        }
+        begin(Stage::EvalMod)?;
+        let im = ops.sub(&x, &conjugate)?;
+        let im = unit(ops, &im, -I)?;
+        let im = self.eval_mod(ops, &im)?;
+        let im = self.relabelled(ops, &im, I)?;
+        Ok(ops.add(&re, &im)?)
+    }
+
+    fn slots_to_coefficients<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
         let level = ops.level(ct);
         if level < plan.input_level {
@@ -255,27 +336,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         for factor in &self.slot_to_coeff {
             x = ops.nested_transform(&[&x], factor)?;
         }
-        let raised = ops.mod_raise(&x)?;
-        let mut x = ops.drop_to(&raised, plan.raised_level)?;
-        for &by in &plan.trace {
-            let turned = ops.rotate(&x, by)?;
-            x = ops.add(&x, &turned)?;
-        }
-        for factor in &self.coeff_to_slot {
-            x = ops.nested_transform(&[&x], factor)?;
-        }
-        let conjugate = ops.conjugate(&x)?;
-        let re = ops.add(&x, &conjugate)?;
-        let re = self.eval_mod(ops, &re)?;
-        if plan.content != Content::Complex {
-            return self.relabelled(ops, &re, ONE);
-        }
-        let im = ops.sub(&x, &conjugate)?;
-        let im = unit(ops, &im, -I)?;
-        let im = self.eval_mod(ops, &im)?;
-        let re = self.relabelled(ops, &re, ONE)?;
-        let im = self.relabelled(ops, &im, I)?;
-        Ok(ops.add(&re, &im)?)
+        Ok(x)
     }
 
     /// EvalMod up to its output factor, at the scale that makes the output's come out.

@@ -7,9 +7,11 @@ mod estimate;
 mod eval_mod;
 mod factor;
 pub mod noise;
+mod preset;
 pub mod tail;
 
-pub use circuit::{Bootstrap, BootstrapPlan, Content};
+pub use circuit::{Bootstrap, BootstrapPlan, Content, Stage};
 pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
+pub use preset::{FAILURE_LOG2, LEAST_BITS, Predicted, Preset};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};

@@ -23,7 +23,7 @@ use crate::random::Random;
 const FACTOR_BITS: f64 = 5.0;
 
 /// Which half of the homomorphic encoding comes first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Order {
     /// SlotToCoeff, ModRaise, CoeffToSlot, EvalMod: the default.
     SlotToCoeffFirst,
@@ -32,7 +32,7 @@ pub enum Order {
 }
 
 /// Whether the cubic term of the sine is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum InverseSine {
     /// It stays: relative error `(2 pi m / 2^r)^2 / 6`.
     None,
@@ -41,7 +41,7 @@ pub enum InverseSine {
 }
 
 /// What decides the noise of a bootstrap.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct BootstrapSpec {
     /// log2 of the ring dimension.
     pub log_n: u32,
