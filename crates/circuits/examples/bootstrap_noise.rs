@@ -32,14 +32,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let model = noise::NoiseModel::new(&params, SecretKind::DenseTernary);
     for level in [params.max_level() - 3, params.max_level()] {
-        println!("level {level}: key switch / rounding {:.2e}", model.key_switch_error(level) / model.division());
+        println!(
+            "level {level}: key switch / rounding {:.2e}",
+            model.key_switch_error(level) / model.division()
+        );
     }
     let plan = BootstrapPlan::new(&params, &BootstrapSpec::PRESET, Content::Complex)?;
     let predicted = veilformer_circuits::bootstrap::estimate(&BootstrapSpec::PRESET)?;
     let log = |x: f64| x.log2();
     let s = predicted.stages;
-    println!("predicted {:.2} {:.2}; s2c {:.1} raise {:.1} c2s {:.1} cheb {:.1} double {:.1} sine {:.1}, sine error {:.1}", predicted.mean_bits, predicted.worst_bits,
-        log(s.slot_to_coeff), log(s.mod_raise), log(s.coeff_to_slot), log(s.chebyshev), log(s.double_angle), log(s.inverse_sine), log(predicted.sine_error));
+    println!(
+        "predicted {:.2} {:.2}; s2c {:.1} raise {:.1} c2s {:.1} cheb {:.1} double {:.1} sine {:.1}, sine error {:.1}",
+        predicted.mean_bits,
+        predicted.worst_bits,
+        log(s.slot_to_coeff),
+        log(s.mod_raise),
+        log(s.coeff_to_slot),
+        log(s.chebyshev),
+        log(s.double_angle),
+        log(s.inverse_sine),
+        log(predicted.sine_error)
+    );
     let n = params.slots();
     let wave = |x: usize| ((x * x % 10007) as f64 * 0.7).sin();
     let inputs: [(&str, Vec<Complex>); 4] = [
@@ -63,9 +76,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 .collect(),
         ),
     ];
-    for (name, slots) in inputs {
+    for (seed, (name, slots)) in inputs.iter().cycle().take(12).enumerate() {
+        let seed = seed as u64;
         let start = Instant::now();
-        let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 3);
+        let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, seed);
         let boot = plan.encode(&mut ops)?;
         let level = plan.input_level();
         let x = ops.encrypt(&SlotVector::Dense(slots.clone()), level)?;
@@ -73,7 +87,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let errors: Vec<f64> = ops
             .decrypt(&y)
             .iter()
-            .zip(&slots)
+            .zip(slots)
             .flat_map(|(a, b)| [(a - b).re.abs(), (a - b).im.abs()])
             .collect();
         let worst = errors.iter().copied().fold(0.0, f64::max);

@@ -3,7 +3,10 @@
 use veilformer_circuits::bootstrap::Preset;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let presets: Vec<Preset> = [10, 14].into_iter().map(Preset::generate).collect::<Result<_, _>>()?;
+    let presets: Vec<Preset> = [10, 14]
+        .into_iter()
+        .map(Preset::generate)
+        .collect::<Result<_, _>>()?;
     println!("{}", serde_json::to_string_pretty(&presets)?);
     Ok(())
 }

@@ -262,11 +262,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
     ///
     /// # Errors
     /// A level below [`BootstrapPlan::input_level`], missing keys, or what the operations refuse.
-    pub fn run<O: Ops<Plain = Pl>>(
-        &self,
-        ops: &mut O,
-        ct: &O::Ct,
-    ) -> Result<O::Ct, CircuitError> {
+    pub fn run<O: Ops<Plain = Pl>>(&self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError> {
         self.run_observed(ops, ct, &mut |_| ControlFlow::Continue(()))
     }
 

@@ -13,5 +13,5 @@ pub mod tail;
 pub use circuit::{Bootstrap, BootstrapPlan, Content, Stage};
 pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
-pub use preset::{FAILURE_LOG2, LEAST_BITS, Predicted, Preset};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};
+pub use preset::{FAILURE_LOG2, LEAST_BITS, Predicted, Preset};

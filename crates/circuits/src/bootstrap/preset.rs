@@ -10,8 +10,8 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    CkksError, KeyList, KeyPurpose, Ladder, Params, ParamsSpec, SecretKind, SecurityLevel,
-    SecurityReport,
+    CkksError, KeyList, KeyPurpose, Ladder, OpsError, Params, ParamsSpec, SecretKind,
+    SecurityLevel, SecurityReport,
 };
 
 use super::circuit::{BootstrapPlan, Content};
@@ -158,6 +158,14 @@ impl Preset {
         })
     }
 
+    /// The bootstrap of this preset on slots of this content.
+    ///
+    /// # Errors
+    /// A period that does not fit the slots.
+    pub fn plan(&self, params: &Params, content: Content) -> Result<BootstrapPlan, CircuitError> {
+        BootstrapPlan::new(params, &self.bootstrap, content)
+    }
+
     /// What a preset must be: precise, safe against leaving the range, and secure key by key.
     ///
     /// # Errors
@@ -167,7 +175,9 @@ impl Preset {
         let fail = |what: String| Err(CircuitError::shape(NAME, format!("{}: {what}", self.name)));
         let bits = p.worst_bits.min(p.sine_bits);
         if bits < LEAST_BITS {
-            return fail(format!("the worst slot has {bits:.1} bits, not {LEAST_BITS}"));
+            return fail(format!(
+                "the worst slot has {bits:.1} bits, not {LEAST_BITS}"
+            ));
         }
         if p.failure_log2 > FAILURE_LOG2 {
             return fail(format!(
@@ -208,7 +218,11 @@ impl Predicted {
         };
         let noise = estimate(&spec)?;
         let list = plan.keys()?;
-        let security = list.security(params).map_err(veilformer_ckks::OpsError::from)?;
+        let security = list.security(params).map_err(OpsError::from)?;
+        let bytes = list
+            .iter()
+            .map(|(purpose, level)| key_bytes(params, purpose, level));
+        let key_bytes = bytes.sum::<Result<u64, _>>().map_err(OpsError::from)?;
         Ok(Self {
             levels: plan.useful_levels(),
             log_qp: rounded(params.log_qp()),
@@ -218,7 +232,7 @@ impl Predicted {
             sine_bits: rounded(-noise.sine_error.log2()),
             failure_log2: rounded(spec.range_failure_log2()),
             keys: list.len(),
-            key_bytes: list.iter().map(|(purpose, level)| key_bytes(params, purpose, level)).sum(),
+            key_bytes,
             security,
         })
     }
@@ -241,4 +255,10 @@ impl BootstrapPlan {
         self.encode(&mut ops)?.run(&mut ops, &x)?;
         Ok(ops.keys().clone())
     }
+}
+
+/// Bytes of one key in memory, both halves.
+fn key_bytes(params: &Params, purpose: KeyPurpose, level: usize) -> Result<u64, CkksError> {
+    let shape = purpose.shape(params, level)?;
+    Ok(2 * 8 * (params.n() * shape.basis.len() * shape.digits.len()) as u64)
 }
