@@ -19,6 +19,7 @@ mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod key_list;
 mod key_store;
 mod keys;
 mod ladder;
@@ -45,9 +46,11 @@ pub use evaluator::{
     Evaluator, Lowering, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
     lowering,
 };
+pub use key_list::KeyList;
 pub use key_store::{EvaluationKeys, PreparedKey};
 pub use keys::{
-    KeyList, KeyPurpose, StoredEvaluationKeys, StoredPublicKey, StoredSwitchingKey, UniformParts,
+    EPHEMERAL_WEIGHT, KeyPurpose, KeyShape, StoredEvaluationKeys, StoredPublicKey,
+    StoredSwitchingKey, UniformParts,
 };
 pub use ladder::Ladder;
 pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};

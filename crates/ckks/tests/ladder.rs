@@ -168,6 +168,9 @@ fn impossible_ladders_are_errors() {
     assert!(refused(&[30, 34], &[]), "an ordinary level outside");
     assert!(refused(&[], &[40, 30]));
     assert!(refused(&[u32::MAX], &[]));
+    let near = toy_spec(10).validate_ladder_insecure_for_tests(&ladder((31, 1), (40, 1)));
+    let error = near.unwrap_err().to_string();
+    assert!(error.contains("next to scales of 30"), "{error}");
     // A prime that is larger than P.
     let spec = ParamsSpec {
         special_bits: 40,
