@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         security: SecurityLevel::Bits128,
     };
     let ladder = Ladder {
-        below: vec![42; 3],
+        below: vec![44; 3],
         above: vec![50; 13],
     };
     let params = spec.validate_ladder(&ladder)?;

@@ -363,9 +363,10 @@ impl<Pl: Clone> Bootstrap<Pl> {
             u = plus(ops, &square, -1.0)?;
         }
         if e.inverse_sine() == InverseSine::Degree3 {
-            // u (6 + u^2): six times what removes the cubic term.
+            // u (c1/c3 + u^2): 1/c3 times what removes the cubic term.
+            let (c1, c3) = e.arcsine();
             let square = ops.square(&u)?;
-            let factor = plus(ops, &square, 6.0)?;
+            let factor = plus(ops, &square, c1 / c3)?;
             let low = ops.drop_to(&u, ops.level(&factor))?;
             u = ops.mul(&low, &factor)?;
         }
@@ -389,11 +390,11 @@ impl<Pl: Clone> Bootstrap<Pl> {
 impl BootstrapPlan {
     /// What EvalMod's result is to be multiplied with to be the message.
     fn gain(&self) -> f64 {
-        let sixth = match self.eval_mod.inverse_sine() {
+        let cubic = match self.eval_mod.inverse_sine() {
             InverseSine::None => 1.0,
-            InverseSine::Degree3 => 6.0,
+            InverseSine::Degree3 => self.eval_mod.arcsine().1,
         };
-        self.eval_mod.gain() / sixth
+        self.eval_mod.gain() * cubic
     }
 
     /// The scale of EvalMod's result such that the message's is the canonical one.

@@ -54,11 +54,11 @@ pub struct Predicted {
     pub log_qp: f64,
     /// Key-switching digits at the highest level.
     pub digits: usize,
-    /// `-log2` of the mean absolute error of a slot's part, for messages in [-1, 1].
+    /// `-log2` of the mean absolute error of a slot's part, for messages of absolute value 1.
     pub mean_bits: f64,
-    /// `-log2` of the median of the largest error of all slots' parts.
+    /// `-log2` of the median of the largest error of all slots' parts, for such messages.
     pub worst_bits: f64,
-    /// `-log2` of the error of the sine, on the worst message.
+    /// `-log2` of the part of both that is not noise: the error of the sine.
     pub sine_bits: f64,
     /// log2 of the probability that some coefficient leaves the range in one bootstrap.
     pub failure_log2: f64,
@@ -217,6 +217,7 @@ impl Predicted {
             ..*spec
         };
         let noise = estimate(&spec)?;
+        let worst = (-noise.worst_bits).exp2() + noise.sine_error;
         let list = plan.keys()?;
         let security = list.security(params).map_err(OpsError::from)?;
         let bytes = list
@@ -227,8 +228,9 @@ impl Predicted {
             levels: plan.useful_levels(),
             log_qp: rounded(params.log_qp()),
             digits: params.digits().len(),
-            mean_bits: rounded(noise.mean_bits),
-            worst_bits: rounded(noise.worst_bits),
+            // Noise on both sides of what the sine leaves cancels on average.
+            mean_bits: rounded(noise.mean_bits.min(-noise.sine_error.log2())),
+            worst_bits: rounded(-worst.log2()),
             sine_bits: rounded(-noise.sine_error.log2()),
             failure_log2: rounded(spec.range_failure_log2()),
             keys: list.len(),
@@ -261,4 +263,62 @@ impl BootstrapPlan {
 fn key_bytes(params: &Params, purpose: KeyPurpose, level: usize) -> Result<u64, CkksError> {
     let shape = purpose.shape(params, level)?;
     Ok(2 * 8 * (params.n() * shape.basis.len() * shape.digits.len()) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_what_the_generator_makes() {
+        for preset in Preset::all().unwrap() {
+            assert_eq!(&Preset::generate(preset.predicted.levels).unwrap(), preset);
+        }
+        assert!(Preset::named("10-levels").is_ok() && Preset::named("14-levels").is_ok());
+        assert!(
+            Preset::named("11")
+                .unwrap_err()
+                .to_string()
+                .contains("10-levels, 14-levels")
+        );
+    }
+
+    #[test]
+    fn every_key_has_a_row_of_its_own_secret() {
+        for preset in Preset::all().unwrap() {
+            let rows = &preset.predicted.security.rows;
+            assert_eq!(rows.len(), preset.predicted.keys);
+            let sparse = rows
+                .iter()
+                .filter(|row| row.secret != SecretKind::DenseTernary);
+            let [to] = &sparse.collect::<Vec<_>>()[..] else {
+                panic!("one key under the ephemeral secret");
+            };
+            assert!(to.log_qp < 340.0 && to.bits >= 128, "{to:?}");
+        }
+    }
+
+    #[test]
+    fn the_checker_refuses() {
+        let good = Preset::named("10-levels").unwrap();
+        let imprecise = |p: &mut Predicted| p.worst_bits = 17.9;
+        let failing = |p: &mut Predicted| p.failure_log2 = -31.0;
+        let insecure = |p: &mut Predicted| p.security.rows[3].bits = 127;
+        let changes: [&dyn Fn(&mut Predicted); 3] = [&imprecise, &failing, &insecure];
+        for change in changes {
+            let mut bad = good.clone();
+            change(&mut bad.predicted);
+            assert!(bad.check().is_err());
+        }
+        // No secure chain has so many levels, and no ring of another size this specification.
+        assert!(Preset::generate(40).is_err());
+        assert!(
+            BootstrapPlan::new(
+                &crate::testing::toy_params(3),
+                &good.bootstrap,
+                Content::Real
+            )
+            .is_err()
+        );
+    }
 }
