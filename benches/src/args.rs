@@ -22,7 +22,7 @@ pub enum What {
     Linear,
     /// All of the above
     All,
-    /// Bootstraps, of other libraries with --peers: minutes each, and up to 21 GiB of memory
+    /// Bootstraps, of other libraries with --peers: minutes each, and up to 18 GiB of memory
     Bootstrap,
     /// Nothing: makes the table of the newest results (benches/results/README.md)
     Table,
