@@ -263,6 +263,11 @@ fn bootstraps(args: &Args, session: &mut Session<'_>) -> Result<()> {
     };
     let chosen = PRESETS.iter().filter(|p| wanted(args, p.name));
     let chosen: Vec<_> = chosen.filter(of_peers).copied().collect();
+    if chosen.is_empty() {
+        return Err(BenchError::Usage(
+            "bootstrap: nothing is chosen; --peers names libraries".into(),
+        ));
+    }
     let plan = bootstrap::Plan {
         rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1),
         threads: usize::from(args.threads),
