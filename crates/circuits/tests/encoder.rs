@@ -384,6 +384,21 @@ fn what_does_not_fit_is_refused() {
     assert!(pool.of_tokens(|_| 1.0).is_err());
 }
 
+#[test]
+fn candidates_are_those_that_fit() {
+    let all = Heads::candidates(128, 256, 2, 64);
+    assert!(all.iter().all(|heads| heads.check(1 << 15).is_ok()));
+    let copies = |n| all.iter().filter(|heads| heads.copies == n).count();
+    assert!(copies(1) > 0 && copies(4) > 0);
+    // A lane of 128 places for 64 dimensions is half empty, and would be 2 lanes.
+    assert!(all.iter().all(|heads| heads.lanes >= 4));
+    let wide = Heads::new(128, 256, 12, 32).unwrap();
+    assert!(Heads::candidates(128, 256, 12, 32).contains(&wide));
+    assert!(Heads::candidates(12, 256, 2, 64).is_empty());
+    assert!(Heads::candidates(0, 0, 0, 0).is_empty());
+    assert!(Heads::candidates(8, 16, usize::MAX, 4).is_empty());
+}
+
 fn toy() -> Params {
     ParamsSpec {
         log_n: 10,

@@ -70,6 +70,36 @@ impl Heads {
         Ok(new)
     }
 
+    /// Every shape of these tokens, slots of a token, heads and dimensions that leaves no more than half
+    /// of a lane's places without a dimension: what a choice by cost is to be made from. Fewer lanes or
+    /// more babies are fewer blocks and more keys; more copies are fewer products and one level, for
+    /// [`super::Spread`].
+    #[must_use]
+    pub fn candidates(tokens: usize, width: usize, heads: usize, dim: usize) -> Vec<Self> {
+        let powers = |most: usize| (0..usize::BITS - most.leading_zeros()).map(|bit| 1usize << bit);
+        let mut all = Vec::new();
+        for lanes in powers(width) {
+            for copies in powers(lanes.min(tokens)) {
+                for babies in powers(tokens / copies) {
+                    let heads = Self {
+                        tokens,
+                        width,
+                        heads,
+                        dim,
+                        lanes,
+                        copies,
+                        babies,
+                    };
+                    let full = heads.blocks() > 1 || heads.places() < 2 * dim.max(1);
+                    if full && heads.check(usize::MAX).is_ok() {
+                        all.push(heads);
+                    }
+                }
+            }
+        }
+        all
+    }
+
     /// `Ok` if the shape fits so many slots.
     ///
     /// # Errors
