@@ -203,6 +203,42 @@ proptest! {
         same(&heads, &got, &expected, 1e-5);
     }
 
+    /// Keys that are zero at padded tokens weigh nothing: no mask, no level for one.
+    #[test]
+    fn power_softmax_is_its_definition(
+        heads in shapes(),
+        missing in 0usize..4,
+        seed in 0u64..1000,
+    ) {
+        let heads = Heads { copies: 1, ..heads };
+        let params = toy_params(8);
+        let mut ops = ClearOps::new(&params);
+        let count = heads.tokens - missing.min(heads.tokens - 1);
+        let [q, mut k, v] = [1, 2, 3].map(|i| table(&heads, seed + 5000 * i));
+        k.iter_mut().flat_map(|head| head.iter_mut().skip(count)).flatten().for_each(|x| *x = 0.0);
+        let [query, key, values] = [&q, &k, &v].map(|x| encrypt(&mut ops, &packed(&heads, x), 7));
+        let scores = Scores::new(&mut ops, heads, 7, 0.5).unwrap();
+        let scores = scores.apply(&mut ops, &query, &key).unwrap();
+        let inverse = |ops: &mut ClearOps, z: &ClearCiphertext| {
+            let slots: Vec<f64> = ops.decrypt(z).iter().map(|z| 1.0 / (z.re + 0.01)).collect();
+            Ok(ops.encrypt(&SlotVector::real(&slots), ops.level(z))?)
+        };
+        let softmax = Softmax { scores: &scores, weight: fourth_power, inverse };
+        let got = attend(&mut ops, heads, softmax, None, (&values, (1.0, 0.0))).unwrap();
+        prop_assert!(got.iter().all(|ct| ops.level(ct) == 0));
+        let got: Vec<_> = got.iter().map(|ct| ops.decrypt(ct)).collect();
+        // 0.01 more in every sum is one more key, of no value.
+        let mut expected = attention([&q, &k, &v], count, |s| (s / 2.0).powi(4), false);
+        for (h, head) in expected.iter_mut().enumerate() {
+            for (query, row) in q[h].iter().zip(head) {
+                let weights = k[h].iter().map(|key| (dot(query, key) / 2.0).powi(4));
+                let total = weights.sum::<f64>() + 0.01;
+                row.iter_mut().for_each(|x| *x /= total);
+            }
+        }
+        same(&heads, &got, &expected, 1e-5);
+    }
+
     #[test]
     fn norms_are_their_definition(
         hidden in 1usize..100,

@@ -106,7 +106,8 @@ pub struct Softmax<'a, Ct, F, I> {
     pub scores: &'a [Ct],
     /// The weight of a score; every slot, those without a score (zero) included.
     pub weight: F,
-    /// The inverse of a sum.
+    /// The inverse of a sum. Where queries are zero at padded tokens and the weight of zero is
+    /// zero, sums are zero there: it has to bring them into its range first.
     pub inverse: I,
 }
 
