@@ -122,6 +122,14 @@ pub struct NormRanges {
     pub output: Vec<Range>,
 }
 
+impl NormRanges {
+    fn merge(&mut self, other: &Self) {
+        merge(&mut self.variance, &other.variance);
+        merge(&mut self.sum, &other.sum);
+        merge(&mut self.output, &other.output);
+    }
+}
+
 /// What is known of a layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerRanges {
@@ -166,4 +174,44 @@ pub struct Ranges {
     pub tanh: Vec<Range>,
     /// Logits, or features of the embedding before it is normalized.
     pub answer: Vec<Range>,
+}
+
+fn merge(to: &mut [Range], from: &[Range]) {
+    to.iter_mut().zip(from).for_each(|(a, b)| *a = a.union(*b));
+}
+
+impl LayerRanges {
+    fn merge(&mut self, other: &Self) {
+        for (to, from) in [
+            (&mut self.query, &other.query),
+            (&mut self.key, &other.key),
+            (&mut self.value, &other.value),
+            (&mut self.scores, &other.scores),
+            (&mut self.log_sums, &other.log_sums),
+            (&mut self.context, &other.context),
+            (&mut self.activation, &other.activation),
+        ] {
+            merge(to, from);
+        }
+        let counts = self.log_sum_counts.iter_mut().zip(&other.log_sum_counts);
+        counts.for_each(|(a, b)| a.merge(b));
+        self.activation_counts.merge(&other.activation_counts);
+        self.attention_norm.merge(&other.attention_norm);
+        self.output_norm.merge(&other.output_norm);
+    }
+}
+
+impl Ranges {
+    /// Adds what other sentences showed of the same model.
+    pub fn merge(&mut self, other: &Self) {
+        self.sentences += other.sentences;
+        self.tokens += other.tokens;
+        self.lengths.0 = self.lengths.0.min(other.lengths.0);
+        self.lengths.1 = self.lengths.1.max(other.lengths.1);
+        merge(&mut self.input, &other.input);
+        merge(&mut self.tanh, &other.tanh);
+        merge(&mut self.answer, &other.answer);
+        let layers = self.layers.iter_mut().zip(&other.layers);
+        layers.for_each(|(a, b)| a.merge(b));
+    }
 }

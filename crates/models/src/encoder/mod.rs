@@ -5,16 +5,22 @@
 //! ranges of all intermediate values; [`center_keys`] makes some of these ranges narrower without
 //! changing what the model computes; [`write_random_folder`] makes folders to test with.
 
+mod calibrate;
+mod center;
 mod clear;
 mod config;
 mod folder;
 mod random;
 mod tokens;
+mod trace;
 mod weights;
 
+pub use calibrate::calibrate;
+pub use center::center_keys;
 pub use clear::{Exact, Execution};
 pub use config::{Architecture, EncoderConfig};
 pub use folder::EncoderFolder;
 pub use random::{RandomEncoder, write_random_folder};
 pub use tokens::EncoderTokenizer;
+pub use trace::Trace;
 pub use weights::encoder_from_bytes;
