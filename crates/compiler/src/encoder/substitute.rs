@@ -23,6 +23,9 @@ pub struct Budget {
     pub tanh: f64,
     /// Part of a range's width (of its ratio, for variances) by which it is widened at each end.
     pub margin: f64,
+    /// The same for the upper end of the sums in softmax, of their logarithm: beyond it, an inverse
+    /// grows without bound.
+    pub sum_margin: f64,
     /// Most levels of one function.
     pub max_depth: usize,
 }
@@ -36,6 +39,7 @@ impl Default for Budget {
             activation: 5e-2,
             tanh: 2e-2,
             margin: 0.1,
+            sum_margin: 0.2,
             max_depth: 10,
         }
     }
@@ -181,7 +185,7 @@ fn softmax(
     budget: &Budget,
 ) -> Result<(Vec<f64>, Exponential, Vec<Inverse>, f64), PolynomialError> {
     let sums = layer.log_sums.iter();
-    let shifts: Vec<f64> = sums.map(|r| r.widened(budget.margin).high).collect();
+    let shifts: Vec<f64> = sums.map(|r| r.widened(budget.sum_margin).high).collect();
     let mut width = 0.0f64;
     for (scores, shift) in layer.scores.iter().zip(&shifts) {
         if scores.is_empty() || !shift.is_finite() {

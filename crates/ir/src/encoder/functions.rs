@@ -81,8 +81,8 @@ pub struct HeadSite {
     pub layer: usize,
     /// The head.
     pub head: usize,
-    /// Which token asks.
-    pub token: TokenClass,
+    /// Position of the token that asks.
+    pub position: usize,
 }
 
 /// A value with one row of features per token that no function of [`Functions`] sees as it is.
@@ -114,7 +114,8 @@ pub enum ValueSite {
 ///
 /// They are exact, or recorded, or polynomials. One value of the type goes through one sentence.
 pub trait Functions {
-    /// Attention weights of one query from its scores, in place: `e^(s_j) / sum_k e^(s_k)`.
+    /// Attention weights of one query from its (centred) scores, in place:
+    /// `e^(s_j) / sum_k e^(s_k)`.
     fn softmax(&mut self, at: HeadSite, scores: &mut [f64]);
     /// `1 / sqrt(x)` for the sum `x` of variance and eps.
     fn inverse_root(&mut self, at: NormSite, x: f64) -> f64;

@@ -13,5 +13,5 @@ mod ranges;
 pub use functions::{
     Activation, Functions, HeadSite, NormSite, SublayerNorm, TokenClass, ValueSite,
 };
-pub use program::{Dense, Embeddings, Encoder, EncoderLayer, Head, LayerNorm, Pooling};
+pub use program::{Centering, Dense, Embeddings, Encoder, EncoderLayer, Head, LayerNorm, Pooling};
 pub use ranges::{Histogram, LayerRanges, NormRanges, Range, Ranges};

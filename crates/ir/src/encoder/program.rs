@@ -37,6 +37,25 @@ pub struct Embeddings {
     pub norm: LayerNorm,
 }
 
+/// What is taken from all scores of a query, in one head: softmax does not change by it, and its
+/// sums of exponentials come to lie closer together.
+///
+/// `c_i = q_i.key + previous s_(i,i-1) + own s_(i,i) + next s_(i,i+1)`, where `s_(i,j)` are the
+/// scores and a neighbour beyond an end of the sentence has the key of an input of zeros.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Centering {
+    /// head_dim values, without the scores' factor: with no other part than this it is the same as
+    /// a change of the keys' bias.
+    pub key: Vec<f64>,
+    /// Multiple of the score with the previous token; only in the first layer, where the key beyond
+    /// an end is known.
+    pub previous: f64,
+    /// Multiple of the score with the token itself.
+    pub own: f64,
+    /// Multiple of the score with the next token; only in the first layer.
+    pub next: f64,
+}
+
 /// One layer; a head's features stand together (feature = head * head_dim + i).
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderLayer {
@@ -46,6 +65,8 @@ pub struct EncoderLayer {
     pub key: Dense,
     /// hidden x hidden.
     pub value: Dense,
+    /// Per head; none in a model as it was trained.
+    pub centering: Option<Vec<Centering>>,
     /// hidden x hidden, from the heads' results.
     pub output: Dense,
     /// After the sum of attention and the layer's input.
@@ -145,6 +166,7 @@ impl Encoder {
     pub fn verify(&self) -> Result<(), IrError> {
         let wrong = |part: String| Err(IrError::Encoder(part));
         let (d, f) = (self.hidden(), self.intermediate());
+        let finite = |values: &[f64]| values.iter().all(|v| v.is_finite());
         if d == 0 || f == 0 || self.heads == 0 || !d.is_multiple_of(self.heads) {
             return wrong(format!(
                 "{} heads of {d} features with {f} between the feed-forward maps; \
@@ -171,6 +193,20 @@ impl Encoder {
         let mut norms = vec![("embeddings".to_owned(), &e.norm)];
         let mut maps = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
+            if let Some(centering) = &layer.centering {
+                let fits = |c: &Centering| {
+                    let neighbours = c.previous != 0.0 || c.next != 0.0;
+                    c.key.len() == d / self.heads
+                        && finite(&c.key)
+                        && finite(&[c.previous, c.own, c.next])
+                        && !(neighbours && i > 0)
+                };
+                if centering.len() != self.heads || !centering.iter().all(fits) {
+                    return wrong(format!(
+                        "layer {i}: a centering that does not fit its heads"
+                    ));
+                }
+            }
             norms.push((format!("layer {i}, after attention"), &layer.attention_norm));
             norms.push((format!("layer {i}, last"), &layer.output_norm));
             for (part, map, rows, cols) in [
@@ -196,7 +232,6 @@ impl Encoder {
             maps.push(("pooler".into(), pooler, d, d));
             maps.push(("classifier".into(), classifier, labels.len(), d));
         }
-        let finite = |values: &[f64]| values.iter().all(|v| v.is_finite());
         for (name, norm) in norms {
             if norm.weight.len() != d || norm.bias.len() != d {
                 return wrong(format!("normalization of {name}: expected {d} features"));

@@ -1,13 +1,15 @@
 //! Narrower sums in softmax, without changing what a model computes.
 //!
-//! Softmax does not change when a number is added to all scores of one query. In a row of scores
-//! `q.k_j` such a number is `-q.w` for any fixed vector `w`: it is had by taking `w` from the
-//! bias of the keys, at no cost. The `w` that fits `ln sum_j e^(q.k_j)` best, over many queries,
-//! leaves sums of exponentials that lie closer together than they did, which is what decides how
-//! deep an approximation of their inverse has to be.
+//! Softmax does not change when a number is added to all scores of one query. Here it is a sum of
+//! what costs nothing or next to it when scores are computed: the score with a fixed key, with the
+//! token itself, and in the first layer with its neighbours (see [`Centering`]). Fitted to
+//! `ln sum_j e^(s_ij)` over many queries, it leaves sums of exponentials that lie closer together
+//! than they did, which decides how deep an approximation of their inverse has to be.
 
 use rayon::prelude::*;
-use veilformer_ir::encoder::{Encoder, Functions, HeadSite, NormSite, TokenClass, ValueSite};
+use veilformer_ir::encoder::{
+    Centering, Encoder, Functions, HeadSite, NormSite, TokenClass, ValueSite,
+};
 
 use super::calibrate::log_sum;
 use super::clear::{Exact, Execution};
@@ -24,22 +26,23 @@ const ROUNDS: usize = 40;
 /// square of a feature.
 const RIDGE: f64 = 1e-4;
 
-/// Changes the biases of all keys so that the sums of exponentials in softmax are in a narrower
-/// range on `sentences`. The model computes what it did, up to rounding.
+/// Gives every head of `model` the centering that leaves its sums of exponentials in a narrow
+/// range on `sentences`. The model computes what it did, up to rounding. What a model has of
+/// centering before is replaced.
 ///
 /// # Errors
 /// When there is no sentence, or as [`Execution::embed`].
 pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
+    for layer in &mut model.layers {
+        layer.centering = None;
+    }
     let execution = Execution::new(model)?;
     let (layers, heads, dim) = (model.layers.len(), model.heads, model.head_dim());
     let mut all = Collector::new(execution.exact(), layers, heads);
     // In order, and no more sentences than are needed, so that the result is the same everywhere.
     for part in sentences.chunks(64) {
-        if all
-            .queries
-            .first()
-            .is_some_and(|q| q.len() >= QUERIES * heads * dim)
-        {
+        let queries = all.queries.first().map_or(0, Vec::len);
+        if queries >= QUERIES * heads * dim {
             break;
         }
         let one = |ids: &Vec<u32>| {
@@ -53,40 +56,59 @@ pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
     if sentences.is_empty() {
         return Err(ModelError::Calibration);
     }
-    let factor = (dim as f64).sqrt();
+    let factor = (dim as f64).sqrt().recip();
     for (index, layer) in model.layers.iter_mut().enumerate() {
-        let queries = &all.queries[index];
-        let shifts: Vec<Vec<f64>> = (0..heads)
-            .into_par_iter()
-            .map(|head| {
-                let rows: Vec<&[f32]> = queries
-                    .chunks_exact(heads * dim)
-                    .filter_map(|row| row.get(head * dim..(head + 1) * dim))
+        let (queries, rows) = (&all.queries[index], &all.rows[index]);
+        let bias = &layer.key.bias;
+        let one = |head: usize| {
+            let columns = head * dim..(head + 1) * dim;
+            let features = queries.chunks_exact(heads * dim).zip(&rows[head]);
+            let features = features.map(|(query, row)| {
+                let query: Vec<f64> = query[columns.clone()]
+                    .iter()
+                    .map(|q| f64::from(*q))
                     .collect();
-                fit(&rows, &all.sums[index][head])
-            })
-            .collect();
-        // Scores are q.k / sqrt(dim).
-        for (bias, shift) in layer.key.bias.iter_mut().zip(shifts.into_iter().flatten()) {
-            *bias -= factor * shift;
-        }
+                let key = bias[columns.clone()].iter().zip(&query);
+                let beyond = factor * key.map(|(b, q)| b * q).sum::<f64>();
+                let mut features = query;
+                features.push(row.own);
+                if index == 0 {
+                    features.extend([row.previous, row.next].map(|s| s.unwrap_or(beyond)));
+                }
+                features.push(1.0);
+                features
+            });
+            let targets: Vec<f64> = rows[head].iter().map(|row| row.sum).collect();
+            let solution = fit(&features.collect::<Vec<_>>(), &targets);
+            let at = |i: usize| solution.get(dim + i).copied().unwrap_or(0.0);
+            let (previous, next) = if index == 0 {
+                (at(1), at(2))
+            } else {
+                (0.0, 0.0)
+            };
+            Centering {
+                key: solution.iter().take(dim).copied().collect(),
+                previous,
+                own: at(0),
+                next,
+            }
+        };
+        layer.centering = Some((0..heads).into_par_iter().map(one).collect());
     }
     Ok(())
 }
 
-/// The `w` of least `sum_i |sum_i - q_i.w - c|^4`.
-fn fit(queries: &[&[f32]], sums: &[f64]) -> Vec<f64> {
-    let dim = queries.first().map_or(0, |q| q.len());
-    let n = dim + 1;
-    let row = |q: &[f32]| -> Vec<f64> { q.iter().map(|v| f64::from(*v)).chain([1.0]).collect() };
-    let rows: Vec<Vec<f64>> = queries.iter().map(|q| row(q)).collect();
+/// The `w` of least `sum_i |y_i - x_i.w|^4`; the last feature is a constant.
+fn fit(rows: &[Vec<f64>], targets: &[f64]) -> Vec<f64> {
+    let n = rows.first().map_or(0, Vec::len);
+    let dim = n.saturating_sub(1);
     let mean_square = rows.iter().flatten().map(|v| v * v).sum::<f64>() / (rows.len() * n) as f64;
     let mut solution = vec![0.0; n];
     let mut weights = vec![1.0; rows.len()];
     for round in 0..ROUNDS {
         let total: f64 = weights.iter().sum();
         let mut normal = vec![vec![0.0; n + 1]; n];
-        for ((row, y), weight) in rows.iter().zip(sums).zip(&weights) {
+        for ((row, y), weight) in rows.iter().zip(targets).zip(&weights) {
             let weight = weight / total;
             for (i, target) in normal.iter_mut().enumerate() {
                 let scaled = weight * row[i];
@@ -109,7 +131,7 @@ fn fit(queries: &[&[f32]], sums: &[f64]) -> Vec<f64> {
         let residual = |(row, y): (&Vec<f64>, &f64)| {
             y - row.iter().zip(&solution).map(|(a, b)| a * b).sum::<f64>()
         };
-        let residuals: Vec<f64> = rows.iter().zip(sums).map(residual).collect();
+        let residuals: Vec<f64> = rows.iter().zip(targets).map(residual).collect();
         let top = residuals.iter().fold(0.0f64, |m, r| m.max(r.abs()));
         // No weight is zero, so that no direction is lost.
         weights = residuals
@@ -117,7 +139,6 @@ fn fit(queries: &[&[f32]], sums: &[f64]) -> Vec<f64> {
             .map(|r| (r * r).max(1e-3 * top * top).max(f64::MIN_POSITIVE))
             .collect();
     }
-    solution.truncate(dim);
     solution
 }
 
@@ -147,13 +168,26 @@ fn solve(mut rows: Vec<Vec<f64>>) -> Option<Vec<f64>> {
     Some(x)
 }
 
-/// Exact functions that keep queries and the logarithms of their sums.
+/// What a row of scores shows.
+#[derive(Clone, Copy)]
+struct Row {
+    /// Logarithm of the sum of exponentials.
+    sum: f64,
+    /// Score with the token itself.
+    own: f64,
+    /// Score with the token before, if there is one.
+    previous: Option<f64>,
+    /// Score with the token behind, if there is one.
+    next: Option<f64>,
+}
+
+/// Exact functions that keep queries and what their scores show.
 struct Collector {
     exact: Exact,
     /// Per layer, rows of all heads' features.
     queries: Vec<Vec<f32>>,
-    /// Per layer and head, one value per query.
-    sums: Vec<Vec<Vec<f64>>>,
+    /// Per layer and head, one per query.
+    rows: Vec<Vec<Vec<Row>>>,
 }
 
 impl Collector {
@@ -161,7 +195,7 @@ impl Collector {
         Self {
             exact,
             queries: vec![Vec::new(); layers],
-            sums: vec![vec![Vec::new(); heads]; layers],
+            rows: vec![vec![Vec::new(); heads]; layers],
         }
     }
 
@@ -170,19 +204,25 @@ impl Collector {
             to.extend(from);
         }
         let pairs = self
-            .sums
+            .rows
             .iter_mut()
             .flatten()
-            .zip(other.sums.iter().flatten());
+            .zip(other.rows.iter().flatten());
         pairs.for_each(|(to, from)| to.extend(from));
     }
 }
 
 impl Functions for Collector {
     fn softmax(&mut self, at: HeadSite, scores: &mut [f64]) {
-        let sums = self.sums.get_mut(at.layer).and_then(|l| l.get_mut(at.head));
-        if let Some(sums) = sums {
-            sums.push(log_sum(scores));
+        let rows = self.rows.get_mut(at.layer).and_then(|l| l.get_mut(at.head));
+        if let Some(rows) = rows {
+            let score = |at: Option<usize>| at.and_then(|at| scores.get(at).copied());
+            rows.push(Row {
+                sum: log_sum(scores),
+                own: score(Some(at.position)).unwrap_or(0.0),
+                previous: score(at.position.checked_sub(1)),
+                next: score(Some(at.position + 1)),
+            });
         }
         self.exact.softmax(at, scores);
     }

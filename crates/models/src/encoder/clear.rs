@@ -198,7 +198,7 @@ impl<'m> Execution<'m> {
         ] {
             observe(f, site, value);
         }
-        let context = self.attention(index, [&q, &k, &v], f);
+        let context = self.attention((index, layer), [&q, &k, &v], f);
         observe(f, ValueSite::Context(index), &context);
         let sum = product(&layer.output, &context)?.sum(&x);
         observe(f, ValueSite::AttentionSum(index), &sum);
@@ -220,7 +220,12 @@ impl<'m> Execution<'m> {
         Ok(out)
     }
 
-    fn attention(&self, layer: usize, [q, k, v]: [&Matrix; 3], f: &mut impl Functions) -> Matrix {
+    fn attention(
+        &self,
+        (index, layer): (usize, &EncoderLayer),
+        [q, k, v]: [&Matrix; 3],
+        f: &mut impl Functions,
+    ) -> Matrix {
         let (n, dim) = (q.rows(), self.model.head_dim());
         let factor = (dim as f64).sqrt().recip();
         let mut out = Matrix::zeros(n, q.cols());
@@ -229,14 +234,24 @@ impl<'m> Execution<'m> {
             let columns = head * dim..(head + 1) * dim;
             for token in 0..n {
                 let query = &q.row(token)[columns.clone()];
+                let with = |key: &[f64]| dot(query, key);
                 for (score, key) in scores.iter_mut().zip(k.iter_rows()) {
-                    let key = &key[columns.clone()];
-                    *score = factor * query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>();
+                    *score = factor * with(&key[columns.clone()]);
+                }
+                let centering = layer.centering.as_ref().and_then(|c| c.get(head));
+                if let Some(c) = centering {
+                    let beyond = factor * with(&layer.key.bias[columns.clone()]);
+                    let score = |at: Option<usize>| at.and_then(|at| scores.get(at).copied());
+                    let shift = with(&c.key)
+                        + c.previous * score(token.checked_sub(1)).unwrap_or(beyond)
+                        + c.own * score(Some(token)).unwrap_or(beyond)
+                        + c.next * score(Some(token + 1)).unwrap_or(beyond);
+                    scores.iter_mut().for_each(|s| *s -= shift);
                 }
                 let at = HeadSite {
-                    layer,
+                    layer: index,
                     head,
-                    token: TokenClass::of(token),
+                    position: token,
                 };
                 f.softmax(at, &mut scores);
                 let mut result = vec![0.0; dim];
@@ -276,6 +291,10 @@ impl<'m> Execution<'m> {
         }
         crate::tensors::matrix(x.rows(), x.cols(), data)
     }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 fn observe(f: &mut impl Functions, site: ValueSite, rows: &Matrix) {

@@ -179,6 +179,7 @@ impl<'a> Reader<'a> {
             query: self.dense(&name("attention.self.query"), d, d)?,
             key: self.dense(&name("attention.self.key"), d, d)?,
             value: self.dense(&name("attention.self.value"), d, d)?,
+            centering: None,
             output: self.dense(&name("attention.output.dense"), d, d)?,
             attention_norm: self.norm(&name("attention.output.LayerNorm"), d)?,
             up: self.dense(&name("intermediate.dense"), intermediate, d)?,
