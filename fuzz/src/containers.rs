@@ -225,6 +225,9 @@ fn evaluate(
             let _ = evaluator.rotate_many(&ct, &[0, 1, 2]);
             let _ = evaluator.conjugate(&ct);
             let _ = evaluator.adjust(&ct, 0);
+            let _ = evaluator
+                .drop_to(&ct, 0)
+                .and_then(|low| evaluator.mod_raise(&low));
         }
     }
 }

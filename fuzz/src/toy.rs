@@ -32,6 +32,7 @@ pub fn toy() -> &'static Toy {
         keys.need(KeyPurpose::Relinearization, top, params.slots());
         keys.need(KeyPurpose::Rotation(1), top, params.slots());
         keys.need(KeyPurpose::Conjugation, 1, params.slots());
+        keys.need(KeyPurpose::FromEphemeral, top, params.slots());
         Toy::new(&params, &keys, [0; 32]).expect("toy parameters make keys")
     })
 }

@@ -10,6 +10,7 @@ mod transforms;
 
 use std::sync::Arc;
 
+use crate::bootstrap::to_coefficients;
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -77,6 +78,24 @@ pub struct ClearOps {
 struct Noise {
     model: NoiseModel,
     random: Random,
+    /// Absolute values of the secret's slots over their root mean square.
+    secret: Vec<f64>,
+}
+
+impl Noise {
+    fn new(model: NoiseModel, slots: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        // A slot of a secret is a sum of very many terms: a complex Gaussian.
+        let secret = (0..slots).map(|_| {
+            let (re, im) = (random.gaussian(), random.gaussian());
+            ((re * re + im * im) / 2.0).sqrt()
+        });
+        Self {
+            secret: secret.collect(),
+            model,
+            random,
+        }
+    }
 }
 
 impl ClearOps {
@@ -97,10 +116,11 @@ impl ClearOps {
     #[must_use]
     pub fn with_noise(params: &Params, secret: SecretKind, seed: u64) -> Self {
         Self {
-            noise: Some(Noise {
-                model: NoiseModel::new(params, secret),
-                random: Random::new(seed),
-            }),
+            noise: Some(Noise::new(
+                NoiseModel::new(params, secret),
+                params.slots(),
+                seed,
+            )),
             overflows: Random::new(!seed),
             ..Self::new(params)
         }
@@ -110,11 +130,12 @@ impl ClearOps {
     pub fn reseed(&mut self, seed: u64) {
         self.overflows = Random::new(!seed);
         if let Some(noise) = &mut self.noise {
-            noise.random = Random::new(seed);
+            let slots = self.params.slots();
+            *noise = Noise::new(noise.model.clone(), slots, seed);
         }
     }
 
-    /// Adds noise whose variance per coefficient is what `variance` says.
+    /// Adds noise whose variance per coefficient is what `variance` says, alike in all slots.
     fn disturb(&mut self, raw: &mut [Complex], variance: impl FnOnce(&NoiseModel) -> f64) {
         let Some(noise) = &mut self.noise else { return };
         let n = self.params.n() as f64;
@@ -125,13 +146,33 @@ impl ClearOps {
         }
     }
 
+    /// The same where a rounding of c1 is part of the noise: in slot j it meets the secret's slot,
+    /// whose size is the same in every operation. Errors then are not Gaussian over the slots: some
+    /// slots are worse throughout (see [`NoiseModel::rounding_of_c1`]).
+    fn disturb_by_rounding(
+        &mut self,
+        raw: &mut [Complex],
+        variance: impl FnOnce(&NoiseModel) -> f64,
+    ) {
+        let Some(noise) = &mut self.noise else { return };
+        let n = self.params.n() as f64;
+        let through_secret = noise.model.rounding_of_c1();
+        let alike = (variance(&noise.model) - through_secret).max(0.0);
+        for (z, secret) in raw.iter_mut().zip(&noise.secret) {
+            let deviation = ((alike + through_secret * secret * secret) * n / 2.0).sqrt();
+            let sample = Complex::new(noise.random.gaussian(), noise.random.gaussian());
+            *z += sample * deviation;
+        }
+    }
+
+    /// A ciphertext after [`ClearOps::disturb_by_rounding`].
     fn disturbed(
         &mut self,
         mut ct: ClearCiphertext,
         variance: impl FnOnce(&NoiseModel) -> f64,
     ) -> ClearCiphertext {
         if self.noise.is_some() {
-            self.disturb(&mut Arc::make_mut(&mut ct.raw)[..], variance);
+            self.disturb_by_rounding(&mut Arc::make_mut(&mut ct.raw)[..], variance);
         }
         ct
     }
@@ -154,13 +195,14 @@ impl ClearOps {
         level: usize,
         scale: Scale,
     ) -> Result<ClearCiphertext> {
-        let plain = self.plain(slots, level, scale)?;
-        let ct = ClearCiphertext {
-            raw: plain.raw,
-            level,
-            scale,
-        };
-        Ok(self.disturbed(ct, NoiseModel::fresh_secret_key))
+        let mut raw = self.plain(slots, level, scale)?.raw;
+        if self.noise.is_some() {
+            self.disturb(
+                &mut Arc::make_mut(&mut raw)[..],
+                NoiseModel::fresh_secret_key,
+            );
+        }
+        Ok(ClearCiphertext { raw, level, scale })
     }
 
     /// The slots' values.
@@ -196,14 +238,20 @@ impl ClearOps {
     ) -> Result<ClearCiphertext> {
         // A maximum would pass over values that are not numbers.
         let broken = raw.iter().any(|z| !z.is_finite());
-        let largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
-        if broken || largest.log2() + 1.0 > self.params.log_q(level) {
+        let mut largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
+        let modulus = self.params.log_q(level);
+        if !broken && largest.log2() + 1.0 > modulus {
+            // It is the coefficients that must fit. No slot's bound is below theirs, and rarely is
+            // it so far above that they have to be had.
+            let coefficients = to_coefficients(&raw);
+            largest = coefficients.iter().fold(0.0, |m, c| m.max(c.abs()));
+        }
+        if broken || largest.log2() + 1.0 > modulus {
             return Err(OpsError::Invalid {
                 op,
                 what: format!(
-                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{:.1}; bound the slots or keep a level more",
+                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{modulus:.1}; bound the slots or keep a level more",
                     largest.log2(),
-                    self.params.log_q(level)
                 ),
             });
         }

@@ -398,8 +398,47 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         const OP: &str = "conjugate";
         self.check_key_id(OP, a.info())?;
         let key = self.key(OP, KeyPurpose::Conjugation, a.level())?;
-        let parts = self.backend.rotate_many(a.parts(), &[key.key()])?.pop();
-        Ok(make(parts.ok_or_else(|| short_answer(OP))?, a.info()))
+        Ok(make(self.switched(OP, a.parts(), &key)?, a.info()))
+    }
+
+    /// See [`Ops::mod_raise`].
+    ///
+    /// With Q0 the modulus of level 0, s the client's secret and s' the ephemeral one: the switch
+    /// to s' leaves c0' + c1' s' = m + e modulo Q0. The centred lifts of c0' and c1' add up to
+    /// m + e + Q0 I over the integers, with |I| <= (weight + 2)/2, so also modulo the modulus of the
+    /// highest level; there the second key switches back to s.
+    ///
+    /// # Errors
+    /// See there.
+    pub fn mod_raise(&self, a: &Ct<B>) -> Result<Ct<B>> {
+        const OP: &str = "mod_raise";
+        OpsError::expect_level(OP, a.level(), 0)?;
+        self.check_key_id(OP, a.info())?;
+        let level = self.params.max_level();
+        let to = self.key(OP, KeyPurpose::ToEphemeral, 0)?;
+        let from = self.key(OP, KeyPurpose::FromEphemeral, level)?;
+        let basis = self.params.basis_at(level);
+        let raise = |mut poly: B::Poly| {
+            self.backend.inverse_ntt(&mut poly)?;
+            let mut poly = self.backend.extend(&poly, basis)?;
+            self.backend.forward_ntt(&mut poly)?;
+            Ok::<_, OpsError>(poly)
+        };
+        let (c0, c1) = self.switched(OP, a.parts(), &to)?;
+        let (c0, c1) = (raise(c0)?, raise(c1)?);
+        let parts = self.switched(OP, (&c0, &c1), &from)?;
+        Ok(make(parts, CiphertextInfo { level, ..a.info() }))
+    }
+
+    /// Switches a pair to the secret of a key without an automorphism.
+    fn switched(
+        &self,
+        op: &'static str,
+        parts: (&B::Poly, &B::Poly),
+        key: &PreparedKey<B>,
+    ) -> Result<Parts<B>> {
+        let switched = self.backend.rotate_many(parts, &[key.key()])?.pop();
+        switched.ok_or_else(|| short_answer(op))
     }
 
     /// See [`Ops::drop_to`].
@@ -765,6 +804,10 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
 
     fn conjugate(&mut self, a: &Self::Ct) -> Result<Self::Ct> {
         Evaluator::conjugate(self, a)
+    }
+
+    fn mod_raise(&mut self, a: &Self::Ct) -> Result<Self::Ct> {
+        Evaluator::mod_raise(self, a)
     }
 
     fn drop_to(&mut self, a: &Self::Ct, level: usize) -> Result<Self::Ct> {

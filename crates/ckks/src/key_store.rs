@@ -31,8 +31,14 @@ pub struct EvaluationKeys<B: Backend> {
     report: SecurityReport,
 }
 
-/// The automorphism of a key; none for the relinearization key.
-type Name = Option<GaloisElement>;
+/// What tells keys apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    /// Of rotations and the conjugation: the same slots may be moved under several names.
+    Automorphism(GaloisElement),
+    /// All others.
+    Purpose(KeyPurpose),
+}
 
 enum Entry<B: Backend> {
     Prepared(Arc<PreparedKey<B>>),
@@ -302,7 +308,9 @@ impl<B: Backend> EvaluationKeys<B> {
 
 fn name(params: &Params, purpose: KeyPurpose) -> Name {
     match purpose {
-        KeyPurpose::Relinearization => None,
-        _ => Some(purpose.galois(params.log_n())),
+        KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
+            Name::Automorphism(purpose.galois(params.log_n()))
+        }
+        other => Name::Purpose(other),
     }
 }

@@ -1,17 +1,26 @@
-//! Evaluation keys as they are stored and sent, and the list of those that a program needs. What
-//! a backend computes with is in `key_store`.
+//! Evaluation keys as they are stored and sent. What a program needs is in `key_list`, what a
+//! backend computes with in `key_store`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ring::{ExpanderId, GaloisElement, RnsPoly, SwitchingKey};
+use veilformer_ring::{Basis, ExpanderId, GaloisElement, RnsPoly, SwitchingKey};
 
 use crate::ciphertext::{Uniform, check_poly};
 use crate::security::{SecretKind, SecurityReport, SecurityRow};
 use crate::uniform::{self, Stream};
 use crate::{CkksError, KeyId, Params};
 
-/// What a switching key is for.
+/// Hamming weight of the ephemeral secret under which the modulus is raised (as in ePrint
+/// 2022/024). The multiples of q0 that a raised message carries have a variance of
+/// (weight + 1)/12, and at N = 2^16 its keys may have 349 bits.
+pub const EPHEMERAL_WEIGHT: u32 = 32;
+
+/// Bits by which the special primes of the keys to and from the ephemeral secret exceed the modulus
+/// of level 0: the errors of those keys are then below a thousandth of the rounding of their ModDown.
+const ENCAPSULATION_MARGIN_BITS: f64 = 20.0;
+
+/// What a switching key is for. Its postcard form is wire format: new variants come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeyPurpose {
@@ -21,19 +30,116 @@ pub enum KeyPurpose {
     Rotation(i64),
     /// From the conjugate secret to s.
     Conjugation,
+    /// From s to an ephemeral sparse secret, at level 0: what precedes raising the modulus.
+    ToEphemeral,
+    /// From that ephemeral secret to s, after raising the modulus.
+    FromEphemeral,
 }
 
 impl KeyPurpose {
-    /// The automorphism that an operation with this key applies (the identity for
-    /// relinearization).
+    /// The automorphism that an operation with this key applies (the identity where there is
+    /// none).
     #[must_use]
     pub fn galois(self, log_n: u32) -> GaloisElement {
         match self {
-            Self::Relinearization => GaloisElement::identity(),
+            Self::Relinearization | Self::ToEphemeral | Self::FromEphemeral => {
+                GaloisElement::identity()
+            }
             Self::Rotation(by) => GaloisElement::rotation(by, log_n),
             Self::Conjugation => GaloisElement::conjugation(log_n),
         }
     }
+
+    /// The secret that such a key hides under if the client's is of the kind `main`: the ephemeral
+    /// one, of [`EPHEMERAL_WEIGHT`] (half the dimension of rings so small that they only serve
+    /// tests), or the client's.
+    #[must_use]
+    pub fn secret(self, params: &Params, main: SecretKind) -> SecretKind {
+        match self {
+            Self::ToEphemeral => SecretKind::SparseTernary {
+                hamming_weight: EPHEMERAL_WEIGHT.min(params.n() as u32 / 2),
+            },
+            _ => main,
+        }
+    }
+
+    /// The primes and digits of such a key for operations up to `level`.
+    ///
+    /// # Errors
+    /// [`CkksError::Level`], also for a key to the ephemeral secret above level 0;
+    /// [`CkksError::Params`] if the special primes do not suffice for the ephemeral secret.
+    pub fn shape(self, params: &Params, level: usize) -> Result<KeyShape, CkksError> {
+        params.check_level(level)?;
+        if self == Self::ToEphemeral && level > 0 {
+            return Err(CkksError::Level { level, max: 0 });
+        }
+        let covering = params.covering(level);
+        let (digits, special) = match self {
+            Self::ToEphemeral | Self::FromEphemeral => {
+                (vec![covering], encapsulation_special(params)?)
+            }
+            _ => (params.digits_at(level), params.special()),
+        };
+        Ok(KeyShape {
+            basis: covering.union(special),
+            digits,
+            special,
+        })
+    }
+}
+
+/// As few of the first special primes as exceed the modulus of level 0 by the margin.
+fn encapsulation_special(params: &Params) -> Result<Basis, CkksError> {
+    let needed = params.chain().product_log2(params.covering(0)) + ENCAPSULATION_MARGIN_BITS;
+    let mut taken = Basis::empty();
+    for prime in params.special().iter() {
+        taken = taken.union(Basis::single(prime));
+        if params.chain().product_log2(taken) >= needed {
+            return Ok(taken);
+        }
+    }
+    Err(CkksError::params(
+        format!(
+            "the special primes have {:.1} bits together, keys of an ephemeral secret need {needed:.1}",
+            params.chain().product_log2(params.special())
+        ),
+        "add special primes",
+    ))
+}
+
+/// The primes and digits of a switching key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyShape {
+    /// The primes of its parts: those of its digits and `special`.
+    pub basis: Basis,
+    /// What its parts stand for, one after the other. Keys to and from the ephemeral secret have one
+    /// digit, all ciphertext primes: what they switch is smaller than the modulus of level 0.
+    pub digits: Vec<Basis>,
+    /// The primes whose product P is divided away: all special primes, or the first of them that
+    /// suffice for a key to or from the ephemeral secret, so that it has fewer bits.
+    pub special: Basis,
+}
+
+/// The shape of a key, and its security row: refused if its moduli exceed the bound of the secret
+/// that it hides under.
+///
+/// # Errors
+/// As [`KeyPurpose::shape`]; [`CkksError::Malformed`] if the secret is of a kind that the purpose
+/// does not allow; [`CkksError::Insecure`].
+pub(crate) fn check_switching_key(
+    params: &Params,
+    (purpose, level): (KeyPurpose, usize),
+    secret: SecretKind,
+) -> Result<(KeyShape, SecurityRow), CkksError> {
+    let shape = purpose.shape(params, level)?;
+    if purpose == KeyPurpose::ToEphemeral && secret == SecretKind::DenseTernary {
+        return Err(CkksError::malformed(
+            "switching key",
+            "the ephemeral secret is dense, expected a sparse one",
+        ));
+    }
+    let row = params.check_key(&purpose.to_string(), shape.basis, secret)?;
+    Ok((shape, row))
 }
 
 impl fmt::Display for KeyPurpose {
@@ -42,90 +148,9 @@ impl fmt::Display for KeyPurpose {
             Self::Relinearization => f.write_str("relinearization"),
             Self::Rotation(by) => write!(f, "rotation {by}"),
             Self::Conjugation => f.write_str("conjugation"),
+            Self::ToEphemeral => f.write_str("to the ephemeral secret"),
+            Self::FromEphemeral => f.write_str("from the ephemeral secret"),
         }
-    }
-}
-
-/// The keys that a program needs, each with the highest level at which it is used: a key covers
-/// the primes of that level, and P.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyList {
-    /// Level of the relinearization key.
-    pub relinearization: Option<usize>,
-    /// Rotations with their levels; each rotation once.
-    pub rotations: Vec<(i64, usize)>,
-    /// Level of the conjugation key.
-    pub conjugation: Option<usize>,
-}
-
-impl KeyList {
-    /// Notes that a key is used at `level`. Rotations are taken modulo `slots`; a rotation by 0
-    /// needs no key.
-    pub fn need(&mut self, purpose: KeyPurpose, level: usize, slots: usize) {
-        let raise = |old: &mut Option<usize>| *old = Some(old.map_or(level, |l| l.max(level)));
-        match purpose {
-            KeyPurpose::Relinearization => raise(&mut self.relinearization),
-            KeyPurpose::Conjugation => raise(&mut self.conjugation),
-            KeyPurpose::Rotation(by) => {
-                let by = by.rem_euclid(slots.max(1) as i64);
-                if by == 0 {
-                    return;
-                }
-                match self.rotations.binary_search_by_key(&by, |entry| entry.0) {
-                    Ok(i) => self.rotations[i].1 = self.rotations[i].1.max(level),
-                    Err(i) => self.rotations.insert(i, (by, level)),
-                }
-            }
-        }
-    }
-
-    /// All keys with their levels: relinearization, rotations, conjugation.
-    pub fn iter(&self) -> impl Iterator<Item = (KeyPurpose, usize)> + '_ {
-        let relinearization = self
-            .relinearization
-            .map(|level| (KeyPurpose::Relinearization, level));
-        let rotations = self
-            .rotations
-            .iter()
-            .map(|&(by, level)| (KeyPurpose::Rotation(by), level));
-        let conjugation = self
-            .conjugation
-            .map(|level| (KeyPurpose::Conjugation, level));
-        relinearization
-            .into_iter()
-            .chain(rotations)
-            .chain(conjugation)
-    }
-
-    /// Number of keys.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.iter().count()
-    }
-
-    /// Whether no key is needed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// The security row of every key on the list, under a dense secret.
-    ///
-    /// # Errors
-    /// [`CkksError::Insecure`], or a level that does not exist.
-    pub fn security(&self, params: &Params) -> Result<SecurityReport, CkksError> {
-        let rows = self
-            .iter()
-            .map(|(purpose, level)| {
-                params.check_level(level)?;
-                params.check_key(
-                    &purpose.to_string(),
-                    params.key_basis(level),
-                    SecretKind::DenseTernary,
-                )
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(SecurityReport { rows })
     }
 }
 
@@ -137,10 +162,10 @@ pub enum UniformParts {
     Polys(Vec<RnsPoly>),
 }
 
-/// A switching key as it is stored and sent: per digit d of [`Params::digits_at`]`(level)` the
-/// part b_d = -a_d s + e_d + P g_d s', where s' is what the purpose switches from, g_d is 1
-/// modulo the digit's primes and 0 modulo the others; b_d and a_d in NTT form on
-/// [`Params::key_basis`]`(level)`.
+/// A switching key as it is stored and sent: per digit d of its [`KeyPurpose::shape`] the part
+/// b_d = -a_d s + e_d + P g_d s', where s' is what the purpose switches from, s the secret that it
+/// switches to and hides under, g_d is 1 modulo the digit's primes and 0 modulo the others; b_d and
+/// a_d in NTT form on the primes of its shape.
 pub struct StoredSwitchingKey {
     /// What it is for.
     pub purpose: KeyPurpose,
@@ -165,9 +190,8 @@ impl StoredSwitchingKey {
     /// [`CkksError::Malformed`], [`CkksError::Level`] or [`CkksError::Insecure`].
     pub fn conform(&self, params: &Params) -> Result<SecurityRow, CkksError> {
         const OBJECT: &str = "switching key";
-        params.check_level(self.level)?;
-        let digits = params.digits_at(self.level).len();
-        let basis = params.key_basis(self.level);
+        let (shape, row) = check_switching_key(params, (self.purpose, self.level), self.secret)?;
+        let digits = shape.digits.len();
         let stored_a: &[RnsPoly] = match &self.a {
             UniformParts::Seed(_) => &[],
             UniformParts::Polys(polys) => {
@@ -187,9 +211,9 @@ impl StoredSwitchingKey {
             ));
         }
         for poly in self.b.iter().chain(stored_a) {
-            check_poly(params, OBJECT, poly, basis)?;
+            check_poly(params, OBJECT, poly, shape.basis)?;
         }
-        params.check_key(&self.purpose.to_string(), basis, self.secret)
+        Ok(row)
     }
 
     /// The key as the ring takes it, checked.
@@ -212,9 +236,11 @@ impl StoredSwitchingKey {
                 max: self.level,
             });
         }
-        let (basis, covering) = (params.key_basis(level), params.covering(level));
+        let covering = params.covering(level);
+        let shape = self.purpose.shape(params, level)?;
+        let basis = shape.basis;
         // Parts are numbered by the key's own digits, of which any may be empty at a lower level.
-        let own = params.digits_at(self.level);
+        let own = self.purpose.shape(params, self.level)?.digits;
         let kept = self.b.iter().zip(own).enumerate();
         let kept = kept.filter(|(_, (_, digit))| !digit.is_disjoint(covering));
         let parts = kept
@@ -238,8 +264,8 @@ impl StoredSwitchingKey {
             .collect::<Result<_, CkksError>>()?;
         Ok(SwitchingKey {
             galois: self.purpose.galois(params.log_n()),
-            digits: params.digits_at(level),
-            special: params.special(),
+            digits: shape.digits,
+            special: shape.special,
             parts,
         })
     }

@@ -19,8 +19,10 @@ mod encoding;
 mod error;
 mod evaluator;
 mod fft;
+mod key_list;
 mod key_store;
 mod keys;
+mod ladder;
 pub mod noise;
 mod ops;
 pub mod pairing;
@@ -44,10 +46,13 @@ pub use evaluator::{
     Evaluator, Lowering, PreparedPlain, SharedCiphertext, SharedPlain, adjust_constant, lowered,
     lowering,
 };
+pub use key_list::KeyList;
 pub use key_store::{EvaluationKeys, PreparedKey};
 pub use keys::{
-    KeyList, KeyPurpose, StoredEvaluationKeys, StoredPublicKey, StoredSwitchingKey, UniformParts,
+    EPHEMERAL_WEIGHT, KeyPurpose, KeyShape, StoredEvaluationKeys, StoredPublicKey,
+    StoredSwitchingKey, UniformParts,
 };
+pub use ladder::Ladder;
 pub use ops::{Giant, Ops, OpsError, Term, Transform, mod_raise_keys, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};

@@ -10,7 +10,7 @@
 
 use veilformer_ring::Basis;
 
-use crate::{Params, Scale, SecretKind};
+use crate::{CkksError, KeyPurpose, Params, Scale, SecretKind};
 
 /// Standard deviation of fresh errors, that of the security table.
 pub const SIGMA: f64 = 3.2;
@@ -53,6 +53,16 @@ impl NoiseModel {
     #[must_use]
     pub fn division(&self) -> f64 {
         ROUNDING * (1.0 + self.secret_norm())
+    }
+
+    /// The part of [`NoiseModel::division`] that comes from c1. In slot j it is a random number
+    /// times the secret's slot s(zeta_j), and |s(zeta_j)|^2 differs between slots like an
+    /// exponential variable: over the slots the error is a product of two Gaussians, whose real part
+    /// has a Laplace distribution, and the slots in which it is large are the same in every
+    /// operation under one secret.
+    #[must_use]
+    pub fn rounding_of_c1(&self) -> f64 {
+        ROUNDING * self.secret_norm()
     }
 
     /// Encryption under the secret key: sigma^2. The message counts as what was encoded.
@@ -124,6 +134,27 @@ impl NoiseModel {
     #[must_use]
     pub fn key_switch(&self, level: usize) -> f64 {
         self.key_switch_error(level) + self.division()
+    }
+
+    /// What [`crate::Ops::mod_raise`] adds, beside the multiples of q0 that belong to it. Under the
+    /// ephemeral secret of weight h the error of the key to it and the rounding of its ModDown,
+    /// (1 + h)/12; under the client's secret the same of the key from it. What both switch is smaller
+    /// than the modulus Q0 of level 0, so that either error is N Q0^2/12 sigma^2 / P^2, with P that
+    /// of the keys' shape.
+    ///
+    /// # Errors
+    /// As [`KeyPurpose::shape`].
+    pub fn mod_raise(&self) -> Result<f64, CkksError> {
+        let to = KeyPurpose::ToEphemeral;
+        let shape = to.shape(&self.params, 0)?;
+        let log = |basis: Basis| self.params.chain().product_log2(basis);
+        let ratio = (2.0 * (log(self.params.covering(0)) - log(shape.special))).exp2();
+        let key = self.n() * ROUNDING * self.sigma * self.sigma * ratio;
+        let ephemeral = Self {
+            secret: to.secret(&self.params, self.secret),
+            ..self.clone()
+        };
+        Ok(key + ephemeral.division() + key + self.division())
     }
 
     /// What a rotation at `level` adds that is composed of so many keys

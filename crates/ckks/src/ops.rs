@@ -157,9 +157,11 @@ pub fn moves(step: i64, slots: usize) -> bool {
 
 /// The keys of [`Ops::mod_raise`] and the levels that they have to cover, `top` being the highest.
 #[must_use]
-pub fn mod_raise_keys(top: usize) -> Vec<(KeyPurpose, usize)> {
-    let _ = top;
-    Vec::new()
+pub fn mod_raise_keys(top: usize) -> [(KeyPurpose, usize); 2] {
+    [
+        (KeyPurpose::ToEphemeral, 0),
+        (KeyPurpose::FromEphemeral, top),
+    ]
 }
 
 /// A linear map on slots as baby and giant steps:

@@ -2,13 +2,15 @@
 //! the system takes.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, Chain};
 
+use crate::ladder::Sizes;
 use crate::security::{self, SecretKind, SecurityLevel, SecurityReport, SecurityRow};
-use crate::{CkksError, Scale, WordSpec};
+use crate::{CkksError, Ladder, Scale, WordSpec};
 
 /// Smallest and largest log2 of the ring dimension that [`ParamsSpec::validate_insecure_for_tests`]
 /// takes; secure parameters start where the security table does.
@@ -25,7 +27,8 @@ pub struct ParamsSpec {
     pub log_n: u32,
     /// Bits of the last remaining prime q0 (the message at level 0 must stay below q0/2).
     pub first_bits: u32,
-    /// The scale at the highest level is 2^scale_bits; the primes q1.. are near it.
+    /// The scale at the highest level is 2^scale_bits; the primes q1.. are near it (with a
+    /// [`Ladder`], those of the middle levels).
     pub scale_bits: u32,
     /// Number of rescales: the highest level.
     pub levels: usize,
@@ -33,7 +36,7 @@ pub struct ParamsSpec {
     pub special_bits: u32,
     /// Number of special primes (their product is P).
     pub special_count: usize,
-    /// Number of consecutive primes of Q per key-switching digit.
+    /// Number of consecutive primes of Q per key-switching digit (see [`Params::digits`]).
     pub digit_limbs: usize,
     /// Required security of every key.
     pub security: SecurityLevel,
@@ -74,6 +77,17 @@ pub struct LevelStep {
 /// s_l, rescaled, thus has *exactly* the canonical scale s_(l-1), and since the next prime is
 /// chosen against the scale that came out, the distance from 2^scale_bits stays that between
 /// neighbouring primes. A plaintext that multiplies a ciphertext of level l is encoded at s_l.
+///
+/// With a [`Ladder`] of b levels below and a above ([`ParamsSpec::validate_ladder`]) there are
+/// three such tables, and within a part one for each run of primes of one size:
+/// * the *middle* levels b..=L-a ([`Params::middle`], both ends included) begin with exactly
+///   2^scale_bits at level L-a;
+/// * the levels above begin at level L with 2^(bits of q_L), and go down to level L-a+1;
+/// * the levels below begin at level b-1 with 2^(bits of q_(b-1); of q_1 if b = 1), and go down to
+///   level 0.
+///
+/// From L-a+1 to L-a and from b to b-1 a rescaled product has not the canonical scale of the lower
+/// level: what goes there chooses the scale of a plaintext so that it has, or is adjusted.
 #[derive(Clone)]
 pub struct Params(Arc<Inner>);
 
@@ -82,6 +96,7 @@ struct Inner {
     chain: Arc<Chain>,
     primes: Vec<u64>,
     scales: Vec<Scale>,
+    middle: RangeInclusive<usize>,
     /// Of each level its primes.
     levels: Vec<Basis>,
     /// Of each level the primes of all levels up to it.
@@ -178,11 +193,70 @@ impl ParamsSpec {
         Params::assemble(self, words.primes, words.levels, insecure)
     }
 
+    /// As [`ParamsSpec::validate`], with primes of other sizes at the lowest and highest levels:
+    /// for what a bootstrap does there. `levels` counts all levels, `scale_bits` is that of the middle
+    /// ones; for their scales see [`Params`]. Primes of 50 bits are the largest below 2^50; the
+    /// levels take those nearest to their scales, before q0 and the special primes.
+    ///
+    /// ```
+    /// use veilformer_ckks::{Ladder, ParamsSpec, SecurityLevel};
+    ///
+    /// let spec = ParamsSpec {
+    ///     log_n: 16,
+    ///     first_bits: 50,
+    ///     scale_bits: 40,
+    ///     levels: 30,
+    ///     special_bits: 50,
+    ///     special_count: 6,
+    ///     digit_limbs: 6,
+    ///     security: SecurityLevel::Bits128,
+    /// };
+    /// let ladder = Ladder { below: vec![42; 3], above: vec![50; 13] };
+    /// let params = spec.validate_ladder(&ladder)?;
+    /// assert_eq!(params.middle(), 3..=17);
+    /// assert_eq!(params.scale_at(17).log2(), 40.0);
+    /// assert_eq!(params.scale_at(30).log2(), 50.0);
+    /// assert_eq!(params.scale_at(2).log2(), 42.0);
+    /// // 31 primes in digits of at most 300 bits.
+    /// assert_eq!(params.digits().len(), 5);
+    /// # Ok::<(), veilformer_ckks::CkksError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`ParamsSpec::validate`]; also if an outer size is not the middle one and nearer to it than
+    /// two bits, if an ordinary size stands outside of an outer one, or if no middle level is left.
+    pub fn validate_ladder(self, ladder: &Ladder) -> Result<Params, CkksError> {
+        self.build_ladder(ladder, false)
+    }
+
+    /// As [`ParamsSpec::validate_ladder`], without the security check and with the watermark.
+    ///
+    /// # Errors
+    /// As there, without [`CkksError::Insecure`].
+    pub fn validate_ladder_insecure_for_tests(self, ladder: &Ladder) -> Result<Params, CkksError> {
+        self.build_ladder(ladder, true)
+    }
+
     fn build(self, insecure: bool) -> Result<Params, CkksError> {
+        self.build_ladder(&Ladder::default(), insecure)
+    }
+
+    fn build_ladder(self, ladder: &Ladder, insecure: bool) -> Result<Params, CkksError> {
         self.check_ranges(SINGLE_MOST)?;
-        let primes = crate::primes::choose(&self)?;
+        let ladder = ladder.clone().trimmed(self.scale_bits);
+        ladder.check(&self, (self.log_n + 5, SINGLE_MOST.0))?;
+        let sizes = Sizes::of_ladder(&self, &ladder);
+        let primes = crate::primes::choose(&self, &sizes)?;
         let levels = self.single_primes();
-        Params::assemble(self, primes, levels, insecure)
+        let params = Params::assemble(self, primes, levels, insecure)?;
+        // The sizes are read off the primes from now on.
+        if params.middle() != sizes.middle() {
+            return Err(CkksError::params(
+                "the primes of the ladder are too far from the sizes asked for",
+                "choose larger sizes or a smaller ring, so that there are primes near them",
+            ));
+        }
+        Ok(params)
     }
 
     /// The levels of plain CKKS: each has one prime more than the one below.
@@ -279,15 +353,18 @@ impl Params {
         insecure: bool,
     ) -> Result<Self, CkksError> {
         let single = is_single(&levels);
-        crate::primes::check(&spec, &primes, single)?;
-        let count = primes.len() - spec.special_count;
-        let covering = check_levels(&spec, &primes[..count], &levels)?;
+        let count = primes.len().saturating_sub(spec.special_count);
+        let (ciphertext, special) = primes.split_at(count);
+        let sizes = if single {
+            Sizes::of_primes(&spec, ciphertext)
+        } else {
+            Sizes::ordinary(&spec)
+        };
+        let digits = sizes.digits(&spec, ciphertext, special);
+        crate::primes::check(&spec, &primes, (single.then_some(&sizes), &digits))?;
+        let covering = check_levels(&spec, ciphertext, &levels)?;
         let report = security_report(&spec, &primes, insecure)?;
-        let scales = scale_table(&spec, &primes, &levels)?;
-        let digits: Vec<Basis> = (0..count)
-            .step_by(spec.digit_limbs)
-            .map(|start| Basis::range(start, (start + spec.digit_limbs).min(count)))
-            .collect();
+        let scales = scale_table(&sizes, &primes, &levels)?;
         let special = Basis::range(count, primes.len());
         let digest = digest(&spec, &primes, (&digits, &levels), insecure);
         let chain = Chain::new(spec.log_n, &primes)?;
@@ -296,6 +373,7 @@ impl Params {
             chain,
             primes,
             scales,
+            middle: sizes.middle(),
             levels,
             covering,
             digits,
@@ -369,7 +447,8 @@ impl Params {
     }
 
     /// The key-switching digits of all primes but the special ones: consecutive runs of
-    /// `digit_limbs`.
+    /// `digit_limbs`. With a [`Ladder`], whose primes differ in size, each run takes as many as keep
+    /// its product within P, at most twice `digit_limbs`.
     #[must_use]
     pub fn digits(&self) -> &[Basis] {
         &self.0.digits
@@ -401,6 +480,13 @@ impl Params {
         let level = level.min(self.max_level());
         // The table has max_level() + 1 entries by construction.
         self.0.scales[level]
+    }
+
+    /// The levels whose primes are ordinary ones, and those at which they meet the outer levels of a
+    /// [`Ladder`]: all levels without one.
+    #[must_use]
+    pub fn middle(&self) -> RangeInclusive<usize> {
+        self.0.middle.clone()
     }
 
     /// The rescale from `level` to `level - 1`: drop {q_level} and add nothing, unless levels are
@@ -616,34 +702,23 @@ fn check_levels(
     Ok(covering)
 }
 
-fn scale_table(
-    spec: &ParamsSpec,
-    primes: &[u64],
-    levels: &[Basis],
-) -> Result<Vec<Scale>, CkksError> {
+fn scale_table(sizes: &Sizes, primes: &[u64], levels: &[Basis]) -> Result<Vec<Scale>, CkksError> {
     let product = |basis: Basis| -> f64 {
         let primes = basis.iter().filter_map(|i| primes.get(i));
         primes.map(|&q| q as f64).product()
     };
-    let mut scale = Scale::power_of_two(spec.scale_bits);
-    let mut table = vec![scale];
-    for pair in levels.windows(2).rev() {
-        let (drop, add) = (pair[1].minus(pair[0]), pair[0].minus(pair[1]));
-        scale = scale.product(scale).divide(product(drop));
-        if !add.is_empty() {
-            scale = scale.multiply(product(add));
+    sizes.scale_table(|level, scale| {
+        let (Some(&from), Some(&to)) = (levels.get(level), levels.get(level - 1)) else {
+            return scale;
+        };
+        let scale = scale.divide(product(from.minus(to)));
+        let add = to.minus(from);
+        if add.is_empty() {
+            scale
+        } else {
+            scale.multiply(product(add))
         }
-        table.push(scale);
-    }
-    let top = f64::from(spec.scale_bits);
-    if table.iter().any(|scale| (scale.log2() - top).abs() > 1.0) {
-        return Err(CkksError::params(
-            "the scales of the levels drift from 2^scale_bits by more than a factor of two",
-            "choose a smaller ring or another scale_bits, so that primes are near each other",
-        ));
-    }
-    table.reverse();
-    Ok(table)
+    })
 }
 
 fn digest(

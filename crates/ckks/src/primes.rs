@@ -1,7 +1,8 @@
 //! Choice and check of the prime chain: q0, q1..qL, special primes.
 
-use veilformer_ring::{is_prime, ntt_primes_near};
+use veilformer_ring::{Basis, is_prime, ntt_primes_near};
 
+use crate::ladder::Sizes;
 use crate::{CkksError, ParamsSpec};
 
 /// Primes are below 2^50, see the ring.
@@ -15,7 +16,7 @@ pub(crate) const SPECIAL_SLACK_BITS: f64 = 0.5;
 
 /// Chooses the chain of a specification (see the table in [`crate::Params`]): q_L first, against
 /// the exact scales, then q0 and the special primes, which no scale depends on.
-pub(crate) fn choose(spec: &ParamsSpec) -> Result<Vec<u64>, CkksError> {
+pub(crate) fn choose(spec: &ParamsSpec, sizes: &Sizes) -> Result<Vec<u64>, CkksError> {
     let mut used: Vec<u64> = Vec::new();
     let mut take = |target: f64, count: usize| -> Result<Vec<u64>, CkksError> {
         // A target of 2^50 means the largest primes there are.
@@ -30,28 +31,35 @@ pub(crate) fn choose(spec: &ParamsSpec) -> Result<Vec<u64>, CkksError> {
         used.extend(&found);
         Ok(found)
     };
-    let top = 2f64.powi(spec.scale_bits as i32);
-    let mut scale = top;
+    let power = |bits: u32| 2f64.powi(bits as i32);
+    let mut scale = power(sizes.scale_bits(spec.levels));
     let mut ladder = Vec::with_capacity(spec.levels);
-    for _ in 0..spec.levels {
-        let prime = take(scale * scale / top, 1)?;
-        scale = scale * scale / prime[0] as f64;
-        ladder.extend(prime);
+    for level in (1..=spec.levels).rev() {
+        if sizes.continues(level) {
+            let prime = take(scale * scale / power(sizes.scale_bits(level)), 1)?;
+            scale = scale * scale / prime[0] as f64;
+            ladder.extend(prime);
+        } else {
+            let bits = sizes.prime_bits(level).unwrap_or(spec.scale_bits);
+            ladder.extend(take(power(bits), 1)?);
+            scale = power(sizes.scale_bits(level - 1));
+        }
     }
     ladder.reverse();
-    let mut primes = take(2f64.powi(spec.first_bits as i32), 1)?;
+    let mut primes = take(power(spec.first_bits), 1)?;
     primes.extend(ladder);
-    primes.extend(take(
-        2f64.powi(spec.special_bits as i32),
-        spec.special_count,
-    )?);
+    primes.extend(take(power(spec.special_bits), spec.special_count)?);
     Ok(primes)
 }
 
 /// Checks a chain against its specification: count, size, residue class, primality, distinctness,
-/// and that P is large enough for the largest digit. The sizes of words (if not `single`) are
-/// judged by the scales that they make.
-pub(crate) fn check(spec: &ParamsSpec, primes: &[u64], single: bool) -> Result<(), CkksError> {
+/// and that P is large enough for the largest digit. `sizes` are those of plain CKKS; the sizes of
+/// words are judged by the scales that they make.
+pub(crate) fn check(
+    spec: &ParamsSpec,
+    primes: &[u64],
+    (sizes, digits): (Option<&Sizes>, &[Basis]),
+) -> Result<(), CkksError> {
     let fail = |what: String| {
         Err(CkksError::params(
             what,
@@ -59,29 +67,30 @@ pub(crate) fn check(spec: &ParamsSpec, primes: &[u64], single: bool) -> Result<(
         ))
     };
     let expected = spec.levels + 1 + spec.special_count;
-    let least = if single {
+    let least = if sizes.is_some() {
         expected
     } else {
         spec.special_count + 1
     };
-    if primes.len() < least || (single && primes.len() > expected) {
+    if primes.len() < least || (sizes.is_some() && primes.len() > expected) {
         return fail(format!("{} primes, expected {expected}", primes.len()));
     }
     let count = primes.len() - spec.special_count;
     let step = 1u64 << (spec.log_n + 1);
     for (i, &q) in primes.iter().enumerate() {
-        let bits = match i {
-            0 => spec.first_bits,
-            _ if i < count => spec.scale_bits,
-            _ => spec.special_bits,
-        };
         if q >= PRIME_LIMIT || q % step != 1 || !is_prime(q) {
             return fail(format!(
                 "{q} is not a prime below 2^50 of the form 1 mod {step}"
             ));
         }
-        let judged = single || i >= count;
-        if judged && ((q as f64).log2() - f64::from(bits)).abs() > 1.0 {
+        let bits = if i < count {
+            sizes.and_then(|sizes| sizes.prime_bits(i))
+        } else {
+            Some(spec.special_bits)
+        };
+        if let Some(bits) = bits
+            && ((q as f64).log2() - f64::from(bits)).abs() > 1.0
+        {
             return fail(format!("prime {q} is not near 2^{bits}"));
         }
         if primes.iter().take(i).any(|&other| other == q) {
@@ -89,11 +98,12 @@ pub(crate) fn check(spec: &ParamsSpec, primes: &[u64], single: bool) -> Result<(
         }
     }
     let log2 = crate::security::log2_product;
-    let (ciphertext, special) = primes.split_at(count);
-    let largest = ciphertext
-        .chunks(spec.digit_limbs)
-        .map(log2)
-        .fold(0.0, f64::max);
+    let special = primes.get(count..).unwrap_or_default();
+    let bits = |digit: &Basis| {
+        let primes = digit.iter().filter_map(|i| primes.get(i).copied());
+        log2(&primes.collect::<Vec<_>>())
+    };
+    let largest = digits.iter().map(bits).fold(0.0, f64::max);
     if log2(special) + SPECIAL_SLACK_BITS < largest {
         return Err(CkksError::params(
             format!(

@@ -16,6 +16,7 @@ fn list(params: &Params) -> KeyList {
     list.need(KeyPurpose::Relinearization, 3, params.slots());
     list.need(KeyPurpose::Rotation(1), 2, params.slots());
     list.need(KeyPurpose::Conjugation, 0, params.slots());
+    list.need(KeyPurpose::FromEphemeral, 3, params.slots());
     list
 }
 
@@ -68,7 +69,8 @@ fn evaluation_keys_round_trip_and_stream() {
         program: keys.program,
         keys: keys.keys.iter().map(KeyRecord::of).collect(),
     };
-    assert!(header == EvaluationKeysHeader::of_list(&list, keys.key_id, keys.program));
+    let client_key = (keys.key_id, SecretKind::DenseTernary);
+    assert!(header == EvaluationKeysHeader::of_list(&params, &list, client_key, keys.program));
     assert_eq!(header.file_bytes(&params).unwrap(), bytes.len() as u64);
     let mut streamed = Vec::new();
     let mut seen = Vec::new();
@@ -83,13 +85,11 @@ fn evaluation_keys_round_trip_and_stream() {
         },
     )
     .unwrap();
-    assert_eq!(seen, [(1, 3), (2, 3), (3, 3)]);
+    assert_eq!(seen, [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]);
     assert!(streamed == bytes && length == bytes.len() as u64);
     let reader = Reader::open(&bytes).unwrap();
-    let predicted: usize = list
-        .iter()
-        .map(|(_, level)| switching_key_bytes(&params, level, true))
-        .sum();
+    let predicted = header.keys.iter().map(|key| key.bytes(&params).unwrap());
+    let predicted: usize = predicted.sum();
     assert_eq!(
         reader.sections_of(Tag::KEY).map(<[u8]>::len).sum::<usize>(),
         predicted
@@ -306,13 +306,14 @@ fn inspection_tells_what_a_file_is() {
     let bytes = evaluation_keys_to_bytes(&params, &keys).unwrap();
     let inspection = inspect(&bytes).unwrap();
     assert_eq!(inspection.kind, Kind::EvaluationKeys);
-    assert_eq!(inspection.security.len(), 3);
+    assert_eq!(inspection.security.len(), 5);
     let text = inspection.to_string();
     for part in [
         "evaluation keys",
         "INSECURE",
         "rotation 1: up to level 2",
-        "KEY  x 3",
+        "from the ephemeral secret: up to level 3",
+        "KEY  x 5",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }

@@ -33,6 +33,7 @@ fn keys(client: &mut ToyClient) -> StoredEvaluationKeys {
     let mut list = KeyList::default();
     list.need(KeyPurpose::Relinearization, 1, slots);
     list.need(KeyPurpose::Rotation(1), 1, slots);
+    list.need(KeyPurpose::FromEphemeral, client.params.max_level(), slots);
     client.keys(&list)
 }
 
@@ -62,6 +63,7 @@ fn ciphertexts() {
                 let _ = evaluator.mul_sum(&[(&ct, &ct)]);
                 let _ = evaluator.rotate_many(&ct, &[1]);
                 let _ = evaluator.adjust(&ct, 0);
+                let _ = evaluator.mod_raise(&ct);
             }
         }
         true
@@ -89,6 +91,9 @@ fn evaluation_keys() {
         if let Ok(ct) = evaluator.import(ct.expand(&params).unwrap()) {
             let _ = evaluator.mul_sum(&[(&ct, &ct)]);
             let _ = evaluator.rotate_many(&ct, &[1, 2, 3]);
+            if let Ok(low) = evaluator.drop_to(&ct, 0) {
+                let _ = evaluator.mod_raise(&low);
+            }
         }
         true
     });

@@ -3,7 +3,7 @@
 //! Buffers that are let go wait in a pool, by size, for the next of their size: what a process
 //! holds in the end is, for each size, the most that was in use at once.
 
-use veilformer_ckks::{KeyList, Params, SlotVector};
+use veilformer_ckks::{KeyList, KeyPurpose, Params, SlotVector};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 
 use crate::stats::{TransformCounts, ciphertext_memory};
@@ -143,15 +143,17 @@ pub(crate) struct Estimate<'a> {
 impl Estimate<'_> {
     /// Bytes of the prepared keys.
     fn keys(&self) -> u64 {
-        let levels = self.keys.iter().map(|(_, level)| level);
-        levels.map(|level| self.key(level)).sum()
+        self.keys.iter().map(|key| self.key(key)).sum()
     }
 
     /// Two halves for each digit, and the permutation of the automorphism.
-    fn key(&self, level: usize) -> u64 {
-        let digits = self.params.digits_at(level).len();
-        let basis = self.params.key_basis(level).len();
-        limbs_bytes(self.params, 2 * digits * basis) + self.params.n() as u64 / 2
+    fn key(&self, (purpose, level): (KeyPurpose, usize)) -> u64 {
+        // A program whose keys have no shape is refused before it is planned.
+        let Ok(shape) = purpose.shape(self.params, level) else {
+            return 0;
+        };
+        let limbs = 2 * shape.digits.len() * shape.basis.len();
+        limbs_bytes(self.params, limbs) + self.params.n() as u64 / 2
     }
 
     /// Bytes of the encoded plaintexts.
@@ -202,7 +204,7 @@ impl Estimate<'_> {
     /// While keys are loaded: per thread one that is stored, copied and expanded; it then waits in
     /// the pool.
     fn loading(&self) -> u64 {
-        let largest = self.keys.iter().map(|(_, level)| self.key(level)).max();
+        let largest = self.keys.iter().map(|key| self.key(key)).max();
         self.threads as u64 * largest.unwrap_or(0) * 3 / 2
     }
 

@@ -4,10 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::container::{
-    EvaluationKeysHeader, KeyRecord, ciphertexts_file_bytes, params_to_bytes, switching_key_bytes,
-};
-use veilformer_ckks::uniform::EXPANDER;
+use veilformer_ckks::container::{EvaluationKeysHeader, ciphertexts_file_bytes};
 use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
 use veilformer_compiler::schedule::schedule;
 use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, ValueId};
@@ -153,33 +150,11 @@ pub fn plan_scheduled(
 /// Length of the file of evaluation keys that `keygen` makes for a list: seeded, dense secret.
 ///
 /// # Errors
-/// None in practice; serialization's.
+/// Levels that do not exist.
 pub fn key_file_bytes(params: &Params, keys: &KeyList) -> Result<u64, RuntimeError> {
-    let record = |(purpose, level): (_, usize)| KeyRecord {
-        purpose,
-        level: level as u32,
-        secret: SecretKind::DenseTernary,
-        seeded: true,
-        expander: EXPANDER.into(),
-    };
-    let header = EvaluationKeysHeader {
-        key_id: KeyId::from_bytes([0; 16]),
-        program: [0; 32],
-        keys: keys.iter().map(record).collect(),
-    };
-    let meta = postcard::to_allocvec(&header).map_err(|error| {
-        RuntimeError::Bundle(format!("the key list cannot be written: {error}"))
-    })?;
-    let mut lengths = vec![
-        params_to_bytes(params).map_err(container)?.len(),
-        meta.len(),
-    ];
-    lengths.extend(
-        keys.iter()
-            .map(|(_, level)| switching_key_bytes(params, level, true)),
-    );
-    // Header and digest, and an entry of the section table for each section.
-    Ok(lengths.iter().map(|&l| l as u64 + 16).sum::<u64>() + 64 + 32)
+    let client_key = (KeyId::from_bytes([0; 16]), SecretKind::DenseTernary);
+    let header = EvaluationKeysHeader::of_list(params, keys, client_key, [0; 32]);
+    Ok(header.file_bytes(params)?)
 }
 
 /// A file of ciphertexts with the sections [`crate::PROGRAM_DIGEST`] and `SENTENCES` added to it.

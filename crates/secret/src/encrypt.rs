@@ -122,7 +122,7 @@ fn encrypt(
         basis,
     };
     Ok(StoredCiphertext {
-        body: rlwe(key, &half, &hidden, |_, _| ())?,
+        body: rlwe(key.under(), &half, &hidden, |_, _| ())?,
         uniform: Uniform::Seed(seed),
         info: CiphertextInfo {
             level,

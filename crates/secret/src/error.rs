@@ -53,8 +53,11 @@ pub enum SecretError {
         /// Key id of the secret key.
         expected: KeyId,
     },
-    /// A purpose that this version has no key for.
-    #[error("no switching key is known for the purpose \"{0}\"; a newer version may make it")]
+    /// A purpose that no key is made for by itself.
+    #[error(
+        "no switching key is made for the purpose \"{0}\" by itself; \
+         KeyGenerator::encapsulation makes those of an ephemeral sparse secret together"
+    )]
     Purpose(KeyPurpose),
     /// The caller's progress callback asked to stop.
     #[error("key generation was stopped after {done} of {total} keys")]

@@ -4,15 +4,16 @@ use std::io::Write;
 use std::ops::ControlFlow;
 
 use rayon::prelude::*;
-use veilformer_ckks::container::{EvaluationKeysHeader, EvaluationKeysWriter, KeyRecord};
+use veilformer_ckks::container::{EvaluationKeysHeader, EvaluationKeysWriter};
 use veilformer_ckks::uniform::{EXPANDER, Stream};
 use veilformer_ckks::{
     KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
     StoredSwitchingKey, Uniform, UniformParts,
 };
-use veilformer_ring::{Backend, Basis};
+use veilformer_ring::{Backend, Cpu};
 use zeroize::Zeroizing;
 
+use crate::encapsulation::encapsulation;
 use crate::poly::{Hidden, SecretPoly, Seeded, rlwe};
 use crate::rng::{Entropy, SecureRng};
 use crate::{SecretError, SecretKey, samplers};
@@ -25,8 +26,8 @@ pub type Progress<'a> = dyn FnMut(usize, usize) -> ControlFlow<()> + 'a;
 /// Every key is checked against the security bound of its own moduli and of the secret that it
 /// hides under before it is made; [`StoredSwitchingKey::conform`] checks again when it is loaded.
 pub struct KeyGenerator {
-    params: Params,
-    rng: Entropy,
+    pub(crate) params: Params,
+    pub(crate) rng: Entropy,
 }
 
 impl KeyGenerator {
@@ -100,7 +101,7 @@ impl KeyGenerator {
         };
         let error = Hidden::error(self.params.n(), &mut self.rng);
         Ok(StoredPublicKey {
-            b: rlwe(key, &half, &error, |_, _| ())?,
+            b: rlwe(key.under(), &half, &error, |_, _| ())?,
             a: Uniform::Seed(seed),
             level,
             secret: key.kind(),
@@ -201,8 +202,8 @@ impl KeyGenerator {
         sink: &mut dyn FnMut(StoredSwitchingKey) -> Result<(), SecretError>,
     ) -> Result<(), SecretError> {
         self.check(key)?;
-        let wanted: Vec<_> = list.iter().collect();
-        let total = wanted.len();
+        let wanted: Vec<_> = list.iter().filter_map(Job::of).collect();
+        let total = list.len();
         let mut done = 0;
         let mut tell = |done| match progress(done, total) {
             ControlFlow::Continue(()) => Ok(()),
@@ -214,9 +215,9 @@ impl KeyGenerator {
             let mut jobs: Vec<_> = batch.iter().map(|&job| (job, self.rng.fork())).collect();
             let made = jobs
                 .par_iter_mut()
-                .map(|((purpose, level), rng)| switching_key(key, *purpose, *level, rng))
+                .map(|(job, rng)| job.run(key, rng))
                 .collect::<Result<Vec<_>, _>>()?;
-            for switching_key in made {
+            for switching_key in made.into_iter().flatten() {
                 sink(switching_key)?;
                 done += 1;
                 tell(done)?;
@@ -238,31 +239,53 @@ impl KeyGenerator {
         out: W,
         progress: &mut Progress<'_>,
     ) -> Result<u64, SecretError> {
-        let record = |(purpose, level): (_, usize)| KeyRecord {
-            purpose,
-            // Levels are below 128; a larger one is refused before it is written.
-            level: u32::try_from(level).unwrap_or(u32::MAX),
-            secret: key.kind(),
-            seeded: true,
-            expander: EXPANDER.into(),
-        };
-        let header = EvaluationKeysHeader {
-            key_id: key.id(),
-            program,
-            keys: list.iter().map(record).collect(),
-        };
+        let client_key = (key.id(), key.kind());
+        let header = EvaluationKeysHeader::of_list(&self.params, list, client_key, program);
         let mut writer = EvaluationKeysWriter::begin(out, &self.params, &header)?;
         self.each_evaluation_key(key, list, progress, &mut |key| Ok(writer.write(&key)?))?;
         Ok(writer.finish()?.1)
     }
 
-    fn check(&self, key: &SecretKey) -> Result<(), SecretError> {
+    pub(crate) fn check(&self, key: &SecretKey) -> Result<(), SecretError> {
         if key.params() == &self.params {
             Ok(())
         } else {
             Err(SecretError::WrongParams {
                 object: "the key generator",
             })
+        }
+    }
+}
+
+/// What is made at one go.
+#[derive(Clone, Copy)]
+enum Job {
+    Key(KeyPurpose, usize),
+    /// The keys to and from an ephemeral secret, which comes into being and vanishes with the job.
+    Encapsulation(usize),
+}
+
+impl Job {
+    /// The job that makes a key of a list, or none if that of another key does.
+    fn of((purpose, level): (KeyPurpose, usize)) -> Option<Self> {
+        match purpose {
+            KeyPurpose::ToEphemeral => None,
+            KeyPurpose::FromEphemeral => Some(Self::Encapsulation(level)),
+            other => Some(Self::Key(other, level)),
+        }
+    }
+
+    fn run(
+        self,
+        key: &SecretKey,
+        rng: &mut Entropy,
+    ) -> Result<Vec<StoredSwitchingKey>, SecretError> {
+        match self {
+            Self::Key(purpose, level) => Ok(vec![switching_key(key, purpose, level, rng)?]),
+            Self::Encapsulation(level) => {
+                let secret = KeyPurpose::ToEphemeral.secret(key.params(), key.kind());
+                Ok(encapsulation(key, secret, level, rng)?.into())
+            }
         }
     }
 }
@@ -274,52 +297,78 @@ fn switching_key(
     rng: &mut Entropy,
 ) -> Result<StoredSwitchingKey, SecretError> {
     let params = key.params();
-    params.check_level(level)?;
-    let basis = params.key_basis(level);
-    params.check_key(&purpose.to_string(), basis, key.kind())?;
-    let seed = rng.bytes();
-    let gadget = gadget(key, purpose, params.covering(level))?;
-    let mut parts = Vec::new();
-    for (digit, primes) in params.digits_at(level).into_iter().enumerate() {
-        let half = Seeded {
-            seed,
-            stream: Stream::Key { digit },
-            basis,
-        };
-        let error = Hidden::error(params.n(), rng);
-        // g_d vanishes modulo the primes of the other digits, and P modulo its own.
-        parts.push(rlwe(key, &half, &error, |prime, limb| {
-            let term = gadget.limb_of(prime).filter(|_| primes.contains(prime));
-            let modulus = params.chain().modulus(prime);
-            for (word, &term) in limb.iter_mut().zip(term.unwrap_or_default()) {
-                *word = modulus.add(*word, term);
-            }
-        })?);
-    }
-    Ok(StoredSwitchingKey {
-        purpose,
-        secret: key.kind(),
-        level,
-        key_id: key.id(),
-        b: parts,
-        a: UniformParts::Seed(seed),
-        expander: EXPANDER,
-    })
-}
-
-/// P s' on `basis`, the primes of a level, where s' is the secret that a key switches from.
-fn gadget(key: &SecretKey, purpose: KeyPurpose, basis: Basis) -> Result<SecretPoly, SecretError> {
-    let (backend, params) = (key.backend(), key.params());
+    let (backend, basis) = (key.backend(), params.covering(level));
     let secret = SecretPoly::new(backend.restrict(key.ntt(), basis)?);
-    let mut gadget = SecretPoly::new(match purpose {
+    let source = SecretPoly::new(match purpose {
         KeyPurpose::Relinearization => backend.mul(&secret, &secret)?,
         KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
             backend.automorphism(&secret, purpose.galois(params.log_n()))?
         }
         other => return Err(SecretError::Purpose(other)),
     });
-    let special = params.special();
-    let factors = basis.iter().map(|i| params.chain().product_mod(special, i));
-    backend.mul_scalar_assign(&mut gadget, &factors.collect::<Vec<_>>())?;
-    Ok(gadget)
+    let made = Switch {
+        params,
+        id: key.id(),
+        target: (purpose, level),
+        under: (key.under(), key.kind()),
+    };
+    made.key(source, rng)
+}
+
+/// A switching key to be made.
+pub(crate) struct Switch<'a> {
+    pub(crate) params: &'a Params,
+    /// The client's key.
+    pub(crate) id: KeyId,
+    pub(crate) target: (KeyPurpose, usize),
+    /// The secret that is switched to, and its kind.
+    pub(crate) under: ((&'a Cpu, &'a SecretPoly), SecretKind),
+}
+
+impl Switch<'_> {
+    /// The key that switches from `source`, which is on the ciphertext primes of the key's level:
+    /// b_d = -(a_d s + e_d) + P g_d s', checked before it is made.
+    pub(crate) fn key(
+        &self,
+        mut source: SecretPoly,
+        rng: &mut Entropy,
+    ) -> Result<StoredSwitchingKey, SecretError> {
+        let (params, (purpose, level)) = (self.params, self.target);
+        let (under, secret) = self.under;
+        let shape = purpose.shape(params, level)?;
+        params.check_key(&purpose.to_string(), shape.basis, secret)?;
+        let chain = params.chain();
+        let factors = source.basis().iter();
+        let factors: Vec<u64> = factors
+            .map(|i| chain.product_mod(shape.special, i))
+            .collect();
+        under.0.mul_scalar_assign(&mut source, &factors)?;
+        let seed = rng.bytes();
+        let mut parts = Vec::with_capacity(shape.digits.len());
+        for (digit, primes) in shape.digits.iter().enumerate() {
+            let half = Seeded {
+                seed,
+                stream: Stream::Key { digit },
+                basis: shape.basis,
+            };
+            let error = Hidden::error(params.n(), rng);
+            // g_d vanishes modulo the primes of the other digits, and P modulo its own.
+            parts.push(rlwe(under, &half, &error, |prime, limb| {
+                let term = source.limb_of(prime).filter(|_| primes.contains(prime));
+                let modulus = chain.modulus(prime);
+                for (word, &term) in limb.iter_mut().zip(term.unwrap_or_default()) {
+                    *word = modulus.add(*word, term);
+                }
+            })?);
+        }
+        Ok(StoredSwitchingKey {
+            purpose,
+            secret,
+            level,
+            key_id: self.id,
+            b: parts,
+            a: UniformParts::Seed(seed),
+            expander: EXPANDER,
+        })
+    }
 }

@@ -47,6 +47,7 @@
 #![forbid(unsafe_code)]
 
 mod decrypt;
+mod encapsulation;
 mod encrypt;
 mod error;
 mod file;

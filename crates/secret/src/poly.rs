@@ -8,7 +8,7 @@ use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Expander, Form, Isa, RnsPo
 use zeroize::Zeroizing;
 
 use crate::rng::SecretRng;
-use crate::{SecretError, SecretKey, samplers};
+use crate::{SecretError, samplers};
 
 /// The backend on which secrets are computed with: always this machine's own processor.
 pub(crate) fn host(params: &Params) -> Result<Cpu, SecretError> {
@@ -102,16 +102,16 @@ pub(crate) struct Seeded {
     pub(crate) basis: Basis,
 }
 
-/// The first component of an RLWE sample that hides `hidden = m - e`: `m - (a s + e)`, in NTT
-/// form. Each limb is finished before the next is begun, `a` included, which exists nowhere else;
+/// The first component of an RLWE sample under `secret` (which has the primes of `a` at least) that
+/// hides `hidden = m - e`: `m - (a s + e)`, in NTT form. Each limb is finished before the next is begun, `a` included, which exists nowhere else;
 /// `add` is called with the index of its prime and the finished limb.
 pub(crate) fn rlwe(
-    key: &SecretKey,
+    (backend, secret): (&Cpu, &SecretPoly),
     a: &Seeded,
     hidden: &Hidden,
     mut add: impl FnMut(usize, &mut [u64]),
 ) -> Result<RnsPoly, SecretError> {
-    let (backend, chain) = (key.backend(), key.params().chain());
+    let chain = backend.chain();
     let expander = Expander::new(EXPANDER, a.seed);
     let mut out = SecretPoly::unwritten(backend, a.basis)?;
     let mut uniform = RnsPoly::unwritten(chain, Basis::first(1), Form::Ntt)?;
@@ -121,7 +121,8 @@ pub(crate) fn rlwe(
         hidden.limb(backend, prime, limb)?;
         uniform::expand_limb(&expander, a.stream, chain.modulus(prime), uniform);
         backend.neg_limb(prime, uniform)?;
-        backend.mul_acc_limb(prime, limb, uniform, key.limb(prime))?;
+        let secret = secret.limb_of(prime).unwrap_or_default();
+        backend.mul_acc_limb(prime, limb, uniform, secret)?;
         add(prime, limb);
     }
     out.publish()

@@ -72,6 +72,11 @@ impl SecretKey {
         self.ntt.limb_of(prime).unwrap_or_default()
     }
 
+    /// What [`crate::poly::rlwe`] encrypts with.
+    pub(crate) fn under(&self) -> (&Cpu, &SecretPoly) {
+        (&self.backend, &self.ntt)
+    }
+
     pub(crate) fn backend(&self) -> &Cpu {
         &self.backend
     }

@@ -201,6 +201,7 @@ fn keys_depend_on_the_seed_and_not_on_the_threads() {
         relinearization: Some(3),
         rotations: (1..6).map(|by| (by, 2)).collect(),
         conjugation: None,
+        ..KeyList::default()
     };
     let make = |seed, threads| {
         let pool = rayon::ThreadPoolBuilder::new()
@@ -230,6 +231,7 @@ fn generation_tells_its_progress_and_stops_when_asked() {
         relinearization: Some(1),
         rotations: vec![(1, 1), (2, 1), (3, 0)],
         conjugation: Some(0),
+        ..KeyList::default()
     };
     let mut seen = Vec::new();
     let keys = generator.evaluation_keys(&key, &list, [0; 32], &mut |done, total| {

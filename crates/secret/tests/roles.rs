@@ -20,6 +20,7 @@ fn list() -> KeyList {
         relinearization: Some(3),
         rotations: vec![(1, 2), (5, 3)],
         conjugation: None,
+        encapsulation: Some(3),
     }
 }
 
@@ -123,7 +124,7 @@ fn a_stream_that_fails_or_stops_is_an_error() {
     let stopped = write(&mut vec![0; 1 << 20], 2);
     assert!(matches!(
         stopped,
-        Err(SecretError::Stopped { done: 2, total: 3 })
+        Err(SecretError::Stopped { done: 2, total: 5 })
     ));
 }
 

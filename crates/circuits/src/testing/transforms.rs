@@ -72,7 +72,10 @@ impl ClearOps {
                 let mut sum = self.products(&mut call, giant)?;
                 if moves(giant.rotation, slots) {
                     let rotated = has_turned(giant, slots);
-                    self.disturb(&mut sum, |model| model.giant_step(call.level, rotated));
+                    self.disturb(&mut sum, |model| model.key_switch_error(call.level));
+                    if rotated {
+                        self.disturb_by_rounding(&mut sum, NoiseModel::rounding_of_c1);
+                    }
                 }
                 add(&mut total, &turned(&sum, giant.rotation));
             }
@@ -116,7 +119,7 @@ impl ClearOps {
                 continue;
             }
             if !exact {
-                self.disturb(&mut sum, NoiseModel::division);
+                self.disturb_by_rounding(&mut sum, NoiseModel::division);
             }
             self.disturb(&mut sum, |model| model.key_switch_error(level));
             exact = false;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::ciphertexts::CiphertextRecord;
 use super::{EvaluationKeysHeader, KeyRecord, Kind, Reader, Tag};
 use crate::error::short_hex;
+use crate::keys::check_switching_key;
 use crate::{CkksError, SecurityRow};
 
 /// What can be said about a file by looking at it.
@@ -64,9 +65,8 @@ pub fn inspect(bytes: &[u8]) -> Result<Inspection, CkksError> {
         contents.extend(key_lines(&header));
         if let Some(params) = &params {
             for key in &header.keys {
-                let basis = params.key_basis(key.level as usize);
-                let name = key.purpose.to_string();
-                security.push(params.check_key(&name, basis, key.secret)?);
+                let what = (key.purpose, key.level as usize);
+                security.push(check_switching_key(params, what, key.secret)?.1);
             }
         }
     }

@@ -13,8 +13,9 @@ use veilformer_ring::ExpanderId;
 use super::bits::{expect_end, poly_len, put_poly, take_poly};
 use super::writer::to_meta;
 use super::{ContainerError, Kind, Reader, StreamWriter, Tag, Writer, bad_section};
+use crate::keys::check_switching_key;
 use crate::{
-    CkksError, KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys,
+    CkksError, KeyId, KeyList, KeyPurpose, KeyShape, Params, SecretKind, StoredEvaluationKeys,
     StoredPublicKey, StoredSwitchingKey, Uniform, UniformParts, uniform,
 };
 
@@ -36,13 +37,20 @@ pub struct EvaluationKeysHeader {
 }
 
 impl EvaluationKeysHeader {
-    /// The header of the keys of a list, all with seeded uniform halves and under a dense secret.
+    /// The header of the keys of a list, all with seeded uniform halves, of a client whose secret is
+    /// of the given kind.
     #[must_use]
-    pub fn of_list(list: &KeyList, key_id: KeyId, program: [u8; 32]) -> Self {
+    pub fn of_list(
+        params: &Params,
+        list: &KeyList,
+        (key_id, secret): (KeyId, SecretKind),
+        program: [u8; 32],
+    ) -> Self {
         let record = |(purpose, level): (KeyPurpose, usize)| KeyRecord {
             purpose,
-            level: level as u32,
-            secret: SecretKind::DenseTernary,
+            // Levels are below 128; a larger one is refused before it is written.
+            level: u32::try_from(level).unwrap_or(u32::MAX),
+            secret: purpose.secret(params, secret),
             seeded: true,
             expander: uniform::EXPANDER.into(),
         };
@@ -56,13 +64,15 @@ impl EvaluationKeysHeader {
     /// Length in bytes of the file that [`EvaluationKeysWriter`] makes of these keys.
     ///
     /// # Errors
-    /// None in practice; serialization's.
-    pub fn file_bytes(&self, params: &Params) -> Result<u64, ContainerError> {
+    /// What [`KeyPurpose::shape`] says.
+    pub fn file_bytes(&self, params: &Params) -> Result<u64, CkksError> {
         let mut lengths = vec![
             super::params_to_bytes(params)?.len(),
             to_meta(Tag::KEYS, self)?.len(),
         ];
-        lengths.extend(self.keys.iter().map(|key| key.bytes(params)));
+        for key in &self.keys {
+            lengths.push(key.bytes(params)?);
+        }
         Ok(super::file_bytes(&lengths))
     }
 }
@@ -95,16 +105,22 @@ impl KeyRecord {
         }
     }
 
-    fn bytes(&self, params: &Params) -> usize {
-        switching_key_bytes(params, self.level as usize, self.seeded)
+    /// Bytes of the section of the key: what a client uploads for it.
+    ///
+    /// # Errors
+    /// What [`KeyPurpose::shape`] says.
+    pub fn bytes(&self, params: &Params) -> Result<usize, CkksError> {
+        Ok(self.bytes_of(params, &self.purpose.shape(params, self.level as usize)?))
     }
-}
 
-/// Bytes of the section of one switching key: what a client uploads for it.
-#[must_use]
-pub fn switching_key_bytes(params: &Params, level: usize, seeded: bool) -> usize {
-    let half = params.digits_at(level).len() * poly_len(params, params.key_basis(level));
-    if seeded { SEED_BYTES + half } else { 2 * half }
+    fn bytes_of(&self, params: &Params, shape: &KeyShape) -> usize {
+        let half = shape.digits.len() * poly_len(params, shape.basis);
+        if self.seeded {
+            SEED_BYTES + half
+        } else {
+            2 * half
+        }
+    }
 }
 
 /// Writes evaluation keys one by one.
@@ -126,17 +142,15 @@ impl<W: Write> EvaluationKeysWriter<W> {
         header: &EvaluationKeysHeader,
     ) -> Result<Self, CkksError> {
         check_count(header)?;
-        for key in &header.keys {
-            params.check_level(key.level as usize)?;
-        }
         let params_bytes = super::params_to_bytes(params)?;
         let meta = to_meta(Tag::KEYS, header)?;
         let mut table = vec![
             (Tag::PARAMS, params_bytes.len() as u64),
             (Tag::KEYS, meta.len() as u64),
         ];
-        let keys = header.keys.iter();
-        table.extend(keys.map(|key| (Tag::KEY, key.bytes(params) as u64)));
+        for key in &header.keys {
+            table.push((Tag::KEY, key.bytes(params)? as u64));
+        }
         let mut out = StreamWriter::begin(out, Kind::EvaluationKeys, Some(params), table)?;
         out.section(Tag::PARAMS, &params_bytes)?;
         out.section(Tag::KEYS, &meta)?;
@@ -260,14 +274,12 @@ impl<'a> EvaluationKeysReader<'a> {
             return Err(bad_section(Tag::KEY, what).into());
         }
         for (record, body) in header.keys.iter().zip(&bodies) {
-            let level = record.level as usize;
-            params.check_level(level)?;
-            let name = record.purpose.to_string();
-            params.check_key(&name, params.key_basis(level), record.secret)?;
+            let key = (record.purpose, record.level as usize);
+            let (shape, row) = check_switching_key(params, key, record.secret)?;
             ExpanderId::try_from(record.expander)?;
-            let expected = record.bytes(params);
+            let expected = record.bytes_of(params, &shape);
             if body.len() != expected {
-                let what = format!("{name} has {} bytes, expected {expected}", body.len());
+                let what = format!("{} has {} bytes, expected {expected}", row.key, body.len());
                 return Err(bad_section(Tag::KEY, what).into());
             }
         }
@@ -308,8 +320,8 @@ impl<'a> EvaluationKeysReader<'a> {
         };
         let mut bytes = body;
         let level = record.level as usize;
-        let basis = self.params.key_basis(level);
-        let digits = self.params.digits_at(level).len();
+        let shape = record.purpose.shape(&self.params, level)?;
+        let (basis, digits) = (shape.basis, shape.digits.len());
         let seed = if record.seeded {
             let Some((seed, rest)) = bytes.split_first_chunk::<SEED_BYTES>() else {
                 return Err(bad_section(TAG, "its seed is missing").into());

@@ -41,7 +41,7 @@ pub use inspect::{Inspection, inspect};
 pub use keys::{
     EvaluationKeysHeader, EvaluationKeysReader, EvaluationKeysWriter, KeyRecord, append_public_key,
     evaluation_keys_to_bytes, public_key_to_bytes, read_evaluation_keys, read_public_key,
-    switching_key_bytes, write_evaluation_keys,
+    write_evaluation_keys,
 };
 pub use params::{append_params, params_from_bytes, params_to_bytes, read_params};
 pub use reader::Reader;

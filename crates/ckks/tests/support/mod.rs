@@ -13,6 +13,7 @@ pub struct ToyClient {
     pub encoder: Encoder,
     pub key_id: KeyId,
     pub secret: Vec<i64>,
+    pub ephemeral: Vec<i64>,
     pub rng: TestRng,
 }
 
@@ -20,12 +21,27 @@ impl ToyClient {
     pub fn new(params: &Params, seed: u64) -> Self {
         let mut rng = TestRng::new(seed);
         let secret = (0..params.n()).map(|_| rng.below(3) as i64 - 1).collect();
+        // As many signs in a row as the keys say: of no use but for tests.
+        let main = SecretKind::DenseTernary;
+        let kind = KeyPurpose::ToEphemeral.secret(params, main);
+        let SecretKind::SparseTernary { hamming_weight } = kind else {
+            unreachable!()
+        };
+        let sign = |i| {
+            if i < hamming_weight as usize {
+                1 - 2 * (i as i64 % 2)
+            } else {
+                0
+            }
+        };
+        let ephemeral = (0..params.n()).map(sign).collect();
         Self {
             params: params.clone(),
             backend: Cpu::new(params.chain().clone(), CpuConfig::default()).unwrap(),
             encoder: Encoder::new(params).unwrap(),
             key_id: KeyId::from_bytes([seed as u8; 16]),
             secret,
+            ephemeral,
             rng,
         }
     }
@@ -51,7 +67,11 @@ impl ToyClient {
 
     /// -a s + e
     fn mask(&mut self, a: &RnsPoly) -> RnsPoly {
-        let s = self.ntt(a.basis(), &self.secret.clone());
+        self.mask_under(&self.secret.clone(), a)
+    }
+
+    fn mask_under(&mut self, secret: &[i64], a: &RnsPoly) -> RnsPoly {
+        let s = self.ntt(a.basis(), secret);
         let mut b = self.backend.mul(a, &s).unwrap();
         self.backend.neg_assign(&mut b).unwrap();
         let e = self.error(a.basis());
@@ -99,31 +119,38 @@ impl ToyClient {
 
     pub fn key(&mut self, purpose: KeyPurpose, level: usize) -> StoredSwitchingKey {
         let params = self.params.clone();
-        let basis = params.key_basis(level);
+        let shape = purpose.shape(&params, level).unwrap();
+        let basis = shape.basis;
         let s = self.ntt(basis, &self.secret.clone());
+        let under = match purpose {
+            KeyPurpose::ToEphemeral => self.ephemeral.clone(),
+            _ => self.secret.clone(),
+        };
         let from = match purpose {
             KeyPurpose::Relinearization => self.backend.mul(&s, &s).unwrap(),
             KeyPurpose::Conjugation => self.turned(&s, GaloisElement::conjugation(params.log_n())),
             KeyPurpose::Rotation(by) => {
                 self.turned(&s, GaloisElement::rotation(by, params.log_n()))
             }
+            KeyPurpose::ToEphemeral => s,
+            KeyPurpose::FromEphemeral => self.ntt(basis, &self.ephemeral),
             _ => unreachable!(),
         };
         let seed = self.seed();
-        let b = params
-            .digits_at(level)
+        let b = shape
+            .digits
             .into_iter()
             .enumerate()
             .map(|(digit, primes)| {
                 let stream = Stream::Key { digit };
                 let a = uniform::expand(&params, uniform::EXPANDER, &seed, stream, basis).unwrap();
-                let mut b = self.mask(&a);
+                let mut b = self.mask_under(&under, &a);
                 // P g_d: P modulo the digit's primes, 0 modulo all others.
                 let factors: Vec<u64> = basis
                     .iter()
                     .map(|i| {
                         if primes.contains(i) {
-                            params.chain().product_mod(params.special(), i)
+                            params.chain().product_mod(shape.special, i)
                         } else {
                             0
                         }
@@ -137,7 +164,7 @@ impl ToyClient {
             .collect();
         StoredSwitchingKey {
             purpose,
-            secret: SecretKind::DenseTernary,
+            secret: purpose.secret(&params, SecretKind::DenseTernary),
             level,
             key_id: self.key_id,
             b,

@@ -59,6 +59,7 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             relinearization: Some(3),
             rotations: vec![(1, 2), (2, 3)],
             conjugation: Some(1),
+            encapsulation: None,
         },
         tokenizer: tokenizer(),
         embedding: Embedding {

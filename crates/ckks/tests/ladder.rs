@@ -1,0 +1,236 @@
+//! Chains whose outer levels have primes of other sizes: scales, digits, what is refused, files.
+#![allow(clippy::unwrap_used)] // a test's way to fail
+
+use proptest::prelude::*;
+use veilformer_ckks::container::{params_from_bytes, params_to_bytes};
+use veilformer_ckks::testing::toy_spec;
+use veilformer_ckks::*;
+
+/// The chain of a bootstrap that leaves 14 levels.
+fn bootstrap_spec() -> ParamsSpec {
+    ParamsSpec {
+        log_n: 16,
+        first_bits: 50,
+        scale_bits: 40,
+        levels: 30,
+        special_bits: 50,
+        special_count: 6,
+        digit_limbs: 6,
+        security: SecurityLevel::Bits128,
+    }
+}
+
+fn ladder(below: (u32, usize), above: (u32, usize)) -> Ladder {
+    Ladder {
+        below: vec![below.0; below.1],
+        above: vec![above.0; above.1],
+    }
+}
+
+/// What the documentation of `Params` says about scales; returns the largest distance of a scale
+/// from its power of two, relative.
+fn check_scales(params: &Params, ladder: &Ladder) -> f64 {
+    let top = params.max_level();
+    let (bottom, middle_top) = (ladder.below.len(), top - ladder.above.len());
+    assert_eq!(params.middle(), bottom..=middle_top);
+    let bits = |level: usize| match level {
+        _ if level > middle_top => ladder.above[level - middle_top - 1],
+        _ if level < bottom => ladder.below[level.max(1) - 1],
+        _ => params.spec().scale_bits,
+    };
+    let mut drift = 0f64;
+    for level in 0..=top {
+        let scale = params.scale_at(level);
+        let power = 2f64.powi(bits(level) as i32);
+        drift = drift.max((scale.value() / power - 1.0).abs());
+        if level == top || bits(level) != bits(level + 1) {
+            assert_eq!(scale.value(), power, "level {level} begins a table");
+        } else {
+            let above = params.scale_at(level + 1);
+            let prime = params.product(params.step_at(level + 1).drop);
+            assert_eq!(above.product(above).divide(prime), scale, "level {level}");
+        }
+        if level > 0 {
+            let prime = params.product(params.step_at(level).drop).log2();
+            let expected = match level {
+                _ if level > middle_top => ladder.above[level - middle_top - 1],
+                _ if level <= bottom => ladder.below[level - 1],
+                _ => params.spec().scale_bits,
+            };
+            assert!((prime - f64::from(expected)).abs() < 0.01, "level {level}");
+        }
+    }
+    drift
+}
+
+/// Every digit within P, none that could have taken the next prime.
+fn check_digits(params: &Params) {
+    let log = |basis| params.chain().product_log2(basis);
+    let room = log(params.special()) + 0.5;
+    let mut next = 0;
+    for (i, &digit) in params.digits().iter().enumerate() {
+        assert_eq!(digit.iter().next(), Some(next));
+        next += digit.len();
+        assert!(log(digit) <= room && digit.len() <= 2 * params.spec().digit_limbs);
+        if let Some(&following) = params.digits().get(i + 1) {
+            let first = veilformer_ring::Basis::single(following.iter().next().unwrap());
+            let full = digit.len() == 2 * params.spec().digit_limbs;
+            assert!(full || log(digit) + log(first) > room, "digit {i}");
+        }
+    }
+    assert_eq!(next, params.max_level() + 1);
+}
+
+#[test]
+fn the_chain_of_a_bootstrap_is_secure() {
+    let sizes = ladder((42, 3), (50, 13));
+    let params = bootstrap_spec().validate_ladder(&sizes).unwrap();
+    assert!(
+        (params.log_qp() - 1686.0).abs() < 0.1,
+        "{}",
+        params.log_qp()
+    );
+    assert_eq!(params.security().bits(), 128);
+    assert!(params.primes().iter().all(|&q| q < 1 << 50));
+    let drift = check_scales(&params, &sizes);
+    assert!(drift < 2f64.powi(-13), "{drift:e}");
+    check_digits(&params);
+    let lengths: Vec<usize> = params.digits().iter().map(|d| d.len()).collect();
+    assert_eq!(lengths, [7, 7, 6, 6, 5]);
+
+    let spec = ParamsSpec {
+        levels: 26,
+        special_count: 9,
+        digit_limbs: 9,
+        ..bootstrap_spec()
+    };
+    let params = spec.validate_ladder(&sizes).unwrap();
+    assert_eq!(params.middle(), 3..=13);
+    assert_eq!(params.digits().len(), 3);
+    check_digits(&params);
+
+    // Two levels more, or one special prime.
+    for (levels, special_count) in [(32, 6), (30, 7)] {
+        let spec = ParamsSpec {
+            levels,
+            special_count,
+            ..bootstrap_spec()
+        };
+        assert!(matches!(
+            spec.clone().validate_ladder(&sizes),
+            Err(CkksError::Insecure { .. })
+        ));
+        let marked = spec.validate_ladder_insecure_for_tests(&sizes).unwrap();
+        assert!(marked.is_insecure() && marked.digest() != params.digest());
+    }
+}
+
+#[test]
+fn without_outer_levels_it_is_the_plain_chain() {
+    let plain = toy_spec(10).validate_insecure_for_tests().unwrap();
+    let ordinary = plain.spec().scale_bits;
+    for sizes in [
+        Ladder::default(),
+        ladder((ordinary, 1), (ordinary, 1)),
+        ladder((ordinary, 3), (ordinary, 0)),
+    ] {
+        let made = toy_spec(10).validate_ladder_insecure_for_tests(&sizes);
+        assert_eq!(made.unwrap().digest(), plain.digest());
+    }
+    assert_eq!(plain.middle(), 0..=plain.max_level());
+    let trimmed = Ladder {
+        below: vec![34, ordinary],
+        above: vec![],
+    };
+    let made = toy_spec(10).validate_ladder_insecure_for_tests(&trimmed);
+    assert_eq!(made.unwrap().middle(), 1..=3);
+}
+
+#[test]
+fn impossible_ladders_are_errors() {
+    let refused = |below: &[u32], above: &[u32]| {
+        let sizes = Ladder {
+            below: below.to_vec(),
+            above: above.to_vec(),
+        };
+        matches!(
+            toy_spec(10).validate_ladder_insecure_for_tests(&sizes),
+            Err(CkksError::Params { .. })
+        )
+    };
+    assert!(!refused(&[34], &[40]));
+    assert!(refused(&[31], &[]), "one bit from the scale");
+    assert!(refused(&[], &[29]));
+    assert!(refused(&[34], &[40, 40]), "no middle level");
+    assert!(refused(&[34, 34, 34, 34], &[]));
+    assert!(refused(&[], &[51]));
+    assert!(refused(&[14], &[]));
+    assert!(refused(&[30, 34], &[]), "an ordinary level outside");
+    assert!(refused(&[], &[40, 30]));
+    assert!(refused(&[u32::MAX], &[]));
+    let near = toy_spec(10).validate_ladder_insecure_for_tests(&ladder((31, 1), (40, 1)));
+    let error = near.unwrap_err().to_string();
+    assert!(error.contains("next to scales of 30"), "{error}");
+    // A prime that is larger than P.
+    let spec = ParamsSpec {
+        special_bits: 40,
+        special_count: 1,
+        digit_limbs: 1,
+        ..toy_spec(10)
+    };
+    let sizes = ladder((0, 0), (45, 1));
+    assert!(spec.validate_ladder_insecure_for_tests(&sizes).is_err());
+}
+
+/// The digest of a chain with a ladder is that of the version that introduced ladders.
+#[test]
+fn files_and_digests_are_stable() {
+    let sizes = ladder((34, 1), (40, 1));
+    let params = toy_spec(10)
+        .validate_ladder_insecure_for_tests(&sizes)
+        .unwrap();
+    let back = params_from_bytes(&params_to_bytes(&params).unwrap()).unwrap();
+    assert_eq!(back, params);
+    assert_eq!((back.middle(), back.digits()), (1..=2, params.digits()));
+    for level in 0..=params.max_level() {
+        assert_eq!(back.scale_at(level), params.scale_at(level));
+    }
+    let digest: String = params.digest().iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(
+        digest,
+        "0203f69a5312f59c41b5c059fb9d644e1ea0f11ed3b7724d6f03b46dfe9f91f5"
+    );
+
+    let sizes = ladder((42, 3), (50, 13));
+    let params = bootstrap_spec().validate_ladder(&sizes).unwrap();
+    let back = params_from_bytes(&params_to_bytes(&params).unwrap()).unwrap();
+    assert_eq!(back.digest(), params.digest());
+}
+
+proptest! {
+    #[test]
+    fn ladders_follow_their_rules(
+        below in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=50], 0..4),
+        above in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=50], 0..4),
+        middle in 1usize..5,
+        special_count in 2usize..5,
+        digit_limbs in 1usize..4,
+    ) {
+        let spec = ParamsSpec {
+            levels: below.len() + middle + above.len(),
+            special_bits: 50,
+            special_count,
+            digit_limbs,
+            ..toy_spec(8)
+        };
+        let sizes = Ladder { below, above };
+        let params = spec.clone().validate_ladder_insecure_for_tests(&sizes).unwrap();
+        prop_assert!(check_scales(&params, &sizes) < 2f64.powi(-6));
+        if !sizes.below.is_empty() || !sizes.above.is_empty() {
+            check_digits(&params);
+        }
+        let back = Params::from_primes_insecure_for_tests(spec, params.primes()).unwrap();
+        prop_assert_eq!(back.digest(), params.digest());
+        prop_assert_eq!(back.middle(), params.middle());
+    }
+}
