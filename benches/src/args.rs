@@ -22,6 +22,8 @@ pub enum What {
     Linear,
     /// All of the above
     All,
+    /// Bootstraps, of other libraries with --peers: minutes each, and up to 18 GiB of memory
+    Bootstrap,
     /// Nothing: makes the table of the newest results (benches/results/README.md)
     Table,
     /// Nothing: makes the roofline plot of the newest results (SVG and PNG beside the table)
@@ -52,7 +54,8 @@ pub struct Args {
     /// Only these operations
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     pub only: Vec<String>,
-    /// Rounds (15, with --quick 7, in all --quick 3; of linear 5, with --quick 3, never fewer)
+    /// Rounds (15, with --quick 7, in all --quick 3; of linear 5, with --quick 3, never fewer; of
+    /// bootstraps 3, with --quick 1, of every kind of input)
     #[arg(long, value_name = "COUNT")]
     pub rounds: Option<usize>,
     /// log2 of the ring dimension

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use veilformer_ckks::Params;
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
-    Backend, Basis, Cpu, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep, PlainPoly, RnsPoly,
-    TransformPlan,
+    Backend, Basis, Cpu, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep, OutputPlan,
+    PlainPoly, RnsPoly, TransformPlan,
 };
 
 use crate::error::Result;
@@ -235,10 +235,10 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
         let plan = TransformPlan {
             keys: keys.iter().collect(),
             plains: vec![&plain],
-            outputs: vec![vec![GiantStep {
+            outputs: vec![OutputPlan::beside(vec![GiantStep {
                 key: None,
                 terms: (0..steps).map(term).collect(),
-            }]],
+            }])],
         };
         let start = Instant::now();
         black_box(cpu.linear_transform(&[(&input[0], &input[1])], &plan, Basis::empty())?);

@@ -7,6 +7,7 @@
 //! | see what is measured | [`scheme::Op`] |
 //! | see which kernels are measured, and how | [`kernels`] |
 //! | see which matrix products are measured, and how | [`linear`] |
+//! | see which bootstraps are measured, and how | [`bootstrap`] |
 //! | see how a floor is computed | [`floor`], [`scheme::floors`] |
 //! | see what the machine does at most | [`machine`] |
 //! | see how runs interleave | [`interleave`] |
@@ -17,6 +18,7 @@
 #![deny(unsafe_code)]
 
 pub mod args;
+pub mod bootstrap;
 pub mod error;
 pub mod floor;
 pub mod interleave;

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::{self, BootstrapRow};
 use crate::error::{BenchError, Result};
 use crate::machine::Machine;
 use crate::row::{Counted, Row, digits};
@@ -35,6 +36,16 @@ pub struct Results {
     pub header: Header,
     /// The rows.
     pub rows: Vec<Row>,
+    /// The bootstraps.
+    pub bootstraps: Vec<BootstrapRow>,
+}
+
+/// A line of a file, told by its fields: a bootstrap has no floor.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Operation(Box<Row>),
+    Bootstrap(Box<BootstrapRow>),
 }
 
 /// The folder of results in the repository.
@@ -124,14 +135,24 @@ impl Results {
         if path.exists() {
             let key = |r: &Row| (r.what.clone(), r.op.clone(), r.params.clone(), r.threads);
             let new: Vec<_> = self.rows.iter().map(key).collect();
-            let mut rows = Self::load(&path)?.rows;
+            let old = Self::load(&path)?;
+            let mut rows = old.rows;
             rows.retain(|row| !new.contains(&key(row)));
             rows.append(&mut self.rows);
             self.rows = rows;
+            let key = |r: &BootstrapRow| (r.op.clone(), r.threads);
+            let new: Vec<_> = self.bootstraps.iter().map(key).collect();
+            let mut bootstraps = old.bootstraps;
+            bootstraps.retain(|row| !new.contains(&key(row)));
+            bootstraps.append(&mut self.bootstraps);
+            self.bootstraps = bootstraps;
         }
         let json = |e| BenchError::json("results")(e);
         let mut text = serde_json::to_string(&self.header).map_err(json)? + "\n";
         for row in &self.rows {
+            text += &(serde_json::to_string(row).map_err(json)? + "\n");
+        }
+        for row in &self.bootstraps {
             text += &(serde_json::to_string(row).map_err(json)? + "\n");
         }
         std::fs::write(&path, text).map_err(BenchError::io(path.display().to_string()))?;
@@ -147,11 +168,18 @@ impl Results {
         let text = std::fs::read_to_string(path).map_err(BenchError::io(name()))?;
         let mut lines = text.lines();
         let header = serde_json::from_str(lines.next().unwrap_or_default());
-        let rows: std::result::Result<_, _> = lines.map(serde_json::from_str).collect();
-        Ok(Self {
+        let mut results = Self {
             header: header.map_err(BenchError::json(name()))?,
-            rows: rows.map_err(BenchError::json(name()))?,
-        })
+            rows: Vec::new(),
+            bootstraps: Vec::new(),
+        };
+        for line in lines {
+            match serde_json::from_str(line).map_err(BenchError::json(name()))? {
+                Line::Operation(row) => results.rows.push(*row),
+                Line::Bootstrap(row) => results.bootstraps.push(*row),
+            }
+        }
+        Ok(results)
     }
 
     /// The newest file of every machine in `folder`.
@@ -215,8 +243,23 @@ impl Results {
                 text += &format!("\n{counted}");
             }
         }
+        let mut threads: Vec<usize> = self.bootstraps.iter().map(|r| r.threads).collect();
+        threads.dedup();
+        for threads in threads {
+            let rows = self.bootstraps.iter().filter(|r| r.threads == threads);
+            let _ = write!(
+                text,
+                "\n### bootstraps, {threads} thread{}\n\n{}",
+                plural(threads),
+                bootstrap::table(rows)
+            );
+        }
         text
     }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 /// The rows of one group.
@@ -224,10 +267,7 @@ fn table(what: &str, threads: usize, rows: &[&Row]) -> String {
     let mut peers: Vec<&String> = rows.iter().flat_map(|r| r.peers.keys()).collect();
     peers.sort_unstable();
     peers.dedup();
-    let mut text = format!(
-        "\n### {what}, {threads} thread{}\n",
-        if threads == 1 { "" } else { "s" }
-    );
+    let mut text = format!("\n### {what}, {threads} thread{}\n", plural(threads));
     if let Some(Row { params: p, .. }) = rows.first().filter(|_| what != "ntt") {
         let _ = writeln!(
             text,
@@ -305,6 +345,7 @@ mod tests {
                 machine: round(),
             },
             rows: vec![sample()],
+            bootstraps: vec![bootstrap::tests::sample()],
         }
     }
 
@@ -337,10 +378,16 @@ mod tests {
         let mut other = sample();
         other.op = "add".into();
         second.rows.push(other);
+        second.bootstraps[0].ms = 8.0;
+        let mut other = bootstrap::tests::sample();
+        other.threads = 2;
+        second.bootstraps.push(other);
         second.save(&folder).unwrap();
         let merged = Results::newest(&folder).unwrap().remove(0);
         let ms: Vec<_> = merged.rows.iter().map(|r| (r.op.as_str(), r.ms)).collect();
         assert_eq!(ms, [("rotate", 7.0), ("add", 2.0)]);
+        let bootstraps = merged.bootstraps.iter().map(|r| (r.threads, r.ms));
+        assert_eq!(bootstraps.collect::<Vec<_>>(), [(1, 8.0), (2, 12975.0)]);
         // A newer file of the machine wins.
         results(200_000).save(&folder).unwrap();
         let newest = Results::newest(&folder).unwrap();
@@ -358,6 +405,9 @@ mod tests {
         other.op = "add".into();
         other.peers = BTreeMap::from([("poulpy".to_owned(), 1.4)]);
         r.rows.push(other);
+        let mut two = bootstrap::tests::sample();
+        two.threads = 2;
+        r.bootstraps.push(two);
         let page = page(&[r]);
         for line in [
             "| operation | ms | floor, ms | over floor | openfhe, ms (times ours) | poulpy, ms (times ours) |",
@@ -366,6 +416,8 @@ mod tests {
             "| add | 2.000 [2.000, 3.000] | 1.000 | 2.00 | | 1.400 |",
             "N=2^16, 24 + 8 limbs, 3 digits, scale 2^45, log QP 1448, security 128 bits.",
             "1970-01-01, commit 0123456789.",
+            "### bootstraps, 1 thread",
+            "### bootstraps, 2 threads",
         ] {
             assert!(page.lines().any(|l| l == line), "{line}\n{page}");
         }

@@ -143,6 +143,7 @@ mod tests {
         Results {
             header,
             rows: vec![sample(), moved],
+            bootstraps: Vec::new(),
         }
     }
 

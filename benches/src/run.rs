@@ -8,6 +8,7 @@ use veilformer_ckks::Params;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 
 use crate::args::{Args, What};
+use crate::bootstrap::{self, PRESETS};
 use crate::error::{BenchError, Result};
 use crate::interleave::Effort;
 use crate::linear::{self, Spec};
@@ -54,13 +55,17 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
         stop,
         json: args.json,
         rows: Vec::new(),
+        bootstraps: Vec::new(),
     };
     let measured = measure(args, &mut session);
     // What is complete is worth keeping even if something failed after it.
-    if args.save && !session.rows.is_empty() {
-        let header = Header::now(&session.machine)?;
-        let rows = session.rows;
-        let path = Results { header, rows }.save(results::folder())?;
+    if args.save && !(session.rows.is_empty() && session.bootstraps.is_empty()) {
+        let results = Results {
+            header: Header::now(&session.machine)?,
+            rows: session.rows,
+            bootstraps: session.bootstraps,
+        };
+        let path = results.save(results::folder())?;
         eprintln!("saved: {}", path.display());
     }
     measured
@@ -83,6 +88,7 @@ fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
         What::Kernels => kernels(args, session),
         What::Threads => two_threads(args, session),
         What::Linear => products(args, session),
+        What::Bootstrap => bootstraps(args, session),
         What::All => {
             operations(args, session)?;
             transforms(args, session)?;
@@ -153,6 +159,10 @@ fn names(what: What) -> Vec<(String, String)> {
         What::Threads => of(&THREADED),
         What::Kernels => crate::kernels::names(),
         What::Linear => linear(),
+        What::Bootstrap => {
+            let name = |p: &bootstrap::Preset| (p.name.to_owned(), p.text.to_owned());
+            PRESETS.iter().map(name).collect()
+        }
         What::All => [of(&Op::ALL), crate::kernels::names(), linear()].concat(),
         What::Table | What::Plot => Vec::new(),
     }
@@ -233,11 +243,37 @@ fn peers(args: &Args, transforms_only: bool, setup: &Setup) -> Result<Vec<Runnin
         .iter()
         .filter(|p| p.transforms_only() || !transforms_only);
     let fit: Vec<Peer> = fit.copied().collect();
+    Ok(Running::start_all(&fit, &place(args)?, setup))
+}
+
+/// Where other libraries are.
+fn place(args: &Args) -> Result<Place> {
     let dir = args.peers_dir.clone().or_else(default_dir).ok_or_else(|| {
         BenchError::Usage("there is no home folder; name one with --peers-dir".into())
     })?;
     let python = args.python.clone();
-    Ok(Running::start_all(&fit, &Place { dir, python }, setup))
+    Ok(Place { dir, python })
+}
+
+/// Bootstraps, one after another.
+fn bootstraps(args: &Args, session: &mut Session<'_>) -> Result<()> {
+    let of_peers = |p: &&bootstrap::Preset| {
+        let named = args.peers.as_deref();
+        named.is_some_and(|named| named.is_empty() || named.contains(&p.peer()))
+    };
+    let chosen = PRESETS.iter().filter(|p| wanted(args, p.name));
+    let chosen: Vec<_> = chosen.filter(of_peers).copied().collect();
+    if chosen.is_empty() {
+        return Err(BenchError::Usage(
+            "bootstrap: nothing is chosen; --peers names libraries".into(),
+        ));
+    }
+    let plan = bootstrap::Plan {
+        rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1),
+        threads: usize::from(args.threads),
+        place: place(args)?,
+    };
+    bootstrap::measure(&chosen, &plan, session)
 }
 
 /// The operations of the scheme at the sizes of the arguments.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use veilformer_ring::Isa;
 
+use crate::bootstrap::{self, BootstrapRow};
 use crate::error::{BenchError, Result};
 use crate::floor::Floor;
 use crate::interleave::{Case, Effort, Samples, Terminal, interleave};
@@ -33,6 +34,8 @@ pub struct Session<'a> {
     pub json: bool,
     /// The rows so far.
     pub rows: Vec<Row>,
+    /// The bootstraps so far.
+    pub bootstraps: Vec<BootstrapRow>,
 }
 
 /// An operation to be measured, with its peers.
@@ -99,6 +102,25 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Prints bootstraps, and a table of them, and keeps them.
+    ///
+    /// # Errors
+    /// Standard output.
+    pub fn keep_bootstraps(&mut self, rows: Vec<BootstrapRow>) -> Result<()> {
+        for row in &rows {
+            if self.json {
+                self.line(&serde_json::to_string(row).map_err(BenchError::json("a row"))?)?;
+            } else {
+                self.line(&row.text())?;
+            }
+        }
+        if !rows.is_empty() {
+            self.say(&bootstrap::table(&rows))?;
+        }
+        self.bootstraps.extend(rows);
+        Ok(())
+    }
+
     /// Text beside the rows: on standard error where these are lines of JSON.
     ///
     /// # Errors
@@ -108,8 +130,7 @@ impl Session<'_> {
             eprintln!("{text}");
             return Ok(());
         }
-        let mut out = std::io::stdout().lock();
-        writeln!(out, "{text}").map_err(BenchError::io("standard output"))
+        self.line(text)
     }
 
     fn print(&self, row: &Row) -> Result<()> {
@@ -118,6 +139,10 @@ impl Session<'_> {
         } else {
             format!("{}\n    {}", row.text(MOST_OVER_FLOOR), row.floor)
         };
+        self.line(&text)
+    }
+
+    fn line(&self, text: &str) -> Result<()> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{text}").map_err(BenchError::io("standard output"))
     }

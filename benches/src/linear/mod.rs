@@ -482,8 +482,11 @@ mod tests {
         let names = units::cases(&setting, true).unwrap();
         let mut medians = BTreeMap::new();
         for mut case in names {
-            medians.insert(case.name.clone(), (case.run)(1).unwrap());
+            let ms = (case.run)(1).unwrap();
+            assert!(ms > 0.0, "{}", case.name);
+            medians.insert(case.name.clone(), ms);
         }
-        assert!(units::of(&medians).relinearization > 0.0);
+        // A difference of two times that were taken once: its sign is left to chance.
+        assert!(units::of(&medians).relinearization.is_finite());
     }
 }

@@ -19,8 +19,35 @@ pub fn default_dir() -> Option<PathBuf> {
     Some(std::env::home_dir()?.join(".cache/veilformer/peers"))
 }
 
-/// Installs a library if that was not done before; the command that starts its driver.
-pub(super) fn install(peer: Peer, place: &Place) -> Result<Command> {
+/// What a driver measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drives {
+    /// Operations, on the line protocol.
+    Operations,
+    /// One bootstrap, as a report.
+    Bootstrap,
+}
+
+impl Drives {
+    /// The file of a driver in Python.
+    fn script(self) -> &'static str {
+        match self {
+            Self::Operations => "driver.py",
+            Self::Bootstrap => "bootstrap.py",
+        }
+    }
+
+    /// The end of the name of a driver in Rust.
+    fn binary(self) -> &'static str {
+        match self {
+            Self::Operations => "driver",
+            Self::Bootstrap => "bootstrap",
+        }
+    }
+}
+
+/// Installs a library if that was not done before; the command that starts a driver of it.
+pub(super) fn install(peer: Peer, place: &Place, drives: Drives) -> Result<Command> {
     let dir = &place.dir;
     std::fs::create_dir_all(dir).map_err(BenchError::io(dir.display().to_string()))?;
     match peer {
@@ -35,7 +62,7 @@ pub(super) fn install(peer: Peer, place: &Place) -> Result<Command> {
                 must(peer, Command::new(python).args(["-m", "venv"]).arg(&venv))?;
                 must(peer, pip(&inside).args(["install", OPENFHE]))?;
             }
-            Ok(script(&inside, "openfhe"))
+            Ok(script(&inside, "openfhe", drives))
         }
         Peer::Lattigo => {
             let python = python(peer, place)?;
@@ -53,7 +80,7 @@ pub(super) fn install(peer: Peer, place: &Place) -> Result<Command> {
                         .current_dir(&wheel),
                 )?;
             }
-            let mut command = script(&python, "lattigo");
+            let mut command = script(&python, "lattigo", drives);
             command.arg(wheel.join(LATTIGO));
             Ok(command)
         }
@@ -67,10 +94,10 @@ pub(super) fn install(peer: Peer, place: &Place) -> Result<Command> {
             }
             let mut cargo = Command::new("rustup");
             cargo.args(nightly);
-            build(peer, cargo, dir)
+            build(peer, cargo, dir, drives)
         }
         Peer::TfheNtt | Peer::ConcreteNtt => {
-            let mut command = build(peer, Command::new("cargo"), dir)?;
+            let mut command = build(peer, Command::new("cargo"), dir, drives)?;
             command.arg(peer.name());
             Ok(command)
         }
@@ -82,16 +109,16 @@ fn drivers() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/peers"))
 }
 
-fn script(python: &Path, driver: &str) -> Command {
+fn script(python: &Path, library: &str, drives: Drives) -> Command {
     let mut command = Command::new(python);
     // No files of Python's beside its scripts.
     command.arg("-B");
-    command.arg(drivers().join(driver).join("driver.py"));
+    command.arg(drivers().join(library).join(drives.script()));
     command
 }
 
 /// Builds a driver in Rust for this processor.
-fn build(peer: Peer, mut cargo: Command, dir: &Path) -> Result<Command> {
+fn build(peer: Peer, mut cargo: Command, dir: &Path, drives: Drives) -> Result<Command> {
     let name = if peer.transforms_only() {
         "ntt"
     } else {
@@ -117,7 +144,9 @@ fn build(peer: Peer, mut cargo: Command, dir: &Path) -> Result<Command> {
         .env_remove("RUSTUP_TOOLCHAIN");
     must(peer, &mut cargo)?;
     Ok(Command::new(
-        target.join("release").join(format!("{name}-driver")),
+        target
+            .join("release")
+            .join(format!("{name}-{}", drives.binary())),
     ))
 }
 
@@ -189,7 +218,9 @@ mod tests {
             python: Some("no-such-python".into()),
         };
         for peer in [Peer::Openfhe, Peer::Lattigo] {
-            let error = install(peer, &place).unwrap_err().to_string();
+            let error = install(peer, &place, Drives::Operations)
+                .unwrap_err()
+                .to_string();
             assert!(error.contains("--python"), "{error}");
         }
         std::fs::remove_dir(&place.dir).unwrap();
@@ -199,8 +230,11 @@ mod tests {
     fn every_driver_is_there() {
         for file in [
             "openfhe/driver.py",
+            "openfhe/bootstrap.py",
             "lattigo/driver.py",
+            "lattigo/bootstrap.py",
             "poulpy/src/main.rs",
+            "poulpy/src/bootstrap.rs",
             "ntt/src/main.rs",
         ] {
             assert!(drivers().join(file).exists(), "{file}");

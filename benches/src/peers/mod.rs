@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::interleave::Case;
 use crate::scheme::Op;
 pub use install::default_dir;
+use install::{Drives, install};
 pub use process::{Driver, Setup};
 
 /// A library that can be measured beside ours.
@@ -68,6 +69,25 @@ pub struct Place {
     pub python: Option<PathBuf>,
 }
 
+/// These are the libraries' own ways to be told; where they look at none, the cores to which this
+/// process is kept do it.
+fn limit_threads(command: &mut Command, threads: usize) {
+    for variable in ["OMP_NUM_THREADS", "GOMAXPROCS", "RAYON_NUM_THREADS"] {
+        command.env(variable, threads.to_string());
+    }
+}
+
+/// Installs a library if that was not done before; the command that bootstraps with it on so many
+/// threads, which takes the preset, the rounds and the threads as arguments.
+///
+/// # Errors
+/// [`BenchError::Peer`](crate::error::BenchError::Peer) with what is missing.
+pub fn bootstrap(peer: Peer, place: &Place, threads: usize) -> Result<Command> {
+    let mut command = install(peer, place, Drives::Bootstrap)?;
+    limit_threads(&mut command, threads);
+    Ok(command)
+}
+
 /// A running library.
 pub struct Running {
     peer: Peer,
@@ -91,13 +111,8 @@ impl Running {
     }
 
     fn start(peer: Peer, place: &Place, setup: &Setup) -> Result<Self> {
-        let mut command: Command = install::install(peer, place)?;
-        // These are the libraries' own ways to be told; where they look at none, the cores to
-        // which this process is kept do it.
-        let threads = setup.threads.to_string();
-        for variable in ["OMP_NUM_THREADS", "GOMAXPROCS", "RAYON_NUM_THREADS"] {
-            command.env(variable, &threads);
-        }
+        let mut command = install(peer, place, Drives::Operations)?;
+        limit_threads(&mut command, setup.threads);
         let log = place.dir.join(format!("{}.log", peer.name()));
         let mut driver = Driver::start(peer.name(), command, &log)?;
         eprintln!("{}: setting up ..", peer.name());

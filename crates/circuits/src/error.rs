@@ -26,6 +26,12 @@ pub enum CircuitError {
         /// Levels that the circuit consumes.
         needed: usize,
     },
+    /// Whoever was told of the progress stopped it.
+    #[error("{circuit}: stopped")]
+    Stopped {
+        /// Which circuit.
+        circuit: &'static str,
+    },
     /// Arguments that do not fit each other or the parameters.
     #[error("{circuit}: {what}")]
     Shape {

@@ -5,6 +5,7 @@
 //! | map features to features in the layout of models | [`transform`] |
 //! | multiply matrices, by several methods, counted | [`matrix`] |
 //! | attend | [`attention`] |
+//! | run the kernels of an encoder: softmax attention, LayerNorm, pooling | [`encoder`] |
 //! | carry a state over tokens | [`recurrence`] |
 //! | sum slots | [`reduce`] |
 //! | evaluate a function on every slot | [`polynomial`] |
@@ -14,6 +15,7 @@
 
 pub mod attention;
 pub mod bootstrap;
+pub mod encoder;
 mod error;
 pub mod matrix;
 pub mod polynomial;

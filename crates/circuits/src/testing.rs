@@ -5,16 +5,17 @@
 //! independent complex Gaussians of N times the variance.
 
 mod counting;
+mod raise;
+mod transforms;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use crate::bootstrap::to_coefficients;
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant, lowering, moves,
+    Transform, adjust_constant, lowering,
 };
 
 pub use counting::{CountedPlain, Counting};
@@ -58,6 +59,8 @@ pub struct ClearCounts {
     pub rotations: usize,
     /// Linear transforms.
     pub transforms: usize,
+    /// Raised moduli.
+    pub raises: usize,
 }
 
 /// [`Ops`] on plain slots, with the level, scale and range rules of the evaluator, and none of its
@@ -67,12 +70,32 @@ pub struct ClearOps {
     keys: KeyList,
     counts: ClearCounts,
     noise: Option<Noise>,
+    /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
+    overflows: Random,
 }
 
 /// Where samples of the noise come from.
 struct Noise {
     model: NoiseModel,
     random: Random,
+    /// Absolute values of the secret's slots over their root mean square.
+    secret: Vec<f64>,
+}
+
+impl Noise {
+    fn new(model: NoiseModel, slots: usize, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        // A slot of a secret is a sum of very many terms: a complex Gaussian.
+        let secret = (0..slots).map(|_| {
+            let (re, im) = (random.gaussian(), random.gaussian());
+            ((re * re + im * im) / 2.0).sqrt()
+        });
+        Self {
+            secret: secret.collect(),
+            model,
+            random,
+        }
+    }
 }
 
 impl ClearOps {
@@ -84,6 +107,7 @@ impl ClearOps {
             keys: KeyList::default(),
             counts: ClearCounts::default(),
             noise: None,
+            overflows: Random::new(0),
         }
     }
 
@@ -92,22 +116,26 @@ impl ClearOps {
     #[must_use]
     pub fn with_noise(params: &Params, secret: SecretKind, seed: u64) -> Self {
         Self {
-            noise: Some(Noise {
-                model: NoiseModel::new(params, secret),
-                random: Random::new(seed),
-            }),
+            noise: Some(Noise::new(
+                NoiseModel::new(params, secret),
+                params.slots(),
+                seed,
+            )),
+            overflows: Random::new(!seed),
             ..Self::new(params)
         }
     }
 
-    /// Starts the samples of the noise anew; nothing without noise.
+    /// Starts the samples of the noise, and of what [`Ops::mod_raise`] adds, anew.
     pub fn reseed(&mut self, seed: u64) {
+        self.overflows = Random::new(!seed);
         if let Some(noise) = &mut self.noise {
-            noise.random = Random::new(seed);
+            let slots = self.params.slots();
+            *noise = Noise::new(noise.model.clone(), slots, seed);
         }
     }
 
-    /// Adds noise whose variance per coefficient is what `variance` says.
+    /// Adds noise whose variance per coefficient is what `variance` says, alike in all slots.
     fn disturb(&mut self, raw: &mut [Complex], variance: impl FnOnce(&NoiseModel) -> f64) {
         let Some(noise) = &mut self.noise else { return };
         let n = self.params.n() as f64;
@@ -118,13 +146,33 @@ impl ClearOps {
         }
     }
 
+    /// The same where a rounding of c1 is part of the noise: in slot j it meets the secret's slot,
+    /// whose size is the same in every operation. Errors then are not Gaussian over the slots: some
+    /// slots are worse throughout (see [`NoiseModel::rounding_of_c1`]).
+    fn disturb_by_rounding(
+        &mut self,
+        raw: &mut [Complex],
+        variance: impl FnOnce(&NoiseModel) -> f64,
+    ) {
+        let Some(noise) = &mut self.noise else { return };
+        let n = self.params.n() as f64;
+        let through_secret = noise.model.rounding_of_c1();
+        let alike = (variance(&noise.model) - through_secret).max(0.0);
+        for (z, secret) in raw.iter_mut().zip(&noise.secret) {
+            let deviation = ((alike + through_secret * secret * secret) * n / 2.0).sqrt();
+            let sample = Complex::new(noise.random.gaussian(), noise.random.gaussian());
+            *z += sample * deviation;
+        }
+    }
+
+    /// A ciphertext after [`ClearOps::disturb_by_rounding`].
     fn disturbed(
         &mut self,
         mut ct: ClearCiphertext,
         variance: impl FnOnce(&NoiseModel) -> f64,
     ) -> ClearCiphertext {
         if self.noise.is_some() {
-            self.disturb(&mut Arc::make_mut(&mut ct.raw)[..], variance);
+            self.disturb_by_rounding(&mut Arc::make_mut(&mut ct.raw)[..], variance);
         }
         ct
     }
@@ -147,13 +195,14 @@ impl ClearOps {
         level: usize,
         scale: Scale,
     ) -> Result<ClearCiphertext> {
-        let plain = self.plain(slots, level, scale)?;
-        let ct = ClearCiphertext {
-            raw: plain.raw,
-            level,
-            scale,
-        };
-        Ok(self.disturbed(ct, NoiseModel::fresh_secret_key))
+        let mut raw = self.plain(slots, level, scale)?.raw;
+        if self.noise.is_some() {
+            self.disturb(
+                &mut Arc::make_mut(&mut raw)[..],
+                NoiseModel::fresh_secret_key,
+            );
+        }
+        Ok(ClearCiphertext { raw, level, scale })
     }
 
     /// The slots' values.
@@ -189,14 +238,20 @@ impl ClearOps {
     ) -> Result<ClearCiphertext> {
         // A maximum would pass over values that are not numbers.
         let broken = raw.iter().any(|z| !z.is_finite());
-        let largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
-        if broken || largest.log2() + 1.0 > self.params.log_q(level) {
+        let mut largest = raw.iter().map(|z| z.norm()).fold(0.0, f64::max);
+        let modulus = self.params.log_q(level);
+        if !broken && largest.log2() + 1.0 > modulus {
+            // It is the coefficients that must fit. No slot's bound is below theirs, and rarely is
+            // it so far above that they have to be had.
+            let coefficients = to_coefficients(&raw);
+            largest = coefficients.iter().fold(0.0, |m, c| m.max(c.abs()));
+        }
+        if broken || largest.log2() + 1.0 > modulus {
             return Err(OpsError::Invalid {
                 op,
                 what: format!(
-                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{:.1}; bound the slots or keep a level more",
+                    "values of 2^{:.1} at level {level} do not fit the modulus of 2^{modulus:.1}; bound the slots or keep a level more",
                     largest.log2(),
-                    self.params.log_q(level)
                 ),
             });
         }
@@ -437,100 +492,19 @@ impl Ops for ClearOps {
         inputs: &[&ClearCiphertext],
         transforms: &[&Transform<ClearPlain>],
     ) -> Result<Vec<ClearCiphertext>> {
-        const OP: &str = "linear_transform";
-        let first = *inputs.first().ok_or_else(|| empty(OP))?;
-        for input in inputs {
-            OpsError::expect_level(OP, input.level, first.level)?;
-            OpsError::expect_scale(OP, input.scale, first.scale)?;
-        }
-        if transforms.is_empty() {
-            return Err(empty(OP));
-        }
-        if first.level == 0 {
-            return Err(OpsError::OutOfLevels {
-                op: OP,
-                level: 0,
-                needed: 1,
-            });
-        }
-        // Rotated inputs are made once for all maps, their noise with them.
-        let mut babies = Babies::new();
-        let results = transforms
-            .iter()
-            .map(|transform| self.one_transform(inputs, transform, &mut babies));
-        let results = results.collect::<Result<Vec<_>>>()?;
-        // What is refused needs no keys.
-        let slots = self.params.slots();
-        let giants = transforms.iter().flat_map(|t| &t.giants);
-        let giants = giants.filter(|g| !g.terms.is_empty()).map(|g| g.rotation);
-        for step in babies.keys().map(|b| b.1).chain(giants) {
-            self.need(KeyPurpose::Rotation(step), first.level);
-            self.counts.rotations += usize::from(moves(step, slots));
-        }
-        Ok(results)
+        self.transforms(inputs, transforms)
     }
-}
 
-/// Rotated inputs by input and step.
-type Babies = BTreeMap<(usize, i64), Vec<Complex>>;
-
-impl ClearOps {
-    fn one_transform(
+    fn nested_transform(
         &mut self,
         inputs: &[&ClearCiphertext],
         transform: &Transform<ClearPlain>,
-        babies: &mut Babies,
     ) -> Result<ClearCiphertext> {
-        const OP: &str = "linear_transform";
-        let first = *inputs.first().ok_or_else(|| empty(OP))?;
-        let slots = self.params.slots();
-        let (level, plain_scale) = (first.level, self.params.scale_at(first.level));
-        let mut total = vec![Complex::new(0.0, 0.0); slots];
-        let mut terms = 0;
-        for giant in &transform.giants {
-            let mut sum = vec![Complex::new(0.0, 0.0); slots];
-            for term in &giant.terms {
-                let input = inputs.get(term.input).ok_or_else(|| OpsError::Invalid {
-                    op: OP,
-                    what: format!("input {} of {}", term.input, inputs.len()),
-                })?;
-                OpsError::expect_plain_level(OP, term.plain.level, level)?;
-                OpsError::expect_scale(OP, term.plain.scale, plain_scale)?;
-                OpsError::expect_extended(OP, term.plain.extended, (term.baby, slots))?;
-                let baby = term.baby.rem_euclid(slots as i64);
-                if let Entry::Vacant(place) = babies.entry((term.input, baby)) {
-                    let mut rotated = turned(&input.raw, baby);
-                    if baby != 0 {
-                        // Rotated inputs stay on Q + P: no ModDown, no rounding of one.
-                        self.disturb(&mut rotated, |model| model.baby_step(level));
-                    }
-                    place.insert(rotated);
-                }
-                let rotated = babies
-                    .get(&(term.input, baby))
-                    .map_or(&[][..], Vec::as_slice);
-                for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
-                    *s += x * p;
-                }
-                terms += 1;
-            }
-            if !giant.terms.is_empty() && moves(giant.rotation, slots) {
-                let rotated = giant.terms.iter().any(|t| moves(t.baby, slots));
-                self.disturb(&mut sum, |model| model.giant_step(level, rotated));
-            }
-            for (t, s) in total.iter_mut().zip(turned(&sum, giant.rotation)) {
-                *t += s;
-            }
-        }
-        if terms == 0 {
-            return Err(empty(OP));
-        }
-        self.counts.plain_products += terms;
-        self.counts.transforms += 1;
-        let scale = first.scale.product(plain_scale);
-        let sum = self.fitting(OP, total, level, scale)?;
-        let out = self.divided(OP, &sum)?;
-        Ok(self.disturbed(out, NoiseModel::division))
+        self.nested(inputs, transform)
+    }
+
+    fn mod_raise(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
+        self.raise(a)
     }
 }
 

@@ -9,8 +9,8 @@ use veilformer_circuits::matrix::{
 use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap, evaluate};
 use veilformer_circuits::testing::{ClearOps, Counting};
 use veilformer_ckks::{
-    EvaluationKeys, Evaluator, KeyList, KeyPurpose, Ops, Params, ParamsSpec, SecurityLevel,
-    SlotVector,
+    EvaluationKeys, Evaluator, Giant, KeyList, KeyPurpose, Ops, Params, ParamsSpec, SecurityLevel,
+    SlotVector, Term, Transform,
 };
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator};
@@ -215,5 +215,56 @@ fn tile_products_on_ciphertexts() {
     for babies in [2, 8] {
         let product = TileProduct::new(shape, babies).unwrap();
         encrypted_as_in_the_clear(&params, &[tile(1), tile(2)], &product, -20.0);
+    }
+}
+
+/// Nested giant steps `(rotation, baby steps)` of two inputs in turn.
+struct Nested(&'static [(i64, &'static [i64])]);
+
+impl Circuit for Nested {
+    fn run<O: Ops>(&self, ops: &mut O, inputs: &[&O::Ct]) -> Vec<O::Ct> {
+        let level = ops.level(inputs[0]);
+        let (slots, scale) = (ops.params().slots(), ops.params().scale_at(level));
+        let mut number = 0;
+        let mut term = |ops: &mut O, baby: i64| {
+            number += 1;
+            let values: Vec<f64> = (0..slots)
+                .map(|j| ((j * 7 + number * 5) % 23) as f64 / 11.5 - 1.0)
+                .collect();
+            let plain = SlotVector::real(&values);
+            let plain = ops.term_plain(&plain, level, scale.multiply(1.25), baby);
+            Term {
+                input: number % 2,
+                baby,
+                plain: plain.unwrap(),
+            }
+        };
+        let giants = self.0.iter().map(|(rotation, babies)| Giant {
+            rotation: *rotation,
+            terms: babies.iter().map(|baby| term(ops, *baby)).collect(),
+        });
+        let transform = Transform {
+            giants: giants.collect(),
+        };
+        vec![ops.nested_transform(inputs, &transform).unwrap()]
+    }
+}
+
+/// Steps with the same key and with others, without a term, without a rotation, under an outer
+/// rotation, and with nothing rotated before its product.
+#[test]
+fn nested_transforms_on_ciphertexts() {
+    let params = toy();
+    let slots = |seed| SlotVector::real(&table(1, params.slots(), seed)[0]);
+    const SHAPES: [&[(i64, &[i64])]; 6] = [
+        &[(0, &[0, 1, 2, 3]), (4, &[0, 1, 2, 3]), (4, &[0, 1])],
+        &[(4, &[0, 1]), (3, &[]), (0, &[2]), (-4, &[0])],
+        &[(0, &[]), (0, &[1]), (1, &[3]), (1, &[])],
+        &[(2, &[1]), (0, &[0])],
+        &[(0, &[0, 1]), (0, &[0])],
+        &[(0, &[0]), (4, &[0]), (4, &[0])],
+    ];
+    for shape in SHAPES {
+        encrypted_as_in_the_clear(&params, &[slots(1), slots(2)], &Nested(shape), -24.0);
     }
 }

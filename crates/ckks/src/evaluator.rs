@@ -1,12 +1,14 @@
 //! The evaluator: [`Ops`] on ciphertexts of a backend.
 
+mod transforms;
+
 use std::sync::Arc;
 
-use veilformer_ring::{Backend, Basis, DiagonalTerm, GiantStep, TransformPlan};
+use veilformer_ring::{Backend, Basis};
 
 use crate::ciphertext::CiphertextInfo;
 use crate::key_store::PreparedKey;
-use crate::ops::{Giant, OpsError, moves};
+use crate::ops::{OpsError, moves};
 use crate::{
     Ciphertext, CkksError, Encoder, EvaluationKeys, KeyPurpose, LevelStep, Ops, Params, Scale,
     SlotVector, Transform, compose,
@@ -523,61 +525,6 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         Ok(make(parts, info))
     }
 
-    /// See [`Ops::linear_transforms`].
-    ///
-    /// # Errors
-    /// See there.
-    pub fn linear_transforms(
-        &self,
-        inputs: &[&Ct<B>],
-        transforms: &[&Transform<SharedPlain<B>>],
-    ) -> Result<Vec<Ct<B>>> {
-        const OP: &str = "linear_transform";
-        let Some(first) = inputs.first() else {
-            return Err(empty(OP, "input"));
-        };
-        for input in inputs {
-            OpsError::expect_level(OP, input.level(), first.level())?;
-            OpsError::expect_scale(OP, input.scale(), first.scale())?;
-            self.check_key_id(OP, input.info())?;
-        }
-        let plain_scale = self.params.scale_at(first.level());
-        let mut plan = Plan {
-            evaluator: self,
-            level: first.level(),
-            key_purposes: Vec::new(),
-            keys: Vec::new(),
-            plains: Vec::new(),
-        };
-        let mut outputs = Vec::with_capacity(transforms.len());
-        for transform in transforms {
-            let giants = transform.giants.iter().filter(|g| !g.terms.is_empty());
-            let giants = giants
-                .map(|giant| plan.giant(giant, inputs.len(), plain_scale))
-                .collect::<Result<Vec<_>>>()?;
-            if giants.is_empty() {
-                return Err(empty(OP, "term"));
-            }
-            outputs.push(giants);
-        }
-        if outputs.is_empty() {
-            return Err(empty(OP, "transform"));
-        }
-        let ring_plan = TransformPlan {
-            keys: plan.keys.iter().map(|key| key.key()).collect(),
-            plains: plan.plains,
-            outputs,
-        };
-        let parts: Vec<_> = inputs.iter().map(|input| input.parts()).collect();
-        let info = CiphertextInfo {
-            scale: first.scale().product(plain_scale),
-            ..first.info()
-        };
-        self.fused_step(OP, info, |drop| {
-            self.backend.linear_transform(&parts, &ring_plan, drop)
-        })
-    }
-
     /// Whether a rotation moves anything.
     fn is_turn(&self, by: i64) -> bool {
         moves(by, self.params.slots())
@@ -776,66 +723,6 @@ pub fn lowered(
     })
 }
 
-/// The ring's plan of a transform while it is being built: every key once.
-struct Plan<'e, 'a, B: Backend> {
-    evaluator: &'e Evaluator<'a, B>,
-    level: usize,
-    key_purposes: Vec<i64>,
-    keys: Vec<Arc<PreparedKey<B>>>,
-    plains: Vec<&'e B::Plain>,
-}
-
-impl<'e, B: Backend> Plan<'e, '_, B> {
-    fn key(&mut self, by: i64) -> Result<Option<usize>> {
-        if !self.evaluator.is_turn(by) {
-            return Ok(None);
-        }
-        let by = by.rem_euclid(self.evaluator.params.slots() as i64);
-        if let Some(known) = self.key_purposes.iter().position(|&other| other == by) {
-            return Ok(Some(known));
-        }
-        let purpose = KeyPurpose::Rotation(by);
-        let key = self
-            .evaluator
-            .key("linear_transform", purpose, self.level)?;
-        self.key_purposes.push(by);
-        self.keys.push(key);
-        Ok(Some(self.keys.len() - 1))
-    }
-
-    fn giant(
-        &mut self,
-        giant: &'e Giant<SharedPlain<B>>,
-        inputs: usize,
-        scale: Scale,
-    ) -> Result<GiantStep> {
-        const OP: &str = "linear_transform";
-        let mut terms = Vec::with_capacity(giant.terms.len());
-        for term in &giant.terms {
-            if term.input >= inputs {
-                return Err(OpsError::Invalid {
-                    op: OP,
-                    what: format!("term names input {}, there are {inputs}", term.input),
-                });
-            }
-            OpsError::expect_plain_level(OP, term.plain.level(), self.level)?;
-            OpsError::expect_scale(OP, term.plain.scale(), scale)?;
-            let step = (term.baby, self.evaluator.params.slots());
-            OpsError::expect_extended(OP, term.plain.extended(), step)?;
-            self.plains.push(term.plain.plain());
-            terms.push(DiagonalTerm {
-                input: term.input,
-                baby: self.key(term.baby)?,
-                plain: self.plains.len() - 1,
-            });
-        }
-        Ok(GiantStep {
-            key: self.key(giant.rotation)?,
-            terms,
-        })
-    }
-}
-
 fn make<P>(parts: (P, P), info: CiphertextInfo) -> Arc<Ciphertext<P>> {
     Arc::new(Ciphertext::from_checked(parts, info))
 }
@@ -937,5 +824,13 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
         transforms: &[&Transform<Self::Plain>],
     ) -> Result<Vec<Self::Ct>> {
         Evaluator::linear_transforms(self, inputs, transforms)
+    }
+
+    fn nested_transform(
+        &mut self,
+        inputs: &[&Self::Ct],
+        transform: &Transform<Self::Plain>,
+    ) -> Result<Self::Ct> {
+        Evaluator::nested_transform(self, inputs, transform)
     }
 }

@@ -53,7 +53,7 @@ pub use keys::{
     StoredSwitchingKey, UniformParts,
 };
 pub use ladder::Ladder;
-pub use ops::{Giant, Ops, OpsError, Term, Transform, moves};
+pub use ops::{Giant, Ops, OpsError, Term, Transform, mod_raise_keys, moves};
 pub use params::{LOG_N_RANGE, LevelStep, MAX_PRIMES, Params, ParamsSpec};
 pub use plain::{Complex, SlotVector};
 pub use rotations::compose;

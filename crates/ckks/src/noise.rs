@@ -55,6 +55,16 @@ impl NoiseModel {
         ROUNDING * (1.0 + self.secret_norm())
     }
 
+    /// The part of [`NoiseModel::division`] that comes from c1. In slot j it is a random number
+    /// times the secret's slot s(zeta_j), and |s(zeta_j)|^2 differs between slots like an
+    /// exponential variable: over the slots the error is a product of two Gaussians, whose real part
+    /// has a Laplace distribution, and the slots in which it is large are the same in every
+    /// operation under one secret.
+    #[must_use]
+    pub fn rounding_of_c1(&self) -> f64 {
+        ROUNDING * self.secret_norm()
+    }
+
     /// Encryption under the secret key: sigma^2. The message counts as what was encoded.
     #[must_use]
     pub fn fresh_secret_key(&self) -> f64 {

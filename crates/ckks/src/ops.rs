@@ -155,6 +155,15 @@ pub fn moves(step: i64, slots: usize) -> bool {
     step.rem_euclid(slots.max(1) as i64) != 0
 }
 
+/// The keys of [`Ops::mod_raise`] and the levels that they have to cover, `top` being the highest.
+#[must_use]
+pub fn mod_raise_keys(top: usize) -> [(KeyPurpose, usize); 2] {
+    [
+        (KeyPurpose::ToEphemeral, 0),
+        (KeyPurpose::FromEphemeral, top),
+    ]
+}
+
 /// A linear map on slots as baby and giant steps:
 ///
 /// out = sum over giants g of rot_(g.rotation)( sum over terms t of t.plain * rot_(t.baby)(inputs\[t.input\]) )

@@ -190,7 +190,8 @@ fn step_shape(program: &CiphertextProgram, step: &Flat) -> String {
         .collect();
     let section = program.sections.get(instruction.section as usize);
     let detail = match &instruction.operation {
-        Operation::LinearTransform { transforms, .. } => {
+        Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
+            let transforms = instruction.operation.transforms();
             let giants = transforms.iter().flat_map(|t| &t.giants).map(|g| {
                 let terms: Vec<_> = g.terms.iter().map(|t| (t.input, t.baby)).collect();
                 (g.rotation, terms)

@@ -107,7 +107,9 @@ fn weight(program: &CiphertextProgram, index: usize) -> u64 {
         Operation::RotateMany { steps, .. } => SWITCH * steps.len(),
         Operation::Conjugate(_) => SWITCH,
         Operation::Adjust { .. } | Operation::Rescale(_) => 3,
-        Operation::LinearTransform { transforms, .. } => {
+        Operation::ModRaise(_) => SWITCH,
+        Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
+            let transforms = instruction.operation.transforms();
             let giants = || transforms.iter().flat_map(|t| &t.giants);
             let products: usize = giants().map(|g| g.terms.len()).sum();
             let keys = instruction.operation.keys(program.slots);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use veilformer_circuits::testing::{ClearOps, toy_params};
 use veilformer_ckks::{Complex, Giant, Ops, OpsError, SlotVector, Term, Transform, pairing};
 use veilformer_ir::Matrix;
-use veilformer_ir::ciphertext::{PlainPattern, Recorder};
+use veilformer_ir::ciphertext::{PlainId, PlainPattern, Recorder, ValueId, replay};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
 
 /// A transform by one giant step, its rotated term with a plaintext that is made for that or not.
@@ -13,10 +13,11 @@ fn transform<O: Ops>(
     ops: &mut O,
     inputs: &[&O::Ct; 2],
     baby: i64,
-    extended: bool,
+    (extended, nested): (bool, bool),
 ) -> Result<O::Ct, OpsError> {
     let level = ops.level(inputs[0]);
-    let scale = ops.params().scale_at(level);
+    // Any scale will do, as long as it is one.
+    let scale = ops.params().scale_at(level).multiply(1.5);
     // The recorder stores equal plaintexts once: different ones for what each is good for.
     let constant = |c: f64| SlotVector::real_constant(c);
     let first = ops.plain(&constant(0.25), level, scale)?;
@@ -30,6 +31,14 @@ fn transform<O: Ops>(
         rotation: 2,
         terms: vec![term(0, 0, first), term(1, baby, second)],
     }];
+    if nested {
+        let around = Giant {
+            rotation: baby,
+            terms: giants[0].terms[..1].to_vec(),
+        };
+        let giants = [vec![around], giants].concat();
+        return ops.nested_transform(inputs, &Transform { giants });
+    }
     ops.linear_transform(inputs, &Transform { giants })
 }
 
@@ -46,7 +55,7 @@ fn step<O: Ops>(
         values[b % values.len()].clone(),
     );
     let level = n % 4;
-    let result = match kind % 11 {
+    let result = match kind % 13 {
         0 => ops.add(&x, &y),
         1 => ops.sub(&x, &y),
         2 => ops.mul(&x, &y),
@@ -61,11 +70,66 @@ fn step<O: Ops>(
             ops.plain(&half, level, scale)
                 .and_then(|p| ops.mul_plain(&x, &p))
         }
-        9 => transform(ops, &[&x, &y], n as i64 - 3, b % 2 == 0),
+        9 => transform(ops, &[&x, &y], n as i64 - 3, (b % 2 == 0, false)),
+        10 => transform(ops, &[&x, &y], n as i64 - 3, (b % 2 == 0, true)),
+        11 => ops.mod_raise(&x),
         _ => ops.rescale(&x),
     };
     values.push(result.map_err(|e| e.to_string())?);
     Ok(())
+}
+
+/// A nested transform and a raised modulus: recorded, verified and run on values, they are
+/// what they are when run at once.
+#[test]
+fn nested_transforms_and_raised_moduli_are_replayed() {
+    let params = toy_params(3);
+    let slots = SlotVector::real_constant(0.25);
+    fn run<O: Ops>(ops: &mut O, x: &O::Ct) -> [O::Ct; 2] {
+        let lowered = transform(ops, &[x, x], 3, (true, true)).unwrap();
+        let bottom = ops.drop_to(&lowered, 0).unwrap();
+        let raised = ops.mod_raise(&bottom).unwrap();
+        [lowered, raised]
+    }
+    let mut recorder = Recorder::new(&params);
+    let x = recorder.input(3, 0.25).unwrap();
+    let [lowered, raised] = run(&mut recorder, &x);
+    assert!((recorder.bound(lowered) - 0.25 * (0.25 + 0.25 + 0.3)).abs() < 1e-12);
+    assert_eq!(recorder.bound(raised), f64::INFINITY);
+    let unbounded = recorder.finish(vec![lowered, raised]);
+    // The circuit around it has to say what the modulus holds.
+    assert!(unbounded.verify(&params).is_err());
+    let mut recorder = Recorder::new(&params);
+    let x = recorder.input(3, 0.25).unwrap();
+    let [lowered, raised] = run(&mut recorder, &x);
+    recorder.tighten(raised, 1e6);
+    let program = recorder.finish(vec![lowered, raised]);
+    program.verify(&params).unwrap();
+    let text = program.print();
+    assert!(
+        text.contains("nested_transform c0 c0 (3 diagonals, giant steps [3, 2])"),
+        "{text}"
+    );
+    assert!(text.contains("mod_raise c2"), "{text}");
+
+    let mut clear = ClearOps::new(&params);
+    let x = clear.encrypt(&slots, 3).unwrap();
+    let expected = run(&mut clear, &x);
+    assert_eq!(program.key_list(), *clear.keys());
+    let mut clear = ClearOps::new(&params);
+    let plains = program.encode(&mut clear).unwrap();
+    let mut values = Vec::new();
+    for instruction in &program.instructions {
+        let value = |id: ValueId| values.get(id.0 as usize).cloned();
+        let plain = |id: PlainId| plains.get(id.0 as usize).cloned();
+        let input = |_: usize| Some(x.clone());
+        let made = replay(&mut clear, &instruction.operation, &value, &plain, &input);
+        values.extend(made.unwrap());
+    }
+    for (id, expected) in program.outputs.iter().zip(&expected) {
+        let found = clear.decrypt(&values[id.0 as usize]);
+        assert_eq!(found, clear.decrypt(expected));
+    }
 }
 
 proptest! {

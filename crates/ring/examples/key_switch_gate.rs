@@ -13,7 +13,7 @@ use std::time::Instant;
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, DiagonalTerm, Form, GaloisElement,
-    GiantStep, Isa, PlainPoly, RnsPoly, SwitchingKey, TransformPlan, ntt_primes_near,
+    GiantStep, Isa, OutputPlan, PlainPoly, RnsPoly, SwitchingKey, TransformPlan, ntt_primes_near,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -398,7 +398,7 @@ fn transform(
     }
     // Any key stands in for that of a giant step.
     let last = keys.len().saturating_sub(giants);
-    let outputs = vec![
+    let outputs = vec![OutputPlan::beside(
         (0..giants)
             .map(|giant| GiantStep {
                 key: (giant > 0).then_some(last + giant),
@@ -411,7 +411,7 @@ fn transform(
                     .collect(),
             })
             .collect(),
-    ];
+    )];
     let plan: TransformPlan<'_, Cpu> = TransformPlan {
         keys: keys.to_vec(),
         plains: plains.iter().collect(),
@@ -427,7 +427,7 @@ fn transform(
         .remove(0);
     let m = s.decrypt(&a.0, &a.1)?;
     let mut sum = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
-    for giant in &plan.outputs[0] {
+    for giant in &plan.outputs[0].giants {
         let mut inner = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
         for t in &giant.terms {
             let x = match t.baby {
@@ -465,7 +465,7 @@ fn once_hoisted(
     plan: &TransformPlan<'_, Cpu>,
     drop: Basis,
 ) -> veilformer_ring::Result<(RnsPoly, RnsPoly)> {
-    let giants = &plan.outputs[0];
+    let giants = &plan.outputs[0].giants;
     let babies = giants[0].terms.iter().filter_map(|t| t.baby);
     let keys: Vec<&CpuKey> = babies.map(|k| plan.keys[k]).collect();
     let rotated = s.cpu.rotate_many((&c.0, &c.1), &keys)?;

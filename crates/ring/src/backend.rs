@@ -21,17 +21,44 @@ pub type FactorsRef<'a, P> = (PairRef<'a, P>, PairRef<'a, P>);
 /// A baby-step giant-step linear transform (Halevi and Shoup, "Faster homomorphic linear
 /// transformations in HElib", section 3).
 ///
-/// Output `o` is `sum_g sigma_g( sum_t plain_t * sigma_{b_t}(input_t) )` over its giant steps `g`
-/// and their terms `t`, up to the roundings that
-/// [`linear_transform`](Backend::linear_transform) defines.
+/// With `A_g = sum_t plain_t * sigma_{b_t}(input_t)` over the terms `t` of a giant step `g`, an output
+/// is `sum_g sigma_g(A_g)`, or, with nested giant steps, `sigma_0(A_0 + sigma_1(A_1 + ..))`, up to
+/// the roundings that [`linear_transform`](Backend::linear_transform) defines.
 pub struct TransformPlan<'a, B: Backend + ?Sized> {
     /// The keys that baby and giant steps name by index.
     pub keys: Vec<&'a B::Key>,
     /// The plaintexts that terms name by index. Each lives at least on the inputs' basis; one that
     /// meets a rotated input also lives on the special primes of the keys.
     pub plains: Vec<&'a B::Plain>,
-    /// Per output its giant steps.
-    pub outputs: Vec<Vec<GiantStep>>,
+    /// The outputs.
+    pub outputs: Vec<OutputPlan>,
+}
+
+/// One output of a [`TransformPlan`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputPlan {
+    /// Its giant steps.
+    pub giants: Vec<GiantStep>,
+    /// Whether each giant step is applied to the sum of its terms and of all later giant steps
+    /// (Horner's rule) instead of to its own terms alone: equal steps then share a key.
+    pub nested: bool,
+}
+
+impl OutputPlan {
+    /// A sum of giant steps.
+    #[must_use]
+    pub fn beside(giants: Vec<GiantStep>) -> Self {
+        let nested = false;
+        Self { giants, nested }
+    }
+
+    /// Nested giant steps, the outermost first. All but the first need a key, and all but the last
+    /// may lack terms.
+    #[must_use]
+    pub fn nested(giants: Vec<GiantStep>) -> Self {
+        let nested = true;
+        Self { giants, nested }
+    }
 }
 
 /// One giant step of a [`TransformPlan`].
@@ -211,9 +238,17 @@ pub trait Backend: Send + Sync {
     ///   `y_g = round(A_{g,1} / P)` on `B`, and `T_g = A_g` for the giant step without a key;
     /// * the output is `round(sum_g T_g / (P prod(drop)))` on `B` without `drop`.
     ///
+    /// With nested giant steps `0 ..= G`, on `B`, from the last to the first:
+    ///
+    /// * `y_G = round(A_G / P)`, both halves, and
+    ///   `y_i = round((A_i + S_{i+1}(y_{i+1})) / P)` with `S` of the key of step `i + 1`;
+    /// * the output is `round((A_0 + S_1(y_1)) / (P prod(drop)))` on `B` without `drop`; if step 0 has
+    ///   a key as well it is `round(S_0(y_0) / (P prod(drop)))`.
+    ///
     /// `round` and `digit_d` are those of [`div_round`](Backend::div_round) and
     /// [`key_switch_sum`](Backend::key_switch_sum). What is a multiple of `P` is exact: a giant
-    /// step whose terms have no baby step is not rounded, its `y_g` is the sum of products on `B`;
+    /// step whose terms have no baby step is not rounded, its `y_g` is the sum of products on `B`
+    /// (of nested ones the last alone);
     /// without any key the output is `round(sum plain_t input_t / prod(drop))`, and nothing needs
     /// to be computed modulo `P`. For the same reason only plaintexts of terms with a baby step
     /// have to live on `P`.
@@ -247,9 +282,16 @@ pub(crate) fn check_plan<B: Backend + ?Sized>(
             "{what} {index} is named, but only {count} are given"
         )))
     };
-    for (o, giants) in plan.outputs.iter().enumerate() {
-        if giants.is_empty() || giants.iter().any(|g| g.terms.is_empty()) {
+    for (o, OutputPlan { giants, nested }) in plan.outputs.iter().enumerate() {
+        let with_terms = if *nested { 1 } else { giants.len() };
+        let mut with_terms = giants.iter().rev().take(with_terms);
+        if giants.is_empty() || with_terms.any(|g| g.terms.is_empty()) {
             return Err(RingError::BadPlan(format!("output {o} has no terms")));
+        }
+        if *nested && giants.iter().skip(1).any(|g| g.key.is_none()) {
+            return Err(RingError::BadPlan(format!(
+                "a nested giant step of output {o} has no key; only the first may lack one"
+            )));
         }
         for giant in giants {
             let babies = giant.terms.iter().filter_map(|t| t.baby);
@@ -269,7 +311,7 @@ pub(crate) fn check_plan<B: Backend + ?Sized>(
 pub(crate) fn used_keys<B: Backend + ?Sized>(
     plan: &TransformPlan<'_, B>,
 ) -> impl Iterator<Item = usize> {
-    let giants = plan.outputs.iter().flatten();
+    let giants = plan.outputs.iter().flat_map(|o| &o.giants);
     giants.flat_map(|g| {
         g.key
             .into_iter()

@@ -27,7 +27,9 @@ mod ntt;
 mod poly;
 mod reference;
 
-pub use backend::{Backend, DiagonalTerm, FactorsRef, GiantStep, Pair, PairRef, TransformPlan};
+pub use backend::{
+    Backend, DiagonalTerm, FactorsRef, GiantStep, OutputPlan, Pair, PairRef, TransformPlan,
+};
 pub use basis::Basis;
 pub use buffer::{pool_bytes, set_pool_limit};
 pub use chain::Chain;

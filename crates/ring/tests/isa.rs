@@ -4,7 +4,7 @@
 use veilformer_ring::conformance::{Samples, test_chain};
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, DiagonalTerm, Form, GaloisElement, GiantStep, Isa,
-    PlainPoly, RingError, RnsPoly, TransformPlan, ntt_primes_near,
+    OutputPlan, PlainPoly, RingError, RnsPoly, TransformPlan, ntt_primes_near,
 };
 
 #[test]
@@ -52,7 +52,7 @@ fn all_isas_agree_at_every_degree() {
             let plan = TransformPlan {
                 keys: vec![&key],
                 plains: vec![&plain],
-                outputs: vec![giants.to_vec()],
+                outputs: vec![OutputPlan::beside(giants.to_vec())],
             };
             let outputs = cpu
                 .linear_transform(&[(&y, &x)], &plan, Basis::single(3))

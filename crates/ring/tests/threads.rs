@@ -5,7 +5,7 @@
 use veilformer_ring::conformance::{Samples, test_chain};
 use veilformer_ring::{
     Backend, Basis, Cpu, CpuConfig, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep,
-    PlainPoly, Result, RnsPoly, TransformPlan,
+    OutputPlan, PlainPoly, Result, RnsPoly, TransformPlan,
 };
 
 fn pool(threads: usize) -> rayon::ThreadPool {
@@ -85,7 +85,13 @@ impl Setting {
         let plan: TransformPlan<'_, Cpu> = TransformPlan {
             keys,
             plains: vec![&self.plain],
-            outputs: [true, false].map(|turned| giants(turned).into()).into(),
+            outputs: [true, false]
+                .into_iter()
+                .flat_map(|turned| {
+                    let giants = || giants(turned).to_vec();
+                    [OutputPlan::beside(giants()), OutputPlan::nested(giants())]
+                })
+                .collect(),
         };
         for pair in cpu.linear_transform(&[(&a.0, &a.1)], &plan, self.drop)? {
             put(pair);

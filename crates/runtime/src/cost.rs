@@ -319,11 +319,18 @@ pub(crate) fn pieces(
         }
         Operation::DropTo { level, .. } => vec![(Cost::Drop, *level, 1)],
         Operation::Adjust { level, .. } => vec![(Cost::Adjust, *level, 1)],
-        Operation::LinearTransform { inputs, transforms } => {
+        // The key switch back weighs most: a rotation at the highest level.
+        Operation::ModRaise(_) => {
+            let top = program.values.iter().map(|v| v.level).max().unwrap_or(0);
+            vec![(Cost::Rotate, top, 1), (Cost::RotateStep, top, 1)]
+        }
+        Operation::LinearTransform { inputs, .. } | Operation::NestedTransform { inputs, .. } => {
             let at = inputs.first().map_or(0, level);
-            let counts = TransformCounts::of(transforms, program.slots);
+            let counts = TransformCounts::of(operation, program.slots);
             let switched = counts.babies + counts.giants;
             vec![
+                (Cost::Rotate, at, counts.nested),
+                (Cost::RotateStep, at, counts.nested),
                 (Cost::Transform, at, counts.outputs),
                 (Cost::TransformSwitch, at, switched.min(counts.outputs)),
                 (Cost::TransformInput, at, counts.inputs),

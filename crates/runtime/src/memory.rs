@@ -61,9 +61,9 @@ pub(crate) fn scratch(
         Operation::Conjugate(_) => (ct, switching(params, level, 1, 1)),
         // Three components of the product, and the result.
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
-        Operation::LinearTransform { transforms, .. } => {
-            let counts = TransformCounts::of(transforms, program.slots);
-            if counts.babies + counts.giants == 0 {
+        Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
+            let counts = TransformCounts::of(operation, program.slots);
+            if counts.babies + counts.giants + counts.nested == 0 {
                 // The sums, of the operands' level.
                 return Scratch {
                     level,
@@ -76,6 +76,12 @@ pub(crate) fn scratch(
             (held, transforming(params, level, counts))
         }
         Operation::Adjust { .. } | Operation::Rescale(_) => (2 * ct, 0),
+        // The key switch back, at the highest level.
+        Operation::ModRaise(_) => {
+            let top = params.max_level();
+            let raised = 2 * ciphertext_memory(params, top);
+            (raised, switching(params, top, 1, 1))
+        }
         _ => (ct, 0),
     };
     Scratch {
@@ -90,12 +96,16 @@ fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
     let all = params.key_basis(level).len();
     let digits = counts.inputs * params.digits_at(level).len();
-    // With the special primes: what all steps add to, and of each giant step one polynomial.
-    let sums = (2 * counts.outputs + counts.divided) * all;
+    // With the special primes: what all steps add to, and of each giant step one polynomial; of
+    // nested ones two.
+    let sums = (2 * counts.outputs + counts.divided + 2 * counts.sums) * all;
     let converted = group(params.n(), digits, 2) * digits;
-    let switched = switching(params, level, 1, counts.giants);
+    let switched = switching(params, level, 1, counts.giants + counts.nested.min(1));
     // The inputs' scaled digits have the sizes of those of the giant steps.
-    let scaled = counts.inputs.saturating_sub(counts.giants) * limbs;
+    let scaled = counts
+        .inputs
+        .saturating_sub(counts.giants + counts.nested.min(1))
+        * limbs;
     limbs_bytes(params, sums + converted + scaled) + switched
 }
 

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::{Params, Transform, moves};
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
+use veilformer_ckks::{Giant, Params, Transform, moves};
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainId};
 
 /// The kind of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -37,11 +37,15 @@ pub enum OpKind {
     Adjust,
     /// Linear map by baby and giant steps.
     LinearTransform,
+    /// Linear map by baby and nested giant steps.
+    NestedTransform,
+    /// Modulus raised.
+    ModRaise,
 }
 
 impl OpKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Input,
         Self::Add,
         Self::Sub,
@@ -55,6 +59,8 @@ impl OpKind {
         Self::DropTo,
         Self::Adjust,
         Self::LinearTransform,
+        Self::NestedTransform,
+        Self::ModRaise,
     ];
 
     /// The kind of an operation.
@@ -74,6 +80,8 @@ impl OpKind {
             Operation::DropTo { .. } => Self::DropTo,
             Operation::Adjust { .. } => Self::Adjust,
             Operation::LinearTransform { .. } => Self::LinearTransform,
+            Operation::NestedTransform { .. } => Self::NestedTransform,
+            Operation::ModRaise(_) => Self::ModRaise,
         }
     }
 
@@ -98,6 +106,8 @@ impl fmt::Display for OpKind {
             Self::DropTo => "drop",
             Self::Adjust => "adjust",
             Self::LinearTransform => "linear transform",
+            Self::NestedTransform => "nested transform",
+            Self::ModRaise => "mod raise",
         })
     }
 }
@@ -105,7 +115,7 @@ impl fmt::Display for OpKind {
 /// Key switches of one operation: one for each rotation by a step that is not 0 modulo the slots,
 /// for each conjugation, for each relinearization (a sum of products has one), and, in a linear
 /// transform, for each distinct pair of an input and a baby step that is not 0 and for each giant
-/// step that is not 0. A switch is one inner product of digits with a key, whether or not it
+/// step that is not 0; two for a raised modulus, to the ephemeral secret and back. A switch is one inner product of digits with a key, whether or not it
 /// shares its decomposition or its ModDown with others: double hoisting does not change the count,
 /// but what each costs (see [`crate::Cost`]).
 #[must_use]
@@ -113,11 +123,11 @@ pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
     let count = match operation {
         Operation::MulSum(_) | Operation::Conjugate(_) => 1,
         Operation::RotateMany { steps, .. } => steps.iter().filter(|s| moves(**s, slots)).count(),
-        Operation::LinearTransform { transforms, .. } => {
-            let counts = TransformCounts::of(transforms, slots);
-            counts.giants + counts.babies
+        Operation::ModRaise(_) => 2,
+        _ => {
+            let counts = TransformCounts::of(operation, slots);
+            counts.giants + counts.nested + counts.babies
         }
-        _ => 0,
     };
     count as u64
 }
@@ -131,8 +141,12 @@ pub(crate) struct TransformCounts {
     pub(crate) inputs: usize,
     /// Distinct pairs of an input and a baby step.
     pub(crate) babies: usize,
-    /// Giant steps.
+    /// Giant steps side by side.
     pub(crate) giants: usize,
+    /// Nested giant steps: rotations by themselves.
+    pub(crate) nested: usize,
+    /// Sums between nested giant steps, of two polynomials each.
+    pub(crate) sums: usize,
     /// Giant steps whose sum has a rotated input.
     pub(crate) divided: usize,
     /// Products of inputs as they are.
@@ -142,8 +156,26 @@ pub(crate) struct TransformCounts {
 }
 
 impl TransformCounts {
+    /// Of an operation: zeros if it is not a transform.
+    pub(crate) fn of(operation: &Operation, slots: usize) -> Self {
+        let counts = Self::beside(operation.transforms(), slots);
+        let Operation::NestedTransform { transform, .. } = operation else {
+            return counts;
+        };
+        let with_terms = |g: &&Giant<PlainId>| !g.terms.is_empty();
+        let last = transform.giants.iter().rposition(|g| !g.terms.is_empty());
+        let steps = transform.giants.iter().take(last.map_or(0, |l| l + 1));
+        Self {
+            giants: 0,
+            divided: 0,
+            nested: steps.filter(|g| moves(g.rotation, slots)).count(),
+            sums: transform.giants.iter().filter(with_terms).count(),
+            ..counts
+        }
+    }
+
     /// Of transforms of the same inputs, which share the rotated ones.
-    pub(crate) fn of<Pl>(transforms: &[Transform<Pl>], slots: usize) -> Self {
+    fn beside(transforms: &[Transform<PlainId>], slots: usize) -> Self {
         let mut babies = BTreeSet::new();
         let mut counts = Self {
             outputs: transforms.len(),

@@ -133,7 +133,7 @@ impl Backend for Counting {
         plan: &TransformPlan<'_, Self>,
         drop: Basis,
     ) -> Result<Vec<Pair<RnsPoly>>> {
-        let giants = || plan.outputs.iter().flatten();
+        let giants = || plan.outputs.iter().flat_map(|o| &o.giants);
         let terms = giants().flat_map(|g| &g.terms);
         let babies: BTreeSet<_> = terms.filter_map(|t| Some((t.input, t.baby?))).collect();
         self.count(babies.len() + giants().filter(|g| g.key.is_some()).count());

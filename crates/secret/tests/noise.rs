@@ -17,7 +17,9 @@ use veilformer_ckks::{
     Ciphertext, Complex, Evaluator, Giant, KeyPurpose, Ops, Params, ParamsSpec, SharedCiphertext,
     SlotVector, Term, Transform, pairing,
 };
-use veilformer_ring::{Backend, Basis, Cpu, DiagonalTerm, GiantStep, PlainPoly, TransformPlan};
+use veilformer_ring::{
+    Backend, Basis, Cpu, DiagonalTerm, GiantStep, OutputPlan, PlainPoly, TransformPlan,
+};
 use veilformer_secret::{KeyGenerator, PublicEncryptor};
 
 const KEYS: u64 = 8;
@@ -288,10 +290,10 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
             let plan = TransformPlan {
                 keys: vec![one_step.key(), two_steps.key()],
                 plains: vec![&one],
-                outputs: vec![vec![GiantStep {
+                outputs: vec![OutputPlan::beside(vec![GiantStep {
                     key: giant,
                     terms: vec![term],
-                }]],
+                }])],
             };
             let input = s.a.parts();
             let mut out = ring
@@ -304,6 +306,7 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
         })
     };
     let end = model.division();
+    nested_transforms(params, model);
     gate(
         "baby step",
         run(Some(0), None),
@@ -318,6 +321,63 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
         "baby and giant step",
         run(Some(0), Some(1)),
         fresh + model.baby_step(top) + model.giant_step(top, true) + end,
+    );
+}
+
+/// The same with nested giant steps: rotations of each term, from the first step to the last.
+fn nested_transforms(params: &Params, model: &NoiseModel) {
+    let (top, n) = (params.max_level(), params.n());
+    let fresh = model.fresh_secret_key() + model.encoding(n);
+    let run = |steps: &[(Option<usize>, Option<usize>)]| {
+        measured(params, |s| {
+            let (ring, keys) = (s.ops.backend(), s.ops.keys());
+            let keys = [1, 2].map(|by| {
+                let purpose = KeyPurpose::Rotation(by);
+                keys.get(params, ring, (purpose, top)).unwrap().unwrap()
+            });
+            let basis = params.key_basis(top);
+            let one = PlainPoly::Scalar {
+                basis,
+                residues: vec![1; basis.len()],
+            };
+            let one = ring.prepare_plain(&one).unwrap();
+            // The innermost step alone has a term: all steps turn it.
+            let giants = steps.iter().enumerate().map(|(i, &(key, baby))| GiantStep {
+                key,
+                terms: match i + 1 == steps.len() {
+                    true => vec![DiagonalTerm {
+                        input: 0,
+                        baby,
+                        plain: 0,
+                    }],
+                    false => Vec::new(),
+                },
+            });
+            let plan = TransformPlan {
+                keys: keys.iter().map(|key| key.key()).collect(),
+                plains: vec![&one],
+                outputs: vec![OutputPlan::nested(giants.collect())],
+            };
+            let mut out = ring
+                .linear_transform(&[s.a.parts()], &plan, Basis::empty())
+                .unwrap();
+            let parts = out.pop().unwrap();
+            let ct = Ciphertext::from_polys(params, parts, s.a.info()).unwrap();
+            let turns = steps.iter().flat_map(|(key, baby)| [key, baby]);
+            let by = turns.flatten().map(|k| *k as i64 + 1).sum();
+            (Arc::new(ct), rotate(&s.clear[0], by))
+        })
+    };
+    let (switch, division) = (model.key_switch_error(top), model.division());
+    gate(
+        "two nested steps",
+        run(&[(None, None), (Some(0), None), (Some(0), None)]),
+        fresh + 2.0 * (switch + division),
+    );
+    gate(
+        "three nested steps over a baby step",
+        run(&[(Some(1), None), (Some(0), None), (Some(0), Some(1))]),
+        fresh + 4.0 * (switch + division),
     );
 }
 

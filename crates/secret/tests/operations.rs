@@ -126,35 +126,41 @@ fn transform(kit: &Kit, tolerance: f64) {
         kit.encrypt(5, &inputs[0], level),
         kit.encrypt(6, &inputs[1], level),
     ];
-    let mut expected = vec![Complex::default(); count];
-    let mut giants = Vec::new();
-    for giant in 0..4i64 {
-        let mut terms = Vec::new();
-        for baby in 0..4i64 {
-            for (input, values) in inputs.iter().enumerate() {
-                let diagonal = slots((100 * input as i64 + 4 * giant + baby) as u64, count);
-                for (j, out) in expected.iter_mut().enumerate() {
-                    let from = (j + (4 * giant + baby) as usize) % count;
-                    *out += diagonal[j] * values[from];
+    // Nested steps are by four each, of plaintexts at a scale of their own.
+    for (nested, factor) in [(false, 1.0), (true, 1.0), (true, 0.625)] {
+        let plain_scale = params.scale_at(level).multiply(factor);
+        let mut expected = vec![Complex::default(); count];
+        let mut giants = Vec::new();
+        for giant in 0..4i64 {
+            let mut terms = Vec::new();
+            for baby in 0..4i64 {
+                for (input, values) in inputs.iter().enumerate() {
+                    let diagonal = slots((100 * input as i64 + 4 * giant + baby) as u64, count);
+                    for (j, out) in expected.iter_mut().enumerate() {
+                        let from = (j + (4 * giant + baby) as usize) % count;
+                        *out += diagonal[j] * values[from];
+                    }
+                    let plain = SlotVector::Dense(rotate(&diagonal, -4 * giant));
+                    let plain = ops.term_plain(&plain, level, plain_scale, baby).unwrap();
+                    terms.push(Term { input, baby, plain });
                 }
-                let plain = SlotVector::Dense(rotate(&diagonal, -4 * giant));
-                let scale = params.scale_at(level);
-                let plain = ops.term_plain(&plain, level, scale, baby).unwrap();
-                terms.push(Term { input, baby, plain });
             }
+            let rotation = if nested { 4.min(4 * giant) } else { 4 * giant };
+            giants.push(Giant { rotation, terms });
         }
-        giants.push(Giant {
-            rotation: 4 * giant,
-            terms,
-        });
+        let transform = Transform { giants };
+        let encrypted = [&encrypted[0], &encrypted[1]];
+        let result = match nested {
+            true => ops.nested_transform(&encrypted, &transform),
+            false => ops.linear_transform(&encrypted, &transform),
+        };
+        let result = result.unwrap();
+        assert_eq!(ops.level(&result), level - 1);
+        let scale = params.scale_at(level - 1).multiply(factor);
+        assert!(ops.scale(&result).matches(scale));
+        let error = max_error(&kit.decrypt(&result), &expected);
+        assert!(error < tolerance, "nested {nested}: error {error:e}");
     }
-    let result = ops
-        .linear_transform(&[&encrypted[0], &encrypted[1]], &Transform { giants })
-        .unwrap();
-    assert_eq!(ops.level(&result), level - 1);
-    assert!(ops.scale(&result).matches(params.scale_at(level - 1)));
-    let error = max_error(&kit.decrypt(&result), &expected);
-    assert!(error < tolerance, "error {error:e}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
-//! The canonical embedding in plain numbers, for the order that ends with SlotToCoeff: there the
-//! message sits in the coefficients while EvalMod works, and errors return through the embedding.
+//! The canonical embedding in plain numbers: for the order that ends with SlotToCoeff, where the
+//! message sits in the coefficients while EvalMod works and errors return through the embedding, and
+//! for ModRaise in the clear, which adds to coefficients.
 
 use std::f64::consts::PI;
 
@@ -49,7 +50,7 @@ fn exponents(n: usize) -> Vec<usize> {
 }
 
 /// The `N` real coefficients of the polynomial with slots `z` (`N/2` of them).
-pub(super) fn to_coefficients(z: &[Complex]) -> Vec<f64> {
+pub(crate) fn to_coefficients(z: &[Complex]) -> Vec<f64> {
     let n = 2 * z.len();
     let mut full = vec![Complex::new(0.0, 0.0); n];
     for (e, value) in exponents(n).into_iter().zip(z) {
@@ -65,7 +66,7 @@ pub(super) fn to_coefficients(z: &[Complex]) -> Vec<f64> {
 
 /// The slots `sum_i (a_i + i b_i) zeta^(5^j i)` of the polynomial with the `N/2` lower
 /// coefficients `a` and upper ones `b` (`zeta^(5^j N/2) = i`); complex, where errors are.
-pub(super) fn to_slots(lower: &[Complex], upper: &[Complex]) -> Vec<Complex> {
+pub(crate) fn to_slots(lower: &[Complex], upper: &[Complex]) -> Vec<Complex> {
     let n = 2 * lower.len();
     let mut full: Vec<Complex> = lower
         .iter()

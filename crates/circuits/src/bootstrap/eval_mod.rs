@@ -2,8 +2,8 @@
 //!
 //! `u = cos(2 pi (t - 1/4)) = sin(2 pi t)` for `t = I + m/2^r`, so `2^r u / (2 pi)` is the message
 //! `m` up to a cubic error. The cosine is computed at `1/2^d` of the angle by a Chebyshev
-//! polynomial and doubled `d` times (Han and Ki, ePrint 2019/688); `u (1 + u^2/6)` removes the
-//! cubic term of the sine.
+//! polynomial and doubled `d` times (Han and Ki, ePrint 2019/688); `u (c1 + c3 u^2)`, close to
+//! `u (1 + u^2/6)`, removes the cubic term of the sine.
 
 use std::f64::consts::PI;
 
@@ -33,11 +33,14 @@ pub(super) trait Arithmetic {
 }
 
 /// The circuit for one specification.
+#[derive(Clone, Debug)]
 pub(super) struct EvalMod {
     plan: EvaluationPlan,
     range: f64,
     double_angles: u32,
     inverse_sine: InverseSine,
+    /// `c1` and `c3`.
+    arcsine: (f64, f64),
     /// Output factor `2^r / (2 pi)`.
     gain: f64,
     key_switch_multiple: f64,
@@ -48,8 +51,20 @@ impl EvalMod {
         let range = f64::from(spec.range);
         let shrink = f64::from(1u32 << spec.double_angles);
         let covered = i64::from(spec.covered);
-        // Exact at the integers: there the messages are.
-        let nodes: Vec<f64> = (-covered..=covered).map(|i| i as f64 / range).collect();
+        // Exact where the messages are: at the integers, or at a few points around them.
+        let width = (-f64::from(spec.message_ratio_bits)).exp2();
+        let offset = |j: u32| {
+            let angle = PI * (f64::from(j) + 0.5) / f64::from(spec.nodes);
+            if 2 * j + 1 == spec.nodes {
+                0.0
+            } else {
+                width * angle.cos()
+            }
+        };
+        let nodes: Vec<f64> = (-covered..=covered)
+            .flat_map(|i| (0..spec.nodes).map(move |j| (i as f64, j)))
+            .map(|(i, j)| (i + offset(j)) / range)
+            .collect();
         let values: Vec<f64> = nodes
             .iter()
             .map(|x| (2.0 * PI * (range * x - 0.25) / shrink).cos())
@@ -60,6 +75,7 @@ impl EvalMod {
             range,
             double_angles: spec.double_angles,
             inverse_sine: spec.inverse_sine,
+            arcsine: arcsine((2.0 * PI * width).sin()),
             gain: f64::from(spec.message_ratio_bits).exp2() / (2.0 * PI),
             key_switch_multiple: spec.key_switch_multiple,
         })
@@ -70,6 +86,34 @@ impl EvalMod {
         self.plan.depth()
             + self.double_angles as usize
             + 2 * usize::from(self.inverse_sine == InverseSine::Degree3)
+    }
+
+    /// The cosine at `1/2^d` of the angle.
+    pub(super) fn plan(&self) -> &EvaluationPlan {
+        &self.plan
+    }
+
+    /// `K`.
+    pub(super) fn range(&self) -> f64 {
+        self.range
+    }
+
+    pub(super) fn double_angles(&self) -> u32 {
+        self.double_angles
+    }
+
+    pub(super) fn inverse_sine(&self) -> InverseSine {
+        self.inverse_sine
+    }
+
+    /// `(c1, c3)` of the corrected sine `u (c1 + c3 u^2)`.
+    pub(super) fn arcsine(&self) -> (f64, f64) {
+        self.arcsine
+    }
+
+    /// `2^r / (2 pi)`: what the (corrected) sine is multiplied with.
+    pub(super) fn gain(&self) -> f64 {
+        self.gain
     }
 
     /// From `t` before the last rescale of CoeffToSlot to the message.
@@ -109,12 +153,25 @@ impl EvalMod {
         if self.inverse_sine == InverseSine::Degree3 {
             let square = a.multiply(&u, &u);
             let square = a.rescaled(square, Stage::InverseSine, 1.0);
-            let factor = a.combine(1.0, &[(1.0 / 6.0, &square)]);
+            let (c1, c3) = self.arcsine;
+            let factor = a.combine(c1, &[(c3, &square)]);
             let product = a.multiply(&u, &factor);
             u = a.rescaled(product, Stage::InverseSine, 1.0);
         }
         a.combine(0.0, &[(self.gain, &u)])
     }
+}
+
+/// `(c1, c3)` such that `c1 u + c3 u^3` is nearest to `arcsin u = u + u^3/6 + 3 u^5/40 + ..` on
+/// `[-bound, bound]`, up to terms of seventh order: with `x = u/bound`, the best approximation of `x^5`
+/// by lower odd powers is `x^5 - T_5(x)/16 = (20 x^3 - 5 x)/16`. That leaves one sixteenth of the
+/// error of `u + u^3/6`.
+fn arcsine(bound: f64) -> (f64, f64) {
+    let fifth = 3.0 / 40.0;
+    (
+        1.0 - fifth * bound.powi(4) * 5.0 / 16.0,
+        1.0 / 6.0 + fifth * bound.powi(2) * 20.0 / 16.0,
+    )
 }
 
 fn node<A: Arithmetic>(a: &mut A, n: &Node, basis: &[A::Number]) -> A::Number {

@@ -1,11 +1,17 @@
-//! Bootstrapping. So far its noise model, which had to exist before its code: parameters that
-//! the model refuses are not worth implementing.
+//! Bootstrapping: its circuit, and the noise model that chose its parameters.
 
+mod circuit;
+mod dft;
 mod embedding;
 mod estimate;
 mod eval_mod;
+mod factor;
 pub mod noise;
+mod preset;
 pub mod tail;
 
+pub use circuit::{Bootstrap, BootstrapPlan, Content, Stage};
+pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};
+pub use preset::{FAILURE_LOG2, LEAST_BITS, Predicted, Preset};

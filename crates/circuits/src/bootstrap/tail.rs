@@ -61,6 +61,13 @@ pub fn gaussian_tail(t: f64) -> f64 {
     2.0 * density / fraction
 }
 
+/// `P(|X| >= t)` for a Laplace distribution of variance 1, `exp(-sqrt(2) t)`: that of the real part
+/// of a product of two complex Gaussians.
+#[must_use]
+pub fn laplace_tail(t: f64) -> f64 {
+    (-std::f64::consts::SQRT_2 * t.max(0.0)).exp()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,35 @@ pub fn evaluate<O: Ops>(
     x: &O::Ct,
     plan: &EvaluationPlan,
 ) -> Result<Vec<O::Ct>, CircuitError> {
+    run(ops, x, plan, None)
+}
+
+/// As [`evaluate`] for a plan of one polynomial, with a result of this scale.
+///
+/// # Errors
+/// As [`evaluate`]; a plan of several polynomials or of a constant one's degree 0.
+pub fn evaluate_to<O: Ops>(
+    ops: &mut O,
+    x: &O::Ct,
+    plan: &EvaluationPlan,
+    scale: Scale,
+) -> Result<O::Ct, CircuitError> {
+    match (plan.outputs(), run(ops, x, plan, Some(scale))?.pop()) {
+        ([_], Some(output)) => Ok(output),
+        (outputs, _) => Err(CircuitError::shape(
+            NAME,
+            format!("the plan has {} outputs, expected one", outputs.len()),
+        )),
+    }
+}
+
+/// All outputs at `scale`, or each at its level's canonical one.
+fn run<O: Ops>(
+    ops: &mut O,
+    x: &O::Ct,
+    plan: &EvaluationPlan,
+    scale: Option<Scale>,
+) -> Result<Vec<O::Ct>, CircuitError> {
     let level = ops.level(x);
     if level < plan.depth() {
         return Err(CircuitError::Levels {
@@ -47,7 +76,8 @@ pub fn evaluate<O: Ops>(
     for step in plan.basis() {
         run.extend(*step)?;
     }
-    plan.outputs().iter().map(|node| run.output(node)).collect()
+    let outputs = plan.outputs().iter();
+    outputs.map(|node| run.output(node, scale)).collect()
 }
 
 /// One polynomial at the least depth: plan and run in one call.
@@ -107,10 +137,11 @@ impl<O: Ops> Run<'_, O> {
         Ok(())
     }
 
-    fn output(&mut self, node: &Node) -> Result<O::Ct, CircuitError> {
-        let scale = match node.depth {
-            0 => self.ops.scale(&self.chebyshev(1)?),
-            depth => self.ops.params().scale_at(self.level_at(depth)),
+    fn output(&mut self, node: &Node, scale: Option<Scale>) -> Result<O::Ct, CircuitError> {
+        let scale = match (node.depth, scale) {
+            (0, _) => self.ops.scale(&self.chebyshev(1)?),
+            (_, Some(scale)) => scale,
+            (depth, None) => self.ops.params().scale_at(self.level_at(depth)),
         };
         self.node(node, scale)
     }

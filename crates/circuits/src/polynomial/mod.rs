@@ -33,7 +33,7 @@ mod plan;
 
 pub use chebyshev::{Chebyshev, MAX_DEGREE, Parity};
 pub use error::PolynomialError;
-pub use evaluate::{evaluate, evaluate_one};
+pub use evaluate::{evaluate, evaluate_one, evaluate_to};
 pub use plan::{
     Affine, BasisStep, Counts, EvaluationPlan, InputMap, Node, basis_depth, optimal_depth,
 };

@@ -1,9 +1,10 @@
 //! [`Counting`]: any operations, counted as they run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use veilformer_ckks::{
-    Giant, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SlotVector, Term, Transform, moves,
+    Giant, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SlotVector, Term, Transform,
+    mod_raise_keys, moves,
 };
 
 use crate::matrix::Counts;
@@ -184,38 +185,15 @@ impl<O: Ops> Ops for Counting<O> {
         transforms: &[&Transform<Self::Plain>],
     ) -> Result<Vec<O::Ct>> {
         let slots = self.slots();
-        let (n, turn) = (2 * slots, slots as i64);
         let level = inputs.first().map_or(0, |input| self.ops.level(input));
-        // Per input its baby steps.
-        let mut babies: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
-        let mut special = false;
-        for giant in transforms.iter().flat_map(|t| &t.giants) {
-            let mut rotated = false;
-            for term in &giant.terms {
-                let baby = term.baby.rem_euclid(turn);
-                if baby == 0 {
-                    *self.counts.plain.of_words(term.plain.words, n) += 1;
-                    continue;
-                }
-                rotated = true;
-                *self.counts.extended.of_words(term.plain.words, n) += 1;
-                let steps = babies.entry(term.input).or_default();
-                if !steps.contains(&baby) {
-                    steps.push(baby);
-                }
-            }
-            special |= rotated;
-            if moves(giant.rotation, slots) {
-                special = true;
-                self.need(KeyPurpose::Rotation(giant.rotation), level);
-                self.counts.giants += usize::from(rotated);
-                self.counts.plain_giants += usize::from(!rotated);
-            }
-        }
-        self.counts.decompositions += babies.len();
-        for step in babies.values().flatten() {
-            self.need(KeyPurpose::Rotation(*step), level);
-            self.counts.babies += 1;
+        let giants: Vec<_> = transforms.iter().flat_map(|t| &t.giants).collect();
+        let mut special = self.products(&giants, level);
+        for giant in giants.iter().filter(|g| moves(g.rotation, slots)) {
+            special = true;
+            self.need(KeyPurpose::Rotation(giant.rotation), level);
+            let rotated = giant.terms.iter().any(|t| moves(t.baby, slots));
+            self.counts.giants += usize::from(rotated);
+            self.counts.plain_giants += usize::from(!rotated);
         }
         match special {
             true => self.counts.divisions += transforms.len(),
@@ -224,6 +202,62 @@ impl<O: Ops> Ops for Counting<O> {
         let plain: Vec<Transform<O::Plain>> = transforms.iter().map(|t| uncounted(t)).collect();
         let plain: Vec<&Transform<O::Plain>> = plain.iter().collect();
         self.ops.linear_transforms(inputs, &plain)
+    }
+
+    /// A nested giant step is a rotation: decomposition, inner product, and a ModDown of both halves.
+    /// There is one ModDown more than steps if the innermost sum has a rotated input.
+    fn nested_transform(
+        &mut self,
+        inputs: &[&O::Ct],
+        transform: &Transform<Self::Plain>,
+    ) -> Result<O::Ct> {
+        let slots = self.slots();
+        let level = inputs.first().map_or(0, |input| self.ops.level(input));
+        let giants: Vec<_> = transform.giants.iter().collect();
+        self.products(&giants, level);
+        for giant in giants.iter().filter(|g| moves(g.rotation, slots)) {
+            self.need(KeyPurpose::Rotation(giant.rotation), level);
+            self.counts.rotations += 1;
+        }
+        let innermost = giants.iter().rev().find(|g| !g.terms.is_empty());
+        let mut terms = innermost.iter().flat_map(|g| &g.terms);
+        match terms.any(|t| moves(t.baby, slots)) {
+            true => self.counts.divisions += 1,
+            false => self.counts.rescales += 1,
+        }
+        self.ops.nested_transform(inputs, &uncounted(transform))
+    }
+
+    fn mod_raise(&mut self, a: &O::Ct) -> Result<O::Ct> {
+        for (purpose, level) in mod_raise_keys(self.params().max_level()) {
+            self.need(purpose, level);
+        }
+        self.ops.mod_raise(a)
+    }
+}
+
+impl<O: Ops> Counting<O> {
+    /// Products, baby steps and decompositions of some giant steps; whether anything is rotated
+    /// before its product.
+    fn products(&mut self, giants: &[&Giant<CountedPlain<O::Plain>>], level: usize) -> bool {
+        let (n, turn) = (2 * self.slots(), self.slots() as i64);
+        // Per input its baby steps.
+        let mut babies: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+        for term in giants.iter().flat_map(|g| &g.terms) {
+            let baby = term.baby.rem_euclid(turn);
+            if baby == 0 {
+                *self.counts.plain.of_words(term.plain.words, n) += 1;
+            } else {
+                *self.counts.extended.of_words(term.plain.words, n) += 1;
+                babies.entry(term.input).or_default().insert(baby);
+            }
+        }
+        self.counts.decompositions += babies.len();
+        for step in babies.values().flatten() {
+            self.need(KeyPurpose::Rotation(*step), level);
+            self.counts.babies += 1;
+        }
+        !babies.is_empty()
     }
 }
 

@@ -76,15 +76,20 @@ fn operation(op: &Operation) -> String {
         Operation::Conjugate(a) => format!("conjugate {}", name(a)),
         Operation::DropTo { source, level } => format!("drop {} to level {level}", name(source)),
         Operation::Adjust { source, level } => format!("adjust {} to level {level}", name(source)),
-        Operation::LinearTransform { inputs, transforms } => {
+        Operation::LinearTransform { inputs, .. } | Operation::NestedTransform { inputs, .. } => {
             let inputs: Vec<String> = inputs.iter().map(name).collect();
             let map = |transform: &Transform<PlainId>| {
                 let diagonals: usize = transform.giants.iter().map(|g| g.terms.len()).sum();
                 let giants: Vec<i64> = transform.giants.iter().map(|g| g.rotation).collect();
                 format!("({diagonals} diagonals, giant steps {giants:?})")
             };
-            let maps: Vec<String> = transforms.iter().map(map).collect();
-            format!("linear_transform {} {}", inputs.join(" "), maps.join(" "))
+            let maps: Vec<String> = op.transforms().iter().map(map).collect();
+            let kind = match op {
+                Operation::NestedTransform { .. } => "nested_transform",
+                _ => "linear_transform",
+            };
+            format!("{kind} {} {}", inputs.join(" "), maps.join(" "))
         }
+        Operation::ModRaise(a) => format!("mod_raise {}", name(a)),
     }
 }

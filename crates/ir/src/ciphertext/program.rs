@@ -1,7 +1,9 @@
 //! The entities of a ciphertext program.
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::{CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform, moves};
+use veilformer_ckks::{
+    CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform, mod_raise_keys, moves,
+};
 
 /// A ciphertext of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,6 +185,15 @@ pub enum Operation {
         /// The maps, which share the rotated operands.
         transforms: Vec<Transform<PlainId>>,
     },
+    /// A linear map on slots with nested giant steps, rescaled.
+    NestedTransform {
+        /// The operands, all of one level and scale.
+        inputs: Vec<ValueId>,
+        /// The map.
+        transform: Transform<PlainId>,
+    },
+    /// From level 0 to the highest one, under an ephemeral secret.
+    ModRaise(ValueId),
 }
 
 impl Operation {
@@ -195,12 +206,24 @@ impl Operation {
             | Self::AddPlain(a, _)
             | Self::MulPlain(a, _)
             | Self::Rescale(a)
-            | Self::Conjugate(a) => vec![*a],
+            | Self::Conjugate(a)
+            | Self::ModRaise(a) => vec![*a],
             Self::MulSum(pairs) => pairs.iter().flat_map(|(a, b)| [*a, *b]).collect(),
             Self::RotateMany { source, .. }
             | Self::DropTo { source, .. }
             | Self::Adjust { source, .. } => vec![*source],
-            Self::LinearTransform { inputs, .. } => inputs.clone(),
+            Self::LinearTransform { inputs, .. } | Self::NestedTransform { inputs, .. } => {
+                inputs.clone()
+            }
+        }
+    }
+
+    /// The linear maps of a transform of either kind.
+    pub fn transforms(&self) -> &[Transform<PlainId>] {
+        match self {
+            Self::LinearTransform { transforms, .. } => transforms,
+            Self::NestedTransform { transform, .. } => std::slice::from_ref(transform),
+            _ => &[],
         }
     }
 
@@ -208,12 +231,11 @@ impl Operation {
     pub fn plains(&self) -> Vec<PlainId> {
         match self {
             Self::AddPlain(_, p) | Self::MulPlain(_, p) => vec![*p],
-            Self::LinearTransform { transforms, .. } => {
-                let giants = transforms.iter().flat_map(|t| &t.giants);
+            _ => {
+                let giants = self.transforms().iter().flat_map(|t| &t.giants);
                 let terms = giants.flat_map(|g| &g.terms);
                 terms.map(|t| t.plain).collect()
             }
-            _ => vec![],
         }
     }
 
@@ -228,8 +250,10 @@ impl Operation {
             Self::MulSum(_) => vec![KeyPurpose::Relinearization],
             Self::Conjugate(_) => vec![KeyPurpose::Conjugation],
             Self::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
-            Self::LinearTransform { transforms, .. } => {
-                let giants = transforms.iter().flat_map(|t| &t.giants);
+            // The levels do not matter here.
+            Self::ModRaise(_) => mod_raise_keys(0).into_iter().map(|key| key.0).collect(),
+            _ => {
+                let giants = self.transforms().iter().flat_map(|t| &t.giants);
                 let of = |g: &Giant<PlainId>| {
                     let steps = g.terms.iter().map(|t| t.baby).chain([g.rotation]);
                     steps.collect::<Vec<_>>()
@@ -241,7 +265,6 @@ impl Operation {
                     .filter_map(turns)
                     .collect()
             }
-            _ => vec![],
         }
     }
 
@@ -263,14 +286,19 @@ impl Operation {
             Self::Conjugate(_) => "conjugate".into(),
             Self::DropTo { level, .. } => format!("drop to level {level}"),
             Self::Adjust { level, .. } => format!("adjust to level {level}"),
-            Self::LinearTransform { transforms, .. } => {
-                let giants = || transforms.iter().flat_map(|t| &t.giants);
+            Self::LinearTransform { .. } | Self::NestedTransform { .. } => {
+                let giants = || self.transforms().iter().flat_map(|t| &t.giants);
                 let products: usize = giants().map(|g| g.terms.len()).sum();
+                let (kind, steps) = match self {
+                    Self::NestedTransform { .. } => ("nested_transform", "nested giant steps"),
+                    _ => ("linear_transform", "giant steps"),
+                };
                 format!(
-                    "linear_transform of {products} diagonals, {} giant steps,",
+                    "{kind} of {products} diagonals, {} {steps},",
                     giants().count()
                 )
             }
+            Self::ModRaise(_) => "mod_raise".into(),
         }
     }
 }
@@ -316,10 +344,11 @@ impl CiphertextProgram {
     pub fn extended_plains(&self) -> Vec<bool> {
         let mut extended = vec![false; self.plains.len()];
         for instruction in &self.instructions {
-            let Operation::LinearTransform { transforms, .. } = &instruction.operation else {
-                continue;
-            };
-            let giants = transforms.iter().flat_map(|t| &t.giants);
+            let giants = instruction
+                .operation
+                .transforms()
+                .iter()
+                .flat_map(|t| &t.giants);
             let terms = giants.flat_map(|g| &g.terms);
             for term in terms.filter(|t| moves(t.baby, self.slots)) {
                 if let Some(extended) = extended.get_mut(term.plain.0 as usize) {

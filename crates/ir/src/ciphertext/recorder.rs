@@ -475,6 +475,53 @@ impl Ops for Recorder {
         inputs: &[&ValueId],
         transforms: &[&Transform<PlainId>],
     ) -> Result<Vec<ValueId>, OpsError> {
+        let infos = self.all_transformed(inputs, transforms)?;
+        let operation = Operation::LinearTransform {
+            inputs: inputs.iter().map(|i| **i).collect(),
+            transforms: transforms.iter().map(|t| (*t).clone()).collect(),
+        };
+        Ok(self.emit_many(operation, infos))
+    }
+
+    fn nested_transform(
+        &mut self,
+        inputs: &[&ValueId],
+        transform: &Transform<PlainId>,
+    ) -> Result<ValueId, OpsError> {
+        let infos = self.all_transformed(inputs, &[transform])?;
+        let operation = Operation::NestedTransform {
+            inputs: inputs.iter().map(|i| **i).collect(),
+            transform: transform.clone(),
+        };
+        let results = self.emit_many(operation, infos);
+        results.first().copied().ok_or(OpsError::Invalid {
+            op: "nested_transform",
+            what: "nothing came out".to_owned(),
+        })
+    }
+
+    /// Nothing is known of the result's slots: they hold multiples of q0, which the circuit around
+    /// has a bound for ([`Recorder::tighten`]).
+    fn mod_raise(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
+        let x = self.info("mod_raise", *a)?;
+        OpsError::expect_level("mod_raise", x.level, 0)?;
+        let info = ValueInfo {
+            level: self.params.max_level(),
+            scale: x.scale,
+            bound: f64::INFINITY,
+            mean: f64::INFINITY,
+        };
+        Ok(self.emit(Operation::ModRaise(*a), info))
+    }
+}
+
+impl Recorder {
+    /// What is known of the results of transforms of either kind.
+    fn all_transformed(
+        &self,
+        inputs: &[&ValueId],
+        transforms: &[&Transform<PlainId>],
+    ) -> Result<Vec<ValueInfo>, OpsError> {
         let op = "linear_transform";
         let none = |what: &str| OpsError::Invalid {
             op,
@@ -488,27 +535,24 @@ impl Ops for Recorder {
         if transforms.is_empty() {
             return Err(none("no transform"));
         }
-        let infos = transforms
+        let giants = transforms.iter().flat_map(|t| &t.giants);
+        let term = giants.flat_map(|g| &g.terms).next();
+        let term = term.ok_or_else(|| none("no term"))?;
+        let scale = self.plain_spec(op, term.plain)?.scale;
+        transforms
             .iter()
-            .map(|transform| self.transformed(op, (&x, inputs), transform))
-            .collect::<Result<Vec<_>, _>>()?;
-        let operation = Operation::LinearTransform {
-            inputs: inputs.iter().map(|i| **i).collect(),
-            transforms: transforms.iter().map(|t| (*t).clone()).collect(),
-        };
-        Ok(self.emit_many(operation, infos))
+            .map(|transform| self.transformed(op, (&x, inputs), (transform, scale)))
+            .collect()
     }
-}
 
-impl Recorder {
-    /// What is known of the result of one transform of inputs that are like the first, `x`.
+    /// What is known of the result of one transform of inputs that are like the first, `x`, by
+    /// plaintexts of one scale.
     fn transformed(
         &self,
         op: &'static str,
         (x, inputs): (&ValueInfo, &[&ValueId]),
-        transform: &Transform<PlainId>,
+        (transform, plain_scale): (&Transform<PlainId>, Scale),
     ) -> Result<ValueInfo, OpsError> {
-        let canonical = self.params.scale_at(x.level);
         let (mut bound, mut mean) = (0.0, 0.0);
         for term in transform.giants.iter().flat_map(|g| &g.terms) {
             let Some(input) = inputs.get(term.input) else {
@@ -517,7 +561,7 @@ impl Recorder {
             };
             let spec = self.plain_spec(op, term.plain)?;
             OpsError::expect_plain_level(op, spec.level, x.level)?;
-            OpsError::expect_scale(op, spec.scale, canonical)?;
+            OpsError::expect_scale(op, spec.scale, plain_scale)?;
             let extended = self.extended.get(term.plain.0 as usize);
             let step = (term.baby, self.params.slots());
             OpsError::expect_extended(op, extended == Some(&true), step)?;
@@ -530,7 +574,7 @@ impl Recorder {
             let what = "a transform without a term".into();
             return Err(OpsError::Invalid { op, what });
         }
-        let (level, scale) = self.step(op, x.level, x.scale.product(canonical))?;
+        let (level, scale) = self.step(op, x.level, x.scale.product(plain_scale))?;
         Ok(ValueInfo {
             level,
             scale,

@@ -65,26 +65,37 @@ pub fn replay<O: Ops>(
         Operation::LinearTransform { inputs, transforms } => {
             let inputs: Vec<O::Ct> = inputs.iter().map(get).collect::<Result<_, _>>()?;
             let inputs: Vec<&O::Ct> = inputs.iter().collect();
-            let encoded = |transform: &Transform<PlainId>| {
-                let giants = transform.giants.iter().map(|g| {
-                    let terms = g.terms.iter().map(|t| {
-                        Ok(Term {
-                            input: t.input,
-                            baby: t.baby,
-                            plain: constant(&t.plain)?,
-                        })
-                    });
-                    Ok(Giant {
-                        rotation: g.rotation,
-                        terms: terms.collect::<Result<_, OpsError>>()?,
-                    })
-                });
-                let giants = giants.collect::<Result<_, OpsError>>()?;
-                Ok(Transform { giants })
-            };
-            let maps = transforms.iter().map(encoded);
+            let maps = transforms.iter().map(|map| encoded(map, &constant));
             let maps = maps.collect::<Result<Vec<_>, OpsError>>()?;
             ops.linear_transforms(&inputs, &maps.iter().collect::<Vec<_>>())
         }
+        Operation::NestedTransform { inputs, transform } => {
+            let inputs: Vec<O::Ct> = inputs.iter().map(get).collect::<Result<_, _>>()?;
+            let inputs: Vec<&O::Ct> = inputs.iter().collect();
+            one(ops.nested_transform(&inputs, &encoded(transform, &constant)?)?)
+        }
+        Operation::ModRaise(a) => one(ops.mod_raise(&get(a)?)?),
     }
+}
+
+/// A transform with the plaintexts that its terms name.
+fn encoded<Pl>(
+    transform: &Transform<PlainId>,
+    plain: &dyn Fn(&PlainId) -> Result<Pl, OpsError>,
+) -> Result<Transform<Pl>, OpsError> {
+    let giants = transform.giants.iter().map(|g| {
+        let terms = g.terms.iter().map(|t| {
+            Ok(Term {
+                input: t.input,
+                baby: t.baby,
+                plain: plain(&t.plain)?,
+            })
+        });
+        Ok(Giant {
+            rotation: g.rotation,
+            terms: terms.collect::<Result<_, OpsError>>()?,
+        })
+    });
+    let giants = giants.collect::<Result<_, OpsError>>()?;
+    Ok(Transform { giants })
 }

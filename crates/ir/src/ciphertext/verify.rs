@@ -2,7 +2,7 @@
 
 use super::{CiphertextProgram, Instruction, Operation, PlainId, Recorder, ValueId, replay};
 use crate::IrError;
-use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params};
+use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params, mod_raise_keys};
 
 /// Longest name of a section, in bytes: names are shown to people.
 const MAX_SECTION_NAME: usize = 256;
@@ -140,7 +140,10 @@ impl CiphertextProgram {
             Operation::MulSum(_) => [instruction.operation.operands(), made].concat(),
             Operation::Rescale(_)
             | Operation::Adjust { .. }
-            | Operation::LinearTransform { .. } => made,
+            | Operation::LinearTransform { .. }
+            | Operation::NestedTransform { .. } => made,
+            // What goes in must not run over q0 before the multiples of it come.
+            Operation::ModRaise(_) => [instruction.operation.operands(), made].concat(),
             _ => vec![],
         };
         must_fit
@@ -206,14 +209,22 @@ impl CiphertextProgram {
                         .iter()
                         .for_each(|s| need(KeyPurpose::Rotation(*s), level_of(source)));
                 }
-                Operation::LinearTransform { inputs, transforms } => {
+                Operation::LinearTransform { inputs, .. }
+                | Operation::NestedTransform { inputs, .. } => {
                     let level = inputs.first().map_or(0, level_of);
+                    let transforms = instruction.operation.transforms();
                     for giant in transforms.iter().flat_map(|t| &t.giants) {
                         need(KeyPurpose::Rotation(giant.rotation), level);
                         giant
                             .terms
                             .iter()
                             .for_each(|t| need(KeyPurpose::Rotation(t.baby), level));
+                    }
+                }
+                Operation::ModRaise(_) => {
+                    let result = instruction.results.first().map_or(0, level_of);
+                    for (purpose, level) in mod_raise_keys(result) {
+                        need(purpose, level);
                     }
                 }
                 _ => {}

@@ -1,7 +1,7 @@
 //! Linear transforms.
 
 use super::{Bench, Check, Failure, digits};
-use crate::backend::{Backend, DiagonalTerm, GiantStep, TransformPlan};
+use crate::backend::{Backend, DiagonalTerm, GiantStep, OutputPlan, TransformPlan};
 use crate::{Basis, Form, GaloisElement, PlainPoly, Reference, Result};
 
 /// The plaintexts of the transforms: three dense ones and one of every other kind, then one that
@@ -38,7 +38,61 @@ fn giant(key: Option<usize>, terms: Vec<DiagonalTerm>) -> GiantStep {
 }
 
 /// Outputs with every mixture of giant steps and terms, with and without a rotation.
-fn transform_outputs() -> Vec<Vec<GiantStep>> {
+fn transform_outputs() -> Vec<OutputPlan> {
+    let mut outputs: Vec<OutputPlan> = sums_of_giants()
+        .into_iter()
+        .map(OutputPlan::beside)
+        .collect();
+    outputs.extend(nested_giants().into_iter().map(OutputPlan::nested));
+    outputs
+}
+
+/// One key for all giant steps and several, the first step with a key and without, sums with and
+/// without rotated inputs in each place, steps without terms.
+fn nested_giants() -> Vec<Vec<GiantStep>> {
+    let turned = |key| giant(key, vec![term(0, Some(1), 2), term(1, None, 6)]);
+    let exact = |key| giant(key, vec![term(0, None, 6), term(1, None, 3)]);
+    let empty = |key| giant(key, vec![]);
+    vec![
+        vec![
+            turned(None),
+            turned(Some(0)),
+            turned(Some(0)),
+            turned(Some(0)),
+        ],
+        vec![turned(Some(3)), exact(Some(1)), turned(Some(2))],
+        vec![exact(None), exact(Some(4)), exact(Some(4))],
+        vec![exact(Some(2)), turned(Some(5)), exact(Some(1))],
+        vec![empty(None), empty(Some(0)), exact(Some(1))],
+        vec![
+            empty(Some(3)),
+            turned(Some(2)),
+            empty(Some(0)),
+            turned(Some(3)),
+        ],
+        // One step alone.
+        vec![turned(None)],
+        vec![exact(None)],
+        vec![turned(Some(4))],
+        vec![exact(Some(4))],
+        // More inputs than are worked on at a time.
+        vec![
+            exact(None),
+            giant(
+                Some(3),
+                (0..40)
+                    .map(|i| term(i % 2, (i > 1).then_some(i / 2), i % 6))
+                    .collect(),
+            ),
+            giant(
+                Some(3),
+                (0..30).map(|i| term(i % 2, Some(i % 20), i % 6)).collect(),
+            ),
+        ],
+    ]
+}
+
+fn sums_of_giants() -> Vec<Vec<GiantStep>> {
     vec![
         vec![
             giant(None, vec![term(0, None, 0), term(1, Some(0), 1)]),
@@ -102,10 +156,14 @@ pub(super) fn linear_transforms<B: Backend>(t: &mut Bench<B>) -> Check {
         .iter()
         .map(|p| t.ours.prepare_plain(p))
         .collect::<Result<Vec<_>>>()?;
-    // Those with few steps alone, and all at once.
+    // Those of one giant step and those without baby steps alone, and all at once.
     let all = transform_outputs();
-    let few = all.iter().filter(|o| o.len() == 1);
-    let mut plans: Vec<Vec<Vec<GiantStep>>> = few.map(|o| vec![o.clone()]).collect();
+    let unturned = |o: &OutputPlan| {
+        let mut terms = o.giants.iter().flat_map(|g| &g.terms);
+        terms.all(|t| t.baby.is_none())
+    };
+    let few = all.iter().filter(|o| o.giants.len() == 1 || unturned(o));
+    let mut plans: Vec<Vec<OutputPlan>> = few.map(|o| vec![o.clone()]).collect();
     plans.push(all);
     for outputs in plans {
         let mut plan: TransformPlan<'_, B> = TransformPlan {
@@ -181,7 +239,9 @@ fn refuse_transforms<B: Backend>(t: &mut Bench<B>, plan: &mut TransformPlan<'_, 
         "linear_transform without inputs",
         t.ours.linear_transform(&[], plan, none),
     )?;
-    let good = plan.outputs[0][0].terms[0];
+    let giants = &mut plan.outputs[0].giants;
+    let last = giants.len() - 1;
+    let good = giants[last].terms[0];
     for (what, bad) in [
         ("a missing plaintext", term(0, None, 99)),
         ("a missing input", term(2, None, 0)),
@@ -191,21 +251,37 @@ fn refuse_transforms<B: Backend>(t: &mut Bench<B>, plan: &mut TransformPlan<'_, 
             term(0, Some(0), 6),
         ),
     ] {
-        plan.outputs[0][0].terms[0] = bad;
+        plan.outputs[0].giants[last].terms[0] = bad;
         t.refused(what, t.ours.linear_transform(&inputs, plan, none))?;
     }
-    plan.outputs[0][0].terms[0] = good;
-    let key = plan.outputs[0][0].key.replace(99);
+    plan.outputs[0].giants[last].terms[0] = good;
+    let key = plan.outputs[0].giants[0].key.replace(99);
     t.refused(
         "a giant step with a missing key",
         t.ours.linear_transform(&inputs, plan, none),
     )?;
-    plan.outputs[0][0].key = key;
-    plan.outputs.push(Vec::new());
+    plan.outputs[0].giants[0].key = key;
+    plan.outputs.push(OutputPlan::beside(Vec::new()));
     t.refused(
         "an output without terms",
         t.ours.linear_transform(&inputs, plan, none),
     )?;
     plan.outputs.pop();
+    let one = || vec![term(0, None, 6)];
+    for (what, giants) in [
+        ("nested steps without any", vec![]),
+        (
+            "a nested step without a key",
+            vec![giant(None, one()), giant(None, one())],
+        ),
+        (
+            "a last nested step without terms",
+            vec![giant(None, one()), giant(Some(0), vec![])],
+        ),
+    ] {
+        plan.outputs.push(OutputPlan::nested(giants));
+        t.refused(what, t.ours.linear_transform(&inputs, plan, none))?;
+        plan.outputs.pop();
+    }
     Ok(())
 }

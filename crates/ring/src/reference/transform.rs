@@ -1,7 +1,9 @@
 //! The doubly hoisted linear transform, as [`Backend::linear_transform`] defines it.
 
 use super::{Reference, ReferenceKey, check_drop, mul_mod};
-use crate::backend::{Backend, GiantStep, Pair, PairRef, TransformPlan, check_plan, used_keys};
+use crate::backend::{
+    Backend, GiantStep, OutputPlan, Pair, PairRef, TransformPlan, check_plan, used_keys,
+};
 use crate::basis::Basis;
 use crate::error::{Result, RingError};
 use crate::poly::{Form, RnsPoly};
@@ -30,13 +32,8 @@ impl Reference {
         let special = shared_special(plan)?;
         let outputs = plan.outputs.iter();
         outputs
-            .map(|giants| {
-                let mut acc = self.zero_pair(basis.union(special))?;
-                for giant in giants {
-                    let turned = self.giant(inputs, plan, (giant, special))?;
-                    self.add_assign(&mut acc.0, &turned.0)?;
-                    self.add_assign(&mut acc.1, &turned.1)?;
-                }
+            .map(|output| {
+                let acc = self.undivided(inputs, plan, (output, special))?;
                 let divisor = special.union(drop);
                 if divisor.is_empty() {
                     return Ok(acc);
@@ -49,25 +46,66 @@ impl Reference {
             .collect()
     }
 
+    /// An output before its last division, on the basis with P.
+    fn undivided(
+        &self,
+        inputs: &Inputs<'_>,
+        plan: &Plan<'_>,
+        (output, special): (&OutputPlan, Basis),
+    ) -> Result<Pair<RnsPoly>> {
+        if output.nested {
+            return self.nested(inputs, plan, (&output.giants, special));
+        }
+        let mut acc = self.zero_pair(inputs[0].0.basis().union(special))?;
+        for giant in &output.giants {
+            let turned = self.giant(inputs, plan, (giant, special))?;
+            self.add_pair(&mut acc, &turned)?;
+        }
+        Ok(acc)
+    }
+
+    /// The same with nested giant steps.
+    fn nested(
+        &self,
+        inputs: &Inputs<'_>,
+        plan: &Plan<'_>,
+        (giants, special): (&[GiantStep], Basis),
+    ) -> Result<Pair<RnsPoly>> {
+        let mut acc = self.zero_pair(inputs[0].0.basis().union(special))?;
+        for giant in giants.iter().rev() {
+            self.add_pair(&mut acc, &self.sum(inputs, plan, (giant, special))?)?;
+            if let Some(key) = giant.key.map(|k| plan.keys[k]) {
+                let y0 = self.div_round(&acc.0, special)?;
+                let y1 = self.div_round(&acc.1, special)?;
+                acc = self.turn(key, &y0, &y1)?;
+            }
+        }
+        Ok(acc)
+    }
+
+    fn add_pair(&self, acc: &mut Pair<RnsPoly>, x: &Pair<RnsPoly>) -> Result<()> {
+        self.add_assign(&mut acc.0, &x.0)?;
+        self.add_assign(&mut acc.1, &x.1)
+    }
+
     fn zero_pair(&self, basis: Basis) -> Result<Pair<RnsPoly>> {
         let zero = || RnsPoly::zero(&self.chain, basis, Form::Ntt);
         Ok((zero()?, zero()?))
     }
 
-    /// `T_g`, on the basis with P.
-    fn giant(
+    /// `A_g`, on the basis with P.
+    fn sum(
         &self,
         inputs: &Inputs<'_>,
         plan: &Plan<'_>,
         (giant, special): (&GiantStep, Basis),
     ) -> Result<Pair<RnsPoly>> {
         let basis = inputs[0].0.basis();
-        // A_g.
-        let (mut a0, mut a1) = self.zero_pair(basis.union(special))?;
+        let mut acc = self.zero_pair(basis.union(special))?;
         for term in &giant.terms {
             let plain = plan.plains[term.plain];
             let (c0, c1) = inputs[term.input];
-            let (x0, x1) = match term.baby {
+            let product = match term.baby {
                 // A multiple of P does not depend on the plaintext modulo P.
                 None => (
                     self.lift(&self.mul_plain(c0, plain)?, special)?,
@@ -78,9 +116,19 @@ impl Reference {
                     (self.mul_plain(&s0, plain)?, self.mul_plain(&s1, plain)?)
                 }
             };
-            self.add_assign(&mut a0, &x0)?;
-            self.add_assign(&mut a1, &x1)?;
+            self.add_pair(&mut acc, &product)?;
         }
+        Ok(acc)
+    }
+
+    /// `T_g`, on the basis with P.
+    fn giant(
+        &self,
+        inputs: &Inputs<'_>,
+        plan: &Plan<'_>,
+        (giant, special): (&GiantStep, Basis),
+    ) -> Result<Pair<RnsPoly>> {
+        let (a0, a1) = self.sum(inputs, plan, (giant, special))?;
         let Some(key) = giant.key.map(|k| plan.keys[k]) else {
             return Ok((a0, a1));
         };

@@ -11,7 +11,7 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use work::{Baby, Blocking, Column, Place, Scratch, Sums, Work};
+use work::{Baby, Blocking, Column, Place, Scratch, Sum, Sums, Target, Work};
 
 use super::engine::{Added, Job, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -45,41 +45,105 @@ impl Cpu {
     ) -> Result<Vec<Pair<RnsPoly>>> {
         let (basis, special) = self.check_transform(inputs, plan, drop)?;
         let work = Work::new(self, inputs, plan, (basis, special), blocking);
-        let mut sums = work.zeros(self, plan.outputs.len())?;
+        let mut sums = work.room(self, plan)?;
         self.all_sums(&work, &mut sums);
-        let giant_sums = sums.giants;
-        let Work { sums: giants, .. } = work;
-        // ModDown of the second halves.
-        let switched: Vec<Option<(RnsPoly, &CpuKey, usize)>> = giants
-            .iter()
-            .zip(giant_sums)
-            .map(|(giant, sum)| {
-                let (key, sum) = (giant.key?, sum?);
-                let exact = giant.exact() || special.is_empty();
-                let y = if exact {
-                    sum
-                } else {
-                    self.rescale(&[&sum], special, Basis::empty()).pop()?
-                };
-                Some((y, key, giant.output))
-            })
-            .collect();
         let shape = Shape {
             basis,
             special,
             drop,
         };
-        sums.outputs
+        let Work { sums: giants, .. } = work;
+        let mut giants = giants.into_iter().zip(sums.giants).peekable();
+        let mut results = Vec::with_capacity(plan.outputs.len());
+        for (o, (output, sum)) in plan.outputs.iter().zip(sums.outputs).enumerate() {
+            let mut mine = Vec::with_capacity(output.giants.len());
+            while let Some(giant) = giants.next_if(|(giant, _)| giant.output == o) {
+                mine.push(giant);
+            }
+            results.push(match sum {
+                [Some(sum0), Some(sum1)] => self.beside(mine, (sum0, sum1), shape)?,
+                _ => self.nested(mine, shape)?,
+            });
+        }
+        Ok(results)
+    }
+
+    /// An output from the sums of its giant steps and what they left to it.
+    fn beside(
+        &self,
+        giants: Vec<(Sum<'_>, [Option<RnsPoly>; 2])>,
+        sum: Pair<RnsPoly>,
+        shape: Shape,
+    ) -> Result<Pair<RnsPoly>> {
+        // Without a giant step of rotation 0 the second half of the sum is zero.
+        let second = giants.iter().any(|(giant, _)| giant.key.is_none());
+        // ModDown of the second halves.
+        let switched: Vec<(RnsPoly, &CpuKey)> = giants
             .into_iter()
-            .enumerate()
-            .map(|(o, sum)| {
-                let mine = switched.iter().flatten().filter(|s| s.2 == o);
-                let polys: Vec<(&RnsPoly, &CpuKey)> = mine.map(|s| (&s.0, s.1)).collect();
-                // Without a giant step of rotation 0 the second half of the sum is zero.
-                let second = giants.iter().any(|g| g.output == o && g.key.is_none());
-                self.finish(sum, second, &polys, shape)
+            .filter_map(|(giant, [_, sum])| {
+                let (key, sum) = (giant.key?, sum?);
+                let exact = giant.exact()[1] || shape.special.is_empty();
+                let y = if exact {
+                    sum
+                } else {
+                    self.rescale(&[&sum], shape.special, Basis::empty()).pop()?
+                };
+                Some((y, key))
             })
-            .collect()
+            .collect();
+        let polys: Vec<(&RnsPoly, &CpuKey)> = switched.iter().map(|s| (&s.0, s.1)).collect();
+        self.finish(sum, second, &polys, shape)
+    }
+
+    /// An output from the sums of its nested giant steps: from the last to the first a rotation of
+    /// what there is so far, whose ModDown is that of the next sum as well.
+    fn nested(
+        &self,
+        giants: Vec<(Sum<'_>, [Option<RnsPoly>; 2])>,
+        shape: Shape,
+    ) -> Result<Pair<RnsPoly>> {
+        let Shape { special, drop, .. } = shape;
+        let none = Basis::empty();
+        let mut inner: Option<(Pair<RnsPoly>, &CpuKey)> = None;
+        for (giant, sum) in giants.into_iter().rev() {
+            // Without a key the step is the first.
+            let drop = if giant.key.is_some() { none } else { drop };
+            let divided = match (inner, sum) {
+                (Some(inner), sum) => self.turn_onto(&inner, sum, Shape { drop, ..shape })?,
+                (None, [Some(sum0), Some(sum1)]) => {
+                    let exact = giant.exact()[0];
+                    let divisor = if exact { drop } else { special.union(drop) };
+                    match divisor.is_empty() {
+                        true => (sum0, sum1),
+                        false => self.rescale_pair((&sum0, &sum1), divisor)?,
+                    }
+                }
+                (None, _) => return Err(RingError::Empty { op: OP }),
+            };
+            let Some(key) = giant.key else {
+                return Ok(divided);
+            };
+            inner = Some((divided, key));
+        }
+        let inner = inner.ok_or(RingError::Empty { op: OP })?;
+        self.turn_onto(&inner, [None, None], shape)
+    }
+
+    /// The rotation of `y`, on top of a sum on the basis with P, divided.
+    fn turn_onto(
+        &self,
+        ((y0, y1), key): &(Pair<RnsPoly>, &CpuKey),
+        sum: [Option<RnsPoly>; 2],
+        shape: Shape,
+    ) -> Result<Pair<RnsPoly>> {
+        let job = Job {
+            add_inside: Added::Pair([Some(y0), None]),
+            add_before: [None, None],
+            start: sum.each_ref().map(Option::as_ref),
+            terms: vec![(0, *key)],
+        };
+        let mut results = self.run(&[(y1, *key)], &[job], shape);
+        results.pop().ok_or(RingError::Empty { op: OP })
     }
 
     /// The last division of one output, after the key switches of its giant steps.
@@ -130,7 +194,12 @@ impl Cpu {
         for key in keys {
             key.check_covers(OP, basis, special)?;
         }
-        for term in plan.outputs.iter().flatten().flat_map(|g| &g.terms) {
+        for term in plan
+            .outputs
+            .iter()
+            .flat_map(|o| &o.giants)
+            .flat_map(|g| &g.terms)
+        {
             let needed = match term.baby {
                 Some(_) => basis.union(special),
                 None => basis,
@@ -329,9 +398,9 @@ impl Cpu {
     }
 
     /// Adds the products of one giant step with one batch of babies, in one block.
-    fn add_products(
+    fn add_products<'a>(
         &self,
-        work: &Work<'_>,
+        work: &Work<'a>,
         (batch, number): (usize, usize),
         place: Place,
         (scratch, sums): (&mut Scratch, &mut Column<'_>),
@@ -368,6 +437,7 @@ impl Cpu {
             let plain = following.terms[batch].get(i)?.1;
             plain.block(place.prime, later.clone(), n)
         };
+        let [exact0, exact1] = sum.exact();
         let products: Vec<Product<'_>> = terms
             .iter()
             .zip(&written)
@@ -375,13 +445,16 @@ impl Cpu {
             .map(|(i, ((slot, plain), written))| {
                 let at = 2 * slot * work.block;
                 let (x0, x1) = scratch.babies[at..at + 2 * work.block].split_at(work.block);
-                let plainly = babies[*slot].c.1.limb_of(place.prime);
-                let x1 = match plainly {
-                    Some(x) if sum.exact() => &x[range.clone()],
-                    _ => x1,
+                let (c0, c1) = babies[*slot].c;
+                let [plain0, plain1] = [c0, c1].map(|c| c.limb_of(place.prime));
+                let plainly = |exact: bool, c: Option<&'a [u64]>| {
+                    c.filter(|_| exact).map(|c| &c[range.clone()])
                 };
                 Product {
-                    x: [x0, x1],
+                    x: [
+                        plainly(exact0, plain0).unwrap_or(x0),
+                        plainly(exact1, plain1).unwrap_or(x1),
+                    ],
                     y: plain
                         .block(place.prime, range.clone(), n)
                         .unwrap_or(written),
@@ -390,34 +463,54 @@ impl Cpu {
             })
             .collect();
         let begun = sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let [out0, out1] = &mut sums.outputs[sum.output];
-        let Some(key) = sum.key else {
-            for products in products.chunks(MOST_PRODUCTS) {
-                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range.clone()]);
-                self.kernels.sum_products(m, out0, out1, products, false);
+        let (outputs, own) = (&mut sums.outputs[sum.output], &mut sums.giants[number]);
+        match (sum.target, sum.key) {
+            (Target::Own, _) => {
+                let [Some(out0), Some(out1)] = own else {
+                    return;
+                };
+                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
+                if products.is_empty() && !begun {
+                    out0.fill(0);
+                    out1.fill(0);
+                }
+                for (i, products) in products.chunks(MOST_PRODUCTS).enumerate() {
+                    let fresh = !begun && i == 0;
+                    self.kernels.sum_products(m, out0, out1, products, fresh);
+                }
             }
-            return;
-        };
-        let Some(giant) = &mut sums.giants[number] else {
-            return;
-        };
-        let out1 = &mut giant[range];
-        let target = sum.targets[place.number];
-        let piece = key.permutation.piece_for(target, work.block).1;
-        let out0 = &mut out0[target * work.block..(target + 1) * work.block];
-        if products.is_empty() && !begun {
-            out1.fill(0);
-        }
-        for (i, products) in products.chunks(MOST_PRODUCTS).enumerate() {
-            let temp = &mut scratch.temp[..2 * work.block];
-            let (temp0, temp1) = temp.split_at_mut(work.block);
-            if begun || i > 0 {
-                self.kernels.sum_products(m, temp0, temp1, products, true);
-                self.kernels.add(m, out1, temp1);
-            } else {
-                self.kernels.sum_products(m, temp0, out1, products, true);
+            (Target::Turned, Some(key)) => {
+                let ([Some(out0), _], [_, Some(out1)]) = (outputs, own) else {
+                    return;
+                };
+                let out1 = &mut out1[range];
+                let target = sum.targets[place.number];
+                let piece = key.permutation.piece_for(target, work.block).1;
+                let out0 = &mut out0[target * work.block..(target + 1) * work.block];
+                if products.is_empty() && !begun {
+                    out1.fill(0);
+                }
+                for (i, products) in products.chunks(MOST_PRODUCTS).enumerate() {
+                    let temp = &mut scratch.temp[..2 * work.block];
+                    let (temp0, temp1) = temp.split_at_mut(work.block);
+                    if begun || i > 0 {
+                        self.kernels.sum_products(m, temp0, temp1, products, true);
+                        self.kernels.add(m, out1, temp1);
+                    } else {
+                        self.kernels.sum_products(m, temp0, out1, products, true);
+                    }
+                    self.kernels.permute_acc(m, out0, temp0, &piece);
+                }
             }
-            self.kernels.permute_acc(m, out0, temp0, &piece);
+            _ => {
+                let [Some(out0), Some(out1)] = outputs else {
+                    return;
+                };
+                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
+                for products in products.chunks(MOST_PRODUCTS) {
+                    self.kernels.sum_products(m, out0, out1, products, false);
+                }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::backend::{Backend, DiagonalTerm, GiantStep};
+use crate::backend::{Backend, DiagonalTerm, GiantStep, OutputPlan};
 use crate::conformance::{Samples, test_chain};
 use crate::{CpuConfig, CpuPlain, GaloisElement, Isa, PlainPoly};
 
@@ -49,7 +49,10 @@ fn results_do_not_depend_on_blocks() {
         let plan: TransformPlan<'_, Cpu> = TransformPlan {
             keys: keys.iter().collect(),
             plains: plains.iter().collect(),
-            outputs: vec![vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]],
+            outputs: vec![
+                OutputPlan::beside(vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]),
+                OutputPlan::nested(vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]),
+            ],
         };
         let c: Vec<RnsPoly> = (0..4)
             .map(|_| samples.poly(q, Form::Ntt).unwrap())

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{Pair, PairRef, TransformPlan};
+use crate::backend::{OutputPlan, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
@@ -24,12 +24,26 @@ pub(super) struct Baby<'a> {
     pub(super) turn: Option<(&'a CpuKey, usize)>,
 }
 
+/// Where the two halves of a sum go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// Both to the output.
+    Output,
+    /// The first, under the automorphism, to the output; the second to a polynomial of its own.
+    Turned,
+    /// Both to polynomials of their own: a nested giant step.
+    Own,
+}
+
 /// The sum of one giant step of one output.
 pub(super) struct Sum<'a> {
     pub(super) output: usize,
     pub(super) key: Option<&'a CpuKey>,
+    pub(super) target: Target,
     /// Whether any term is rotated: the sum is then a multiple of P only up to its rounding.
     pub(super) turned: bool,
+    /// Whether a nested giant step follows: its key switch goes on from this sum.
+    pub(super) continued: bool,
     /// Per batch of babies: number of the baby in it, and its factor.
     pub(super) terms: Vec<Vec<(usize, &'a CpuPlain)>>,
     /// Per block that is read the block that the automorphism brings it to.
@@ -37,10 +51,14 @@ pub(super) struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    /// Whether the second half stays without the factor P until the end: it is then exact on the
-    /// inputs' basis alone.
-    pub(super) fn exact(&self) -> bool {
-        self.key.is_some() && !self.turned
+    /// Per half whether it stays without the factor P: it is then exact on the inputs' basis alone,
+    /// and needs no ModDown before its key switch.
+    pub(super) fn exact(&self) -> [bool; 2] {
+        match self.target {
+            Target::Output => [false, false],
+            Target::Turned => [false, !self.turned],
+            Target::Own => [!self.turned && !self.continued; 2],
+        }
     }
 }
 
@@ -94,22 +112,26 @@ impl Blocking {
 /// What the sums are written to.
 pub(super) struct Sums {
     /// Per output: what goes into the last division without a key switch, on the basis with P.
-    pub(super) outputs: Vec<Pair<RnsPoly>>,
-    /// Per giant step with a key the second half of its sum.
-    pub(super) giants: Vec<Option<RnsPoly>>,
+    /// Nested giant steps have none.
+    pub(super) outputs: Vec<[Option<RnsPoly>; 2]>,
+    /// Per giant step the halves of its sum that have polynomials of their own.
+    pub(super) giants: Vec<[Option<RnsPoly>; 2]>,
 }
+
+/// The limbs of two halves at one prime, where they are.
+type Halves<'s> = [Option<&'s mut [u64]>; 2];
 
 /// What the sums are written to at one prime.
 pub(super) struct Column<'s> {
     pub(super) prime: usize,
     /// Per output its two limbs.
-    pub(super) outputs: Vec<[&'s mut [u64]; 2]>,
-    /// Per giant step its limb, if it has one at this prime.
-    pub(super) giants: Vec<Option<&'s mut [u64]>>,
+    pub(super) outputs: Vec<Halves<'s>>,
+    /// Per giant step those of its own.
+    pub(super) giants: Vec<Halves<'s>>,
 }
 
 impl Sums {
-    /// The sums taken apart by primes; every output has a limb at each of them.
+    /// The sums taken apart by primes.
     pub(super) fn columns(&mut self, primes: Basis) -> Vec<Column<'_>> {
         let mut columns: Vec<Column<'_>> = primes
             .iter()
@@ -119,22 +141,33 @@ impl Sums {
                 giants: Vec::with_capacity(self.giants.len()),
             })
             .collect();
-        for (out0, out1) in &mut self.outputs {
-            let both = out0.limbs_mut().zip(out1.limbs_mut());
-            let both = both.filter(|((i, _), _)| primes.contains(*i));
-            for (column, ((_, limb0), (_, limb1))) in columns.iter_mut().zip(both) {
-                column.outputs.push([limb0, limb1]);
+        for pair in &mut self.outputs {
+            for (column, halves) in columns.iter_mut().zip(halves(pair, primes)) {
+                column.outputs.push(halves);
             }
         }
-        for giant in &mut self.giants {
-            let mut limbs = giant.iter_mut().flat_map(RnsPoly::limbs_mut).peekable();
-            for column in &mut columns {
-                let here = limbs.next_if(|(i, _)| *i == column.prime);
-                column.giants.push(here.map(|(_, limb)| limb));
+        for pair in &mut self.giants {
+            for (column, halves) in columns.iter_mut().zip(halves(pair, primes)) {
+                column.giants.push(halves);
             }
         }
         columns
     }
+}
+
+/// Per prime the limbs of two polynomials that are there.
+fn halves(pair: &mut [Option<RnsPoly>; 2], primes: Basis) -> impl Iterator<Item = Halves<'_>> {
+    let limbs = |poly: Option<_>| {
+        let limbs = poly.into_iter().flat_map(RnsPoly::limbs_mut);
+        limbs.filter(move |(i, _)| primes.contains(*i)).peekable()
+    };
+    let [half0, half1] = pair;
+    let (mut limbs0, mut limbs1) = (limbs(half0.as_mut()), limbs(half1.as_mut()));
+    primes.iter().map(move |prime| {
+        let here = |limb: &(usize, &mut [u64])| limb.0 == prime;
+        let halves = [limbs0.next_if(here), limbs1.next_if(here)];
+        halves.map(|limb| limb.map(|(_, words)| words))
+    })
 }
 
 /// Scratch of one thread.
@@ -196,7 +229,8 @@ impl<'a> Work<'a> {
     ) -> Self {
         // Per baby its input and key.
         let mut named: Vec<(usize, Option<usize>)> = Vec::new();
-        let terms = plan.outputs.iter().flatten().flat_map(|g| &g.terms);
+        let giants = || plan.outputs.iter().flat_map(|o| &o.giants);
+        let terms = giants().flat_map(|g| &g.terms);
         for baby in terms.map(|t| (t.input, t.baby)) {
             if !named.contains(&baby) {
                 named.push(baby);
@@ -221,12 +255,11 @@ impl<'a> Work<'a> {
             let c = inputs[input];
             babies.push(Baby { c, turn });
         }
-        let giants = plan.outputs.iter().flatten();
-        let most = giants.map(|g| g.terms.len()).max().unwrap_or(0);
+        let most = giants().map(|g| g.terms.len()).max().unwrap_or(0);
         let (batch, block) = blocking.of(babies.len(), most, cpu.chain.n());
         let mut sums = Vec::new();
-        for (output, giants) in plan.outputs.iter().enumerate() {
-            for giant in giants {
+        for (output, OutputPlan { giants, nested }) in plan.outputs.iter().enumerate() {
+            for (number, giant) in giants.iter().enumerate() {
                 let mut terms = vec![Vec::new(); babies.len().div_ceil(batch)];
                 for t in &giant.terms {
                     let baby = named.binary_search(&(t.input, t.baby)).unwrap_or(0);
@@ -234,12 +267,20 @@ impl<'a> Work<'a> {
                     terms[baby / batch].push((baby % batch, plain));
                 }
                 let key: Option<&'a CpuKey> = giant.key.map(|k| plan.keys[k]);
+                let target = match key {
+                    _ if *nested => Target::Own,
+                    None => Target::Output,
+                    Some(_) => Target::Turned,
+                };
+                let turning = key.filter(|_| target == Target::Turned);
                 sums.push(Sum {
                     output,
                     key,
+                    target,
+                    continued: *nested && number + 1 < giants.len(),
                     turned: giant.terms.iter().any(|t| t.baby.is_some()),
                     terms,
-                    targets: key.map_or(Vec::new(), |k| k.permutation.block_targets(block)),
+                    targets: turning.map_or(Vec::new(), |k| k.permutation.block_targets(block)),
                 });
             }
         }
@@ -259,18 +300,28 @@ impl<'a> Work<'a> {
         self.sources.iter().map(|s| s.digits.len()).sum()
     }
 
-    /// Zeros for the sums.
-    pub(super) fn zeros(&self, cpu: &Cpu, outputs: usize) -> Result<Sums> {
+    /// Room for the sums: zeros for those of outputs.
+    pub(super) fn room(&self, cpu: &Cpu, plan: &TransformPlan<'_, Cpu>) -> Result<Sums> {
         let all = self.basis.union(self.special);
-        let zero = || RnsPoly::zero(&cpu.chain, all, Form::Ntt);
+        let outputs = plan.outputs.iter().map(|output| {
+            let zero = || match output.nested {
+                true => Ok(None),
+                false => RnsPoly::zero(&cpu.chain, all, Form::Ntt).map(Some),
+            };
+            Ok([zero()?, zero()?])
+        });
         let giants = self.sums.iter().map(|sum| {
-            let on = if sum.exact() { self.basis } else { all };
-            sum.key.map(|_| RnsPoly::dirty(&cpu.chain, on, Form::Ntt))
+            let on = if sum.turned { all } else { self.basis };
+            let own = || RnsPoly::dirty(&cpu.chain, on, Form::Ntt);
+            let empty = sum.terms.iter().all(Vec::is_empty);
+            match sum.target {
+                Target::Own if !empty => [Some(own()), Some(own())],
+                Target::Turned => [None, Some(own())],
+                _ => [None, None],
+            }
         });
         Ok(Sums {
-            outputs: (0..outputs)
-                .map(|_| Ok((zero()?, zero()?)))
-                .collect::<Result<_>>()?,
+            outputs: outputs.collect::<Result<_>>()?,
             giants: giants.collect(),
         })
     }
