@@ -370,8 +370,7 @@ impl Cpu {
                 let out = &mut limb.out[range.clone()];
                 if ntt {
                     let ahead = x.unwrap_or(&[]);
-                    self.kernels
-                        .forward_low(self.chain.table(j), out, b, &[ahead]);
+                    self.kernels.forward_low(self.chain.table(j), out, b, ahead);
                 }
                 match x {
                     // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational

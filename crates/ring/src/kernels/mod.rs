@@ -255,7 +255,7 @@ kernels! {
     fn forward(t: &NttTable, x: &mut [u64]);
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
-    fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]);
+    fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
     /// The stages of the inverse NTT of `x` inside blocks of `2^LOW_LOG` words, into `out`.
     fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
     /// The other stages and the factor, on columns of a limb; they go to a tile, rows one after the

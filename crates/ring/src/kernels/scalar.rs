@@ -44,7 +44,7 @@ fn forward_top(t: &NttTable, x: &mut [u64]) {
 }
 
 #[inline(always)]
-pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[&[u64]]) {
+pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[u64]) {
     let len_log = LOW_LOG.min(t.log_n);
     forward_stages(t, x, len_log, (1 << (t.log_n - len_log), block));
     let q = t.modulus.value();

@@ -302,7 +302,7 @@ proptest! {
             }
             if top {
                 for (b, block) in out.chunks_mut(width).enumerate() {
-                    k.forward_low(&t, block, b, &[&tiles[0].0]);
+                    k.forward_low(&t, block, b, &tiles[0].0);
                 }
             }
             vec![out]

@@ -6,7 +6,7 @@
 //!
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
 //! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
-//!   at most three stages; `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   at most three stages (four are two and two); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
 //!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
