@@ -13,6 +13,14 @@ use crate::polynomial::evaluate_to;
 
 const NAME: &str = "bootstrap";
 
+/// Most baby steps of a factor of SlotToCoeff. A baby step costs a quarter of a giant one there
+/// (one digit, more special primes than others), and its key few limbs.
+const LOW_BABIES: usize = 16;
+
+/// The same of CoeffToSlot, whose keys have all limbs: sixteen would save a tenth of the time for
+/// twice the keys.
+const HIGH_BABIES: usize = 8;
+
 /// What the slots hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Content {
@@ -156,8 +164,14 @@ impl BootstrapPlan {
             ratio: f64::from(spec.message_ratio_bits).exp2(),
             eval_mod,
             turn,
-            slot_to_coeff: to_coeff.into_iter().map(Factor::new).collect(),
-            coeff_to_slot: to_slot.into_iter().map(Factor::new).collect(),
+            slot_to_coeff: to_coeff
+                .into_iter()
+                .map(|m| Factor::new(m, LOW_BABIES))
+                .collect(),
+            coeff_to_slot: to_slot
+                .into_iter()
+                .map(|m| Factor::new(m, HIGH_BABIES))
+                .collect(),
             trace,
             input_level,
             raised_level: output_level + depth + high,
@@ -277,6 +291,17 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<O::Ct, CircuitError> {
+        self.run_divided(ops, ct, 1.0, observer)
+    }
+
+    /// The values over `divisor`.
+    fn run_divided<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        divisor: f64,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
         let mut begin = |stage| match observer(stage) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(CircuitError::Stopped { circuit: NAME }),
@@ -299,17 +324,42 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let conjugate = ops.conjugate(&x)?;
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
-        let re = self.eval_mod(ops, &re)?;
-        let re = self.relabelled(ops, &re, ONE)?;
+        let gain = plan.gain() / divisor;
+        let re = self.eval_mod(ops, &re, gain)?;
+        let re = relabelled(ops, &re, ONE, gain)?;
         if plan.content != Content::Complex {
             return Ok(re);
         }
         begin(Stage::EvalMod)?;
         let im = ops.sub(&x, &conjugate)?;
-        let im = unit(ops, &im, -I)?;
-        let im = self.eval_mod(ops, &im)?;
-        let im = self.relabelled(ops, &im, I)?;
+        let im = times_integer(ops, &im, -I)?;
+        let im = self.eval_mod(ops, &im, gain)?;
+        let im = relabelled(ops, &im, I, gain)?;
         Ok(ops.add(&re, &im)?)
+    }
+
+    /// Two bootstraps, the second of what the first one is wrong by, enlarged by `2^bits`
+    /// (Bae, Cheon, Cho, Kim, Kim, "META-BTS", ePrint 2022/1167): the error of a bootstrap becomes
+    /// `2^-bits` of it, down to what is lost by the rescales at the ordinary scale. `bits` less than
+    /// the bits of the worst slot.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run_observed`].
+    pub fn run_twice<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        bits: u32,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let first = self.run_observed(ops, ct, observer)?;
+        let level = self.plan.input_level;
+        let (wanted, had) = (ops.adjust(ct, level)?, ops.adjust(&first, level)?);
+        let rest = ops.sub(&wanted, &had)?;
+        let enlarged = f64::from(bits).exp2();
+        let large = times_integer(ops, &rest, Complex::new(enlarged, 0.0))?;
+        let second = self.run_divided(ops, &large, enlarged, observer)?;
+        Ok(ops.add(&first, &second)?)
     }
 
     fn slots_to_coefficients<O: Ops<Plain = Pl>>(
@@ -335,8 +385,13 @@ impl<Pl: Clone> Bootstrap<Pl> {
         Ok(x)
     }
 
-    /// EvalMod up to its output factor, at the scale that makes the output's come out.
-    fn eval_mod<O: Ops<Plain = Pl>>(&self, ops: &mut O, x: &O::Ct) -> Result<O::Ct, CircuitError> {
+    /// EvalMod up to its output factor `gain`, at the scale that makes the output's come out.
+    fn eval_mod<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        x: &O::Ct,
+        gain: f64,
+    ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
         let e = &plan.eval_mod;
         let params = ops.params().clone();
@@ -346,7 +401,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         };
         // From the output up: what each product's operands must be scaled by.
         let mut level = plan.output_level;
-        let mut scale = plan.output_scale().value();
+        let mut scale = params.scale_at(plan.output_level).value() * gain;
         if e.inverse_sine() == InverseSine::Degree3 {
             scale = (scale * divisor(level + 1) * divisor(level + 2)).cbrt();
             level += 2;
@@ -372,19 +427,6 @@ impl<Pl: Clone> Bootstrap<Pl> {
         }
         Ok(u)
     }
-
-    /// The product with a power of i, read at the output's canonical scale: exact, no level.
-    fn relabelled<O: Ops<Plain = Pl>>(
-        &self,
-        ops: &mut O,
-        ct: &O::Ct,
-        unit: Complex,
-    ) -> Result<O::Ct, CircuitError> {
-        let gain = self.plan.gain();
-        let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
-        let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
-        Ok(ops.mul_plain(ct, &plain)?)
-    }
 }
 
 impl BootstrapPlan {
@@ -396,22 +438,28 @@ impl BootstrapPlan {
         };
         self.eval_mod.gain() * cubic
     }
-
-    /// The scale of EvalMod's result such that the message's is the canonical one.
-    fn output_scale(&self) -> Scale {
-        self.params
-            .scale_at(self.output_level)
-            .multiply(self.gain())
-    }
 }
 
 const ONE: Complex = Complex::new(1.0, 0.0);
 const I: Complex = Complex::new(0.0, 1.0);
 
-/// The product with a power of i: exact.
-fn unit<O: Ops>(ops: &mut O, ct: &O::Ct, unit: Complex) -> Result<O::Ct, CircuitError> {
+/// The product with an integer or i times one: exact, no level.
+fn times_integer<O: Ops>(ops: &mut O, ct: &O::Ct, factor: Complex) -> Result<O::Ct, CircuitError> {
     let level = ops.level(ct);
-    let plain = ops.plain(&SlotVector::Constant(unit), level, Scale::power_of_two(0))?;
+    let plain = ops.plain(&SlotVector::Constant(factor), level, Scale::power_of_two(0))?;
+    Ok(ops.mul_plain(ct, &plain)?)
+}
+
+/// `gain` times a power of i times the value, by reading it at a scale that is smaller by as much:
+/// exact, no level.
+fn relabelled<O: Ops>(
+    ops: &mut O,
+    ct: &O::Ct,
+    unit: Complex,
+    gain: f64,
+) -> Result<O::Ct, CircuitError> {
+    let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
+    let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
     Ok(ops.mul_plain(ct, &plain)?)
 }
 
