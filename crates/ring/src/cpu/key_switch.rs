@@ -3,7 +3,7 @@
 use super::engine::{Added, Job, Shape};
 use super::parallel::{share, threads_pointwise};
 use super::{Cpu, CpuKey};
-use crate::backend::{Backend, FactorsRef, Pair, PairRef};
+use crate::backend::{Backend, FactorsRef, Pair, PairRef, check_raise, lift};
 use crate::basis::Basis;
 use crate::error::{Result, RingError};
 use crate::poly::{Form, RnsPoly};
@@ -174,6 +174,40 @@ impl Cpu {
             outputs.extend(self.run(&[(c.1, *key)], &jobs, shape));
         }
         Ok(outputs)
+    }
+
+    /// A key switch of a pair lifted to `to`. The second half is converted where it meets the key.
+    pub(super) fn raise_pair(
+        &self,
+        c: PairRef<'_, RnsPoly>,
+        key: &CpuKey,
+        to: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        const OP: &str = "raise";
+        c.0.require_like(OP, c.1)?;
+        check_raise((c.0.basis(), c.1.basis()), to)?;
+        let c0 = lift(self, c.0, to)?;
+        if !key.digits.iter().any(|digit| digit.contains_all(to)) {
+            // Digits that cut the lift: it is decomposed like any other polynomial.
+            let c1 = lift(self, c.1, to)?;
+            let raised = self.rotate_hoisted((&c0, &c1), &[key])?.pop();
+            return raised.ok_or(RingError::Empty { op: OP });
+        }
+        self.chain.check_same(OP, c.1.chain())?;
+        key.check_covers(OP, to, key.special)?;
+        let shape = Shape {
+            basis: to,
+            special: key.special,
+            drop: Basis::empty(),
+        };
+        let job = Job {
+            add_inside: Added::Pair([Some(&c0), None]),
+            add_before: [None, None],
+            start: [None, None],
+            terms: vec![(0, key)],
+        };
+        let raised = self.run(&[(c.1, key)], &[job], shape).pop();
+        raised.ok_or(RingError::Empty { op: OP })
     }
 
     fn check_terms(
