@@ -356,8 +356,7 @@ pub trait Ops {
     /// out = rot_(g_0)( A_0 + rot_(g_1)( A_1 + rot_(g_2)( A_2 + .. ))), A_i = the sum of g_i's terms.
     ///
     /// Equal rotations then share one key, where [`Ops::linear_transforms`] needs a key for each.
-    /// Usually g_0 is 0. Otherwise as there, except that a ModDown of both halves follows each
-    /// giant step.
+    /// Usually g_0 is 0. Otherwise as there; a giant step costs the same.
     ///
     /// # Errors
     /// As [`Ops::linear_transforms`].

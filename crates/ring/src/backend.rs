@@ -254,12 +254,9 @@ pub trait Backend: Send + Sync {
     ///   `y_g = round(A_{g,1} / P)` on `B`, and `T_g = A_g` for the giant step without a key;
     /// * the output is `round(sum_g T_g / (P prod(drop)))` on `B` without `drop`.
     ///
-    /// With nested giant steps `0 ..= G`, on `B`, from the last to the first:
-    ///
-    /// * `y_G = round(A_G / P)`, both halves, and
-    ///   `y_i = round((A_i + S_{i+1}(y_{i+1})) / P)` with `S` of the key of step `i + 1`;
-    /// * the output is `round((A_0 + S_1(y_1)) / (P prod(drop)))` on `B` without `drop`; if step 0 has
-    ///   a key as well it is `round(S_0(y_0) / (P prod(drop)))`.
+    /// With nested giant steps the output is `round(T_0 / (P prod(drop)))`, where `T_g` is defined as
+    /// above with `A_g + T_{g+1}` in the place of `A_g` for all steps but the last. Their first
+    /// halves are not rounded before the end either.
     ///
     /// `round` and `digit_d` are those of [`div_round`](Backend::div_round) and
     /// [`key_switch_sum`](Backend::key_switch_sum). What is a multiple of `P` is exact: a giant

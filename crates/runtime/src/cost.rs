@@ -329,8 +329,6 @@ pub(crate) fn pieces(
             let counts = TransformCounts::of(operation, program.slots);
             let switched = counts.babies + counts.giants;
             vec![
-                (Cost::Rotate, at, counts.nested),
-                (Cost::RotateStep, at, counts.nested),
                 (Cost::Transform, at, counts.outputs),
                 (Cost::TransformSwitch, at, switched.min(counts.outputs)),
                 (Cost::TransformInput, at, counts.inputs),

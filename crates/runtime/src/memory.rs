@@ -63,7 +63,7 @@ pub(crate) fn scratch(
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
         Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
             let counts = TransformCounts::of(operation, program.slots);
-            if counts.babies + counts.giants + counts.nested == 0 {
+            if counts.babies + counts.giants == 0 {
                 // The sums, of the operands' level.
                 return Scratch {
                     level,
@@ -96,16 +96,13 @@ fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
     let all = params.key_basis(level).len();
     let digits = counts.inputs * params.digits_at(level).len();
-    // With the special primes: what all steps add to, and of each giant step one polynomial; of
-    // nested ones two.
-    let sums = (2 * counts.outputs + counts.divided + 2 * counts.sums) * all;
+    // With the special primes: what all steps add to, and of each giant step one polynomial, of a
+    // nested one two.
+    let sums = (2 * counts.outputs + counts.divided + counts.nested) * all;
     let converted = group(params.n(), digits, 2) * digits;
-    let switched = switching(params, level, 1, counts.giants + counts.nested.min(1));
+    let switched = switching(params, level, 1, counts.giants);
     // The inputs' scaled digits have the sizes of those of the giant steps.
-    let scaled = counts
-        .inputs
-        .saturating_sub(counts.giants + counts.nested.min(1))
-        * limbs;
+    let scaled = counts.inputs.saturating_sub(counts.giants) * limbs;
     limbs_bytes(params, sums + converted + scaled) + switched
 }
 

@@ -126,7 +126,7 @@ pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
         Operation::ModRaise(_) => 2,
         _ => {
             let counts = TransformCounts::of(operation, slots);
-            counts.giants + counts.nested + counts.babies
+            counts.giants + counts.babies
         }
     };
     count as u64
@@ -141,12 +141,10 @@ pub(crate) struct TransformCounts {
     pub(crate) inputs: usize,
     /// Distinct pairs of an input and a baby step.
     pub(crate) babies: usize,
-    /// Giant steps side by side.
+    /// Giant steps.
     pub(crate) giants: usize,
-    /// Nested giant steps: rotations by themselves.
+    /// Sums of nested giant steps, of two polynomials each.
     pub(crate) nested: usize,
-    /// Sums between nested giant steps, of two polynomials each.
-    pub(crate) sums: usize,
     /// Giant steps whose sum has a rotated input.
     pub(crate) divided: usize,
     /// Products of inputs as they are.
@@ -162,14 +160,17 @@ impl TransformCounts {
         let Operation::NestedTransform { transform, .. } = operation else {
             return counts;
         };
-        let with_terms = |g: &&Giant<PlainId>| !g.terms.is_empty();
-        let last = transform.giants.iter().rposition(|g| !g.terms.is_empty());
-        let steps = transform.giants.iter().take(last.map_or(0, |l| l + 1));
+        // Of the steps from the innermost on, that one alone may be exact.
+        let giants = transform.giants.iter().rev();
+        let steps = giants.skip_while(|g| g.terms.is_empty());
+        let moving = steps.clone().filter(|g| moves(g.rotation, slots)).count();
+        let turned = |g: &&Giant<PlainId>| g.terms.iter().any(|t| moves(t.baby, slots));
+        let exact = steps.take_while(|g| !turned(g));
+        let exact = exact.filter(|g| moves(g.rotation, slots)).count().min(1);
         Self {
-            giants: 0,
-            divided: 0,
-            nested: steps.filter(|g| moves(g.rotation, slots)).count(),
-            sums: transform.giants.iter().filter(with_terms).count(),
+            giants: moving,
+            divided: moving - exact,
+            nested: moving,
             ..counts
         }
     }

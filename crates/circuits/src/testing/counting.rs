@@ -204,8 +204,8 @@ impl<O: Ops> Ops for Counting<O> {
         self.ops.linear_transforms(inputs, &plain)
     }
 
-    /// A nested giant step is a rotation: decomposition, inner product, and a ModDown of both halves.
-    /// There is one ModDown more than steps if the innermost sum has a rotated input.
+    /// Nested giant steps cost what those side by side do. What is inside of one is never exact: only
+    /// the innermost may be without its ModDown.
     fn nested_transform(
         &mut self,
         inputs: &[&O::Ct],
@@ -214,14 +214,19 @@ impl<O: Ops> Ops for Counting<O> {
         let slots = self.slots();
         let level = inputs.first().map_or(0, |input| self.ops.level(input));
         let giants: Vec<_> = transform.giants.iter().collect();
-        self.products(&giants, level);
-        for giant in giants.iter().filter(|g| moves(g.rotation, slots)) {
-            self.need(KeyPurpose::Rotation(giant.rotation), level);
-            self.counts.rotations += 1;
+        let mut special = self.products(&giants, level);
+        let mut exact = true;
+        let within = giants.iter().rev().skip_while(|g| g.terms.is_empty());
+        for giant in within {
+            exact &= !giant.terms.iter().any(|t| moves(t.baby, slots));
+            if moves(giant.rotation, slots) {
+                self.need(KeyPurpose::Rotation(giant.rotation), level);
+                self.counts.giants += usize::from(!exact);
+                self.counts.plain_giants += usize::from(exact);
+                (special, exact) = (true, false);
+            }
         }
-        let innermost = giants.iter().rev().find(|g| !g.terms.is_empty());
-        let mut terms = innermost.iter().flat_map(|g| &g.terms);
-        match terms.any(|t| moves(t.baby, slots)) {
+        match special {
             true => self.counts.divisions += 1,
             false => self.counts.rescales += 1,
         }

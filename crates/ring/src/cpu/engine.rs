@@ -27,11 +27,13 @@ const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
 const MAX_GROUP: usize = 8;
 
-/// What a job adds, times P.
+/// What a job adds, times P unless said otherwise.
 #[derive(Clone, Copy)]
 pub(super) enum Added<'a> {
     /// Two polynomials, as far as they are not zero.
     Pair([Option<&'a RnsPoly>; 2]),
+    /// One polynomial for the first half, on the basis with P, as it is: not times P.
+    Whole(&'a RnsPoly),
     /// The first two of the three polynomials of a sum of tensor products.
     Products(&'a [FactorsRef<'a, RnsPoly>]),
 }
@@ -42,9 +44,8 @@ pub(super) struct Job<'a> {
     pub(super) add_inside: Added<'a>,
     /// Added, times P, as it is.
     pub(super) add_before: [Option<&'a RnsPoly>; 2],
-    /// Added as it is, on the basis with P: the sums that the products go on from. The second
-    /// counts only beside a first.
-    pub(super) start: [Option<&'a RnsPoly>; 2],
+    /// Whether the outputs hold sums already, which the products are added to.
+    pub(super) onto: bool,
     /// `(index of the decomposed polynomial, key)`, the indices ascending.
     pub(super) terms: Vec<(usize, &'a CpuKey)>,
 }
@@ -216,6 +217,38 @@ impl Cpu {
         results
     }
 
+    /// Adds key switches to two sums on the basis with P, without any division.
+    pub(super) fn accumulate(
+        &self,
+        polys: &[(&RnsPoly, &CpuKey)],
+        add_inside: Added<'_>,
+        sums: &mut Pair<RnsPoly>,
+        shape: Shape,
+    ) {
+        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
+        let most = sources.iter().map(|s| s.digits.len()).max();
+        let job = Job {
+            add_inside,
+            add_before: [None, None],
+            onto: true,
+            terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
+        };
+        let call = Call {
+            sources: &sources,
+            jobs: &[job],
+            shape,
+            most: most.unwrap_or(0).max(1),
+            divided: None,
+        };
+        let primes = shape.basis.union(shape.special);
+        let parts = [&mut sums.0, &mut sums.1].into_iter();
+        self.columns(
+            &call,
+            primes,
+            parts.map(|sum| sum.limbs_mut().map(|(_, limb)| limb)),
+        );
+    }
+
     /// All jobs at some primes; `parts` are per job its first, then its second part: the limbs.
     fn columns<'o, P: Iterator<Item = &'o mut [u64]>>(
         &self,
@@ -306,15 +339,6 @@ impl Cpu {
         let j = column.prime;
         let m = self.chain.modulus(j);
         for (job, outs) in call.jobs.iter().zip(&mut column.outs) {
-            if job.start[0].is_some() {
-                for (out, start) in outs.iter_mut().zip(job.start) {
-                    match start.and_then(|x| x.limb_of(j)) {
-                        Some(x) => out.copy_from_slice(x),
-                        None => out.fill(0),
-                    }
-                }
-                continue;
-            }
             let p = self.chain.product_mod(call.shape.special, j);
             for (out, add) in outs.iter_mut().zip(job.add_before) {
                 match add.map(|a| a.limb_of(j)) {
@@ -449,11 +473,16 @@ impl Cpu {
         let x = match place.job.add_inside {
             _ if !place.first => [None, None],
             Added::Pair(pair) => pair.map(|a| Some(&a?.limb_of(place.prime)?[range.clone()])),
+            Added::Whole(x) => [x.limb_of(place.prime).map(|x| &x[range.clone()]), None],
             Added::Products(pairs) => self.tensor_block(pairs, place.prime, b, added),
         };
-        let extra = Extra { x, factor: p };
+        let factor = match place.job.add_inside {
+            Added::Whole(_) => m.to_mont(1),
+            _ => p,
+        };
+        let extra = Extra { x, factor };
         let [out0, out1] = outs;
-        let begun = place.job.add_before[0].is_some() || place.job.start[0].is_some();
+        let begun = place.job.add_before[0].is_some() || place.job.onto;
         let fresh = place.first && !begun;
         let key = place.key;
         if fresh && key.galois.is_identity() {

@@ -56,7 +56,7 @@ impl Cpu {
         let job = Job {
             add_inside: Added::Pair(if inside { add } else { [None, None] }),
             add_before: if inside { [None, None] } else { add },
-            start: [None, None],
+            onto: false,
             terms: terms
                 .iter()
                 .enumerate()
@@ -112,7 +112,7 @@ impl Cpu {
         let job = Job {
             add_inside: Added::Products(pairs),
             add_before: [None, None],
-            start: [None, None],
+            onto: false,
             terms: vec![(0, key)],
         };
         self.run(&[(&d2, key)], &[job], shape)
@@ -167,7 +167,7 @@ impl Cpu {
                 .map(|k| Job {
                     add_inside: Added::Pair([Some(c.0), None]),
                     add_before: [None, None],
-                    start: [None, None],
+                    onto: false,
                     terms: vec![(0, *k)],
                 })
                 .collect();
