@@ -273,3 +273,34 @@ fn minilm_keeps_its_embeddings() {
     assert!(cosine > 0.99 && violations == 0, "{cosine} {violations}");
     assert!(substitution.depth() <= 165, "{}", substitution.depth());
 }
+
+#[test]
+#[ignore = "writes and runs 440 MB of weights"]
+fn a_bert_base_shape_ranges_as_wide_as_minilm_and_goes_through() {
+    let dir = tempfile::tempdir().unwrap();
+    write_random_folder(dir.path(), &RandomEncoder::bert_base(), 5).unwrap();
+    let mut model = EncoderFolder::load(dir.path(), 128).unwrap().encoder;
+    let all = sentences(48, 30522);
+    let (sample, test) = all.split_at(40);
+    let ranges = calibrate(&Execution::new(&model).unwrap(), sample).unwrap();
+    for (layer, (scores, inputs)) in ranges.layers.iter().zip(&RandomEncoder::bert_base().ranges) {
+        let magnitude = |r: &[veilformer_ir::encoder::Range]| {
+            r.iter().fold(0.0f64, |m, r| m.max(r.magnitude()))
+        };
+        let found = (magnitude(&layer.scores), magnitude(&layer.activation));
+        assert!(
+            found.0 >= *scores && found.1 >= *inputs,
+            "{found:?} {scores} {inputs}"
+        );
+    }
+    let substitution = prepared(&mut model, sample, &Budget::default());
+    for site in substitution.report() {
+        eprintln!("{site}");
+    }
+    let (error, cosine, violations) = compare(&model, &substitution, test);
+    eprintln!(
+        "depth {}: {error} {cosine} {violations}",
+        substitution.depth()
+    );
+    assert!(cosine > 0.99 && violations == 0, "{cosine} {violations}");
+}
