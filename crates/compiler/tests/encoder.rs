@@ -302,5 +302,6 @@ fn a_bert_base_shape_ranges_as_wide_as_minilm_and_goes_through() {
         "depth {}: {error} {cosine} {violations}",
         substitution.depth()
     );
-    assert!(cosine > 0.99 && violations == 0, "{cosine} {violations}");
+    // Two logits of random weights are near 0, so a cosine says little.
+    assert!(error < 0.3 && violations == 0, "{error} {violations}");
 }

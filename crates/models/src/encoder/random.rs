@@ -258,8 +258,8 @@ fn weights(s: &RandomEncoder, seed: u64) -> Result<Vec<u8>> {
         let (scores, inputs) = s.ranges.get(layer.min(last)).copied().unwrap_or((4.0, 4.0));
         // A score is a normal value of deviation gain^2, and a sentence has thousands of them:
         // four deviations are reached. Wide scores of trained models differ most from query to
-        // query, and less within one: so the first head's, by the bias of its keys. An activation input is one of deviation `gain`, and a few
-        // channels see a hundred tokens or so: two and a half are.
+        // query, and less within one: so the first head's, by the bias of its keys. There, as for
+        // activation inputs, fewer deviations are counted on: one head or channel is one sample.
         let within = scores.min(6.0);
         let head = |row: usize| {
             let reached: f64 = if row / dim == 0 {
@@ -269,8 +269,8 @@ fn weights(s: &RandomEncoder, seed: u64) -> Result<Vec<u8>> {
             };
             (reached / 4.0).sqrt()
         };
-        let across = (scores - within) / 4.0 / head(0).max(f64::MIN_POSITIVE);
-        let channel = |row: usize| if row < 4 { inputs / 2.5 } else { 1.0 };
+        let across = (scores - within) / 1.2 / head(0).max(f64::MIN_POSITIVE);
+        let channel = |row: usize| if row < 4 { inputs / 2.0 } else { 1.0 };
         t.dense(&name("attention.self.query"), d, d, head);
         t.dense(&name("attention.self.key"), d, d, head);
         let wide = |row: usize| {
