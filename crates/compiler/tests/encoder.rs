@@ -156,16 +156,17 @@ fn calibration_is_the_same_in_any_order_and_refuses_nothing_at_all() {
 
 #[test]
 fn values_out_of_their_range_are_named() {
-    let folder = other(2);
-    let all = sentences(40, 1000);
-    let (sample, test) = all.split_at(2);
+    let mut model = other(2).encoder;
+    let all = sentences(60, 1000);
+    let (sample, test) = all.split_at(20);
+    center_keys(&mut model, sample).unwrap();
     let budget = Budget {
         margin: 0.0,
         ..Budget::default()
     };
-    let execution = Execution::new(&folder.encoder).unwrap();
+    let execution = Execution::new(&model).unwrap();
     let ranges = calibrate(&execution, sample).unwrap();
-    let substitution = substitute(&ranges, folder.encoder.activation, &budget).unwrap();
+    let substitution = substitute(&ranges, model.activation, &budget).unwrap();
     let mut seen = 0;
     for ids in test {
         let mut poly = Polynomials::new(&substitution);
@@ -193,10 +194,11 @@ fn values_out_of_their_range_are_named() {
 
 #[test]
 fn ranges_that_allow_no_polynomial_are_refused() {
-    let folder = other(2);
-    let execution = Execution::new(&folder.encoder).unwrap();
-    let ranges = calibrate(&execution, &sentences(5, 1000)).unwrap();
-    let function = folder.encoder.activation;
+    let mut model = other(2).encoder;
+    let sample = sentences(20, 1000);
+    center_keys(&mut model, &sample).unwrap();
+    let ranges = calibrate(&Execution::new(&model).unwrap(), &sample).unwrap();
+    let function = model.activation;
     let refused = |change: &dyn Fn(&mut Ranges, &mut Budget), words: &str| {
         let (mut ranges, mut budget) = (ranges.clone(), Budget::default());
         change(&mut ranges, &mut budget);
