@@ -4,13 +4,14 @@
 //! operation leaves behind: independent Gaussians in the coefficients, which in slots are
 //! independent complex Gaussians of N times the variance.
 
+mod boot;
 mod counting;
 mod raise;
 mod transforms;
 
 use std::sync::Arc;
 
-use crate::bootstrap::to_coefficients;
+use crate::bootstrap::{Bootstrap, to_coefficients};
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -72,6 +73,7 @@ pub struct ClearOps {
     noise: Option<Noise>,
     /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
     overflows: Random,
+    bootstraps: Arc<Vec<Bootstrap<ClearPlain>>>,
 }
 
 /// Where samples of the noise come from.
@@ -108,6 +110,7 @@ impl ClearOps {
             counts: ClearCounts::default(),
             noise: None,
             overflows: Random::new(0),
+            bootstraps: Arc::default(),
         }
     }
 
@@ -505,6 +508,14 @@ impl Ops for ClearOps {
 
     fn mod_raise(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
         self.raise(a)
+    }
+
+    fn bootstraps(
+        &mut self,
+        inputs: &[&ClearCiphertext],
+        which: usize,
+    ) -> Result<Vec<ClearCiphertext>> {
+        self.bootstrapped(inputs, which)
     }
 }
 

@@ -4,7 +4,7 @@
 use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content};
+use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Bootstrapping, Content};
 use veilformer_circuits::testing::{ClearOps, Counting};
 use veilformer_ckks::{
     Complex, EvaluationKeys, Evaluator, KeyList, Ladder, Ops, Params, ParamsSpec, SecretKind,
@@ -158,4 +158,74 @@ fn with_real_keys() {
             "{content:?}: {error:e}"
         );
     }
+}
+
+/// A pair of real values rides as one complex number; the table's entry is looked up by number.
+#[test]
+fn pairs_and_tables() {
+    let params = toy(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+    let mut ops = ClearOps::new(&params);
+    ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
+        .unwrap();
+    let real = |shift: usize| -> Vec<Complex> {
+        let value = |j| value(Content::Real, j + shift);
+        (0..params.slots()).map(value).collect()
+    };
+    let (a, b) = (real(0), real(5));
+    let x = ops.encrypt(&SlotVector::Dense(a.clone()), 2).unwrap();
+    let y = ops.encrypt(&SlotVector::Dense(b.clone()), 4).unwrap();
+    let out = ops.bootstraps(&[&x, &y], 0).unwrap();
+    let [p, q] = &out[..] else {
+        panic!("two results")
+    };
+    for (ct, expected) in [(p, &a), (q, &b)] {
+        assert_eq!(ops.level(ct), 5);
+        assert!(ops.scale(ct).matches(params.scale_at(5)));
+        assert!(worst(&ops.decrypt(ct), expected) < 2f64.powi(-20));
+    }
+    // The wrapper gives any operations a table: the same circuit, the same result.
+    let boot = plan(Content::Complex).encode(&mut ops).unwrap();
+    let table = [boot];
+    let mut wrapped = Bootstrapping::new(Counting::new(ClearOps::new(&params)), &[]);
+    assert!(wrapped.bootstraps(&[&x, &y], 0).is_err());
+    let mut wrapped = Bootstrapping::new(ClearOps::new(&params), &table);
+    let again = wrapped.bootstrap(&x, 0).unwrap();
+    assert!(worst(&ops.decrypt(&again), &a) < 2f64.powi(-20));
+    let mut counting = Counting::new(ops);
+    counting.bootstrap(&x, 0).unwrap();
+    assert_eq!(counting.bootstraps(), 1);
+}
+
+/// What a bootstrap cannot take is refused where the slots are known.
+#[test]
+fn slots_out_of_range_are_named() {
+    let params = toy(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+    let mut ops = ClearOps::new(&params);
+    ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
+        .unwrap();
+    let with = |ops: &mut ClearOps, slot: usize, z: Complex| {
+        let mut slots = vec![Complex::new(0.5, 0.0); params.slots()];
+        slots[slot] = z;
+        ops.encrypt(&SlotVector::Dense(slots), 3).unwrap()
+    };
+    let fine = with(&mut ops, 0, Complex::new(0.5, 0.0));
+    let cases = [
+        (Complex::new(1.002, 0.0), false, 0, "slot 17 holds 1.002"),
+        (Complex::new(0.0, -1.5), false, 0, "expected at most 1"),
+        (Complex::new(0.5, 0.1), true, 0, "only real numbers"),
+        (Complex::new(0.3, 0.0), false, 1, "a period of 8"),
+        (Complex::new(0.5, 0.0), false, 2, "entry 2 of a table of 2"),
+        (Complex::new(0.5, 0.0), true, 1, "expected one, or two"),
+    ];
+    for (z, paired, which, message) in cases {
+        let x = with(&mut ops, 17, z);
+        let inputs: &[&_] = if paired { &[&x, &fine] } else { &[&x] };
+        let error = ops.bootstraps(inputs, which).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    // Just beyond one is what noise does.
+    let edge = with(&mut ops, 17, Complex::new(1.0005, 0.0));
+    assert!(ops.bootstrap(&edge, 0).is_ok());
 }
