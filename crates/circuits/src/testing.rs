@@ -11,7 +11,7 @@ mod transforms;
 
 use std::sync::Arc;
 
-use crate::bootstrap::{Bootstrap, to_coefficients};
+use crate::bootstrap::{Bootstrap, BootstrapSpec, to_coefficients};
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -539,6 +539,41 @@ pub fn toy_params(levels: usize) -> Params {
     }
     .validate_insecure_for_tests()
     .expect("toy parameters exist")
+}
+
+/// Parameters without security, for tests of programs with bootstraps: N = 2^`log_n`, three levels
+/// of 2^40 between two of SlotToCoeff and twelve of CoeffToSlot and EvalMod; with what decides the
+/// noise.
+///
+/// # Panics
+/// If no such parameters exist, which no ring of 2^9 to 2^12 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_bootstrap(log_n: u32) -> (Params, BootstrapSpec) {
+    let above = 12;
+    let ladder = veilformer_ckks::Ladder {
+        below: vec![44; 2],
+        above: vec![50; above],
+    };
+    let params = veilformer_ckks::ParamsSpec {
+        log_n,
+        first_bits: 50,
+        scale_bits: 40,
+        levels: 2 + 3 + above,
+        special_bits: 50,
+        special_count: 4,
+        digit_limbs: 4,
+        security: veilformer_ckks::SecurityLevel::Bits128,
+    }
+    .validate_ladder_insecure_for_tests(&ladder)
+    .expect("toy parameters exist");
+    let spec = BootstrapSpec {
+        log_n,
+        secret_weight: (2 << log_n) / 3,
+        ..BootstrapSpec::PRESET
+    };
+    (params, spec)
 }
 
 #[cfg(test)]

@@ -4,42 +4,13 @@
 use std::f64::consts::PI;
 use std::ops::ControlFlow;
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Bootstrapping, Content};
-use veilformer_circuits::testing::{ClearOps, Counting};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content};
+use veilformer_circuits::testing::{ClearOps, Counting, toy_bootstrap};
 use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ladder, Ops, Params, ParamsSpec, SecretKind,
-    SecurityLevel, SlotVector,
+    Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind, SlotVector,
 };
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator};
-
-/// Three levels of 2^40 between two of SlotToCoeff and twelve of CoeffToSlot and EvalMod.
-fn toy(log_n: u32) -> Params {
-    let above = 12;
-    let spec = ParamsSpec {
-        log_n,
-        first_bits: 50,
-        scale_bits: 40,
-        levels: 2 + 3 + above,
-        special_bits: 50,
-        special_count: 4,
-        digit_limbs: 4,
-        security: SecurityLevel::Bits128,
-    };
-    let ladder = Ladder {
-        below: vec![44; 2],
-        above: vec![50; above],
-    };
-    spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
-}
-
-fn spec(params: &Params) -> BootstrapSpec {
-    BootstrapSpec {
-        log_n: params.log_n(),
-        secret_weight: (2 * params.n() as u32) / 3,
-        ..BootstrapSpec::PRESET
-    }
-}
 
 /// A number in [-1, 1] for slot `j` of a vector with this content.
 fn value(content: Content, j: usize) -> Complex {
@@ -74,9 +45,9 @@ const CONTENTS: [Content; 6] = [
 /// Runs in the clear, from every level that an input may have.
 #[test]
 fn in_the_clear() {
-    let params = toy(9);
+    let (params, spec) = toy_bootstrap(9);
     for content in CONTENTS {
-        let plan = BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+        let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
         assert_eq!((plan.input_level(), plan.output_level()), (2, 5));
         let mut ops = ClearOps::new(&params);
         let boot = plan.encode(&mut ops).unwrap();
@@ -96,8 +67,8 @@ fn in_the_clear() {
     }
 }
 
-fn keys_of(params: &Params, content: Content) -> KeyList {
-    let plan = BootstrapPlan::new(params, &spec(params), content).unwrap();
+fn keys_of(plan: &BootstrapPlan) -> KeyList {
+    let (params, content) = (plan.params(), plan.content());
     let mut ops = Counting::new(ClearOps::new(params));
     let boot = plan.encode(&mut ops).unwrap();
     let slots = SlotVector::Dense(input(params, content));
@@ -109,9 +80,10 @@ fn keys_of(params: &Params, content: Content) -> KeyList {
 /// Real keys: the error is that of a simulation with the scheme's noise.
 #[test]
 fn with_real_keys() {
-    let params = toy(10);
+    let (params, spec) = toy_bootstrap(10);
     for content in CONTENTS {
-        let list = keys_of(&params, content);
+        let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
+        let list = keys_of(&plan);
         let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 1).unwrap();
         let secret = generator.secret_key().unwrap();
         let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
@@ -121,7 +93,6 @@ fn with_real_keys() {
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
         let keys = EvaluationKeys::prepare(&params, &backend, &stored).unwrap();
         let mut ops = Evaluator::new(&params, &backend, &keys).unwrap();
-        let plan = BootstrapPlan::new(&params, &spec(&params), content).unwrap();
         let boot = plan.encode(&mut ops).unwrap();
         let slots = input(&params, content);
         let level = plan.input_level();
@@ -163,8 +134,8 @@ fn with_real_keys() {
 /// A pair of real values rides as one complex number; the table's entry is looked up by number.
 #[test]
 fn pairs_and_tables() {
-    let params = toy(9);
-    let plan = |content| BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+    let (params, spec) = toy_bootstrap(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
     let mut ops = ClearOps::new(&params);
     ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
         .unwrap();
@@ -200,8 +171,8 @@ fn pairs_and_tables() {
 /// What a bootstrap cannot take is refused where the slots are known.
 #[test]
 fn slots_out_of_range_are_named() {
-    let params = toy(9);
-    let plan = |content| BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+    let (params, spec) = toy_bootstrap(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
     let mut ops = ClearOps::new(&params);
     ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
         .unwrap();

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::{
-    CkksError, KeyList, KeyPurpose, Ladder, OpsError, Params, ParamsSpec, SecretKind,
-    SecurityLevel, SecurityReport,
+    CkksError, KeyList, KeyPurpose, Ladder, OpsError, Params, ParamsSpec, SecurityLevel,
+    SecurityReport,
 };
 
 use super::circuit::{BootstrapPlan, Content};
@@ -260,6 +260,7 @@ fn key_bytes(params: &Params, purpose: KeyPurpose, level: usize) -> Result<u64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use veilformer_ckks::SecretKind;
 
     #[test]
     fn presets_are_what_the_generator_makes() {

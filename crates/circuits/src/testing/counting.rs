@@ -61,6 +61,11 @@ impl<O: Ops> Counting<O> {
         &mut self.ops
     }
 
+    /// The operations themselves, no longer counted.
+    pub fn into_inner(self) -> O {
+        self.ops
+    }
+
     fn slots(&self) -> usize {
         self.ops.params().slots()
     }
