@@ -76,6 +76,9 @@ pub enum CompileError {
         /// Slots.
         slots: usize,
     },
+    /// Stages between which no bootstraps can be placed.
+    #[error("placing bootstraps: {0}")]
+    Placement(String),
     /// A program that does not hold together.
     #[error(transparent)]
     Ir(#[from] IrError),
