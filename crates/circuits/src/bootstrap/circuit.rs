@@ -2,9 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SlotVector, Transform};
+use veilformer_ckks::noise::NoiseModel;
+use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SecretKind, SlotVector, Transform};
 
 use super::dft::{Diagonals, coeff_to_slot, slot_to_coeff};
+use super::estimate::{NoiseEstimate, estimate};
 use super::eval_mod::EvalMod;
 use super::factor::Factor;
 use super::noise::{BootstrapSpec, InverseSine, Order};
@@ -21,8 +23,14 @@ const LOW_BABIES: usize = 16;
 /// twice the keys.
 const HIGH_BABIES: usize = 8;
 
+/// By how much a slot may exceed 1: what noise and rounding add to values that are meant to be at
+/// most 1. Beyond 1 nothing breaks at once; the error of the sine grows with a power of the slot.
+pub const RANGE_MARGIN: f64 = 1.0 / 1024.0;
+
 /// What the slots hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Content {
     /// A complex number in each of the N/2 slots, both parts within [-1, 1].
     Complex,
@@ -209,6 +217,29 @@ impl BootstrapPlan {
         self.output_level
     }
 
+    /// The noise that is predicted, that of the chain's key switches included.
+    ///
+    /// # Errors
+    /// None of a plan that exists: as [`BootstrapSpec::validate`].
+    pub fn noise(&self) -> Result<NoiseEstimate, CircuitError> {
+        let model = NoiseModel::new(&self.params, SecretKind::DenseTernary);
+        let level = self.output_level + self.eval_mod.depth();
+        estimate(&BootstrapSpec {
+            key_switch_multiple: (model.key_switch(level) / model.division()).sqrt(),
+            ..self.spec
+        })
+    }
+
+    /// The largest error that is predicted of any slot's part: noise in the median of its largest
+    /// values over all slots, and what is left of the sine.
+    ///
+    /// # Errors
+    /// As [`BootstrapPlan::noise`].
+    pub fn error(&self) -> Result<f64, CircuitError> {
+        let noise = self.noise()?;
+        Ok((-noise.worst_bits).exp2() + noise.sine_error)
+    }
+
     /// Levels that a bootstrap gives: from [`BootstrapPlan::output_level`] down to
     /// [`BootstrapPlan::input_level`].
     #[must_use]
@@ -302,13 +333,65 @@ impl<Pl: Clone> Bootstrap<Pl> {
         divisor: f64,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<O::Ct, CircuitError> {
+        let gain = self.plan.gain() / divisor;
+        let x = self.at_input_level(ops, ct)?;
+        let (re, im) = self.parts(ops, &x, gain, observer)?;
+        let re = relabelled(ops, &re, ONE, gain)?;
+        let Some(im) = im else { return Ok(re) };
+        let im = relabelled(ops, &im, I, gain)?;
+        Ok(ops.add(&re, &im)?)
+    }
+
+    /// One value as [`Bootstrap::run`], or two real ones as the parts of a complex one: results in
+    /// the order of the inputs. EvalMod has the parts apart in any case, so that a pair costs no
+    /// more than a complex value.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`]; another number of inputs, or a pair where the content is not complex.
+    pub fn run_many<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        inputs: &[&O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let (a, b) = match inputs {
+            [one] => return Ok(vec![self.run(ops, one)?]),
+            [a, b] if self.plan.content == Content::Complex => (a, b),
+            _ => {
+                let what = format!(
+                    "{} values for content {:?}; expected one, or two where it is complex",
+                    inputs.len(),
+                    self.plan.content
+                );
+                return Err(CircuitError::shape(NAME, what));
+            }
+        };
+        let (a, b) = (self.at_input_level(ops, a)?, self.at_input_level(ops, b)?);
+        let b = times_integer(ops, &b, I)?;
+        let x = ops.add(&a, &b)?;
+        let gain = self.plan.gain();
+        let (re, im) = self.parts(ops, &x, gain, &mut |_| ControlFlow::Continue(()))?;
+        let im = im.ok_or_else(|| CircuitError::shape(NAME, "a pair without a second part"))?;
+        Ok(vec![
+            relabelled(ops, &re, ONE, gain)?,
+            relabelled(ops, &im, ONE, gain)?,
+        ])
+    }
+
+    /// Real and imaginary parts (of complex content), before their output factor `gain`.
+    fn parts<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        x: &O::Ct,
+        gain: f64,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<(O::Ct, Option<O::Ct>), CircuitError> {
         let mut begin = |stage| match observer(stage) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(CircuitError::Stopped { circuit: NAME }),
         };
         let plan = &self.plan;
         begin(Stage::SlotToCoeff)?;
-        let mut x = self.slots_to_coefficients(ops, ct)?;
+        let mut x = self.slots_to_coefficients(ops, x)?;
         begin(Stage::ModRaise)?;
         x = ops.mod_raise(&x)?;
         x = ops.drop_to(&x, plan.raised_level)?;
@@ -324,18 +407,31 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let conjugate = ops.conjugate(&x)?;
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
-        let gain = plan.gain() / divisor;
         let re = self.eval_mod(ops, &re, gain)?;
-        let re = relabelled(ops, &re, ONE, gain)?;
         if plan.content != Content::Complex {
-            return Ok(re);
+            return Ok((re, None));
         }
         begin(Stage::EvalMod)?;
         let im = ops.sub(&x, &conjugate)?;
         let im = times_integer(ops, &im, -I)?;
         let im = self.eval_mod(ops, &im, gain)?;
-        let im = relabelled(ops, &im, I, gain)?;
-        Ok(ops.add(&re, &im)?)
+        Ok((re, Some(im)))
+    }
+
+    fn at_input_level<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        let level = ops.level(ct);
+        if level < self.plan.input_level {
+            return Err(CircuitError::Levels {
+                circuit: NAME,
+                level,
+                needed: self.plan.input_level,
+            });
+        }
+        Ok(ops.adjust(ct, self.plan.input_level)?)
     }
 
     /// Two bootstraps, the second of what the first one is wrong by, enlarged by `2^bits`
@@ -368,16 +464,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
-        let level = ops.level(ct);
-        if level < plan.input_level {
-            return Err(CircuitError::Levels {
-                circuit: NAME,
-                level,
-                needed: plan.input_level,
-            });
-        }
-        let lowered = ops.adjust(ct, plan.input_level)?;
-        let lowered = ops.drop_to(&lowered, self.slot_to_coeff.len())?;
+        let lowered = ops.drop_to(ct, self.slot_to_coeff.len())?;
         let mut x = ops.rotate(&lowered, plan.turn)?;
         for factor in &self.slot_to_coeff {
             x = ops.nested_transform(&[&x], factor)?;

@@ -17,6 +17,7 @@ pub struct Counting<O> {
     ops: O,
     counts: Counts,
     keys: KeyList,
+    bootstraps: usize,
 }
 
 /// A plaintext with the words per prime that it takes.
@@ -33,6 +34,7 @@ impl<O: Ops> Counting<O> {
             ops,
             counts: Counts::default(),
             keys: KeyList::default(),
+            bootstraps: 0,
         }
     }
 
@@ -49,9 +51,19 @@ impl<O: Ops> Counting<O> {
         &self.keys
     }
 
+    /// Bootstraps so far, of one value or of a pair.
+    pub fn bootstraps(&self) -> usize {
+        self.bootstraps
+    }
+
     /// The operations that are counted.
     pub fn inner(&mut self) -> &mut O {
         &mut self.ops
+    }
+
+    /// The operations themselves, no longer counted.
+    pub fn into_inner(self) -> O {
+        self.ops
     }
 
     fn slots(&self) -> usize {
@@ -238,6 +250,13 @@ impl<O: Ops> Ops for Counting<O> {
             self.need(purpose, level);
         }
         self.ops.mod_raise(a)
+    }
+
+    /// What happens inside is not counted: a [`crate::bootstrap::Bootstrapping`] around this has
+    /// that counted too.
+    fn bootstraps(&mut self, inputs: &[&O::Ct], which: usize) -> Result<Vec<O::Ct>> {
+        self.bootstraps += 1;
+        self.ops.bootstraps(inputs, which)
     }
 }
 
