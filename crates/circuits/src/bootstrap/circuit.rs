@@ -2,7 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SlotVector, Transform};
+use veilformer_ckks::{
+    Complex, Ops, OpsError, Params, Scale, SlotVector, Transform, pairing::join,
+};
 
 use super::dft::{Diagonals, coeff_to_slot, slot_to_coeff};
 use super::eval_mod::EvalMod;
@@ -277,6 +279,61 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<O::Ct, CircuitError> {
+        let complex = self.plan.content == Content::Complex;
+        let (re, im) = self.parts(ops, ct, complex, observer)?;
+        let re = self.relabelled(ops, &re, ONE)?;
+        let Some(im) = im else { return Ok(re) };
+        let im = self.relabelled(ops, &im, I)?;
+        Ok(ops.add(&re, &im)?)
+    }
+
+    /// The bootstrap of `re + i im` for two real ciphertexts, as two ciphertexts: its parts are there
+    /// one by one before they are joined. With content other than complex the second one is
+    /// bootstrapped after the first.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`]; operands of different levels or scales.
+    pub fn run_pair<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        [re, im]: [&O::Ct; 2],
+    ) -> Result<[O::Ct; 2], CircuitError> {
+        if self.plan.content != Content::Complex {
+            return Ok([self.run_real(ops, re)?, self.run_real(ops, im)?]);
+        }
+        let joined = join(ops, re, im)?;
+        let go = &mut |_| ControlFlow::Continue(());
+        let (re, im) = self.parts(ops, &joined, true, go)?;
+        let missing = || CircuitError::shape(NAME, "no imaginary part");
+        let im = im.ok_or_else(missing)?;
+        Ok([
+            self.relabelled(ops, &re, ONE)?,
+            self.relabelled(ops, &im, ONE)?,
+        ])
+    }
+
+    /// The real part alone: EvalMod runs once, whatever the content is.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`].
+    pub fn run_real<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        let go = &mut |_| ControlFlow::Continue(());
+        let (re, _) = self.parts(ops, ct, false, go)?;
+        self.relabelled(ops, &re, ONE)
+    }
+
+    /// Real and, if `complex`, imaginary part, to be read at the output's scale.
+    fn parts<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        complex: bool,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<(O::Ct, Option<O::Ct>), CircuitError> {
         let mut begin = |stage| match observer(stage) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(CircuitError::Stopped { circuit: NAME }),
@@ -300,16 +357,13 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
         let re = self.eval_mod(ops, &re)?;
-        let re = self.relabelled(ops, &re, ONE)?;
-        if plan.content != Content::Complex {
-            return Ok(re);
+        if !complex {
+            return Ok((re, None));
         }
         begin(Stage::EvalMod)?;
         let im = ops.sub(&x, &conjugate)?;
         let im = unit(ops, &im, -I)?;
-        let im = self.eval_mod(ops, &im)?;
-        let im = self.relabelled(ops, &im, I)?;
-        Ok(ops.add(&re, &im)?)
+        Ok((re, Some(self.eval_mod(ops, &im)?)))
     }
 
     fn slots_to_coefficients<O: Ops<Plain = Pl>>(
