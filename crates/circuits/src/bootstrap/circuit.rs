@@ -335,7 +335,8 @@ impl<Pl: Clone> Bootstrap<Pl> {
     ) -> Result<O::Ct, CircuitError> {
         let gain = self.plan.gain() / divisor;
         let x = self.at_input_level(ops, ct)?;
-        let (re, im) = self.parts(ops, &x, gain, observer)?;
+        let complex = self.plan.content == Content::Complex;
+        let (re, im) = self.parts(ops, &x, (gain, complex), observer)?;
         let re = relabelled(ops, &re, ONE, gain)?;
         let Some(im) = im else { return Ok(re) };
         let im = relabelled(ops, &im, I, gain)?;
@@ -369,7 +370,8 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let b = times_integer(ops, &b, I)?;
         let x = ops.add(&a, &b)?;
         let gain = self.plan.gain();
-        let (re, im) = self.parts(ops, &x, gain, &mut |_| ControlFlow::Continue(()))?;
+        let go = &mut |_| ControlFlow::Continue(());
+        let (re, im) = self.parts(ops, &x, (gain, true), go)?;
         let im = im.ok_or_else(|| CircuitError::shape(NAME, "a pair without a second part"))?;
         Ok(vec![
             relabelled(ops, &re, ONE, gain)?,
@@ -377,12 +379,46 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ])
     }
 
-    /// Real and imaginary parts (of complex content), before their output factor `gain`.
+    /// The bootstrap of two real values as [`Bootstrap::run_many`] does it; with content other than
+    /// complex one after the other.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`]; operands of different levels or scales.
+    pub fn run_pair<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        pair: [&O::Ct; 2],
+    ) -> Result<[O::Ct; 2], CircuitError> {
+        if self.plan.content != Content::Complex {
+            return Ok([self.run(ops, pair[0])?, self.run(ops, pair[1])?]);
+        }
+        let both = self.run_many(ops, &pair)?;
+        both.try_into()
+            .map_err(|_| CircuitError::shape(NAME, "a pair without a second part"))
+    }
+
+    /// The real part alone: EvalMod runs once, whatever the content is.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`].
+    pub fn run_real<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        let gain = self.plan.gain();
+        let x = self.at_input_level(ops, ct)?;
+        let go = &mut |_| ControlFlow::Continue(());
+        let (re, _) = self.parts(ops, &x, (gain, false), go)?;
+        relabelled(ops, &re, ONE, gain)
+    }
+
+    /// The real and, if `complex`, the imaginary part, before their output factor `gain`.
     fn parts<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
         x: &O::Ct,
-        gain: f64,
+        (gain, complex): (f64, bool),
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<(O::Ct, Option<O::Ct>), CircuitError> {
         let mut begin = |stage| match observer(stage) {
@@ -408,7 +444,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
         let re = self.eval_mod(ops, &re, gain)?;
-        if plan.content != Content::Complex {
+        if !complex {
             return Ok((re, None));
         }
         begin(Stage::EvalMod)?;

@@ -31,18 +31,31 @@ impl<Pl: Clone> KeySum<Pl> {
         level: usize,
         (scale, fill): (f64, f64),
     ) -> Result<Self, CircuitError> {
+        Self::with_scales(ops, heads, level, (|_| scale, fill))
+    }
+
+    /// As [`KeySum::new`], with a `scale` for each head.
+    ///
+    /// # Errors
+    /// As [`KeySum::new`].
+    pub fn with_scales<O: Ops<Plain = Pl>>(
+        ops: &mut O,
+        heads: Heads,
+        level: usize,
+        (scale, fill): (impl Fn(usize) -> f64, f64),
+    ) -> Result<Self, CircuitError> {
         heads.check(ops.params().slots())?;
         need_levels(SUM, level, 1)?;
-        let scale = if heads.is_paired() {
-            scale / 2.0
-        } else {
-            scale
-        };
+        let part = if heads.is_paired() { 0.5 } else { 1.0 };
         let stride = heads.copy_stride();
         let mask = factor(ops, level, heads.width, |at| {
             let first =
                 at < stride && at % heads.places() == 0 && at / heads.places() < heads.heads;
-            if first { scale } else { 0.0 }
+            if first {
+                part * scale(at / heads.places())
+            } else {
+                0.0
+            }
         })?;
         let empty = |at: usize| at % stride / heads.places() >= heads.heads;
         let any = fill != 0.0 && (0..heads.width).any(empty);

@@ -11,8 +11,11 @@
 //!   divided by a constant per class of tokens.
 //! * GELU and tanh: one minimax polynomial per layer.
 //!
+//! [`circuit`] runs what comes of it on ciphertexts.
+//!
 //! [`Ranges`]: veilformer_ir::encoder::Ranges
 
+pub mod circuit;
 mod exponential;
 mod functions;
 mod inverse;

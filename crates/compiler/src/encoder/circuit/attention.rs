@@ -1,0 +1,398 @@
+//! A layer's attention: queries, keys and values, scores, softmax, weighted values.
+
+use std::sync::Arc;
+
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
+use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
+use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_ir::encoder::{EncoderLayer, LayerRanges};
+
+use super::inverse::Inverses;
+use super::machine::{Machine, Refresh};
+use super::maps::{Affine, Map, bias_of};
+use super::norm::{doublings, one, plan};
+use super::{Inputs, Layout};
+use crate::encoder::LayerSubstitution;
+
+/// The attention of one layer up to the heads' results.
+#[derive(Clone, Debug)]
+pub(super) struct Attention {
+    layer: usize,
+    heads: Heads,
+    /// To the blocks of queries, keys and values, one after the other; keys without their bias.
+    maps: Map,
+    /// The keys' bias less what the centring takes from it.
+    key_bias: Vec<SlotVector>,
+    centring: Vec<Neighbour>,
+    /// Of all scores, the factor.
+    scale: f64,
+    /// Added to scores.
+    offset: SlotVector,
+    exponential: EvaluationPlan,
+    squarings: usize,
+    inverses: Inverses,
+    /// What the results of each head have to be multiplied with.
+    pub gains: Vec<f64>,
+}
+
+/// A multiple of the score with a neighbour, to be taken from all scores.
+#[derive(Clone, Debug)]
+struct Neighbour {
+    name: &'static str,
+    /// Rotation of the keys, in tokens.
+    step: i64,
+    /// Factors, in the first slot of each head's lane, of each token that has this neighbour.
+    mask: SlotVector,
+    /// Whether the last token has none.
+    next: bool,
+}
+
+impl Attention {
+    pub(super) fn new(
+        layout: &Layout,
+        (layer, model): (usize, &EncoderLayer),
+        (substitution, ranges): (&LayerSubstitution, &LayerRanges),
+        input: &Affine,
+    ) -> Result<Self, CircuitError> {
+        let heads = layout.heads;
+        let (blocks, width, dim) = (heads.blocks(), heads.width, heads.dim);
+        let largest = |all: &[veilformer_ir::encoder::Range]| {
+            let all = all.iter().map(|range| range.widened(0.1).magnitude());
+            all.fold(1e-6, f64::max)
+        };
+        let inverses = Inverses::new(&substitution.inverses, layout);
+        // A head's result is that of the values times the gain that its inverse lacks.
+        let least = inverses.gains.iter().fold(1.0, |m, g| f64::min(m, *g));
+        let bounds = [
+            largest(&ranges.query),
+            largest(&ranges.key),
+            largest(&ranges.value) / least,
+        ];
+        let dense = [&model.query, &model.key, &model.value];
+        let biases = dense.map(|map| bias_of(map, input));
+        let place = |index: usize| {
+            let (group, at) = (index / (blocks * width), index % (blocks * width));
+            let (head, i, _) = layout.dimension(at)?;
+            Some((group, head * dim + i))
+        };
+        let maps = Map::new(
+            layout,
+            (3 * blocks, layout.blocks(layout.hidden)),
+            |r, c| {
+                if c >= layout.hidden {
+                    return 0.0;
+                }
+                let gain = input.gain.get(c).copied().unwrap_or(0.0);
+                place(r).map_or(0.0, |(group, feature)| {
+                    dense[group].weight.get(feature, c) * gain / bounds[group]
+                })
+            },
+            |r| match place(r) {
+                Some((group @ (0 | 2), feature)) => biases[group][feature] / bounds[group],
+                _ => 0.0,
+            },
+        )?;
+        let factor = (dim as f64).sqrt().recip();
+        let centring = |head: usize| model.centering.as_ref().and_then(|all| all.get(head));
+        let key_bias = layout.per_feature(blocks, |index| {
+            let Some((head, i, _)) = layout.dimension(index) else {
+                return 0.0;
+            };
+            let bias = biases[1][head * dim + i];
+            let left = centring(head).map_or(bias, |c| {
+                let key = c.key.get(i).unwrap_or(&0.0);
+                bias * (1.0 - c.own - c.previous - c.next) - key / factor
+            });
+            left / bounds[1]
+        });
+        let (low, high) = substitution.exponential.polynomial().interval();
+        let scale = factor * bounds[0] * bounds[1] * 2.0 / (high - low);
+        // Scores come as halves where two of them ride in one ciphertext.
+        let part = if heads.is_paired() { 0.5 } else { 1.0 };
+        let offset = |head: usize| {
+            let shift = substitution.shifts.get(head).unwrap_or(&0.0);
+            part * (-2.0 * shift - low - high) / (high - low)
+        };
+        let imaginary = if heads.is_paired() { 1.0 } else { 0.0 };
+        let slots = layout.per_feature(1, |at| match layout.lane(at) {
+            Some(head) if at % heads.places() < heads.used_places() => offset(head),
+            _ => 0.0,
+        });
+        let slots = slots.iter().flat_map(SlotVector::entries);
+        let offset = slots.map(|z| z * Complex::new(1.0, imaginary)).collect();
+        let neighbours = [("own", 0i64), ("previous", -1), ("next", 1)];
+        let neighbours = neighbours.into_iter().filter_map(|(name, step)| {
+            let of = |head| {
+                centring(head).map_or(0.0, |c| match step {
+                    0 => c.own,
+                    1 => c.next,
+                    _ => c.previous,
+                })
+            };
+            let last = heads.tokens - 1;
+            let mask = layout.per_slot(|t, at| match layout.lane(at) {
+                Some(_) if (t, step) == (0, -1) || (t, step) == (last, 1) => 0.0,
+                Some(head) if at % heads.places() == 0 => part * scale * of(head),
+                _ => 0.0,
+            });
+            (!mask.is_zero()).then(|| Neighbour {
+                name,
+                step,
+                mask: mask.simplified(),
+                next: step == 1,
+            })
+        });
+        Ok(Self {
+            layer,
+            heads,
+            maps,
+            key_bias,
+            centring: neighbours.collect(),
+            scale,
+            offset: SlotVector::Periodic(offset),
+            exponential: plan(substitution.exponential.polynomial())?,
+            squarings: substitution.exponential.squarings(),
+            gains: inverses.gains.iter().map(|g| g * bounds[2]).collect(),
+            inverses,
+        })
+    }
+
+    /// The heads' results, in the blocks of queries, each to be multiplied with its head's gain.
+    /// Beside the first copy of heads there is junk that no bound holds for.
+    pub(super) fn run<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        x: &mut [O::Ct],
+        masks: &Inputs<O::Ct>,
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let [scores, values] = self.scores(m, x, masks)?;
+        let weights = self.weights(m, scores, masks)?;
+        self.context(m, &weights, &values)
+    }
+
+    fn begin<O: Ops, R: Refresh<O>>(&self, m: &mut Machine<'_, O, R>, stage: &str) {
+        m.begin(format!("layer {}, {stage}", self.layer));
+    }
+
+    /// Scores as the exponential wants them, and values.
+    fn scores<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        x: &mut [O::Ct],
+        masks: &Inputs<O::Ct>,
+    ) -> Result<[Vec<O::Ct>; 2], CircuitError> {
+        let (heads, layer) = (self.heads, self.layer);
+        let blocks = heads.blocks();
+        let spreads = heads.copies > 1;
+        self.begin(m, "queries, keys, values");
+        let levels = 3 + usize::from(spreads || !self.centring.is_empty());
+        m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
+        m.enter(x);
+        let mut queries = m.product(
+            (layer, "queries, keys, values", 0),
+            (&self.maps.product, &self.maps.bias),
+            x,
+        )?;
+        let mut values = queries.split_off((2 * blocks).min(queries.len()));
+        let plain_keys = queries.split_off(blocks.min(queries.len()));
+        let mut keys = Vec::with_capacity(blocks);
+        for (block, (key, bias)) in plain_keys.iter().zip(&self.key_bias).enumerate() {
+            keys.push(m.plus((layer, "key bias", block), key, bias)?);
+        }
+        // Of keys nothing is promised: centring adds to them.
+        m.end(&[&queries[..], &values].concat(), 1.0);
+
+        self.begin(m, "scores");
+        m.enter(&[&queries[..], &keys].concat());
+        let level = queries.first().map_or(0, |ct| m.ops.level(ct));
+        let taken = self.centre(m, (&queries, &plain_keys), masks)?;
+        if spreads {
+            let make = |ops: &mut O| Spread::new(ops, heads, level);
+            let spread: Arc<Spread<_>> = m.cached(|p| &mut p.spreads, level, make)?;
+            for block in keys.iter_mut().chain(&mut values) {
+                *block = spread.apply(m.ops, block)?;
+            }
+        }
+        let queries = m.level_out(&[&queries[..], &keys].concat())?;
+        let (queries, keys) = queries.split_at(blocks.min(queries.len()));
+        let level = queries.first().map_or(0, |ct| m.ops.level(ct));
+        let make = |ops: &mut O| Scores::new(ops, heads, level, self.scale);
+        let circuit = m.cached(|p| &mut p.scores, (layer, level), make)?;
+        let mut scores = circuit.apply(m.ops, queries, keys)?;
+        for (at, score) in scores.iter_mut().enumerate() {
+            if let Some(taken) = taken.get(at / heads.rows()) {
+                let level = m.ops.level(score).min(m.ops.level(taken));
+                let taken = m.ops.adjust(taken, level)?;
+                *score = m.ops.adjust(score, level)?;
+                *score = m.ops.sub(score, &taken)?;
+            }
+            *score = m.plus((layer, "score offset", 0), score, &self.offset)?;
+        }
+        m.end(&scores, 1.0);
+        Ok([scores, values])
+    }
+
+    /// What the scores of each pair of giant steps are centred by.
+    fn centre<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        (queries, keys): (&[O::Ct], &[O::Ct]),
+        masks: &Inputs<O::Ct>,
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let heads = &self.heads;
+        let mut total: Option<O::Ct> = None;
+        for neighbour in &self.centring {
+            let step = neighbour.step * heads.width as i64;
+            let mut turned = Vec::with_capacity(keys.len());
+            for key in keys {
+                turned.push(m.ops.rotate(key, step)?);
+            }
+            let pairs: Vec<(&O::Ct, &O::Ct)> = queries.iter().zip(&turned).collect();
+            let products = m.ops.mul_sum(&pairs)?;
+            let sum = m.fold(&products, &doublings(heads.places()))?;
+            let site = (self.layer, neighbour.name, 0);
+            let masked = if neighbour.next {
+                // The last token has no next one, and which it is nobody knows.
+                let there = m.ops.rotate(&masks.tokens, heads.width as i64)?;
+                let mask = m.times(site, &there, &neighbour.mask)?;
+                m.mul(&sum, &mask)?
+            } else {
+                m.times(site, &sum, &neighbour.mask)?
+            };
+            total = Some(match total {
+                None => masked,
+                Some(total) => m.ops.add(&total, &masked)?,
+            });
+        }
+        let Some(total) = total else {
+            return Ok(Vec::new());
+        };
+        let back: Vec<i64> = doublings(heads.used_places()).iter().map(|s| -s).collect();
+        let total = m.fold(&total, &back)?;
+        let steps: Vec<i64> = (0..heads.giants())
+            .map(|giant| -((giant * heads.babies * heads.width) as i64))
+            .collect();
+        let turned = m.ops.rotate_many(&total, &steps)?;
+        if !heads.is_paired() {
+            return Ok(turned);
+        }
+        let parts = Parts::new(m.ops, m.ops.level(&total))?;
+        let (re, im) = turned.split_at(heads.pairs().min(turned.len()));
+        let joined = re.iter().zip(im).map(|(re, im)| parts.join(m.ops, re, im));
+        Ok(joined.collect::<Result<_, _>>()?)
+    }
+
+    /// Exponentials, zero where no token is.
+    fn weights<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        mut scores: Vec<O::Ct>,
+        masks: &Inputs<O::Ct>,
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        self.begin(m, "exponential");
+        // With the mask, and the sums after it, which would take two bootstraps more.
+        let levels = self.exponential.depth() + self.squarings + 1 + 2;
+        m.refreshed_complex(&mut scores, levels)?;
+        m.enter(&scores);
+        let top = scores.iter().map(|ct| m.ops.level(ct)).max().unwrap_or(0);
+        let parts = Parts::new(m.ops, top)?;
+        let mut weights = Vec::with_capacity(scores.len());
+        for (at, score) in scores.iter().enumerate() {
+            let mut weighed = if self.heads.is_paired() {
+                let [re, im] = parts.split(m.ops, score)?;
+                let (re, im) = (self.exponential(m, &re)?, self.exponential(m, &im)?);
+                parts.join(m.ops, &re, &im)?
+            } else {
+                self.exponential(m, score)?
+            };
+            if let Some(mask) = masks.keys.get(at % self.heads.rows().max(1)) {
+                weighed = m.mul(&weighed, mask)?;
+            }
+            weights.push(weighed);
+        }
+        m.end(&weights, 1.0);
+        Ok(weights)
+    }
+
+    fn exponential<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        x: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        let mut value = one(evaluate(m.ops, x, &self.exponential)?)?;
+        for _ in 0..self.squarings {
+            value = m.ops.square(&value)?;
+        }
+        Ok(value)
+    }
+
+    /// The weighted values times the inverse of the weights' sum.
+    fn context<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        weights: &[O::Ct],
+        values: &[O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let (heads, layer) = (self.heads, self.layer);
+        self.begin(m, "sums over keys, weighted values");
+        m.enter(weights);
+        let mut weights = m.level_out(weights)?;
+        let mut level = weights.first().map_or(0, |ct| m.ops.level(ct));
+        let scales = &self.inverses.scales;
+        let make = |ops: &mut O| {
+            let scale = |head: usize| scales.get(head).copied().unwrap_or(0.0);
+            KeySum::with_scales(ops, heads, level, (scale, 0.5))
+        };
+        let sum = m.cached(|p| &mut p.sums, (layer, level), make)?;
+        let mut sum = sum.apply(m.ops, &weights)?;
+        let below = values.iter().map(|ct| m.ops.level(ct)).min().unwrap_or(0);
+        if below + 1 < level {
+            level = below + 1;
+            let down = weights.iter().map(|ct| m.ops.adjust(ct, level));
+            weights = down.collect::<Result<_, _>>()?;
+        }
+        let make = |ops: &mut O| Weighted::new(ops, heads, level);
+        let weighted: Arc<Weighted<_>> = m.cached(|p| &mut p.weighted, level, make)?;
+        let mut weighted = weighted.apply(m.ops, &weights, values)?;
+        let outputs = [std::slice::from_ref(&sum), &weighted].concat();
+        m.end(&outputs, 1.0);
+
+        self.begin(m, "inverse, context");
+        // The product, and the map after it.
+        m.refreshed(&mut [&mut sum], self.inverses.depth() + 2)?;
+        m.refreshed(&mut weighted.iter_mut().collect::<Vec<_>>(), 2)?;
+        m.enter(std::slice::from_ref(&sum));
+        let inverse = self.inverse(m, sum)?;
+        let mut context = Vec::with_capacity(weighted.len());
+        for block in &weighted {
+            context.push(m.mul(block, &inverse)?);
+        }
+        m.end(&context, f64::INFINITY);
+        Ok(context)
+    }
+
+    fn inverse<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        mut a: O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        for _ in 0..self.inverses.doublings {
+            a = m.ops.add(&a, &a)?;
+        }
+        let mut p: Option<O::Ct> = None;
+        let last = self.inverses.terms.len().saturating_sub(1);
+        for (step, term) in self.inverses.terms.iter().enumerate() {
+            let negative = m.ops.negate(&a)?;
+            let factor = m.plus((self.layer, "inverse", step), &negative, term)?;
+            p = Some(match p {
+                None => factor.clone(),
+                Some(p) => m.mul(&p, &factor)?,
+            });
+            if step < last {
+                a = m.ops.mul(&a, &factor)?;
+            }
+        }
+        p.ok_or_else(|| CircuitError::shape("inverse of sums", "no step; at least one is expected"))
+    }
+}

@@ -1,0 +1,70 @@
+//! Goldschmidt's iteration of [`Inverse`] on ciphertexts, with other constants in each head and no
+//! product with a plaintext.
+//!
+//! `a <- alpha a (2 - a)` and `p <- alpha p (2 - a)` are run on `A = a / s` and `P = p / r`:
+//! with `s' = alpha s^2` and `r' = alpha s r`,
+//!
+//! `A <- A (2/s - A)`, `P <- P (2/s - A)`,
+//!
+//! so that all that is left of a head's constants is a plaintext that is added. From the end
+//! (`s = 1`) back to the beginning, `s = sqrt(s' / alpha)` stays between 1/2 and 1.
+
+use veilformer_ckks::SlotVector;
+
+use super::Layout;
+use crate::encoder::Inverse;
+
+/// The constants of all heads.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Inverses {
+    /// What the sums of each head are multiplied with before they come, besides [`Self::doublings`].
+    pub scales: Vec<f64>,
+    /// How often they are doubled then: so that sums up to 1 come as at most 1.
+    pub doublings: usize,
+    /// `2/s` of each step, in the lanes of the heads.
+    pub terms: Vec<SlotVector>,
+    /// What the results of each head have to be multiplied with.
+    pub gains: Vec<f64>,
+}
+
+impl Inverses {
+    pub(super) fn new(inverses: &[Inverse], layout: &Layout) -> Self {
+        let steps = inverses.iter().map(Inverse::depth).max().unwrap_or(0);
+        let mut all = Vec::with_capacity(inverses.len());
+        for inverse in inverses {
+            let mut sizes = vec![1.0; steps + 1];
+            for (step, factor) in inverse.factors().iter().enumerate().rev() {
+                sizes[step] = (sizes[step + 1] / factor).sqrt();
+            }
+            let gain = inverse.factors().iter().zip(&sizes);
+            let gain = gain.fold(inverse.seed(), |r, (alpha, s)| r * alpha * s);
+            all.push((inverse.seed() / sizes[0], sizes, gain));
+        }
+        let largest = all.iter().fold(1.0, |m, (scale, ..)| f64::max(m, *scale));
+        let doublings = largest.log2().ceil().max(0.0) as usize;
+        let part = 0.5f64.powi(doublings as i32);
+        let term = |step: usize| {
+            let of = |index| {
+                let head = layout.lane(index).unwrap_or(0);
+                let sizes = all.get(head).or(all.first());
+                2.0 / sizes.and_then(|(_, s, _)| s.get(step)).unwrap_or(&1.0)
+            };
+            layout.per_feature(1, of).pop()
+        };
+        Self {
+            scales: all.iter().map(|(scale, ..)| scale * part).collect(),
+            doublings,
+            terms: (0..steps).filter_map(term).collect(),
+            gains: all.iter().map(|(.., gain)| *gain).collect(),
+        }
+    }
+
+    /// Levels.
+    pub(super) fn depth(&self) -> usize {
+        // The first step of P is an addition, for P is one before it; the second waits for A.
+        match self.terms.len() {
+            0 | 1 => 0,
+            steps => steps,
+        }
+    }
+}

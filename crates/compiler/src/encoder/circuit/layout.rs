@@ -1,0 +1,173 @@
+//! Where features, heads and tokens stand, and what the client sends.
+
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::encoder::Heads;
+use veilformer_ckks::{Complex, SlotVector};
+use veilformer_ir::Matrix;
+use veilformer_ir::encoder::Encoder;
+
+const NAME: &str = "layout of an encoder";
+
+/// Features are the fast axis: slot `token * width + feature mod width` of block `feature / width`.
+/// Queries, keys and values lie as [`Heads`] says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// Queries, keys, values and scores; its tokens and width are those of everything.
+    pub heads: Heads,
+    /// Features of a token.
+    pub hidden: usize,
+}
+
+/// What one run works on, in slots: see [`Layout::inputs`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inputs<T> {
+    /// Blocks of features.
+    pub features: Vec<T>,
+    /// Which tokens there are, per row of the scores ([`Heads::of_keys`]).
+    pub keys: Vec<T>,
+    /// Which tokens there are, in all slots of each.
+    pub tokens: T,
+}
+
+impl<T> Inputs<T> {
+    /// Each part by `f`, in order.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub fn map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<Inputs<U>, E> {
+        Ok(Inputs {
+            features: self.features.iter().map(&mut f).collect::<Result<_, E>>()?,
+            keys: self.keys.iter().map(&mut f).collect::<Result<_, E>>()?,
+            tokens: f(&self.tokens)?,
+        })
+    }
+}
+
+impl Layout {
+    /// The shape of least cost by [`attention_cost`] for sentences of up to `tokens` tokens.
+    ///
+    /// # Errors
+    /// When one block of all tokens does not fit the slots.
+    pub fn choose(model: &Encoder, tokens: usize, slots: usize) -> Result<Self, CircuitError> {
+        let padded = tokens.max(1).next_power_of_two();
+        let widest = model.hidden().max(model.intermediate()).next_power_of_two();
+        let width = widest.min(slots / padded);
+        let candidates = Heads::candidates(padded, width, model.heads, model.head_dim());
+        let cheapest = candidates
+            .into_iter()
+            .min_by(|a, b| attention_cost(a).total_cmp(&attention_cost(b)));
+        let heads = cheapest.ok_or_else(|| {
+            let what = format!(
+                "{tokens} tokens of {} heads in {slots} slots: no layout fits; compile for fewer \
+                 tokens or a larger ring",
+                model.heads
+            );
+            CircuitError::shape(NAME, what)
+        })?;
+        Ok(Self {
+            heads,
+            hidden: model.hidden(),
+        })
+    }
+
+    /// Ciphertexts of `features` features.
+    #[must_use]
+    pub fn blocks(&self, features: usize) -> usize {
+        features.div_ceil(self.heads.width.max(1))
+    }
+
+    /// The slots of a sentence: the rows of its tokens divided by `bound`, and masks that say which
+    /// tokens there are. The slots of the tokens that are not there hold the last one's row: what
+    /// is computed in them stays in the range of that token, and no other token sees it.
+    ///
+    /// # Errors
+    /// No row, too many of them, or rows of another width.
+    pub fn inputs(&self, rows: &Matrix, bound: f64) -> Result<Inputs<SlotVector>, CircuitError> {
+        let (tokens, n) = (self.heads.tokens, rows.rows());
+        if n == 0 || n > tokens || rows.cols() != self.hidden {
+            let what = format!(
+                "{n} rows of {} features; 1 to {tokens} rows of {} are expected",
+                rows.cols(),
+                self.hidden
+            );
+            return Err(CircuitError::shape(NAME, what));
+        }
+        let there = |t: usize| if t < n { 1.0 } else { 0.0 };
+        let width = self.heads.width;
+        let features = (0..self.blocks(self.hidden)).map(|block| {
+            self.per_slot(|t, at| {
+                let feature = block * width + at;
+                if feature < self.hidden {
+                    rows.get(t.min(n - 1), feature) / bound
+                } else {
+                    0.0
+                }
+            })
+        });
+        Ok(Inputs {
+            features: features.collect(),
+            keys: self.heads.of_keys(there),
+            tokens: self.per_slot(|t, _| there(t)),
+        })
+    }
+
+    /// The vector of `value(token, place within the token)`.
+    #[must_use]
+    pub fn per_slot(&self, value: impl Fn(usize, usize) -> f64) -> SlotVector {
+        let width = self.heads.width;
+        let slots = 0..self.heads.period();
+        let slots = slots.map(|slot| Complex::new(value(slot / width, slot % width), 0.0));
+        SlotVector::Periodic(slots.collect())
+    }
+
+    /// The vectors, one per block, of `value(index)`, the same for all tokens; `index` counts over
+    /// the places of all blocks.
+    #[must_use]
+    pub fn per_feature(&self, blocks: usize, value: impl Fn(usize) -> f64) -> Vec<SlotVector> {
+        let width = self.heads.width;
+        let block = |block: usize| {
+            let slots = (0..width).map(|at| Complex::new(value(block * width + at), 0.0));
+            SlotVector::Periodic(slots.collect())
+        };
+        (0..blocks).map(block).collect()
+    }
+
+    /// The head whose lane a place within a token is in.
+    #[must_use]
+    pub fn lane(&self, at: usize) -> Option<usize> {
+        let h = &self.heads;
+        let head = at % (h.width / h.copies.max(1)).max(1) / h.places();
+        (head < h.heads).then_some(head)
+    }
+
+    /// Head and dimension of a place within a token of one of the blocks of queries, and which copy
+    /// it is; none where there is no head.
+    #[must_use]
+    pub fn dimension(&self, index: usize) -> Option<(usize, usize, usize)> {
+        let h = &self.heads;
+        let (block, at) = (index / h.width, index % h.width);
+        let stride = h.width / h.copies.max(1);
+        let (copy, at) = (at / stride, at % stride);
+        let (head, dim) = (at / h.places(), block * h.places() + at % h.places());
+        (head < h.heads && dim < h.dim).then_some((head, dim, copy))
+    }
+}
+
+/// Milliseconds of a layer's attention with these heads, roughly: only to compare shapes. Units are
+/// of N = 2^16 with 12 limbs: products with relinearization 12, tensor products 3, rotations 11,
+/// hoisted ones 6, a pair of bootstraps 2300, a level of everything 230.
+fn attention_cost(h: &Heads) -> f64 {
+    let [pairs, babies, blocks, giants] =
+        [h.pairs(), h.babies, h.blocks(), h.giants()].map(|n| n as f64);
+    let (scores, places) = (h.score_ciphertexts() as f64, h.used_places() as f64);
+    let products = 2.0 * pairs * babies * (12.0 + 3.0 * blocks);
+    let rotations = blocks * 6.0 * (giants + 2.0 * babies);
+    let moves = scores * ((2.0 * places - 2.0) * 20.0 + 14.0 * places);
+    let copies = if h.copies > 1 {
+        230.0 + 2.0 * blocks * 6.0 * h.copies as f64
+    } else {
+        0.0
+    };
+    let functions = scores * (2300.0 + 2.0 * 10.0 * 14.0);
+    products + rotations + moves + copies + functions + blocks * 400.0
+}

@@ -1,0 +1,162 @@
+//! The affine maps between functions, with everything folded in that is affine: gains and biases of
+//! normalizations, centring, bounds, the places of heads.
+
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::matrix::{
+    Diagonal, Hoisting, MatrixProduct, Method, Packing, Weights, Wrap,
+};
+use veilformer_ckks::SlotVector;
+use veilformer_ir::encoder::{Dense, LayerNorm};
+
+use super::Layout;
+
+/// What a block of features stands for: `x = gain * slot + bias`, per feature.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Affine {
+    pub gain: Vec<f64>,
+    pub bias: Vec<f64>,
+}
+
+impl Affine {
+    /// Values that were divided by `bound`.
+    pub(super) fn bounded(features: usize, bound: f64) -> Self {
+        Self {
+            gain: vec![bound; features],
+            bias: vec![0.0; features],
+        }
+    }
+
+    /// Normalized values, divided by `bound`, before their gain and bias.
+    pub(super) fn normalized(norm: &LayerNorm, bound: f64) -> Self {
+        Self {
+            gain: norm.weight.iter().map(|w| w * bound).collect(),
+            bias: norm.bias.clone(),
+        }
+    }
+
+    fn gain(&self, feature: usize) -> f64 {
+        self.gain.get(feature).copied().unwrap_or(0.0)
+    }
+
+    fn bias(&self, feature: usize) -> f64 {
+        self.bias.get(feature).copied().unwrap_or(0.0)
+    }
+}
+
+/// A map of blocks, and its bias.
+#[derive(Clone, Debug)]
+pub(super) struct Map {
+    pub product: MatrixProduct<Diagonal>,
+    pub bias: Vec<SlotVector>,
+}
+
+impl Map {
+    /// The map with these weights between the places of `rows` and `cols` blocks.
+    ///
+    /// # Errors
+    /// Weights that are not finite.
+    pub(super) fn new(
+        layout: &Layout,
+        (rows, cols): (usize, usize),
+        weight: impl Fn(usize, usize) -> f64,
+        bias: impl Fn(usize) -> f64,
+    ) -> Result<Self, CircuitError> {
+        let width = layout.heads.width;
+        let weights = Weights::from_fn(rows * width, cols * width, weight)?;
+        let packing = Packing::FeatureFast { width };
+        // Giant steps cost more than baby steps.
+        let baby_steps = 1 << (width.max(2).ilog2().div_ceil(2));
+        let method = Method::Diagonals {
+            baby_steps,
+            hoisting: Hoisting::Twice,
+            wrap: Wrap::Paired,
+        };
+        let bias = layout.per_feature(rows, bias);
+        Ok(Self {
+            product: MatrixProduct::new(&weights, packing, method)?,
+            bias: bias.into_iter().map(SlotVector::simplified).collect(),
+        })
+    }
+
+    /// `(W x + b) * scale + offset` between features in their own order.
+    ///
+    /// # Errors
+    /// As [`Map::new`].
+    pub(super) fn dense(
+        layout: &Layout,
+        map: &Dense,
+        input: &Affine,
+        (scale, offset): (f64, f64),
+    ) -> Result<Self, CircuitError> {
+        let (rows, cols) = (map.weight.rows(), map.weight.cols());
+        let biases = bias_of(map, input);
+        Self::new(
+            layout,
+            (layout.blocks(rows), layout.blocks(cols)),
+            |r, c| {
+                if r < rows && c < cols {
+                    scale * map.weight.get(r, c) * input.gain(c)
+                } else {
+                    0.0
+                }
+            },
+            |r| biases.get(r).map_or(0.0, |b| scale * b + offset),
+        )
+    }
+
+    /// The sum of a map's result and the residual, centred over the features and divided by
+    /// `bound`. The blocks of the residual stand behind those of the map's inputs, whose places
+    /// `column` gives: feature and gain, or nothing.
+    ///
+    /// # Errors
+    /// As [`Map::new`].
+    pub(super) fn centred_sum(
+        layout: &Layout,
+        (map, map_bias): (&Dense, &[f64]),
+        residual: &Affine,
+        (blocks, bound): (usize, f64),
+        column: impl Fn(usize) -> Option<(usize, f64)>,
+    ) -> Result<Self, CircuitError> {
+        let (d, width) = (layout.hidden, layout.heads.width);
+        let weight = &map.weight;
+        let means: Vec<f64> = (0..weight.cols())
+            .map(|c| (0..d).map(|r| weight.get(r, c)).sum::<f64>() / d as f64)
+            .collect();
+        let sums: Vec<f64> = (0..d)
+            .map(|r| map_bias.get(r).unwrap_or(&0.0) + residual.bias(r))
+            .collect();
+        let mean = sums.iter().sum::<f64>() / d as f64;
+        let first = blocks * width;
+        Self::new(
+            layout,
+            (layout.blocks(d), blocks + layout.blocks(d)),
+            |r, c| {
+                if r >= d {
+                    0.0
+                } else if c >= first {
+                    let c = c - first;
+                    let own = f64::from(u8::from(r == c));
+                    if c < d {
+                        (own - 1.0 / d as f64) * residual.gain(c) / bound
+                    } else {
+                        0.0
+                    }
+                } else {
+                    let entry = |(feature, gain): (usize, f64)| {
+                        let mean = means.get(feature).unwrap_or(&0.0);
+                        (weight.get(r, feature) - mean) * gain / bound
+                    };
+                    column(c).map_or(0.0, entry)
+                }
+            },
+            |r| sums.get(r).map_or(0.0, |sum| (sum - mean) / bound),
+        )
+    }
+}
+
+/// `W bias + b` of a map, per output.
+pub(super) fn bias_of(map: &Dense, input: &Affine) -> Vec<f64> {
+    let mut biases = map.weight.apply(&input.bias);
+    biases.iter_mut().zip(&map.bias).for_each(|(y, b)| *y += b);
+    biases
+}

@@ -1,0 +1,339 @@
+//! An encoder after substitution as a circuit on ciphertexts: from the rows that a client encrypts
+//! to its answer.
+//!
+//! [`EncoderCircuit::new`] folds everything affine into the maps between functions and decides where
+//! values stand ([`Layout`]); [`EncoderCircuit::run`] goes through the stages on any [`Ops`]: in the
+//! clear, with simulated noise, or on ciphertexts. Before each stage, what has too few levels left
+//! for it is bootstrapped ([`Refresh`]), two real ciphertexts at a time where there are two.
+//!
+//! All values are divided by a bound, so that the slots of what may be bootstrapped lie in [-1, 1],
+//! those of padding and of empty places included.
+//!
+//! | stage | levels |
+//! |---|---|
+//! | queries, keys, values | 1 |
+//! | scores | 2, with copies of heads 3 |
+//! | exponential, mask | its depth, 1 |
+//! | sums over keys; weighted values | 1; 2 |
+//! | inverse of sums, product | its depth, 1 |
+//! | output map with the residual, centred | 1 |
+//! | normalization | 3 and its root's depth |
+//! | up; activation; down with the residual, centred | 1; its depth; 1 |
+//! | normalization | 3 and its root's depth |
+//! | pooler; tanh; classifier | 1; its depth; 1 |
+//!
+//! The number of tokens is hidden: which tokens there are comes encrypted ([`Inputs`]).
+//!
+//! [`Ops`]: veilformer_ckks::Ops
+
+mod attention;
+mod head;
+mod inverse;
+mod layout;
+mod machine;
+mod maps;
+mod norm;
+
+pub use layout::{Inputs, Layout};
+pub use machine::{Plains, Refresh, StageReport, Watch};
+
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, evaluate};
+use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_ir::Matrix;
+use veilformer_ir::encoder::{Encoder, EncoderLayer, Head, LayerRanges, Range, Ranges};
+
+use self::attention::Attention;
+use self::head::{Answer, Reading};
+use self::machine::Machine;
+use self::maps::{Affine, Map};
+use self::norm::{Norm, NormSite, one, plan};
+use super::{LayerSubstitution, Substitution};
+
+const NAME: &str = "encoder";
+
+/// An encoder as a circuit. It has no plaintexts yet: those are made at the levels where they are
+/// met ([`Plains`]).
+#[derive(Clone, Debug)]
+pub struct EncoderCircuit {
+    layout: Layout,
+    /// What the client divides its rows by.
+    bound: f64,
+    layers: Vec<Layer>,
+    answer: Answer,
+    reading: Reading,
+}
+
+#[derive(Clone, Debug)]
+struct Layer {
+    attention: Attention,
+    output: Map,
+    attention_norm: Norm,
+    up: Map,
+    activation: EvaluationPlan,
+    down: Map,
+    output_norm: Norm,
+}
+
+impl EncoderCircuit {
+    /// The circuit of `model` with `substitution` in place of its functions; `ranges` bound what no
+    /// function bounds.
+    ///
+    /// # Errors
+    /// A model without layers, or parts that do not fit each other.
+    pub fn new(
+        model: &Encoder,
+        (substitution, ranges): (&Substitution, &Ranges),
+        layout: Layout,
+    ) -> Result<Self, CircuitError> {
+        let count = model.layers.len();
+        if count == 0 || substitution.layers.len() != count || ranges.layers.len() != count {
+            let what = format!(
+                "{count} layers, {} substituted, {} with ranges; at least one, and as many of each \
+                 are expected",
+                substitution.layers.len(),
+                ranges.layers.len()
+            );
+            return Err(CircuitError::shape(NAME, what));
+        }
+        let bound = largest(&ranges.input);
+        let mut input = Affine::bounded(model.hidden(), bound);
+        let bound_of_answer = match (&model.head, model.layers.last()) {
+            (Head::Embedding { .. }, Some(layer)) => {
+                let norm = layer.output_norm.weight.iter().zip(&layer.output_norm.bias);
+                let result = Norm::result(model.hidden());
+                norm.fold(1e-6, |m, (w, b)| f64::max(m, result * w.abs() + b.abs()))
+            }
+            _ => largest(&ranges.answer),
+        };
+        let mut layers = Vec::with_capacity(count);
+        for (index, layer) in model.layers.iter().enumerate() {
+            let last = (index + 1 == count).then_some((&model.head, bound_of_answer));
+            let site = Site {
+                layout: &layout,
+                epsilon: model.layer_norm_eps,
+                index,
+                substitution: &substitution.layers[index],
+                ranges: &ranges.layers[index],
+                last,
+            };
+            let (made, output) = Layer::new(&site, layer, &input)?;
+            layers.push(made);
+            input = output;
+        }
+        let head = (&model.head, substitution);
+        let (answer, reading) = Answer::new(&layout, head, &input, bound_of_answer)?;
+        Ok(Self {
+            layout,
+            bound,
+            layers,
+            answer,
+            reading,
+        })
+    }
+
+    /// Where values stand.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// What the client encrypts, at the level that bootstraps give, for the rows of its tokens.
+    ///
+    /// # Errors
+    /// As [`Layout::inputs`].
+    pub fn inputs(&self, rows: &Matrix) -> Result<Inputs<SlotVector>, CircuitError> {
+        self.layout.inputs(rows, self.bound)
+    }
+
+    /// The answer in the slots of [`EncoderCircuit::run`]'s results, for so many tokens: logits, or
+    /// the embedding before it is normalized.
+    #[must_use]
+    pub fn read(&self, results: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
+        self.reading.read(self.layout.heads.width, results, tokens)
+    }
+
+    /// Runs all stages. `watch` sees what each of them ends with.
+    ///
+    /// # Errors
+    /// Inputs that do not fit; fewer levels between bootstraps than a stage takes; what `ops`
+    /// refuses.
+    pub fn run<O: Ops, R: Refresh<O>>(
+        &self,
+        ops: &mut O,
+        (refresh, plains): (&mut R, &mut Plains<O::Plain>),
+        inputs: &Inputs<O::Ct>,
+        watch: Watch<'_, O>,
+    ) -> Result<(Vec<O::Ct>, Vec<StageReport>), CircuitError> {
+        let expected = (
+            self.layout.blocks(self.layout.hidden),
+            self.layout.heads.rows(),
+        );
+        if (inputs.features.len(), inputs.keys.len()) != expected {
+            let what = format!(
+                "{} blocks of features and {} masks; {expected:?} are expected",
+                inputs.features.len(),
+                inputs.keys.len()
+            );
+            return Err(CircuitError::shape(NAME, what));
+        }
+        let mut m = Machine::new(ops, refresh, plains, watch);
+        let mut x = inputs.features.clone();
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.run(&mut m, index, x, inputs)?;
+        }
+        let results = self.answer.run(&mut m, x, (self.layers.len(), inputs))?;
+        Ok((results, m.stages))
+    }
+}
+
+/// What a layer is made of, besides its weights.
+struct Site<'a> {
+    layout: &'a Layout,
+    epsilon: f64,
+    index: usize,
+    substitution: &'a LayerSubstitution,
+    ranges: &'a LayerRanges,
+    /// In the last layer the head, and the bound of its answer.
+    last: Option<(&'a Head, f64)>,
+}
+
+impl Layer {
+    /// The layer, and what its results stand for.
+    fn new(
+        site: &Site<'_>,
+        model: &EncoderLayer,
+        input: &Affine,
+    ) -> Result<(Self, Affine), CircuitError> {
+        let (layout, substitution) = (site.layout, site.substitution);
+        let hidden = layout.hidden;
+        let of = (substitution, site.ranges);
+        let attention = Attention::new(layout, (site.index, model), of, input)?;
+        let result = Norm::result(hidden);
+        let norm = |substitution, result| NormSite {
+            substitution,
+            epsilon: site.epsilon,
+            bound: Norm::bound(substitution, hidden),
+            result,
+        };
+        let dim = layout.heads.dim;
+        let first = norm(&substitution.attention_norm, result);
+        let output = Map::centred_sum(
+            layout,
+            (&model.output, &model.output.bias),
+            input,
+            (layout.heads.blocks(), first.bound),
+            |column| match layout.dimension(column) {
+                Some((head, i, 0)) => Some((head * dim + i, *attention.gains.get(head)?)),
+                _ => None,
+            },
+        )?;
+        let attention_norm = Norm::new(layout, &first, |_, _| 1.0)?;
+        let middle = Affine::normalized(&model.attention_norm, result);
+
+        let polynomial = &substitution.activation;
+        let (low, high) = polynomial.interval();
+        let map = (2.0 / (high - low), -(low + high) / (high - low));
+        let up = Map::dense(layout, &model.up, &middle, map)?;
+        let active = magnitude(polynomial);
+        let width = model.up.weight.rows();
+        let last = norm(&substitution.output_norm, result);
+        let down = Map::centred_sum(
+            layout,
+            (&model.down, &model.down.bias),
+            &middle,
+            (layout.blocks(width), last.bound),
+            |column| (column < width).then_some((column, active)),
+        )?;
+        let mut output_affine = Affine::normalized(&model.output_norm, result);
+        let output_norm = match site.last {
+            None => Norm::new(layout, &last, |_, _| 1.0)?,
+            // Of other tokens than the first one nothing is wanted.
+            Some((Head::Classifier { .. }, _)) => {
+                Norm::new(layout, &last, |t, _| f64::from(u8::from(t == 0)))?
+            }
+            // The gain of each feature is a part of the mask.
+            Some((Head::Embedding { pooling, .. }, bound)) => {
+                let mean = *pooling == veilformer_ir::encoder::Pooling::Mean;
+                let gains = output_affine.gain.clone();
+                output_affine.gain = vec![bound; hidden];
+                Norm::new(layout, &last, |t, feature| {
+                    let gain = gains.get(feature).unwrap_or(&0.0) / bound;
+                    if mean || t == 0 { gain } else { 0.0 }
+                })?
+            }
+        };
+        let layer = Self {
+            attention,
+            output,
+            attention_norm,
+            up,
+            activation: plan(&scaled(polynomial, active)?)?,
+            down,
+            output_norm,
+        };
+        Ok((layer, output_affine))
+    }
+
+    fn run<O: Ops, R: Refresh<O>>(
+        &self,
+        m: &mut Machine<'_, O, R>,
+        index: usize,
+        mut x: Vec<O::Ct>,
+        masks: &Inputs<O::Ct>,
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let context = self.attention.run(m, &mut x, masks)?;
+        m.begin(format!("layer {index}, output map, residual"));
+        m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), 1)?;
+        let inputs = [&context[..], &x].concat();
+        m.enter(&inputs);
+        let map = (&self.output.product, &self.output.bias[..]);
+        let sum = m.product((index, "output map", 0), map, &inputs)?;
+        m.end(&sum, 1.0);
+        let site = (index, "normalization after attention");
+        let mut middle = self.attention_norm.run(m, site, sum)?;
+
+        m.begin(format!("layer {index}, up, activation"));
+        let levels = self.activation.depth() + 2;
+        m.refreshed(&mut middle.iter_mut().collect::<Vec<_>>(), levels)?;
+        m.enter(&middle);
+        let map = (&self.up.product, &self.up.bias[..]);
+        let up = m.product((index, "up", 0), map, &middle)?;
+        let mut active = Vec::with_capacity(up.len());
+        for block in &up {
+            active.push(one(evaluate(m.ops, block, &self.activation)?)?);
+        }
+        m.end(&active, 1.0);
+        m.begin(format!("layer {index}, down, residual"));
+        let inputs = [&active[..], &middle].concat();
+        m.enter(&inputs);
+        let map = (&self.down.product, &self.down.bias[..]);
+        let sum = m.product((index, "down", 0), map, &inputs)?;
+        m.end(&sum, 1.0);
+        self.output_norm.run(m, (index, "last normalization"), sum)
+    }
+}
+
+/// The largest magnitude that calibration saw of any feature, and a tenth of the range more.
+fn largest(ranges: &[Range]) -> f64 {
+    let all = ranges.iter().map(|range| range.widened(0.1).magnitude());
+    all.fold(1e-6, f64::max)
+}
+
+/// The largest magnitude of a polynomial on its interval.
+fn magnitude(polynomial: &Chebyshev) -> f64 {
+    let (low, high) = polynomial.interval();
+    let points = 16 * (polynomial.degree() + 2);
+    let at = |i: usize| low + (high - low) * i as f64 / points as f64;
+    let all = (0..=points).map(|i| polynomial.evaluate(at(i)).abs());
+    1.001 * all.fold(1e-6, f64::max)
+}
+
+/// A polynomial divided by `by`.
+fn scaled(polynomial: &Chebyshev, by: f64) -> Result<Chebyshev, CircuitError> {
+    let coefficients = polynomial.coefficients().iter().map(|c| c / by);
+    Ok(Chebyshev::new(
+        coefficients.collect(),
+        polynomial.interval(),
+    )?)
+}

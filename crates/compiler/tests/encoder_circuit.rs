@@ -1,0 +1,191 @@
+//! Encoders as circuits, in the clear: every stage within its bound, and the answer that of `poly`.
+#![allow(clippy::unwrap_used)]
+
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::testing::{ClearCiphertext, ClearOps};
+use veilformer_ckks::Complex;
+use veilformer_ckks::{Params, ParamsSpec, SecurityLevel, SlotVector};
+use veilformer_compiler::encoder::circuit::{EncoderCircuit, Layout, Plains, Refresh};
+use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_models::encoder::{
+    EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
+};
+
+/// Decrypts and encrypts again: a bootstrap without error.
+struct Ideal {
+    levels: (usize, usize),
+    count: usize,
+}
+
+impl Ideal {
+    fn again(&mut self, ops: &mut ClearOps, slots: Vec<Complex>) -> ClearCiphertext {
+        let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
+        let largest = largest.fold(0.0, f64::max);
+        assert!(largest <= 1.02, "a bootstrap of {largest}");
+        self.count += 1;
+        ops.encrypt(&SlotVector::Dense(slots), self.levels.1)
+            .unwrap()
+    }
+}
+
+impl Refresh<ClearOps> for Ideal {
+    fn levels(&self) -> (usize, usize) {
+        self.levels
+    }
+
+    fn real(
+        &mut self,
+        ops: &mut ClearOps,
+        ct: &ClearCiphertext,
+    ) -> Result<ClearCiphertext, CircuitError> {
+        let slots = ops.decrypt(ct);
+        assert!(slots.iter().all(|z| z.im.abs() < 1e-6));
+        Ok(self.again(ops, slots))
+    }
+
+    fn pair(
+        &mut self,
+        ops: &mut ClearOps,
+        [re, im]: [&ClearCiphertext; 2],
+    ) -> Result<[ClearCiphertext; 2], CircuitError> {
+        Ok([self.real(ops, re)?, self.real(ops, im)?])
+    }
+
+    fn complex(
+        &mut self,
+        ops: &mut ClearOps,
+        ct: &ClearCiphertext,
+    ) -> Result<ClearCiphertext, CircuitError> {
+        let slots = ops.decrypt(ct);
+        Ok(self.again(ops, slots))
+    }
+}
+
+fn params(log_n: u32) -> Params {
+    let spec = ParamsSpec {
+        log_n,
+        first_bits: 50,
+        scale_bits: 40,
+        levels: 13,
+        special_bits: 50,
+        special_count: 3,
+        digit_limbs: 3,
+        security: SecurityLevel::Bits128,
+    };
+    spec.validate().unwrap()
+}
+
+/// Runs the random model of this shape in the clear; the largest difference from `poly`.
+fn run(shape: &RandomEncoder, tokens: usize, centred: bool) -> f64 {
+    let name = format!(
+        "veilformer-encoder-{}-{}-{centred}",
+        shape.hidden, shape.labels
+    );
+    let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+    write_random_folder(&dir, shape, 7).unwrap();
+    let mut folder = EncoderFolder::load(&dir, tokens).unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    let sentence = |seed: usize, length: usize| -> Vec<u32> {
+        let token = |i: usize| (5 + (i * i * 31 + i * 17 + seed * 101) % 90) as u32;
+        (0..length).map(token).collect()
+    };
+    let lengths = [tokens, tokens / 2, 5, tokens - 1, tokens / 3];
+    let all: Vec<Vec<u32>> = (0..40)
+        .map(|seed| sentence(seed, lengths[seed % lengths.len()].max(2)))
+        .collect();
+    if centred {
+        center_keys(&mut folder.encoder, &all).unwrap();
+    }
+    let execution = Execution::new(&folder.encoder).unwrap();
+    let ranges = calibrate(&execution, &all).unwrap();
+    let budget = Budget {
+        margin: 0.3,
+        ..Budget::default()
+    };
+    let model = execution.model();
+    let substitution = substitute(&ranges, model.activation, &budget).unwrap();
+    let params = params(15);
+    let layout = Layout::choose(model, tokens, params.slots()).unwrap();
+    eprintln!("{layout:?}, depth {}", substitution.depth());
+    let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout).unwrap();
+    let mut plains = Plains::default();
+    let mut worst = 0.0f64;
+    for ids in &all[..3] {
+        let rows = execution.embed(ids).unwrap();
+        let mut poly = Polynomials::new(&substitution);
+        let expected = execution.answer(&rows, &mut poly).unwrap();
+        assert!(poly.violations().is_empty(), "{:?}", poly.violations());
+        let mut ops = ClearOps::new(&params);
+        let mut refresh = Ideal {
+            levels: (2, params.max_level()),
+            count: 0,
+        };
+        let inputs = circuit.inputs(&rows).unwrap();
+        let top = params.max_level();
+        let inputs = inputs.map(|slots| ops.encrypt(slots, top)).unwrap();
+        let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
+            &mut |ops, name, cts, bound| {
+                for ct in cts {
+                    let slots = ops.decrypt(ct);
+                    let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
+                    let largest = largest.fold(0.0, f64::max);
+                    assert!(largest <= 1.02 * bound, "{name}: {largest}");
+                }
+            };
+        let (out, stages) = circuit
+            .run(&mut ops, (&mut refresh, &mut plains), &inputs, watch)
+            .unwrap();
+        let slots: Vec<_> = out.iter().map(|ct| ops.decrypt(ct)).collect();
+        let got = circuit.read(&slots, ids.len());
+        let scale = expected.iter().fold(1.0, |m, e| f64::max(m, e.abs()));
+        for (a, b) in got.iter().zip(&expected) {
+            worst = worst.max((a - b).abs() / scale);
+        }
+        eprintln!(
+            "{} stages, {} bootstraps, {worst:e}",
+            stages.len(),
+            refresh.count
+        );
+    }
+    worst
+}
+
+/// Three heads in four lanes, 48 tokens in 64.
+fn shape() -> RandomEncoder {
+    RandomEncoder {
+        layers: 2,
+        hidden: 192,
+        heads: 3,
+        intermediate: 384,
+        activation: "gelu_pytorch_tanh".into(),
+        positions: 64,
+        vocabulary: 96,
+        labels: 3,
+        ranges: vec![(4.0, 4.0)],
+    }
+}
+
+#[test]
+fn classifier_of_three_heads() {
+    let error = run(&shape(), 48, false);
+    assert!(error < 1e-6, "{error:e}");
+}
+
+#[test]
+fn centred_scores() {
+    let error = run(&shape(), 48, true);
+    assert!(error < 1e-6, "{error:e}");
+}
+
+/// The mean of all tokens, of heads across two blocks, features in one and a half.
+#[test]
+fn embedding_of_several_blocks() {
+    let shape = RandomEncoder {
+        labels: 0,
+        layers: 1,
+        activation: "gelu".into(),
+        ..shape()
+    };
+    let error = run(&shape, 64, true);
+    assert!(error < 1e-6, "{error:e}");
+}
