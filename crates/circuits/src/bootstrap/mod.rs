@@ -11,6 +11,7 @@ mod preset;
 pub mod tail;
 
 pub use circuit::{Bootstrap, BootstrapPlan, Content, Stage};
+pub use embedding::multiples_of_q0;
 pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};
