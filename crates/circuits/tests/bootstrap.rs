@@ -1,45 +1,14 @@
 //! Bootstraps on a toy ring, in the clear and with real keys.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::f64::consts::PI;
-use std::ops::ControlFlow;
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content};
-use veilformer_circuits::testing::{ClearOps, Counting};
-use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ladder, Ops, Params, ParamsSpec, SecretKind,
-    SecurityLevel, SlotVector,
-};
-use veilformer_ring::{Cpu, CpuConfig, Isa};
-use veilformer_secret::{Decryptor, Encryptor, KeyGenerator};
-
-/// Three levels of 2^40 between two of SlotToCoeff and twelve of CoeffToSlot and EvalMod.
-fn toy(log_n: u32) -> Params {
-    let above = 12;
-    let spec = ParamsSpec {
-        log_n,
-        first_bits: 50,
-        scale_bits: 40,
-        levels: 2 + 3 + above,
-        special_bits: 50,
-        special_count: 4,
-        digit_limbs: 4,
-        security: SecurityLevel::Bits128,
-    };
-    let ladder = Ladder {
-        below: vec![44; 2],
-        above: vec![50; above],
-    };
-    spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
-}
-
-fn spec(params: &Params) -> BootstrapSpec {
-    BootstrapSpec {
-        log_n: params.log_n(),
-        secret_weight: (2 * params.n() as u32) / 3,
-        ..BootstrapSpec::PRESET
-    }
-}
+use support::{Client, check_multiples, iterate, spec, toy, worst};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Content};
+use veilformer_circuits::testing::ClearOps;
+use veilformer_ckks::{Complex, Ops, Params, SecretKind, SlotVector};
 
 /// A number in [-1, 1] for slot `j` of a vector with this content.
 fn value(content: Content, j: usize) -> Complex {
@@ -53,13 +22,6 @@ fn value(content: Content, j: usize) -> Complex {
 
 fn input(params: &Params, content: Content) -> Vec<Complex> {
     (0..params.slots()).map(|j| value(content, j)).collect()
-}
-
-fn worst(got: &[Complex], expected: &[Complex]) -> f64 {
-    got.iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).re.abs().max((a - b).im.abs()))
-        .fold(0.0, f64::max)
 }
 
 const CONTENTS: [Content; 6] = [
@@ -96,53 +58,25 @@ fn in_the_clear() {
     }
 }
 
-fn keys_of(params: &Params, content: Content) -> KeyList {
-    let plan = BootstrapPlan::new(params, &spec(params), content).unwrap();
-    let mut ops = Counting::new(ClearOps::new(params));
-    let boot = plan.encode(&mut ops).unwrap();
-    let slots = SlotVector::Dense(input(params, content));
-    let x = ops.inner().encrypt(&slots, plan.input_level()).unwrap();
-    boot.run(&mut ops, &x).unwrap();
-    ops.keys().clone()
-}
-
 /// Real keys: the error is that of a simulation with the scheme's noise.
 #[test]
 fn with_real_keys() {
     let params = toy(10);
     for content in CONTENTS {
-        let list = keys_of(&params, content);
-        let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 1).unwrap();
-        let secret = generator.secret_key().unwrap();
-        let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
-        let stored = generator
-            .evaluation_keys(&secret, &list, [0; 32], go)
-            .unwrap();
-        let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
-        let keys = EvaluationKeys::prepare(&params, &backend, &stored).unwrap();
-        let mut ops = Evaluator::new(&params, &backend, &keys).unwrap();
         let plan = BootstrapPlan::new(&params, &spec(&params), content).unwrap();
-        let boot = plan.encode(&mut ops).unwrap();
+        let client = Client::new(plan, 1);
+        let mut ops = client.ops();
+        let boot = client.plan.encode(&mut ops).unwrap();
         let slots = input(&params, content);
-        let level = plan.input_level();
-        let x = Encryptor::insecure_deterministic_for_tests(&secret, 2)
-            .unwrap()
-            .encrypt_at(
-                &SlotVector::Dense(slots.clone()),
-                level,
-                params.scale_at(level),
-            )
-            .unwrap();
-        let x = ops.import(x.expand(&params).unwrap()).unwrap();
+        let level = client.plan.input_level();
+        let x = client.encrypt(&slots, level, 2);
         let y = boot.run(&mut ops, &x).unwrap();
-        assert_eq!(y.level(), plan.output_level());
-        let host = y.export(&backend).unwrap();
-        let decrypted = Decryptor::new(&secret).unwrap().decrypt(&host).unwrap();
-        let got = decrypted.reveal_to_owner().unwrap();
+        assert_eq!(y.level(), client.plan.output_level());
+        let got = client.decrypt(&y);
         let error = worst(&got, &slots);
 
         let mut clear = ClearOps::with_noise(&params, SecretKind::DenseTernary, 3);
-        let simulated = plan.encode(&mut clear).unwrap();
+        let simulated = client.plan.encode(&mut clear).unwrap();
         let x = clear
             .encrypt(&SlotVector::Dense(slots.clone()), level)
             .unwrap();
@@ -158,4 +92,23 @@ fn with_real_keys() {
             "{content:?}: {error:e}"
         );
     }
+}
+
+#[test]
+fn multiples_of_q0_follow_the_sum_of_uniforms() {
+    let params = toy(10);
+    let slots = input(&params, Content::Complex);
+    for seed in 1..=4 {
+        let plan = BootstrapPlan::new(&params, &spec(&params), Content::Periodic(1)).unwrap();
+        let weight = plan.spec().ephemeral_weight;
+        check_multiples(&Client::new(plan, seed).count_multiples(&slots, 20), weight);
+    }
+}
+
+/// 200 levels through 66 bootstraps.
+#[test]
+fn errors_of_a_long_iteration_grow_as_predicted() {
+    let params = toy(10);
+    let plan = BootstrapPlan::new(&params, &spec(&params), Content::Real).unwrap();
+    iterate(&Client::new(plan, 1), 200);
 }
