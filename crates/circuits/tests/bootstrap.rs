@@ -1,16 +1,14 @@
 //! Bootstraps on a toy ring, in the clear and with real keys.
 #![allow(clippy::unwrap_used)]
 
-use std::f64::consts::PI;
-use std::ops::ControlFlow;
+mod support;
 
+use std::f64::consts::PI;
+
+use support::{Client, check_multiples, iterate, worst};
 use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content};
 use veilformer_circuits::testing::{ClearOps, Counting, toy_bootstrap};
-use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind, SlotVector,
-};
-use veilformer_ring::{Cpu, CpuConfig, Isa};
-use veilformer_secret::{Decryptor, Encryptor, KeyGenerator};
+use veilformer_ckks::{Complex, Ops, Params, SecretKind, SlotVector};
 
 /// A number in [-1, 1] for slot `j` of a vector with this content.
 fn value(content: Content, j: usize) -> Complex {
@@ -24,13 +22,6 @@ fn value(content: Content, j: usize) -> Complex {
 
 fn input(params: &Params, content: Content) -> Vec<Complex> {
     (0..params.slots()).map(|j| value(content, j)).collect()
-}
-
-fn worst(got: &[Complex], expected: &[Complex]) -> f64 {
-    got.iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).re.abs().max((a - b).im.abs()))
-        .fold(0.0, f64::max)
 }
 
 const CONTENTS: [Content; 6] = [
@@ -70,8 +61,8 @@ fn in_the_clear() {
 /// A second bootstrap of the first one's error.
 #[test]
 fn a_second_bootstrap_makes_the_error_smaller() {
-    let params = toy(9);
-    let plan = BootstrapPlan::new(&params, &spec(&params), Content::Complex).unwrap();
+    let (params, spec) = toy_bootstrap(9);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
     let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
     let boot = plan.encode(&mut ops).unwrap();
     let expected = input(&params, Content::Complex);
@@ -79,7 +70,7 @@ fn a_second_bootstrap_makes_the_error_smaller() {
         .encrypt(&SlotVector::Dense(expected.clone()), plan.output_level())
         .unwrap();
     let once = boot.run(&mut ops, &x).unwrap();
-    let go = &mut |_| ControlFlow::Continue(());
+    let go = &mut |_| std::ops::ControlFlow::Continue(());
     let twice = boot.run_twice(&mut ops, &x, 10, go).unwrap();
     assert_eq!(ops.level(&twice), plan.output_level());
     let [once, twice] = [once, twice].map(|y| worst(&ops.decrypt(&y), &expected));
@@ -87,18 +78,8 @@ fn a_second_bootstrap_makes_the_error_smaller() {
     // Down to the noise of rescales at 2^40: sqrt(N) sqrt(N / 18) is 2^6.9 here.
     assert!(once > 2f64.powi(-22) && twice < 2f64.powi(-28));
     // An observer that stops it.
-    let stop = &mut |_| ControlFlow::Break(());
+    let stop = &mut |_| std::ops::ControlFlow::Break(());
     assert!(boot.run_twice(&mut ops, &x, 10, stop).is_err());
-}
-
-fn keys_of(plan: &BootstrapPlan) -> KeyList {
-    let (params, content) = (plan.params(), plan.content());
-    let mut ops = Counting::new(ClearOps::new(params));
-    let boot = plan.encode(&mut ops).unwrap();
-    let slots = SlotVector::Dense(input(params, content));
-    let x = ops.inner().encrypt(&slots, plan.input_level()).unwrap();
-    boot.run(&mut ops, &x).unwrap();
-    ops.keys().clone()
 }
 
 /// Real keys: the error is that of a simulation with the scheme's noise.
@@ -107,37 +88,19 @@ fn with_real_keys() {
     let (params, spec) = toy_bootstrap(10);
     for content in CONTENTS {
         let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
-        let list = keys_of(&plan);
-        let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 1).unwrap();
-        let secret = generator.secret_key().unwrap();
-        let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
-        let stored = generator
-            .evaluation_keys(&secret, &list, [0; 32], go)
-            .unwrap();
-        let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
-        let keys = EvaluationKeys::prepare(&params, &backend, &stored).unwrap();
-        let mut ops = Evaluator::new(&params, &backend, &keys).unwrap();
-        let boot = plan.encode(&mut ops).unwrap();
+        let client = Client::new(plan, 1);
+        let mut ops = client.ops();
+        let boot = client.plan.encode(&mut ops).unwrap();
         let slots = input(&params, content);
-        let level = plan.input_level();
-        let x = Encryptor::insecure_deterministic_for_tests(&secret, 2)
-            .unwrap()
-            .encrypt_at(
-                &SlotVector::Dense(slots.clone()),
-                level,
-                params.scale_at(level),
-            )
-            .unwrap();
-        let x = ops.import(x.expand(&params).unwrap()).unwrap();
+        let level = client.plan.input_level();
+        let x = client.encrypt(&slots, level, 2);
         let y = boot.run(&mut ops, &x).unwrap();
-        assert_eq!(y.level(), plan.output_level());
-        let host = y.export(&backend).unwrap();
-        let decrypted = Decryptor::new(&secret).unwrap().decrypt(&host).unwrap();
-        let got = decrypted.reveal_to_owner().unwrap();
+        assert_eq!(y.level(), client.plan.output_level());
+        let got = client.decrypt(&y);
         let error = worst(&got, &slots);
 
         let mut clear = ClearOps::with_noise(&params, SecretKind::DenseTernary, 3);
-        let simulated = plan.encode(&mut clear).unwrap();
+        let simulated = client.plan.encode(&mut clear).unwrap();
         let x = clear
             .encrypt(&SlotVector::Dense(slots.clone()), level)
             .unwrap();
@@ -223,4 +186,23 @@ fn slots_out_of_range_are_named() {
     // Just beyond one is what noise does.
     let edge = with(&mut ops, 17, Complex::new(1.0005, 0.0));
     assert!(ops.bootstrap(&edge, 0).is_ok());
+}
+
+#[test]
+fn multiples_of_q0_follow_the_sum_of_uniforms() {
+    let (params, spec) = toy_bootstrap(10);
+    let slots = input(&params, Content::Complex);
+    for seed in 1..=4 {
+        let plan = BootstrapPlan::new(&params, &spec, Content::Periodic(1)).unwrap();
+        let weight = plan.spec().ephemeral_weight;
+        check_multiples(&Client::new(plan, seed).count_multiples(&slots, 20), weight);
+    }
+}
+
+/// 200 levels through 66 bootstraps.
+#[test]
+fn errors_of_a_long_iteration_grow_as_predicted() {
+    let (params, spec) = toy_bootstrap(10);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Real).unwrap();
+    iterate(&Client::new(plan, 1), 200);
 }

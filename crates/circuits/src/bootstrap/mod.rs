@@ -14,6 +14,7 @@ pub mod tail;
 pub use bootstrapping::Bootstrapping;
 pub(crate) use bootstrapping::{entry, refused};
 pub use circuit::{Bootstrap, BootstrapPlan, Content, RANGE_MARGIN, Stage};
+pub use embedding::multiples_of_q0;
 pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};
