@@ -8,11 +8,11 @@ use veilformer_circuits::bootstrap::tail::uniform_sum_tail;
 use veilformer_circuits::bootstrap::{
     BootstrapPlan, BootstrapSpec, Content, estimate, multiples_of_q0,
 };
-use veilformer_circuits::testing::ClearOps;
+use veilformer_circuits::testing::{ClearOps, toy_bootstrap};
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, Ladder, Ops, Params, ParamsSpec, Scale, SecretKind,
-    SecurityLevel, SharedCiphertext, SlotVector,
+    Complex, EvaluationKeys, Evaluator, Ops, Params, Scale, SecretKind, SharedCiphertext,
+    SlotVector,
 };
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey};
@@ -255,8 +255,8 @@ impl Iteration {
 
 /// `bootstrap(m) - m` without any noise at 512 numbers m from -1 to 1, on a small ring.
 fn left_by_the_sine() -> Vec<f64> {
-    let params = toy(10);
-    let plan = BootstrapPlan::new(&params, &spec(&params), Content::Real).unwrap();
+    let (params, spec) = toy_bootstrap(10);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Real).unwrap();
     let mut ops = ClearOps::new(&params);
     let boot = plan.encode(&mut ops).unwrap();
     let last = (params.slots() - 1) as f64;

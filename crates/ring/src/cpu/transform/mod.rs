@@ -350,6 +350,7 @@ impl Cpu {
         let c0 = turn.c0.limb_of(place.prime);
         let extra = Extra {
             x: [c0.and_then(|x| x.get(range)), None],
+            tensors: &[],
             factor: m.to_mont(self.chain.product_mod(work.special, place.prime)),
         };
         let (temp0, temp1) = temp.split_at_mut(work.block);
