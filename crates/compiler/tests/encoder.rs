@@ -176,7 +176,7 @@ fn values_out_of_their_range_are_named() {
         for violation in poly.violations() {
             assert!(violation.site.contains("layer") || violation.site.contains("pooler"));
             assert!(violation.excess() > 0.0, "{violation:?}");
-            seen += 1;
+            seen += usize::from(violation.value.is_finite());
         }
     }
     assert!(seen > 0);
