@@ -29,6 +29,8 @@ pub enum What {
     BootstrapRun,
     /// Nothing: makes the table of the newest results (benches/results/README.md)
     Table,
+    /// Nothing: makes the cards of our bootstraps in the book
+    Cards,
     /// Nothing: makes the roofline plot of the newest results (SVG and PNG beside the table)
     Plot,
 }

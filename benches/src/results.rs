@@ -187,23 +187,40 @@ impl Results {
     /// # Errors
     /// As [`Results::load`], or if there is none.
     pub fn newest(folder: &Path) -> Result<Vec<Self>> {
+        let newest = Self::newest_of(folder, |_| true)?;
+        if newest.is_empty() {
+            return Err(BenchError::Usage(format!(
+                "{} has no results; make some with --save",
+                folder.display()
+            )));
+        }
+        Ok(newest)
+    }
+
+    /// The newest file of every machine in `folder` that has bootstraps; there may be none.
+    ///
+    /// # Errors
+    /// As [`Results::load`].
+    pub fn newest_bootstraps(folder: &Path) -> Result<Vec<Self>> {
+        Self::newest_of(folder, |results| !results.bootstraps.is_empty())
+    }
+
+    fn newest_of(folder: &Path, counts: fn(&Self) -> bool) -> Result<Vec<Self>> {
         let name = folder.display().to_string();
         let mut newest: BTreeMap<String, Self> = BTreeMap::new();
         for entry in std::fs::read_dir(folder).map_err(BenchError::io(&name))? {
             let path = entry.map_err(BenchError::io(&name))?.path();
             if path.extension().is_some_and(|e| e == "jsonl") {
                 let results = Self::load(&path)?;
+                if !counts(&results) {
+                    continue;
+                }
                 let slug = results.header.machine.slug();
                 let old = newest.get(&slug).map(|r| r.header.time);
                 if old.is_none_or(|old| old < results.header.time) {
                     newest.insert(slug, results);
                 }
             }
-        }
-        if newest.is_empty() {
-            return Err(BenchError::Usage(format!(
-                "{name} has no results; make some with --save"
-            )));
         }
         Ok(newest.into_values().collect())
     }
@@ -392,6 +409,14 @@ mod tests {
         results(200_000).save(&folder).unwrap();
         let newest = Results::newest(&folder).unwrap();
         assert_eq!((newest.len(), newest[0].header.time), (1, 200_000));
+        // One without bootstraps is not among those that have some.
+        let mut bare = results(400_000);
+        bare.bootstraps.clear();
+        bare.save(&folder).unwrap();
+        let time = |newest: Vec<Results>| newest[0].header.time;
+        assert_eq!(time(Results::newest(&folder).unwrap()), 400_000);
+        let bootstraps = Results::newest_bootstraps(&folder).unwrap();
+        assert_eq!(time(bootstraps), 200_000);
         std::fs::write(&path, "{}").unwrap();
         let error = Results::newest(&folder).unwrap_err().to_string();
         assert!(error.contains("1970-01-01"), "{error}");

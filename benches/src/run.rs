@@ -31,6 +31,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     }
     match args.what {
         What::Table => return make_table(),
+        What::Cards => return make_cards(),
         What::Plot => return make_plots(),
         _ => {}
     }
@@ -100,7 +101,7 @@ fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
             two_threads(args, session)?;
             products(args, session)
         }
-        What::Table | What::Plot | What::BootstrapRun => Ok(()),
+        What::Table | What::Plot | What::Cards | What::BootstrapRun => Ok(()),
     }
 }
 
@@ -116,6 +117,15 @@ fn write(name: &str, content: &[u8]) -> Result<()> {
 fn make_table() -> Result<()> {
     let newest = Results::newest(results::folder())?;
     write("README.md", results::page(&newest).as_bytes())
+}
+
+fn make_cards() -> Result<()> {
+    let newest = Results::newest_bootstraps(results::folder())?;
+    let (page, path) = (bootstrap::cards::page(&newest)?, bootstrap::cards::path());
+    let what = path.display().to_string();
+    std::fs::write(path, page).map_err(BenchError::io(&what))?;
+    eprintln!("written: {what}");
+    Ok(())
 }
 
 fn make_plots() -> Result<()> {
@@ -168,7 +178,7 @@ fn names(what: What) -> Vec<(String, String)> {
             PRESETS.iter().map(name).collect()
         }
         What::All => [of(&Op::ALL), crate::kernels::names(), linear()].concat(),
-        What::Table | What::Plot => Vec::new(),
+        What::Table | What::Plot | What::Cards => Vec::new(),
     }
 }
 

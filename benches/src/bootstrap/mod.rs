@@ -7,6 +7,7 @@
 //! largest and of the mean absolute one. What presets are compared by is the time per useful level
 //! and bit of the worst slot, of the worst kind of input.
 
+pub mod cards;
 mod gates;
 mod inputs;
 mod ours;

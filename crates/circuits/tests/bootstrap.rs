@@ -88,7 +88,7 @@ fn with_real_keys() {
     let (params, spec) = toy_bootstrap(10);
     for content in CONTENTS {
         let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
-        let client = Client::new(plan, 1);
+        let client = Client::new(plan, Some(1));
         let mut ops = client.ops();
         let boot = client.plan.encode(&mut ops).unwrap();
         let slots = input(&params, content);
@@ -195,7 +195,10 @@ fn multiples_of_q0_follow_the_sum_of_uniforms() {
     for seed in 1..=4 {
         let plan = BootstrapPlan::new(&params, &spec, Content::Periodic(1)).unwrap();
         let weight = plan.spec().ephemeral_weight;
-        check_multiples(&Client::new(plan, seed).count_multiples(&slots, 20), weight);
+        check_multiples(
+            &Client::new(plan, Some(seed)).count_multiples(&slots, 20),
+            weight,
+        );
     }
 }
 
@@ -204,5 +207,5 @@ fn multiples_of_q0_follow_the_sum_of_uniforms() {
 fn errors_of_a_long_iteration_grow_as_predicted() {
     let (params, spec) = toy_bootstrap(10);
     let plan = BootstrapPlan::new(&params, &spec, Content::Real).unwrap();
-    iterate(&Client::new(plan, 1), 200);
+    iterate(&Client::new(plan, Some(1)), 200);
 }

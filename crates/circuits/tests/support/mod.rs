@@ -15,7 +15,7 @@ use veilformer_ckks::{
     SlotVector,
 };
 use veilformer_ring::{Cpu, CpuConfig, Isa};
-use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey};
+use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
 
 pub fn worst(got: &[Complex], expected: &[Complex]) -> f64 {
     got.iter()
@@ -32,12 +32,17 @@ pub struct Client {
     secret: SecretKey,
     backend: Cpu,
     keys: EvaluationKeys<Cpu>,
+    seed: Option<u64>,
 }
 
 impl Client {
-    pub fn new(plan: BootstrapPlan, seed: u64) -> Self {
+    /// With keys from this seed; secure parameters refuse one, and their keys are new every time.
+    pub fn new(plan: BootstrapPlan, seed: Option<u64>) -> Self {
         let params = plan.params().clone();
-        let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, seed).unwrap();
+        let mut generator = match seed {
+            Some(seed) => KeyGenerator::insecure_deterministic_for_tests(&params, seed).unwrap(),
+            None => KeyGenerator::new(&params, SecureRng::from_os().unwrap()),
+        };
         let secret = generator.secret_key().unwrap();
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
         let mut keys = EvaluationKeys::empty(&params, secret.id());
@@ -52,6 +57,7 @@ impl Client {
             secret,
             backend,
             keys,
+            seed,
         }
     }
 
@@ -64,7 +70,11 @@ impl Client {
     }
 
     fn encrypt_at(&self, slots: &[Complex], level: usize, scale: Scale, seed: u64) -> Ct {
-        let ct = Encryptor::insecure_deterministic_for_tests(&self.secret, seed)
+        let encryptor = match self.seed {
+            Some(_) => Encryptor::insecure_deterministic_for_tests(&self.secret, seed),
+            None => Encryptor::new(&self.secret, SecureRng::from_os().unwrap()),
+        };
+        let ct = encryptor
             .unwrap()
             .encrypt_at(&SlotVector::Dense(slots.to_vec()), level, scale)
             .unwrap();
@@ -147,7 +157,8 @@ impl Map {
     fn start(self, u: f64, v: f64) -> (f64, f64) {
         match self {
             Self::Contracting => (0.1 + 0.6 * u, 1.8 * v - 0.9),
-            Self::Cycle => (0.85 + 0.15 * u, 1.8 * v - 0.9),
+            // Not near the repelling fixed point between both: few slots would have most of the error.
+            Self::Cycle => (0.85 + 0.15 * u, 0.4 * v - 0.2),
             Self::Repelling => {
                 let x = (0.01 + 0.025 * u).exp() / 2.0;
                 (x + x * x, x)
@@ -271,7 +282,7 @@ fn left_by_the_sine() -> Vec<f64> {
 }
 
 /// Iterates so many times, with a bootstrap whenever no level is left, and compares with f64 after
-/// every bootstrap and at the end: root mean square errors are within half a bit of the prediction.
+/// every bootstrap and at the end: root mean square errors are within a quarter of a bit of the prediction.
 pub fn iterate(client: &Client, levels: usize) {
     let params = client.plan.params();
     let mut iteration = Iteration::new(&client.plan);
@@ -310,6 +321,6 @@ fn compare(client: &Client, iteration: &Iteration, x: &Ct, (levels, bootstraps):
             measured.log2(),
             predicted.log2()
         );
-        assert!(off.abs() < 0.5, "{map:?} after {levels} levels");
+        assert!(off.abs() < 0.25, "{map:?} after {levels} levels");
     }
 }
