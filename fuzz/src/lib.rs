@@ -15,4 +15,7 @@ pub use containers::{
     ciphertexts, client_bundle, container, cost_table, evaluation_keys, params, public_key,
     secret_key, server_bundle,
 };
-pub use model_files::{checkpoint, data_set, model_config, token_table, tokenizer};
+pub use model_files::{
+    checkpoint, data_set, encoder_config, encoder_tokenizer, encoder_weights, model_config,
+    token_table, tokenizer,
+};

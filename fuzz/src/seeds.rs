@@ -10,6 +10,7 @@ use veilformer_ckks::{Ops, Params};
 use veilformer_client::{BundleParts, ClientBundle};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
 use veilformer_ir::{InputKind, InputSpec, Signature};
+use veilformer_models::encoder::{RandomEncoder, write_random_folder};
 use veilformer_models::{
     EmbeddingTable, Matrix, ModelConfig, random_checkpoint, tokenizer::wordpiece_json,
 };
@@ -32,6 +33,11 @@ pub const STATE_SPACE: &str = r#"{"model_type":"veilformer-ssm","format_version"
 "token_table":{"name":"tiny","blake3":"0000000000000000000000000000000000000000000000000000000000000000",
 "tokenizer_blake3":"0000000000000000000000000000000000000000000000000000000000000000"},
 "pooling":"mean","norm_eps":1e-5,"id2label":{"0":"negative","1":"positive"}}"#;
+
+/// The configuration that `encoder_weights` reads weights for.
+pub const ENCODER: &str = r#"{"architectures":["BertModel"],"model_type":"bert","hidden_size":2,
+"num_hidden_layers":1,"num_attention_heads":1,"intermediate_size":2,"max_position_embeddings":4,
+"type_vocab_size":2,"vocab_size":96,"hidden_act":"gelu","layer_norm_eps":1e-12}"#;
 
 /// A shared token table: five tokens, columns of 1, 2, 3, 5 and 8 bits.
 ///
@@ -88,6 +94,20 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
             server_content: server.content_digest(),
         },
     )?;
+    let dir = tempfile::tempdir()?;
+    let shape = RandomEncoder {
+        layers: 1,
+        hidden: 2,
+        heads: 1,
+        intermediate: 2,
+        activation: "gelu".to_owned(),
+        positions: 4,
+        vocabulary: 96,
+        labels: 0,
+        ranges: Vec::new(),
+    };
+    write_random_folder(dir.path(), &shape, 1)?;
+    let encoder = |file: &str| std::fs::read(dir.path().join(file));
     let texts = "1 a good film\n0 a bad one\n";
     let columns = "sentence\tlabel\na good film\t1\na bad one\t0\n";
     Ok(vec![
@@ -106,6 +126,11 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
         ("model_config", STATE_SPACE.as_bytes().to_vec()),
         ("checkpoint", checkpoint.to_bytes()?),
         ("checkpoint", state_space.to_bytes()?),
+        ("encoder_config", encoder("config.json")?),
+        ("encoder_config", encoder("modules.json")?),
+        ("encoder_config", encoder("1_Pooling/config.json")?),
+        ("encoder_weights", encoder("model.safetensors")?),
+        ("encoder_tokenizer", encoder("tokenizer.json")?),
         ("token_table", table().to_bytes()?),
         ("tokenizer", tokenizer.into_bytes()),
         ("data_set", texts.as_bytes().to_vec()),
@@ -174,6 +199,9 @@ mod tests {
             "cost_table" => crate::cost_table(data),
             "model_config" => crate::model_config(data),
             "checkpoint" => crate::checkpoint(data),
+            "encoder_config" => crate::encoder_config(data),
+            "encoder_weights" => crate::encoder_weights(data),
+            "encoder_tokenizer" => crate::encoder_tokenizer(data),
             "token_table" => crate::token_table(data),
             "tokenizer" => crate::tokenizer(data),
             "data_set" => crate::data_set(data),

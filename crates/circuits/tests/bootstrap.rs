@@ -67,6 +67,30 @@ fn in_the_clear() {
     }
 }
 
+/// A second bootstrap of the first one's error.
+#[test]
+fn a_second_bootstrap_makes_the_error_smaller() {
+    let (params, spec) = toy_bootstrap(9);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
+    let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
+    let boot = plan.encode(&mut ops).unwrap();
+    let expected = input(&params, Content::Complex);
+    let x = ops
+        .encrypt(&SlotVector::Dense(expected.clone()), plan.output_level())
+        .unwrap();
+    let once = boot.run(&mut ops, &x).unwrap();
+    let go = &mut |_| ControlFlow::Continue(());
+    let twice = boot.run_twice(&mut ops, &x, 10, go).unwrap();
+    assert_eq!(ops.level(&twice), plan.output_level());
+    let [once, twice] = [once, twice].map(|y| worst(&ops.decrypt(&y), &expected));
+    eprintln!("once 2^{:.1}, twice 2^{:.1}", once.log2(), twice.log2());
+    // Down to the noise of rescales at 2^40: sqrt(N) sqrt(N / 18) is 2^6.9 here.
+    assert!(once > 2f64.powi(-22) && twice < 2f64.powi(-28));
+    // An observer that stops it.
+    let stop = &mut |_| ControlFlow::Break(());
+    assert!(boot.run_twice(&mut ops, &x, 10, stop).is_err());
+}
+
 fn keys_of(plan: &BootstrapPlan) -> KeyList {
     let (params, content) = (plan.params(), plan.content());
     let mut ops = Counting::new(ClearOps::new(params));

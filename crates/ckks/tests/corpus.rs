@@ -1,5 +1,6 @@
 //! Files of released formats stay readable. `corpus/v1.*` were written by format 1.0 with toy
 //! parameters; they are never rewritten: a new format gets new files beside them.
+//! `v1.raising.veil` has what came later: primes of several sizes and the keys of an ephemeral secret.
 #![allow(clippy::unwrap_used)] // a test's way to fail
 
 mod support;
@@ -46,6 +47,54 @@ fn make() -> (ToyClient, [Vec<u8>; 3]) {
     (client, files)
 }
 
+/// Insecure parameters with outer levels of other sizes.
+fn ladder_params() -> Params {
+    let ladder = Ladder {
+        below: vec![34],
+        above: vec![40],
+    };
+    let spec = tiny_params().spec().clone();
+    spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
+}
+
+fn make_raising() -> (ToyClient, Vec<u8>) {
+    let params = ladder_params();
+    let mut client = ToyClient::new(&params, 78);
+    let mut list = KeyList::default();
+    list.need(KeyPurpose::Conjugation, 2, params.slots());
+    list.need(KeyPurpose::FromEphemeral, 3, params.slots());
+    let keys = client.keys(&list);
+    let file = evaluation_keys_to_bytes(&params, &keys).unwrap();
+    (client, file)
+}
+
+const RAISING: &str = "v1.raising.veil";
+
+#[test]
+fn keys_of_an_ephemeral_secret_are_still_readable() {
+    let params = ladder_params();
+    let (mut client, made) = make_raising();
+    let file = std::fs::read(path(RAISING)).unwrap();
+    assert!(file == made, "writing is reproducible");
+    let reader = Reader::open_for(&file, Kind::EvaluationKeys, &params).unwrap();
+    assert_eq!(read_params(&reader).unwrap(), params);
+    let stored = read_evaluation_keys(&reader, &params).unwrap();
+    let fresh = client.encrypt(&slots(), 0).expand(&params).unwrap();
+    let keys = EvaluationKeys::<Cpu>::prepare(&params, &client.backend, &stored).unwrap();
+    let evaluator = Evaluator::new(&params, &client.backend, &keys).unwrap();
+    let raised = evaluator.mod_raise(&evaluator.import(fresh).unwrap());
+    let raised = raised.unwrap().export(&client.backend).unwrap();
+    assert_eq!(raised.level(), 3);
+    // Modulo q0 it is what it was.
+    let phase = client
+        .phase(&raised)
+        .restricted(params.basis_at(0))
+        .unwrap();
+    let found = client.encoder.decode(&phase, raised.scale()).unwrap();
+    let expected = slots().to_dense(params.slots()).unwrap().into_owned();
+    assert_close(&found, &expected, 1e-6, "raised");
+}
+
 const NAMES: [&str; 3] = ["v1.ciphertexts.veil", "v1.keys.veil", "v1.public.veil"];
 
 /// Writes the corpus of the current format where files are missing.
@@ -53,7 +102,8 @@ const NAMES: [&str; 3] = ["v1.ciphertexts.veil", "v1.keys.veil", "v1.public.veil
 #[ignore = "writes files: run once after a new format version"]
 fn write_missing_files() {
     let (_, files) = make();
-    for (name, bytes) in NAMES.into_iter().zip(files) {
+    let raising = (RAISING, make_raising().1);
+    for (name, bytes) in NAMES.into_iter().zip(files).chain([raising]) {
         if !path(name).exists() {
             std::fs::write(path(name), bytes).unwrap();
         }

@@ -1,6 +1,7 @@
 //! Why a program could not be compiled.
 
 use thiserror::Error;
+use veilformer_circuits::polynomial::PolynomialError;
 use veilformer_ckks::{CkksError, OpsError};
 use veilformer_ir::IrError;
 
@@ -79,6 +80,17 @@ pub enum CompileError {
     /// Stages between which no bootstraps can be placed.
     #[error("placing bootstraps: {0}")]
     Placement(String),
+    /// Ranges that nothing can be fitted on.
+    #[error("the calibrated ranges are {0}; calibrate on sentences like those the model will see")]
+    Ranges(String),
+    /// A function for which no polynomial will do.
+    #[error("{site}: {source}")]
+    Substitution {
+        /// Layer and function.
+        site: String,
+        /// What was wrong.
+        source: PolynomialError,
+    },
     /// A program that does not hold together.
     #[error(transparent)]
     Ir(#[from] IrError),

@@ -15,6 +15,7 @@
 
 pub mod atoms;
 pub mod calibrate;
+pub mod encoder;
 mod error;
 pub mod length;
 pub mod lower;

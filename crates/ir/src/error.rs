@@ -13,6 +13,9 @@ pub enum IrError {
         /// What was found and what was expected.
         why: String,
     },
+    /// A part of an encoder does not fit the others.
+    #[error("encoder: {0}")]
+    Encoder(String),
     /// An instruction of the ciphertext program does not fit its operands.
     #[error("ciphertext program, instruction {index}: {why}")]
     Ciphertext {

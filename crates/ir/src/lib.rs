@@ -1,6 +1,7 @@
 //! The programs that a model becomes.
 //!
-//! * [`tensor`]: what the model computes, on tokens and features;
+//! * [`encoder`]: what a trained encoder computes, its non-linear functions given from outside;
+//! * [`tensor`]: what a polynomial model computes, on tokens and features;
 //! * [`ciphertext`]: the same as operations on ciphertexts, each value with its level, scale and
 //!   bound;
 //! * [`device`]: the instruction stream of one device, with its buffers given out in advance.
@@ -11,6 +12,7 @@
 
 pub mod ciphertext;
 pub mod device;
+pub mod encoder;
 mod error;
 mod matrix;
 pub mod signature;

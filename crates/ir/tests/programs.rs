@@ -84,7 +84,8 @@ fn step<O: Ops>(
 #[test]
 fn nested_transforms_and_raised_moduli_are_replayed() {
     let params = toy_params(3);
-    let slots = SlotVector::real_constant(0.25);
+    let slots: Vec<f64> = (0..params.slots()).map(|j| (j % 8) as f64 / 32.0).collect();
+    let slots = SlotVector::real(&slots);
     fn run<O: Ops>(ops: &mut O, x: &O::Ct) -> [O::Ct; 2] {
         let lowered = transform(ops, &[x, x], 3, (true, true)).unwrap();
         let bottom = ops.drop_to(&lowered, 0).unwrap();
@@ -105,6 +106,14 @@ fn nested_transforms_and_raised_moduli_are_replayed() {
     recorder.tighten(raised, 1e6);
     let program = recorder.finish(vec![lowered, raised]);
     program.verify(&params).unwrap();
+    // What a map or ModRaise makes has to fit its modulus, whether it is an answer or not.
+    for (value, answer) in [(lowered, raised), (raised, lowered)] {
+        let mut tight = program.clone();
+        tight.outputs = vec![answer];
+        tight.verify(&params).unwrap();
+        tight.values[value.0 as usize].mean = 1e60;
+        assert!(tight.verify(&params).is_err());
+    }
     let text = program.print();
     assert!(
         text.contains("nested_transform c0 c0 (3 diagonals, giant steps [3, 2])"),

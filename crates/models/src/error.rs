@@ -131,6 +131,9 @@ pub enum ModelError {
         /// Rows of the table.
         limit: usize,
     },
+    /// There is nothing to calibrate with.
+    #[error("no sentence to calibrate with; give some that are like those the model will see")]
+    Calibration,
     /// A line of a data set is not in the expected form.
     #[error("{path}, line {line}: {what}")]
     Data {

@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod digest;
 pub mod embedding;
+pub mod encoder;
 pub mod error;
 pub mod folder;
 pub mod interpreter;

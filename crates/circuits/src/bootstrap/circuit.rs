@@ -19,6 +19,14 @@ const NAME: &str = "bootstrap";
 /// most 1. Beyond 1 nothing breaks at once; the error of the sine grows with a power of the slot.
 pub const RANGE_MARGIN: f64 = 1.0 / 1024.0;
 
+/// Most baby steps of a factor of SlotToCoeff. A baby step costs a quarter of a giant one there
+/// (one digit, more special primes than others), and its key few limbs.
+const LOW_BABIES: usize = 16;
+
+/// The same of CoeffToSlot, whose keys have all limbs: sixteen would save a tenth of the time for
+/// twice the keys.
+const HIGH_BABIES: usize = 8;
+
 /// What the slots hold.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
@@ -164,8 +172,14 @@ impl BootstrapPlan {
             ratio: f64::from(spec.message_ratio_bits).exp2(),
             eval_mod,
             turn,
-            slot_to_coeff: to_coeff.into_iter().map(Factor::new).collect(),
-            coeff_to_slot: to_slot.into_iter().map(Factor::new).collect(),
+            slot_to_coeff: to_coeff
+                .into_iter()
+                .map(|m| Factor::new(m, LOW_BABIES))
+                .collect(),
+            coeff_to_slot: to_slot
+                .into_iter()
+                .map(|m| Factor::new(m, HIGH_BABIES))
+                .collect(),
             trace,
             input_level,
             raised_level: output_level + depth + high,
@@ -308,11 +322,23 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<O::Ct, CircuitError> {
+        self.run_divided(ops, ct, 1.0, observer)
+    }
+
+    /// The values over `divisor`.
+    fn run_divided<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        divisor: f64,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let gain = self.plan.gain() / divisor;
         let x = self.at_input_level(ops, ct)?;
-        let (re, im) = self.parts(ops, &x, observer)?;
-        let re = self.relabelled(ops, &re, ONE)?;
+        let (re, im) = self.parts(ops, &x, gain, observer)?;
+        let re = relabelled(ops, &re, ONE, gain)?;
         let Some(im) = im else { return Ok(re) };
-        let im = self.relabelled(ops, &im, I)?;
+        let im = relabelled(ops, &im, I, gain)?;
         Ok(ops.add(&re, &im)?)
     }
 
@@ -340,21 +366,24 @@ impl<Pl: Clone> Bootstrap<Pl> {
             }
         };
         let (a, b) = (self.at_input_level(ops, a)?, self.at_input_level(ops, b)?);
-        let b = unit(ops, &b, I)?;
+        let b = times_integer(ops, &b, I)?;
         let x = ops.add(&a, &b)?;
-        let (re, im) = self.parts(ops, &x, &mut |_| ControlFlow::Continue(()))?;
+        let gain = self.plan.gain();
+        let go_on = &mut |_| ControlFlow::Continue(());
+        let (re, im) = self.parts(ops, &x, gain, go_on)?;
         let im = im.ok_or_else(|| CircuitError::shape(NAME, "a pair without a second part"))?;
         Ok(vec![
-            self.relabelled(ops, &re, ONE)?,
-            self.relabelled(ops, &im, ONE)?,
+            relabelled(ops, &re, ONE, gain)?,
+            relabelled(ops, &im, ONE, gain)?,
         ])
     }
 
-    /// Real and imaginary parts (of complex content), before their output factor.
+    /// Real and imaginary parts (of complex content), before their output factor `gain`.
     fn parts<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
         x: &O::Ct,
+        gain: f64,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<(O::Ct, Option<O::Ct>), CircuitError> {
         let mut begin = |stage| match observer(stage) {
@@ -379,14 +408,14 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let conjugate = ops.conjugate(&x)?;
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
-        let re = self.eval_mod(ops, &re)?;
+        let re = self.eval_mod(ops, &re, gain)?;
         if plan.content != Content::Complex {
             return Ok((re, None));
         }
         begin(Stage::EvalMod)?;
         let im = ops.sub(&x, &conjugate)?;
-        let im = unit(ops, &im, -I)?;
-        let im = self.eval_mod(ops, &im)?;
+        let im = times_integer(ops, &im, -I)?;
+        let im = self.eval_mod(ops, &im, gain)?;
         Ok((re, Some(im)))
     }
 
@@ -406,6 +435,30 @@ impl<Pl: Clone> Bootstrap<Pl> {
         Ok(ops.adjust(ct, self.plan.input_level)?)
     }
 
+    /// Two bootstraps, the second of what the first one is wrong by, enlarged by `2^bits`
+    /// (Bae, Cheon, Cho, Kim, Kim, "META-BTS", ePrint 2022/1167): the error of a bootstrap becomes
+    /// `2^-bits` of it, down to what is lost by the rescales at the ordinary scale. `bits` less than
+    /// the bits of the worst slot.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run_observed`].
+    pub fn run_twice<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        bits: u32,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let first = self.run_observed(ops, ct, observer)?;
+        let level = self.plan.input_level;
+        let (wanted, had) = (ops.adjust(ct, level)?, ops.adjust(&first, level)?);
+        let rest = ops.sub(&wanted, &had)?;
+        let enlarged = f64::from(bits).exp2();
+        let large = times_integer(ops, &rest, Complex::new(enlarged, 0.0))?;
+        let second = self.run_divided(ops, &large, enlarged, observer)?;
+        Ok(ops.add(&first, &second)?)
+    }
+
     fn slots_to_coefficients<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
@@ -420,8 +473,13 @@ impl<Pl: Clone> Bootstrap<Pl> {
         Ok(x)
     }
 
-    /// EvalMod up to its output factor, at the scale that makes the output's come out.
-    fn eval_mod<O: Ops<Plain = Pl>>(&self, ops: &mut O, x: &O::Ct) -> Result<O::Ct, CircuitError> {
+    /// EvalMod up to its output factor `gain`, at the scale that makes the output's come out.
+    fn eval_mod<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        x: &O::Ct,
+        gain: f64,
+    ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
         let e = &plan.eval_mod;
         let params = ops.params().clone();
@@ -431,7 +489,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         };
         // From the output up: what each product's operands must be scaled by.
         let mut level = plan.output_level;
-        let mut scale = plan.output_scale().value();
+        let mut scale = params.scale_at(plan.output_level).value() * gain;
         if e.inverse_sine() == InverseSine::Degree3 {
             scale = (scale * divisor(level + 1) * divisor(level + 2)).cbrt();
             level += 2;
@@ -457,19 +515,6 @@ impl<Pl: Clone> Bootstrap<Pl> {
         }
         Ok(u)
     }
-
-    /// The product with a power of i, read at the output's canonical scale: exact, no level.
-    fn relabelled<O: Ops<Plain = Pl>>(
-        &self,
-        ops: &mut O,
-        ct: &O::Ct,
-        unit: Complex,
-    ) -> Result<O::Ct, CircuitError> {
-        let gain = self.plan.gain();
-        let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
-        let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
-        Ok(ops.mul_plain(ct, &plain)?)
-    }
 }
 
 impl BootstrapPlan {
@@ -481,22 +526,28 @@ impl BootstrapPlan {
         };
         self.eval_mod.gain() * cubic
     }
-
-    /// The scale of EvalMod's result such that the message's is the canonical one.
-    fn output_scale(&self) -> Scale {
-        self.params
-            .scale_at(self.output_level)
-            .multiply(self.gain())
-    }
 }
 
 const ONE: Complex = Complex::new(1.0, 0.0);
 const I: Complex = Complex::new(0.0, 1.0);
 
-/// The product with a power of i: exact.
-fn unit<O: Ops>(ops: &mut O, ct: &O::Ct, unit: Complex) -> Result<O::Ct, CircuitError> {
+/// The product with an integer or i times one: exact, no level.
+fn times_integer<O: Ops>(ops: &mut O, ct: &O::Ct, factor: Complex) -> Result<O::Ct, CircuitError> {
     let level = ops.level(ct);
-    let plain = ops.plain(&SlotVector::Constant(unit), level, Scale::power_of_two(0))?;
+    let plain = ops.plain(&SlotVector::Constant(factor), level, Scale::power_of_two(0))?;
+    Ok(ops.mul_plain(ct, &plain)?)
+}
+
+/// `gain` times a power of i times the value, by reading it at a scale that is smaller by as much:
+/// exact, no level.
+fn relabelled<O: Ops>(
+    ops: &mut O,
+    ct: &O::Ct,
+    unit: Complex,
+    gain: f64,
+) -> Result<O::Ct, CircuitError> {
+    let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
+    let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
     Ok(ops.mul_plain(ct, &plain)?)
 }
 

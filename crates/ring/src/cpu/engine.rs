@@ -374,7 +374,7 @@ impl Cpu {
             let words = key_block(b).unwrap_or(&[]);
             if place.raw {
                 // While one digit is transformed, the next one's block (after the last one the first
-                // one's next) and a share of the key come nearer.
+                // one's next) comes nearer. The key does not: it would wait for memory here.
                 let mut first_next: &[u64] = &[];
                 let mut blocks: Vec<&mut [u64]> = Vec::with_capacity(place.source.digits.len());
                 let limbs = space.chunks_exact_mut(stride);
@@ -387,12 +387,10 @@ impl Cpu {
                         blocks.push(now);
                     }
                 }
-                let mut shares = words.chunks(words.len().div_ceil(blocks.len().max(1)).max(1));
                 let mut left = &mut blocks[..];
                 while let Some((now, rest)) = left.split_first_mut() {
                     let ahead: &[u64] = rest.first().map_or(first_next, |x| x);
-                    let share = shares.next().unwrap_or(&[]);
-                    self.kernels.forward_low(table, now, b, &[ahead, share]);
+                    self.kernels.forward_low(table, now, b, ahead);
                     left = rest;
                 }
             }
@@ -424,13 +422,13 @@ impl Cpu {
             };
             let soon = down1.get(range.clone()).unwrap_or(&[]);
             let low = &mut down0[range.clone()];
-            self.kernels.forward_low(table, low, target, &[soon]);
+            self.kernels.forward_low(table, low, target, soon);
             // (x - r) / D = (r - x) (-1 / D).
             self.kernels
                 .sub_from_scaled(m, &mut outs[0][range.clone()], low, minus);
             let soon = down0.get(next * block..(next + 1) * block).unwrap_or(&[]);
             let low = &mut down1[range.clone()];
-            self.kernels.forward_low(table, low, target, &[soon]);
+            self.kernels.forward_low(table, low, target, soon);
             self.kernels
                 .sub_from_scaled(m, &mut outs[1][range], low, minus);
         }

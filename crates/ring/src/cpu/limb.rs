@@ -28,8 +28,7 @@ impl Cpu {
         check(&self.chain, "inverse_ntt_limb", prime, &[out, x])?;
         let table = self.chain.table(prime);
         let scale = table.scaled(1);
-        self.kernels.inverse_low(table, out, x, &scale);
-        self.kernels.inverse_top(table, out, &scale);
+        self.kernels.inverse(table, out, x, &scale);
         Ok(())
     }
 

@@ -278,8 +278,7 @@ impl Backend for Cpu {
             let table = self.chain.table(i);
             let scale = table.scaled(1);
             if let Some(limb) = poly.limb_of(i) {
-                self.kernels.inverse_low(table, out, limb, &scale);
-                self.kernels.inverse_top(table, out, &scale);
+                self.kernels.inverse(table, out, limb, &scale);
             }
         });
         *poly = out;

@@ -112,6 +112,16 @@ pub(crate) struct Tile {
     pub(crate) top: bool,
 }
 
+/// Columns of a limb that went through `inverse_low`.
+pub(crate) struct Columns<'a> {
+    /// The limb.
+    pub(crate) x: &'a [u64],
+    /// Which columns.
+    pub(crate) range: Range<usize>,
+    /// Words to fetch into the cache meanwhile, to be written next.
+    pub(crate) soon: &'a [u64],
+}
+
 /// One tile of the source side of a base conversion.
 #[derive(Clone, Copy)]
 pub(crate) struct ConvSource<'a> {
@@ -245,11 +255,14 @@ kernels! {
     fn forward(t: &NttTable, x: &mut [u64]);
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
-    fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]);
+    fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
     /// The stages of the inverse NTT of `x` inside blocks of `2^LOW_LOG` words, into `out`.
     fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
-    /// The other stages on a tile of columns (rows one after the other), and the factor.
-    fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale);
+    /// The other stages and the factor, on columns of a limb; they go to a tile, rows one after the
+    /// other.
+    fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale);
+    /// The whole inverse NTT of `x`, into `out`.
+    fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
     /// `out += y`.
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.

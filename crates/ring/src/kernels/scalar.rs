@@ -1,7 +1,8 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
 use super::{
-    ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Product, Tile,
+    Columns, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Product,
+    Tile,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
@@ -43,7 +44,7 @@ fn forward_top(t: &NttTable, x: &mut [u64]) {
 }
 
 #[inline(always)]
-pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[&[u64]]) {
+pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[u64]) {
     let len_log = LOW_LOG.min(t.log_n);
     forward_stages(t, x, len_log, (1 << (t.log_n - len_log), block));
     let q = t.modulus.value();
@@ -94,8 +95,27 @@ pub(super) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseS
 }
 
 #[inline(always)]
-pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
+pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale) {
+    gather(tile, from);
     inverse_stages(t, tile, t.log_n.saturating_sub(LOW_LOG), 0, c);
+}
+
+/// Copies columns of a limb to a tile.
+#[inline(always)]
+pub(super) fn gather(tile: &mut [u64], from: &Columns<'_>) {
+    let width = from.x.len().clamp(1, 1 << LOW_LOG);
+    let rows = from.x.chunks_exact(width);
+    for (to, row) in tile.chunks_exact_mut(from.range.len().max(1)).zip(rows) {
+        if let Some(words) = row.get(from.range.clone()) {
+            to.copy_from_slice(words);
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+    inverse_low(t, out, x, c);
+    inverse_stages(t, out, t.log_n.saturating_sub(LOW_LOG), 0, c);
 }
 
 /// Inverse stages on an array that falls into `2^from` blocks, until it has `2^to`.

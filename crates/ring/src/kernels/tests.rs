@@ -82,15 +82,21 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
     let columns = tile_columns(x.len());
     let mut out = vec![0; x.len()];
     for start in (0..width).step_by(columns) {
-        let rows = || (0..x.len()).step_by(width);
-        let mut tile: Vec<u64> = rows()
-            .flat_map(|r| low[r + start..r + start + columns].to_vec())
-            .collect();
-        k.inverse_top(t, &mut tile, &scale);
-        for (r, row) in rows().zip(tile.chunks(columns)) {
+        let rows = (0..x.len()).step_by(width);
+        let mut tile = vec![0; x.len() / width * columns];
+        let from = Columns {
+            x: &low,
+            range: start..start + columns,
+            soon: &[],
+        };
+        k.inverse_top(t, &mut tile, &from, &scale);
+        for (r, row) in rows.zip(tile.chunks(columns)) {
             out[r + start..r + start + columns].copy_from_slice(row);
         }
     }
+    let mut whole = vec![0; x.len()];
+    k.inverse(t, &mut whole, x, &scale);
+    assert_eq!(out, whole, "{:?}: by tiles and at once", k.isa());
     out
 }
 
@@ -296,7 +302,7 @@ proptest! {
             }
             if top {
                 for (b, block) in out.chunks_mut(width).enumerate() {
-                    k.forward_low(&t, block, b, &[&tiles[0].0]);
+                    k.forward_low(&t, block, b, &tiles[0].0);
                 }
             }
             vec![out]

@@ -324,7 +324,8 @@ fn levels_of_words_are_raised_too() {
     let added = integers(&backend, added);
     let predicted = NoiseModel::new(&params, DENSE).mod_raise().unwrap();
     let variance = added.iter().map(|&e| (e * e) as f64).sum::<f64>() / added.len() as f64;
-    assert!((0.8..1.25).contains(&(variance / predicted)));
+    let ratio = variance / predicted;
+    assert!((0.8..1.25).contains(&ratio), "{ratio}");
 }
 
 #[test]
@@ -448,6 +449,11 @@ fn tampered_keys_are_refused() {
         // The order is free.
         assert_eq!(set.conform(&params).is_ok(), i == 6, "change {i}");
     }
+    // The sparse secret protects no key of a higher level.
+    assert!(matches!(
+        KeyPurpose::ToEphemeral.shape(&params, 1),
+        Err(CkksError::Level { level: 1, max: 0 })
+    ));
     let mut set = pair(&params, &key, &mut generator);
     let part = set.keys[1].b[0].clone();
     set.keys[0].b[0] = part;

@@ -96,7 +96,7 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]) {
+pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
     if t.log_n < MIN_LOG {
         return scalar::forward_low(t, x, block, ahead);
     }
@@ -124,7 +124,7 @@ pub(super) unsafe fn forward_top<const INT: bool>(t: &NttTable, route: Route) {
 /// The last stages on one block; `INT` as for [`load_lazy`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn low<const INT: bool>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]) {
+fn low<const INT: bool>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
     let len_log = LOW_LOG.min(t.log_n);
     let fits = x.len() == 1 << len_log && block >> (t.log_n - len_log) == 0;
     debug_assert!(fits, "block {block} of {} words", x.len());
@@ -296,26 +296,24 @@ fn layers<const R: u32, const SMALL: bool>(l: &Lanes, v: &mut [__m256d; 4], w: &
 /// would be longer than what a processor looks ahead.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[&[u64]]) {
+fn tail<const SMALL: bool>(t: &NttTable, x: &mut [u64], first: usize, ahead: &[u64]) {
     let l = Lanes::new(&t.modulus);
     let Some(twiddles) = t.forward.doubles(&t.modulus).tail.get(first..) else {
         return;
     };
     let groups = x.as_chunks_mut::<16>().0;
-    let steps = groups.len().max(1);
+    let share = ahead.len().div_ceil(groups.len().max(1));
+    let share = share.next_multiple_of(8);
     let parts = groups
         .chunks_mut(TAIL_GROUPS)
         .zip(twiddles.chunks(TAIL_GROUPS));
     let mut step = 0;
     for (groups, twiddles) in parts {
         for (words, tw) in groups.iter_mut().zip(twiddles) {
-            for run in ahead {
-                // This step's share, line by line.
-                let share = run.len().div_ceil(steps).next_multiple_of(8);
-                if let Some(next) = run.get(share * step..(share * (step + 1)).min(run.len())) {
-                    for line in next.chunks(8) {
-                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-                    }
+            // This step's share, line by line.
+            if let Some(next) = ahead.get(share * step..(share * (step + 1)).min(ahead.len())) {
+                for line in next.chunks(8) {
+                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                 }
             }
             step += 1;

@@ -16,7 +16,7 @@ use super::{
     Factor, LANES, Lanes, MIN_LOG, centred, load_group, load_lazy, small, store, store_bits,
     store_group, transpose,
 };
-use crate::kernels::{LOW_LOG, scalar};
+use crate::kernels::{Columns, LOW_LOG, scalar};
 use crate::modulus::ShoupConst;
 use crate::ntt::{InverseScale, NttTable};
 
@@ -33,16 +33,34 @@ pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], 
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
-    if t.log_n < MIN_LOG {
-        return scalar::inverse_top(t, tile, c);
-    }
+pub(in crate::kernels) fn inverse_top(
+    t: &NttTable,
+    tile: &mut [u64],
+    from: &Columns<'_>,
+    c: &InverseScale,
+) {
     let top = t.log_n.saturating_sub(LOW_LOG);
-    debug_assert!(
-        tile.len().is_multiple_of(LANES << top),
-        "{} words",
-        tile.len()
-    );
+    if t.log_n < MIN_LOG || !tile.len().is_multiple_of(LANES << top) {
+        return scalar::inverse_top(t, tile, from, c);
+    }
+    scalar::gather(tile, from);
+    other_stages(t, tile, c);
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
+        return scalar::inverse(t, out, x, c);
+    }
+    inverse_low(t, out, x, c);
+    other_stages(t, out, c);
+}
+
+/// The stages that are not inside blocks of `2^LOW_LOG` words.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+fn other_stages(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
+    let top = t.log_n.saturating_sub(LOW_LOG);
     if small(t) {
         inverse_passes::<true>(t, tile, top, 1, c);
     } else {

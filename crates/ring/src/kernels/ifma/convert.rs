@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::forward::{Target, first_passes};
-use super::{LANES, Lanes, MIN_LOG, load, montgomery, reduce_steps, store};
+use super::{LANES, Lanes, MIN_LOG, fetch_to_write, load, montgomery, reduce_steps, store};
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{ConvRow, ConvSource, Fraction, LOW_LOG, TILE_WORDS, Tile};
 use crate::modulus::Modulus;
@@ -22,6 +22,9 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fracti
         for (i, f) in fractions.iter().enumerate() {
             // SAFETY: ys has n words for each fraction.
             let y = unsafe { load(ys.as_ptr().add(i * n + block * LANES)) };
+            // The next tile follows; each of its limbs is a page that nobody foresees.
+            let next = ys.as_ptr().wrapping_add(ys.len() + i * n + block * LANES);
+            _mm_prefetch::<_MM_HINT_T0>(next.cast());
             let y = _mm512_sll_epi64(y, _mm_cvtsi64_si128(i64::from(f.shift)));
             sum = _mm512_madd52hi_epu64(sum, y, _mm512_set1_epi64(f.inverse as i64));
         }
@@ -104,16 +107,6 @@ unsafe fn convert_from<const LAZY: u32>(
             }
         }
         j += WIDE * LANES;
-    }
-}
-
-/// Fetches a line into the cache for writing; any address will do.
-#[inline]
-fn fetch_to_write(p: *const u64) {
-    // SAFETY: a prefetch reads and writes nothing, and faults at no address; every processor with
-    // AVX-512 has the instruction.
-    unsafe {
-        std::arch::asm!("prefetchw byte ptr [{}]", in(reg) p, options(nostack, preserves_flags));
     }
 }
 

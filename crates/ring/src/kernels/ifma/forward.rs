@@ -52,7 +52,7 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[&[u64]]) {
+pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
     let len_log = LOW_LOG.min(t.log_n);
     if t.log_n < MIN_LOG || x.len() != 1 << len_log || block >> (t.log_n - len_log) != 0 {
         return scalar::forward_low(t, x, block, ahead);
@@ -72,22 +72,20 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
 /// The last four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead: &[&[u64]]) {
+fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead: &[u64]) {
     let s = Stages::new(t);
     let tw = t.forward.montgomery(&t.modulus);
     let steps = (x.len() / 128).max(1);
     let Some(twists) = tw.twists.get(run..run + steps) else {
         return;
     };
+    let share = ahead.len().div_ceil(steps).next_multiple_of(LANES);
     let runs = x.as_chunks_mut::<128>().0.iter_mut().zip(twists);
     for (i, (words, twist)) in runs.enumerate() {
-        for lines in ahead {
-            // This step's share, line by line.
-            let share = lines.len().div_ceil(steps).next_multiple_of(LANES);
-            if let Some(next) = lines.get(share * i..(share * (i + 1)).min(lines.len())) {
-                for line in next.chunks(LANES) {
-                    _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-                }
+        // This step's share, line by line.
+        if let Some(next) = ahead.get(share * i..(share * (i + 1)).min(ahead.len())) {
+            for line in next.chunks(LANES) {
+                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
         }
         s.last::<ROOM>(words, twist, &tw.last);

@@ -6,7 +6,7 @@
 //!
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
 //! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
-//!   at most three stages; `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   at most three stages (four are two and two); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
 //!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
@@ -15,10 +15,10 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
-    reduce_once, splat, store, twiddles,
+    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, fetch_to_write,
+    load, passes, reduce_once, splat, store, twiddles,
 };
-use crate::kernels::{LOW_LOG, scalar};
+use crate::kernels::{Columns, LOW_LOG, scalar};
 use crate::ntt::{Constant, Constants, InverseScale, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
@@ -45,17 +45,54 @@ pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], 
             SOME => inverse_tail::<SOME>(t, out, x, run),
             _ => inverse_tail::<TIGHT>(t, out, x, run),
         }
-        inverse_passes(t, out, len_log - 4, (1 << (t.log_n - len_log)) + b, c);
+        // SAFETY: there is no source.
+        unsafe {
+            inverse_passes(
+                t,
+                out,
+                (len_log - 4, (1 << (t.log_n - len_log)) + b),
+                c,
+                None,
+            )
+        };
     }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn inverse_top(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
+pub(in crate::kernels) fn inverse_top(
+    t: &NttTable,
+    tile: &mut [u64],
+    from: &Columns<'_>,
+    c: &InverseScale,
+) {
     let top = t.log_n.saturating_sub(LOW_LOG);
-    if t.log_n < MIN_LOG || !tile.len().is_multiple_of(LANES << top) {
-        return scalar::inverse_top(t, tile, c);
+    let (columns, width) = (from.range.len(), from.x.len() >> top);
+    let inside = from.range.start <= from.range.end && from.range.end <= width;
+    let fits = columns.is_multiple_of(LANES) && tile.len() == columns << top;
+    if t.log_n < MIN_LOG || from.x.len() != 1 << t.log_n || !(inside && fits) {
+        return scalar::inverse_top(t, tile, from, c);
     }
-    inverse_passes(t, tile, top, 1, c);
+    if top == 0 {
+        return scalar::gather(tile, from);
+    }
+    let source = Source {
+        words: from.x[from.range.start..].as_ptr(),
+        row: width,
+        soon: from.soon.as_ptr(),
+    };
+    // SAFETY: the limb has 2^top rows of `width` words, and the columns end there.
+    unsafe { inverse_passes(t, tile, (top, 1), c, Some(source)) };
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
+        return scalar::inverse(t, out, x, c);
+    }
+    inverse_low(t, out, x, c);
+    let top = t.log_n.saturating_sub(LOW_LOG);
+    // SAFETY: there is no source.
+    unsafe { inverse_passes(t, out, (top, 1), c, None) };
 }
 
 /// The first four stages, on runs of 128 words of which `run` is the first.
@@ -67,16 +104,39 @@ fn inverse_tail<const ROOM: Room>(t: &NttTable, out: &mut [u64], x: &[u64], run:
     let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
         return;
     };
+    let words = out.len();
     let out = out.as_chunks_mut::<128>().0.iter_mut();
     for ((out, x), twist) in out.zip(x.as_chunks::<128>().0).zip(twists) {
+        // The next block, which may come from memory.
+        for line in x.as_chunks::<LANES>().0 {
+            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(words).cast());
+        }
         s.first::<ROOM>(out, x, twist, &tw.last);
     }
 }
 
+/// Where the first pass reads instead: word `i` of run `k` at `words + k row + i`.
+#[derive(Clone, Copy)]
+struct Source {
+    words: *const u64,
+    row: usize,
+    /// As many words as the passes work on, to be fetched for writing; any address will do.
+    soon: *const u64,
+}
+
 /// The `stages` stages before block `index` is whole.
+///
+/// # Safety
+/// A source has `2^stages` runs, each as long as those of `x`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &InverseScale) {
+unsafe fn inverse_passes(
+    t: &NttTable,
+    x: &mut [u64],
+    (stages, index): (u32, usize),
+    c: &InverseScale,
+    mut source: Option<Source>,
+) {
     let s = Stages::new(t);
     let tw = t.inverse.montgomery(&t.modulus);
     let last = Scale {
@@ -84,24 +144,60 @@ fn inverse_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, c: &In
         high: Constant::new(&t.modulus, c.high.w),
     };
     let (mut index, mut len) = (index << stages, x.len() >> stages);
-    for &r in passes(true, stages).iter().rev() {
+    // Sixteen runs that begin in the same set of L1 would be more than its ways.
+    let narrow = source.is_none() && x.len() >= 16 * 512;
+    for &r in passes(narrow, stages).iter().rev() {
         index >>= r;
         len <<= r;
+        let stride = len >> r;
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
-            let (at, last) = (index + i, (index == 1).then_some(&last));
-            match (r, room(t)) {
-                (1, WIDE) => pass_of::<1, 2, WIDE, 8>(&s, tw, block, at, last),
-                (2, WIDE) => pass_of::<2, 4, WIDE, 8>(&s, tw, block, at, last),
-                (_, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, block, at, last),
-                (1, SOME) => pass_of::<1, 2, SOME, 2>(&s, tw, block, at, last),
-                (2, SOME) => pass_of::<2, 4, SOME, 2>(&s, tw, block, at, last),
-                (_, SOME) => pass_of::<3, 8, SOME, 2>(&s, tw, block, at, last),
-                (1, _) => pass_of::<1, 2, TIGHT, 2>(&s, tw, block, at, last),
-                (2, _) => pass_of::<2, 4, TIGHT, 2>(&s, tw, block, at, last),
-                _ => pass_of::<3, 8, TIGHT, 2>(&s, tw, block, at, last),
+            let out = block.as_mut_ptr();
+            let at = match source {
+                Some(from) => Place {
+                    from: (from.words.wrapping_add((i << r) * from.row), from.row),
+                    soon: Some(from.soon.wrapping_add(i * len)),
+                    out,
+                    stride,
+                },
+                None => Place {
+                    from: (out, stride),
+                    soon: None,
+                    out,
+                    stride,
+                },
+            };
+            let (number, last) = (index + i, (index == 1).then_some(&last));
+            // SAFETY: a block has 2^r runs of `stride` words; so has the source for each block, by
+            // the caller's promise, since in the first pass a run of `x` is one of the source.
+            unsafe {
+                match (r, room(t)) {
+                    (1, WIDE) => pass_of::<1, 2, WIDE, 8>(&s, tw, at, number, last),
+                    (2, WIDE) => pass_of::<2, 4, WIDE, 8>(&s, tw, at, number, last),
+                    (3, WIDE) => pass_of::<3, 8, WIDE, 8>(&s, tw, at, number, last),
+                    (_, WIDE) => pass_of::<4, 16, WIDE, 8>(&s, tw, at, number, last),
+                    (1, SOME) => pass_of::<1, 2, SOME, 2>(&s, tw, at, number, last),
+                    (2, SOME) => pass_of::<2, 4, SOME, 2>(&s, tw, at, number, last),
+                    (3, SOME) => pass_of::<3, 8, SOME, 2>(&s, tw, at, number, last),
+                    (_, SOME) => pass_of::<4, 16, SOME, 2>(&s, tw, at, number, last),
+                    (1, _) => pass_of::<1, 2, TIGHT, 2>(&s, tw, at, number, last),
+                    (2, _) => pass_of::<2, 4, TIGHT, 2>(&s, tw, at, number, last),
+                    (3, _) => pass_of::<3, 8, TIGHT, 2>(&s, tw, at, number, last),
+                    _ => pass_of::<4, 16, TIGHT, 2>(&s, tw, at, number, last),
+                }
             }
         }
+        source = None;
     }
+}
+
+/// Runs of `stride` words: run `k` is at `from.0 + k from.1` and goes to `out + k stride`.
+#[derive(Clone, Copy)]
+struct Place {
+    from: (*const u64, usize),
+    /// If runs come from elsewhere, what is fetched for writing.
+    soon: Option<*const u64>,
+    out: *mut u64,
+    stride: usize,
 }
 
 /// What the last stage multiplies by, see `InverseScale`.
@@ -119,45 +215,68 @@ impl Scale {
 
 /// `R` stages of one block of `RUNS = 2^R` runs, with values below `FROM q`; with `last` the final
 /// one multiplies by it and gives canonical values.
+///
+/// # Safety
+/// The runs of `at` (their length a multiple of 8) are readable, and writable where it says.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64>(
+unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
-    x: &mut [u64],
+    at: Place,
     index: usize,
     last: Option<&Scale>,
 ) {
-    match last {
-        Some(last) => pass::<R, RUNS, ROOM, FROM, true>(s, tw, x, index, last),
-        // The scale is not read.
-        None => pass::<R, RUNS, ROOM, FROM, false>(s, tw, x, index, &Scale::NONE),
+    // SAFETY: the caller's promise.
+    unsafe {
+        match last {
+            Some(last) => pass::<R, RUNS, ROOM, FROM, true>(s, tw, at, index, last),
+            // The scale is not read.
+            None => pass::<R, RUNS, ROOM, FROM, false>(s, tw, at, index, &Scale::NONE),
+        }
     }
 }
 
+/// As `pass_of`; `LAST` if the scale is to be read.
+///
+/// # Safety
+/// As for `pass_of`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64, const LAST: bool>(
+unsafe fn pass<
+    const R: usize,
+    const RUNS: usize,
+    const ROOM: Room,
+    const FROM: u64,
+    const LAST: bool,
+>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
-    x: &mut [u64],
+    at: Place,
     index: usize,
     last: &Scale,
 ) {
     let w = twiddles::<R>(tw, index);
-    let stride = x.len() / RUNS;
-    let p = x.as_mut_ptr();
     let mut j = 0;
-    while j + LANES <= stride {
+    while j + LANES <= at.stride {
         let mut v = [s.l.zero; RUNS];
-        // SAFETY: j + LANES <= stride and k < RUNS, so all eight words lie in x.
+        if let Some(soon) = at.soon {
+            // The next columns lie behind these in rows that are pages apart, and go where nothing
+            // was written yet.
+            for k in 0..RUNS {
+                let next = at.from.0.wrapping_add(j + k * at.from.1 + at.stride);
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+                fetch_to_write(soon.wrapping_add(j + k * at.stride));
+            }
+        }
+        // SAFETY: the caller's promise, with j + LANES <= stride and k < RUNS.
         unsafe {
             for (k, v) in v.iter_mut().enumerate() {
-                *v = load(p.add(j + k * stride));
+                *v = load(at.from.0.add(j + k * at.from.1));
             }
             layers::<R, RUNS, ROOM, FROM, LAST>(s, &mut v, &w, last);
             for (k, &v) in v.iter().enumerate() {
-                store(p.add(j + k * stride), v);
+                store(at.out.add(j + k * at.stride), v);
             }
         }
         j += LANES;
@@ -179,38 +298,59 @@ fn layers<
     w: &[&[Constant]; R],
     last: &Scale,
 ) {
-    let mut range = FROM;
-    for layer in (0..R).rev() {
-        let half = RUNS >> (layer + 1);
-        let above = s.times(range);
-        if LAST && layer == 0 {
-            let (low, high) = (broadcast(&last.low), broadcast(&last.high));
-            for i in 0..half {
-                let (a, b) = (v[i], v[i + half]);
-                v[i] = s.canonical(_mm512_add_epi64(a, b), low);
-                let difference = _mm512_sub_epi64(_mm512_add_epi64(a, above), b);
-                v[i + half] = s.canonical(difference, high);
-            }
-            return;
-        }
-        for (g, w) in w[layer].iter().enumerate().take(1 << layer) {
-            let w = broadcast(w);
-            for i in 2 * half * g..2 * half * g + half {
-                (v[i], v[i + half]) = s.butterfly::<ROOM>(v[i], v[i + half], w, above);
-            }
-        }
-        if ROOM != TIGHT {
-            range *= 2;
+    let above = |layer| s.times(range::<R, ROOM, FROM>(layer));
+    // One call per layer, as in the forward transform.
+    layer::<3, RUNS, ROOM>(s, v, w.get(3).copied(), above(3));
+    layer::<2, RUNS, ROOM>(s, v, w.get(2).copied(), above(2));
+    if R == 4 {
+        for block in v.chunks_exact_mut(4) {
+            s.settle::<ROOM>(block);
         }
     }
-    match ROOM {
-        WIDE => v[0] = s.below_2q(v[0]),
-        SOME => {
-            for v in &mut v[..RUNS / 2] {
-                *v = s.below_2q(*v);
-            }
-        }
-        _ => {}
+    layer::<1, RUNS, ROOM>(s, v, w.get(1).copied(), above(1));
+    if !LAST {
+        layer::<0, RUNS, ROOM>(s, v, w.first().copied(), above(0));
+        return s.settle::<ROOM>(v);
+    }
+    let (low, high) = (broadcast(&last.low), broadcast(&last.high));
+    for i in 0..RUNS / 2 {
+        let (a, b) = (v[i], v[i + RUNS / 2]);
+        v[i] = s.canonical(_mm512_add_epi64(a, b), low);
+        let difference = _mm512_sub_epi64(_mm512_add_epi64(a, above(0)), b);
+        v[i + RUNS / 2] = s.canonical(difference, high);
+    }
+}
+
+/// What values are below, in multiples of q, when a layer begins.
+const fn range<const R: usize, const ROOM: Room, const FROM: u64>(layer: usize) -> u64 {
+    let before = if ROOM == TIGHT || layer >= R {
+        0
+    } else if R == 4 {
+        // Two and two, with what ends a pass between them.
+        (R - 1 - layer) % 2
+    } else {
+        R - 1 - layer
+    };
+    FROM << before
+}
+
+/// Stage `LAYER` of those, if there is one, with its `2^LAYER` twiddles.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn layer<const LAYER: usize, const RUNS: usize, const ROOM: Room>(
+    s: &Stages,
+    v: &mut [__m512i; RUNS],
+    w: Option<&[Constant]>,
+    above: __m512i,
+) {
+    let half = RUNS >> (LAYER + 1);
+    let Some(w) = w.filter(|w| half > 0 && w.len() == 1 << LAYER) else {
+        return;
+    };
+    for k in 0..RUNS / 2 {
+        let i = 2 * half * (k / half) + k % half;
+        let w = broadcast(&w[k / half]);
+        (v[i], v[i + half]) = s.butterfly::<ROOM>(v[i], v[i + half], w, above);
     }
 }
 
@@ -260,6 +400,20 @@ impl Stages {
         }
         let difference = _mm512_sub_epi64(_mm512_add_epi64(a, above), b);
         (sum, self.l.mont(difference, w, self.minus_q))
+    }
+
+    /// The end of two or three stages on a block of registers: values as its beginning wants them.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn settle<const ROOM: Room>(&self, block: &mut [__m512i]) {
+        let sums = match ROOM {
+            WIDE => 1,
+            SOME => block.len() / 2,
+            _ => 0,
+        };
+        for v in block.iter_mut().take(sums) {
+            *v = self.below_2q(*v);
+        }
     }
 
     /// A product, canonical.

@@ -11,7 +11,7 @@ mod products;
 
 pub(super) use convert::{convert_tile, quotient};
 pub(super) use forward::{forward, forward_low};
-pub(super) use inverse::{inverse_low, inverse_top};
+pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use pointwise::{
     add, add_const, add_mont, mul, mul_acc, mul_const, mul_const_acc, mul_mont, mul_mont_acc, neg,
     permute, permute_acc, scale, sub, sub_from_scaled,
@@ -174,6 +174,16 @@ fn splat(c: ShoupConst) -> (__m512i, __m512i) {
         _mm512_set1_epi64(c.w as i64),
         _mm512_set1_epi64(c.quotient as i64),
     )
+}
+
+/// Fetches a line into the cache for writing; any address will do.
+#[inline]
+fn fetch_to_write(p: *const u64) {
+    // SAFETY: a prefetch reads and writes nothing, and faults at no address; every processor with
+    // AVX-512 has the instruction.
+    unsafe {
+        std::arch::asm!("prefetchw byte ptr [{}]", in(reg) p, options(nostack, preserves_flags));
+    }
 }
 
 /// # Safety

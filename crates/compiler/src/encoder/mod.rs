@@ -1,0 +1,28 @@
+//! The substitution pass: from an encoder's non-linear functions, and the [`Ranges`] that
+//! calibration saw, to polynomials of the least depth that an error budget allows.
+//!
+//! It takes ranges and gives a [`Substitution`]; the model's weights stay as they are. What is
+//! made can be run in floating point by any execution that takes a
+//! [`Functions`](veilformer_ir::encoder::Functions): [`Polynomials`] is one.
+//!
+//! * Softmax of a head, from its scores less a public constant: [`Exponential`], a polynomial that
+//!   is squared some times; the sum's inverse by [`Inverse`]; one product.
+//! * `1/sqrt(variance)`: one weighted minimax polynomial per normalization, on variances that are
+//!   divided by a constant per class of tokens.
+//! * GELU and tanh: one minimax polynomial per layer.
+//!
+//! [`Ranges`]: veilformer_ir::encoder::Ranges
+
+mod exponential;
+mod functions;
+mod inverse;
+mod minimax;
+mod report;
+mod substitute;
+
+pub use exponential::Exponential;
+pub use functions::{Polynomials, Violation};
+pub use inverse::Inverse;
+pub use minimax::minimax;
+pub use report::SiteReport;
+pub use substitute::{Budget, LayerSubstitution, NormSubstitution, Substitution, substitute};

@@ -1,0 +1,347 @@
+//! Which polynomial takes the place of which function.
+
+use serde::{Deserialize, Serialize};
+use veilformer_circuits::polynomial::{Chebyshev, PolynomialError, optimal_depth};
+use veilformer_ir::encoder::{Activation, Histogram, LayerRanges, NormRanges, Range, Ranges};
+
+use super::{Exponential, Inverse, minimax};
+use crate::CompileError;
+
+/// How large errors may be, and how much wider than calibration's the ranges are made.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Of each exponential, relative to sums that are small for their head (their 1% quantile).
+    pub exponential: f64,
+    /// Relative error of the inverses of sums: the root of the mean square over the sums of all
+    /// heads that calibration saw.
+    pub inverse: f64,
+    /// Largest relative error of `1/sqrt(variance)`.
+    pub inverse_root: f64,
+    /// Largest error of an activation.
+    pub activation: f64,
+    /// Largest error of the pooler's tanh.
+    pub tanh: f64,
+    /// Part of a range's width (of its ratio, for variances) by which it is widened at each end.
+    pub margin: f64,
+    /// The same for the upper end of the sums in softmax, of their logarithm: beyond it, an inverse
+    /// grows without bound.
+    pub sum_margin: f64,
+    /// Most levels of one function.
+    pub max_depth: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            exponential: 2e-3,
+            inverse: 1e-2,
+            inverse_root: 1e-2,
+            activation: 5e-2,
+            tanh: 2e-2,
+            margin: 0.1,
+            sum_margin: 0.2,
+            max_depth: 10,
+        }
+    }
+}
+
+/// One normalization.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NormSubstitution {
+    /// Variances are divided by these, of first tokens and of others, before the polynomial; its
+    /// value is divided by their square roots.
+    pub scales: [f64; 2],
+    /// Near `1/sqrt(u)`, on the quotients.
+    pub root: Chebyshev,
+}
+
+impl NormSubstitution {
+    /// Levels from the quotient, mapped to `[-1, 1]` by what came before.
+    pub fn depth(&self) -> usize {
+        optimal_depth(self.root.degree())
+    }
+}
+
+/// One layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerSubstitution {
+    /// Taken from each head's scores: no sum of exponentials exceeds 1 then.
+    pub shifts: Vec<f64>,
+    /// `e^x` of scores less their shift, for all heads.
+    pub exponential: Exponential,
+    /// Of each head's sums, all of one depth.
+    pub inverses: Vec<Inverse>,
+    /// Root of the mean square of their relative errors.
+    pub inverse_error: f64,
+    /// After attention.
+    pub attention_norm: NormSubstitution,
+    /// In place of the activation.
+    pub activation: Chebyshev,
+    /// After the feed-forward part.
+    pub output_norm: NormSubstitution,
+}
+
+/// Polynomials in place of all functions of an encoder.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Substitution {
+    /// The activation that was replaced.
+    pub function: Activation,
+    /// Per layer.
+    pub layers: Vec<LayerSubstitution>,
+    /// In place of the pooler's tanh, if there is one.
+    pub tanh: Option<Chebyshev>,
+}
+
+impl LayerSubstitution {
+    /// Levels of the inverses of sums.
+    pub fn inverse_depth(&self) -> usize {
+        self.inverses.iter().map(Inverse::depth).max().unwrap_or(0)
+    }
+}
+
+impl Substitution {
+    /// Levels of all functions one after the other, with the products that belong to them: in
+    /// softmax one by the inverse, in a normalization the square and the product by the root.
+    pub fn depth(&self) -> usize {
+        let layer = |l: &LayerSubstitution| {
+            l.exponential.depth()
+                + l.inverse_depth()
+                + 1
+                + l.attention_norm.depth()
+                + 2
+                + optimal_depth(l.activation.degree())
+                + l.output_norm.depth()
+                + 2
+        };
+        let tanh = self.tanh.as_ref().map_or(0, |p| optimal_depth(p.degree()));
+        self.layers.iter().map(layer).sum::<usize>() + tanh
+    }
+}
+
+/// Chooses polynomials of the least depth for the functions of the model that `ranges` are of;
+/// `function` is its activation.
+///
+/// # Errors
+/// When ranges are empty or not finite, or no polynomial meets the budget within its depth.
+pub fn substitute(
+    ranges: &Ranges,
+    function: Activation,
+    budget: &Budget,
+) -> Result<Substitution, CompileError> {
+    if ranges.sentences == 0 {
+        return Err(CompileError::Ranges("of no sentence".into()));
+    }
+    let layers = ranges.layers.iter().enumerate();
+    let layers = layers
+        .map(|(index, layer)| {
+            let at = |site: &str| format!("layer {index}, {site}");
+            let (shifts, exponential, inverses, inverse_error) =
+                softmax(layer, budget).map_err(refused(at("softmax")))?;
+            let norm = |norm: &NormRanges, site: &str| {
+                normalization(norm, budget).map_err(refused(at(site)))
+            };
+            Ok(LayerSubstitution {
+                shifts,
+                exponential,
+                inverses,
+                inverse_error,
+                attention_norm: norm(&layer.attention_norm, "normalization after attention")?,
+                activation: elementwise(
+                    |x| function.apply(x),
+                    &layer.activation,
+                    (budget.activation, budget),
+                )
+                .map_err(refused(at("activation")))?,
+                output_norm: norm(&layer.output_norm, "last normalization")?,
+            })
+        })
+        .collect::<Result<_, CompileError>>()?;
+    let tanh = if ranges.tanh.is_empty() {
+        None
+    } else {
+        let fitted = elementwise(f64::tanh, &ranges.tanh, (budget.tanh, budget));
+        Some(fitted.map_err(refused("tanh of the pooler".into()))?)
+    };
+    Ok(Substitution {
+        function,
+        layers,
+        tanh,
+    })
+}
+
+fn refused(site: String) -> impl FnOnce(PolynomialError) -> CompileError {
+    move |source| CompileError::Substitution { site, source }
+}
+
+fn bad_range(range: Range) -> PolynomialError {
+    PolynomialError::Interval {
+        low: range.low,
+        high: range.high,
+    }
+}
+
+fn softmax(
+    layer: &LayerRanges,
+    budget: &Budget,
+) -> Result<(Vec<f64>, Exponential, Vec<Inverse>, f64), PolynomialError> {
+    let sums = layer.log_sums.iter();
+    let shifts: Vec<f64> = sums.map(|r| r.widened(budget.sum_margin).high).collect();
+    let mut width = 0.0f64;
+    for (scores, shift) in layer.scores.iter().zip(&shifts) {
+        if scores.is_empty() || !shift.is_finite() {
+            return Err(bad_range(*scores));
+        }
+        width = width.max(shift - scores.widened(budget.margin).low);
+    }
+    // Sums less the shifts, each head's: what the exponential's error is held against, and what
+    // the inverse is for.
+    let heads: Vec<Vec<(f64, f64)>> = layer
+        .log_sum_counts
+        .iter()
+        .zip(&shifts)
+        .map(|(counts, shift)| {
+            counts
+                .shares()
+                .map(|(s, share)| ((s - shift).exp(), share))
+                .collect()
+        })
+        .collect();
+    let small = layer.log_sum_counts.iter().zip(&shifts);
+    let small = small.map(|(counts, shift)| (quantile(counts, 0.01) - shift).exp());
+    let small = small.fold(1.0, f64::min);
+    let exponential = Exponential::fit(width, budget.exponential * small, budget.max_depth)?;
+    let mut reached = f64::INFINITY;
+    for steps in 1..=budget.max_depth {
+        let best: Option<Vec<(f64, Inverse)>> = heads.iter().map(|h| best(h, steps)).collect();
+        let best = best.unwrap_or_default();
+        let squares: f64 = best.iter().map(|(square, _)| square).sum();
+        let error = (squares / best.len() as f64).sqrt();
+        reached = reached.min(error);
+        if error <= budget.inverse {
+            let inverses = best.into_iter().map(|(_, inverse)| inverse).collect();
+            return Ok((shifts, exponential, inverses, error));
+        }
+    }
+    Err(PolynomialError::Accuracy {
+        wanted: budget.inverse,
+        reached,
+        max_degree: (1 << budget.max_depth.min(20)) - 1,
+    })
+}
+
+/// The inverse of least mean square error for the sums that occur, and that error. Its lower end
+/// is not their least one: rare small ones may fall below it.
+fn best(sums: &[(f64, f64)], steps: usize) -> Option<(f64, Inverse)> {
+    let error = |inverse: &Inverse| {
+        let square = |(s, share): &(f64, f64)| share * (1.0 - s * inverse.evaluate(*s)).powi(2);
+        sums.iter().map(square).sum::<f64>()
+    };
+    let ends = (1..120).filter_map(|i| Inverse::new((-0.25 * f64::from(i)).exp(), 1.0, steps));
+    ends.map(|inverse| (error(&inverse), inverse))
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+fn quantile(counts: &Histogram, share: f64) -> f64 {
+    let mut below = 0.0;
+    let mut last = 0.0;
+    for (value, part) in counts.shares() {
+        below += part;
+        last = value;
+        if below >= share {
+            break;
+        }
+    }
+    last
+}
+
+fn normalization(
+    ranges: &NormRanges,
+    budget: &Budget,
+) -> Result<NormSubstitution, PolynomialError> {
+    // Widened as ratios: the logarithm of each end.
+    let widen = |range: Range| {
+        if range.is_empty() {
+            return Some((1.0, 1.0));
+        }
+        let logarithm = Range {
+            low: range.low.ln(),
+            high: range.high.ln(),
+        };
+        let wide = Range {
+            low: logarithm.low.min(logarithm.high - 0.5),
+            high: logarithm.high,
+        }
+        .widened(budget.margin);
+        (range.low > 0.0 && wide.high.is_finite()).then(|| (wide.low.exp(), wide.high.exp()))
+    };
+    let [first, other] = ranges.variance;
+    let (Some(one), Some(two)) = (widen(first), widen(other)) else {
+        return Err(bad_range(first.union(other)));
+    };
+    let low = (one.0 / one.1).min(two.0 / two.1).min(0.5);
+    let mut reached = f64::INFINITY;
+    let mut degree = 1;
+    for _ in 1..=budget.max_depth.min(8) {
+        let f = |x: f64| x.sqrt().recip();
+        let root = minimax(f, f64::sqrt, degree, (low, 1.0))?;
+        let error = relative_error(&root);
+        reached = reached.min(error);
+        if error <= budget.inverse_root {
+            return Ok(NormSubstitution {
+                scales: [one.1, two.1],
+                root,
+            });
+        }
+        degree = 2 * degree + 1;
+    }
+    Err(PolynomialError::Accuracy {
+        wanted: budget.inverse_root,
+        reached,
+        max_degree: (degree - 1) / 2,
+    })
+}
+
+/// Largest `|sqrt(x) p(x) - 1|`, on a grid that is denser where the root is steep.
+pub(super) fn relative_error(root: &Chebyshev) -> f64 {
+    let (low, high) = root.interval();
+    let points = 32 * (root.degree() + 2);
+    (0..=points).fold(0.0, |m, i| {
+        let angle = std::f64::consts::PI * i as f64 / points as f64;
+        let x = low + (high - low) * 0.5 * (1.0 - angle.cos());
+        m.max((x.sqrt() * root.evaluate(x) - 1.0).abs())
+    })
+}
+
+/// A function of one number on all channels of a layer: the better of the interval that occurs and
+/// the one around 0, on which half of the coefficients of an odd function, or of an even one and a
+/// line, are zero.
+fn elementwise(
+    f: impl Fn(f64) -> f64,
+    channels: &[Range],
+    (max_error, budget): (f64, &Budget),
+) -> Result<Chebyshev, PolynomialError> {
+    let all = channels.iter().fold(Range::EMPTY, |all, r| all.union(*r));
+    if all.is_empty() {
+        return Err(bad_range(all));
+    }
+    let wide = all.widened(budget.margin);
+    let around = (-wide.magnitude(), wide.magnitude());
+    let mut reached = f64::INFINITY;
+    let mut degree = 1;
+    for _ in 1..=budget.max_depth.min(8) {
+        for interval in [around, (wide.low, wide.high)] {
+            let fitted = minimax(&f, |_| 1.0, degree, interval)?;
+            let error = fitted.max_error(&f, 16 * (degree + 2));
+            reached = reached.min(error);
+            if error <= max_error {
+                return Ok(fitted);
+            }
+        }
+        degree = 2 * degree + 1;
+    }
+    Err(PolynomialError::Accuracy {
+        wanted: max_error,
+        reached,
+        max_degree: (degree - 1) / 2,
+    })
+}

@@ -1,0 +1,169 @@
+//! Ranges of all intermediate values, from sample sentences.
+
+use rayon::prelude::*;
+use veilformer_ir::encoder::{
+    Encoder, Functions, Head, HeadSite, Histogram, LayerRanges, NormRanges, NormSite, Range,
+    Ranges, SublayerNorm, TokenClass, ValueSite,
+};
+
+use super::clear::{Exact, Execution};
+use crate::error::{ModelError, Result};
+
+/// Runs the model on `sentences` and gives the ranges that occurred, without margin. The result
+/// does not depend on the number of threads.
+///
+/// # Errors
+/// When there is no sentence, or as [`Execution::embed`].
+pub fn calibrate(execution: &Execution<'_>, sentences: &[Vec<u32>]) -> Result<Ranges> {
+    let model = execution.model();
+    let one = |ids: &Vec<u32>| -> Result<Ranges> {
+        let mut recorder = Recorder {
+            exact: execution.exact(),
+            ranges: empty(model),
+        };
+        execution.answer(&execution.embed(ids)?, &mut recorder)?;
+        let mut ranges = recorder.ranges;
+        (ranges.sentences, ranges.tokens) = (1, ids.len());
+        ranges.lengths = (ids.len(), ids.len());
+        Ok(ranges)
+    };
+    // A recorder is a hundred thousand ranges, so sentences of one chunk share one at a time.
+    let chunk = |part: &[Vec<u32>]| -> Result<Ranges> {
+        part.iter().try_fold(empty(model), |mut all, ids| {
+            all.merge(&one(ids)?);
+            Ok(all)
+        })
+    };
+    let all = sentences.par_chunks(16).map(chunk).try_reduce(
+        || empty(model),
+        |mut a, b| {
+            a.merge(&b);
+            Ok(a)
+        },
+    )?;
+    if all.sentences == 0 {
+        return Err(ModelError::Calibration);
+    }
+    Ok(all)
+}
+
+fn empty(model: &Encoder) -> Ranges {
+    let (d, f) = (model.hidden(), model.intermediate());
+    let ranges = |count| vec![Range::EMPTY; count];
+    let norm = || NormRanges {
+        variance: [Range::EMPTY; 2],
+        sum: ranges(d),
+        output: ranges(d),
+    };
+    let layer = || LayerRanges {
+        query: ranges(d),
+        key: ranges(d),
+        value: ranges(d),
+        scores: ranges(model.heads),
+        log_sums: ranges(model.heads),
+        log_sum_counts: vec![Histogram::default(); model.heads],
+        context: ranges(d),
+        attention_norm: norm(),
+        activation: ranges(f),
+        activation_counts: Histogram::default(),
+        output_norm: norm(),
+    };
+    let tanh = match model.head {
+        Head::Embedding { .. } => 0,
+        Head::Classifier { .. } => d,
+    };
+    Ranges {
+        sentences: 0,
+        tokens: 0,
+        lengths: (usize::MAX, 0),
+        input: ranges(d),
+        layers: model.layers.iter().map(|_| layer()).collect(),
+        tanh: ranges(tanh),
+        answer: ranges(model.outputs()),
+    }
+}
+
+/// Exact functions that write down what they are given. Sites beyond the model are not there to
+/// be written to: ranges are made for the model that runs.
+struct Recorder {
+    exact: Exact,
+    ranges: Ranges,
+}
+
+fn include(ranges: &mut [Range], values: &[f64]) {
+    ranges
+        .iter_mut()
+        .zip(values)
+        .for_each(|(r, v)| r.include(*v));
+}
+
+impl Functions for Recorder {
+    fn softmax(&mut self, at: HeadSite, scores: &mut [f64]) {
+        if let Some(layer) = self.ranges.layers.get_mut(at.layer)
+            && let (Some(range), Some(sums), Some(counts)) = (
+                layer.scores.get_mut(at.head),
+                layer.log_sums.get_mut(at.head),
+                layer.log_sum_counts.get_mut(at.head),
+            )
+        {
+            scores.iter().for_each(|s| range.include(*s));
+            let sum = log_sum(scores);
+            sums.include(sum);
+            counts.include(sum);
+        }
+        self.exact.softmax(at, scores);
+    }
+
+    fn inverse_root(&mut self, at: NormSite, x: f64) -> f64 {
+        if let Some(layer) = self.ranges.layers.get_mut(at.layer) {
+            let norm = match at.norm {
+                SublayerNorm::Attention => &mut layer.attention_norm,
+                SublayerNorm::Output => &mut layer.output_norm,
+            };
+            norm.variance[at.token as usize].include(x);
+        }
+        self.exact.inverse_root(at, x)
+    }
+
+    fn activation(&mut self, layer: usize, token: TokenClass, features: &mut [f64]) {
+        if let Some(layer) = self.ranges.layers.get_mut(layer) {
+            include(&mut layer.activation, features);
+            features
+                .iter()
+                .for_each(|x| layer.activation_counts.include(*x));
+        }
+        self.exact.activation(layer, token, features);
+    }
+
+    fn tanh(&mut self, features: &mut [f64]) {
+        include(&mut self.ranges.tanh, features);
+        self.exact.tanh(features);
+    }
+
+    fn observe(&mut self, site: ValueSite, _: TokenClass, features: &[f64]) {
+        let layers = &mut self.ranges.layers;
+        let mut at = |layer: usize, part: fn(&mut LayerRanges) -> &mut Vec<Range>| {
+            if let Some(layer) = layers.get_mut(layer) {
+                include(part(layer), features);
+            }
+        };
+        match site {
+            ValueSite::Input => include(&mut self.ranges.input, features),
+            ValueSite::Query(l) => at(l, |r| &mut r.query),
+            ValueSite::Key(l) => at(l, |r| &mut r.key),
+            ValueSite::Value(l) => at(l, |r| &mut r.value),
+            ValueSite::Context(l) => at(l, |r| &mut r.context),
+            ValueSite::AttentionSum(l) => at(l, |r| &mut r.attention_norm.sum),
+            ValueSite::AttentionOutput(l) => at(l, |r| &mut r.attention_norm.output),
+            ValueSite::FeedForwardSum(l) => at(l, |r| &mut r.output_norm.sum),
+            ValueSite::Output(l) => at(l, |r| &mut r.output_norm.output),
+            ValueSite::Answer => include(&mut self.ranges.answer, features),
+        }
+    }
+}
+
+/// `ln sum_j e^(s_j)`, from the largest of them on.
+pub(super) fn log_sum(scores: &[f64]) -> f64 {
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln()
+}

@@ -1,0 +1,328 @@
+//! `config.json` of a BERT, and the files beside it that say how tokens become one vector.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use veilformer_ir::encoder::{Activation, Pooling};
+
+use crate::error::{ModelError, Result};
+
+/// What a folder's model gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Architecture {
+    /// `BertModel`: an embedding.
+    Embedding {
+        /// Which tokens it comes from.
+        pooling: Pooling,
+        /// Whether it is divided by its length.
+        normalize: bool,
+    },
+    /// `BertForSequenceClassification`: a logit per label.
+    Classifier {
+        /// Name of each label.
+        labels: Vec<String>,
+    },
+}
+
+/// The configuration of an encoder of the BERT family, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderConfig {
+    /// What it gives.
+    pub architecture: Architecture,
+    /// Features of a token.
+    pub hidden_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads per layer; they divide the features.
+    pub num_attention_heads: usize,
+    /// Features between the two maps of the feed-forward part.
+    pub intermediate_size: usize,
+    /// Rows of the position table.
+    pub max_position_embeddings: usize,
+    /// Rows of the table of token types.
+    pub type_vocab_size: usize,
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Between the two maps of the feed-forward part.
+    pub activation: Activation,
+    /// Added to every variance.
+    pub layer_norm_eps: f64,
+}
+
+/// The fields that decide what is computed; others (dropout, versions) are for training.
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    #[serde(default)]
+    model_type: Option<String>,
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    max_position_embeddings: usize,
+    #[serde(default = "two")]
+    type_vocab_size: usize,
+    vocab_size: usize,
+    hidden_act: String,
+    #[serde(default = "default_eps")]
+    layer_norm_eps: f64,
+    #[serde(default)]
+    position_embedding_type: Option<String>,
+    #[serde(default)]
+    is_decoder: Option<bool>,
+    #[serde(default)]
+    add_cross_attention: Option<bool>,
+    #[serde(default)]
+    pruned_heads: Option<BTreeMap<String, serde_json::Value>>,
+    #[serde(default)]
+    id2label: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    num_labels: Option<usize>,
+}
+
+// What the transformers library takes where a field is absent.
+fn two() -> usize {
+    2
+}
+
+fn default_eps() -> f64 {
+    1e-12
+}
+
+fn refuse<T>(what: String) -> Result<T> {
+    Err(ModelError::Config(what))
+}
+
+/// At most 40 characters of what a file says, for messages.
+fn short(text: &str) -> String {
+    text.chars().take(40).collect()
+}
+
+impl EncoderConfig {
+    /// Reads the bytes of a `config.json`. An embedding's pooling is the mean of all tokens, not
+    /// normalized, until [`EncoderConfig::set_pooling`] says otherwise.
+    ///
+    /// # Errors
+    /// When it is malformed or of an architecture, activation, position table or size that is not
+    /// supported.
+    pub fn from_json(bytes: &[u8]) -> Result<Self> {
+        let file: File = serde_json::from_slice(bytes).map_err(|e| {
+            ModelError::Config(format!(
+                "not the configuration of a BERT ({e}); copy the model folder again"
+            ))
+        })?;
+        if let Some(kind) = file.model_type.as_deref()
+            && kind != "bert"
+        {
+            return refuse(format!(
+                "model_type is `{}`, only `bert` is supported",
+                short(kind)
+            ));
+        }
+        let absolute = file.position_embedding_type.as_deref();
+        if let Some(kind) = absolute.filter(|kind| *kind != "absolute") {
+            return refuse(format!(
+                "position_embedding_type is `{}`, only `absolute` is supported",
+                short(kind)
+            ));
+        }
+        if file.is_decoder == Some(true) || file.add_cross_attention == Some(true) {
+            return refuse("the model is a decoder, only encoders are supported".into());
+        }
+        if file
+            .pruned_heads
+            .as_ref()
+            .is_some_and(|heads| !heads.is_empty())
+        {
+            return refuse("pruned_heads is not empty; export the model with all heads".into());
+        }
+        let activation = match file.hidden_act.as_str() {
+            "gelu" | "gelu_python" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => {
+                Activation::GeluTanh
+            }
+            "relu" => Activation::Relu,
+            other => {
+                return refuse(format!(
+                    "hidden_act is `{}`; supported are gelu, gelu_new, gelu_pytorch_tanh and relu",
+                    short(other)
+                ));
+            }
+        };
+        let named = file.architectures.as_deref().unwrap_or_default();
+        let architecture = match named {
+            [one] if one == "BertForSequenceClassification" => Architecture::Classifier {
+                labels: labels(file.id2label, file.num_labels)?,
+            },
+            [one] if one == "BertModel" => mean(),
+            [] => mean(),
+            [other, ..] => {
+                return refuse(format!(
+                    "architectures names `{}`; supported are one of BertModel and \
+                     BertForSequenceClassification",
+                    short(other)
+                ));
+            }
+        };
+        let config = Self {
+            architecture,
+            hidden_size: file.hidden_size,
+            num_hidden_layers: file.num_hidden_layers,
+            num_attention_heads: file.num_attention_heads,
+            intermediate_size: file.intermediate_size,
+            max_position_embeddings: file.max_position_embeddings,
+            type_vocab_size: file.type_vocab_size,
+            vocab_size: file.vocab_size,
+            activation,
+            layer_norm_eps: file.layer_norm_eps,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (name, value, max) in [
+            ("hidden_size", self.hidden_size, 8192),
+            ("num_hidden_layers", self.num_hidden_layers, 256),
+            ("num_attention_heads", self.num_attention_heads, 256),
+            ("intermediate_size", self.intermediate_size, 65536),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                65536,
+            ),
+            ("type_vocab_size", self.type_vocab_size, 4096),
+            ("vocab_size", self.vocab_size, 1 << 24),
+        ] {
+            if value == 0 || value > max {
+                return refuse(format!("{name} is {value}, expected 1 to {max}"));
+            }
+        }
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return refuse(format!(
+                "num_attention_heads is {}, which does not divide hidden_size, {}",
+                self.num_attention_heads, self.hidden_size
+            ));
+        }
+        if !(self.layer_norm_eps >= 0.0 && self.layer_norm_eps <= 1.0) {
+            return refuse(format!(
+                "layer_norm_eps is {}, expected 0 to 1",
+                self.layer_norm_eps
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes the pooling of a sentence-transformers folder: `modules` are the bytes of its
+    /// `modules.json`, and `read` gives the bytes of another file of the folder.
+    ///
+    /// # Errors
+    /// When a file is malformed, a module is not supported, or the model is a classifier.
+    pub fn set_pooling(
+        &mut self,
+        modules: &[u8],
+        read: impl Fn(&str) -> Result<Vec<u8>>,
+    ) -> Result<()> {
+        let Architecture::Embedding { pooling, normalize } = &mut self.architecture else {
+            return Ok(());
+        };
+        let modules: Vec<Module> = serde_json::from_slice(modules).map_err(|e| {
+            ModelError::Config(format!("beside it, modules.json is malformed: {e}"))
+        })?;
+        for module in modules {
+            match module.kind.rsplit('.').next().unwrap_or_default() {
+                "Transformer" if module.path.is_empty() => {}
+                "Normalize" => *normalize = true,
+                "Pooling" => {
+                    let bytes = read(&format!("{}/config.json", plain_name(&module.path)?))?;
+                    let modes: PoolingFile = serde_json::from_slice(&bytes).map_err(|e| {
+                        ModelError::Config(format!("of {}: malformed: {e}", module.path))
+                    })?;
+                    *pooling = modes.pooling()?;
+                }
+                _ => {
+                    return refuse(format!(
+                        "beside it, modules.json names `{}` in `{}`; supported are a Transformer \
+                         in the folder itself, Pooling and Normalize",
+                        short(&module.kind),
+                        short(&module.path)
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mean() -> Architecture {
+    Architecture::Embedding {
+        pooling: Pooling::Mean,
+        normalize: false,
+    }
+}
+
+/// Names of the labels: of `id2label`, else `LABEL_0`, .. as the transformers library has them.
+fn labels(names: Option<BTreeMap<String, String>>, count: Option<usize>) -> Result<Vec<String>> {
+    let count = names.as_ref().map_or(count.unwrap_or(2), BTreeMap::len);
+    if count == 0 || count > 4096 {
+        return refuse(format!("there are {count} labels, expected 1 to 4096"));
+    }
+    (0..count)
+        .map(|id| match &names {
+            None => Ok(format!("LABEL_{id}")),
+            Some(names) => names.get(&id.to_string()).cloned().ok_or_else(|| {
+                ModelError::Config(format!(
+                    "id2label has no entry \"{id}\" though it names {count} labels; \
+                     number them from 0 without gaps"
+                ))
+            }),
+        })
+        .collect()
+}
+
+/// A module's folder becomes a part of a path.
+fn plain_name(path: &str) -> Result<&str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if !path.is_empty() && path.chars().all(plain) {
+        return Ok(path);
+    }
+    refuse(format!(
+        "beside it, modules.json names the folder `{}`, expected letters, digits, _ and -",
+        short(path)
+    ))
+}
+
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+struct PoolingFile {
+    #[serde(default, rename = "pooling_mode_cls_token")]
+    first: bool,
+    #[serde(default, rename = "pooling_mode_mean_tokens")]
+    mean: bool,
+    #[serde(flatten)]
+    others: BTreeMap<String, serde_json::Value>,
+}
+
+impl PoolingFile {
+    fn pooling(&self) -> Result<Pooling> {
+        let other = self.others.iter().find(|(name, value)| {
+            name.starts_with("pooling_mode_") && **value == serde_json::Value::Bool(true)
+        });
+        match (self.mean, self.first, other) {
+            (true, false, None) => Ok(Pooling::Mean),
+            (false, true, None) => Ok(Pooling::First),
+            _ => refuse(
+                "beside it, the pooling is neither the mean of all tokens alone nor the first \
+                 token alone; no other is supported"
+                    .into(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Encoders of the BERT family from Hugging Face folders, and their executions in the clear.
+//!
+//! [`EncoderFolder`] reads a folder; [`Execution`] runs its model, with the functions that it was
+//! trained with ([`Exact`]) or with others; [`calibrate`] runs it on sample sentences and gives the
+//! ranges of all intermediate values; [`center_keys`] makes some of these ranges narrower without
+//! changing what the model computes; [`write_random_folder`] makes folders to test with.
+
+mod calibrate;
+mod center;
+mod clear;
+mod config;
+mod folder;
+mod random;
+mod tokens;
+mod trace;
+mod weights;
+
+pub use calibrate::calibrate;
+pub use center::center_keys;
+pub use clear::{Exact, Execution};
+pub use config::{Architecture, EncoderConfig};
+pub use folder::EncoderFolder;
+pub use random::{RandomEncoder, write_random_folder};
+pub use tokens::EncoderTokenizer;
+pub use trace::Trace;
+pub use weights::encoder_from_bytes;

@@ -1,0 +1,387 @@
+//! Encoders of the BERT family: import, and execution in the clear.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use veilformer_ir::encoder::{Activation, Encoder, Head, Pooling};
+use veilformer_models::encoder::{
+    EncoderConfig, EncoderFolder, Execution, RandomEncoder, encoder_from_bytes, write_random_folder,
+};
+use veilformer_models::interpreter::label_of;
+use veilformer_models::{DataSet, ModelError};
+
+/// The encoder that shares no size with a shipped or published one.
+fn other(labels: usize) -> RandomEncoder {
+    RandomEncoder {
+        layers: 2,
+        hidden: 192,
+        heads: 3,
+        intermediate: 480,
+        activation: "gelu_pytorch_tanh".into(),
+        positions: 48,
+        vocabulary: 1000,
+        labels,
+        ranges: vec![(12.0, 9.0), (6.0, 5.0)],
+    }
+}
+
+fn folder(shape: &RandomEncoder) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    write_random_folder(dir.path(), shape, 7).unwrap();
+    dir
+}
+
+fn tokens(folder: &EncoderFolder, texts: &[&str]) -> Vec<Vec<u32>> {
+    texts
+        .iter()
+        .map(|text| folder.tokenizer.encode(text).unwrap())
+        .collect()
+}
+
+#[test]
+fn bert_tiny_has_its_published_accuracy() {
+    let (Some(dir), Some(data)) = (
+        common::shared("bert_tiny_sst2"),
+        common::shared("sst2/stsa.binary.dev"),
+    ) else {
+        return;
+    };
+    let folder = EncoderFolder::load(&dir, 128).unwrap();
+    let set = DataSet::load(&data).unwrap();
+    let ids: Vec<_> = set
+        .examples
+        .iter()
+        .map(|e| folder.tokenizer.encode(&e.text).unwrap())
+        .collect();
+    let answers = Execution::new(&folder.encoder)
+        .unwrap()
+        .answers(&ids)
+        .unwrap();
+    let right = set.examples.iter().zip(&answers);
+    let right = right.filter(|(e, a)| label_of(a) == e.label).count();
+    assert_eq!((right, ids.len()), (690, 872));
+}
+
+#[test]
+fn minilm_knows_what_is_alike() {
+    let Some(dir) = common::minilm() else { return };
+    let folder = EncoderFolder::load(dir.path(), 128).unwrap();
+    let head = &folder.encoder.head;
+    assert!(matches!(
+        head,
+        Head::Embedding {
+            pooling: Pooling::Mean,
+            normalize: true
+        }
+    ));
+    let ids = tokens(
+        &folder,
+        &[
+            "A man is eating food.",
+            "A man is eating a piece of bread.",
+            "The girl is carrying a baby.",
+        ],
+    );
+    let e = Execution::new(&folder.encoder)
+        .unwrap()
+        .answers(&ids)
+        .unwrap();
+    let cosine = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+    // By an independent program (numpy, from the definition).
+    assert!((cosine(&e[0], &e[1]) - 0.755_337_080_617_691_1).abs() < 1e-9);
+    assert!((cosine(&e[0], &e[2]) + 0.104_958_497_200_244_65).abs() < 1e-9);
+}
+
+/// Answers of an independent program (numpy in doubles, from the definition) for the folders that
+/// `other` describes: tokens, logits, features 0, 95 and 191 of the embedding.
+#[test]
+fn any_shape_is_as_an_independent_program_computes_it() {
+    let golden = [
+        (
+            "the cat sat",
+            8,
+            [
+                -0.022620938503486343,
+                -0.2408277336517197,
+                -0.47428948717977426,
+            ],
+            [
+                -0.018157015041177397,
+                0.04298919313573157,
+                0.050465343764298766,
+            ],
+        ),
+        (
+            "a",
+            3,
+            [
+                0.060506078888955594,
+                0.37851919489848895,
+                -0.6038496070318577,
+            ],
+            [
+                0.038364076771002384,
+                0.08775012333497154,
+                0.08208116127891288,
+            ],
+        ),
+        (
+            "a tale of 2 cities: x1 is y2, or is it not so?",
+            27,
+            [
+                -0.003885526578078946,
+                -0.10004592528182725,
+                -0.9436868246073876,
+            ],
+            [
+                0.01939369589215861,
+                -0.03285322534621788,
+                0.04335568986750093,
+            ],
+        ),
+    ];
+    let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-9, "{a} is not {b}");
+    for labels in [0, 3] {
+        let dir = folder(&other(labels));
+        let folder = EncoderFolder::load(dir.path(), 48).unwrap();
+        assert_eq!(folder.encoder.activation, Activation::GeluTanh);
+        let execution = Execution::new(&folder.encoder).unwrap();
+        for (text, count, logits, embedding) in golden {
+            // The file's own padding and cutting at 16 are not taken over.
+            let ids = folder.tokenizer.encode(text).unwrap();
+            assert_eq!(ids.len(), count);
+            let answer = &execution.answers(&[ids]).unwrap()[0];
+            if labels == 0 {
+                assert_eq!(answer.len(), 192);
+                close(answer.iter().map(|v| v * v).sum(), 1.0);
+                for (index, value) in [0, 95, 191].into_iter().zip(embedding) {
+                    close(answer[index], value);
+                }
+            } else {
+                answer.iter().zip(logits).for_each(|(a, l)| close(*a, l));
+            }
+        }
+    }
+}
+
+/// A folder of three labels whose `file` was changed.
+fn changed(file: &str, change: impl Fn(&str) -> String) -> Result<EncoderFolder, ModelError> {
+    let dir = folder(&other(3));
+    let path = dir.path().join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, change(&text)).unwrap();
+    EncoderFolder::load(dir.path(), 48)
+}
+
+fn refused(result: Result<EncoderFolder, ModelError>, words: &[&str]) {
+    let message = result.expect_err("it has to be refused").to_string();
+    for word in words {
+        assert!(message.contains(word), "`{message}` does not say `{word}`");
+    }
+}
+
+#[test]
+fn configurations_that_are_not_supported_are_refused() {
+    for (from, to, words) in [
+        (
+            "BertForSequenceClassification",
+            "BertForMaskedLM",
+            ["BertForMaskedLM", "supported"],
+        ),
+        (
+            "gelu_pytorch_tanh",
+            "silu",
+            ["hidden_act is `silu`", "gelu"],
+        ),
+        (
+            "\"absolute\"",
+            "\"relative_key\"",
+            ["relative_key", "absolute"],
+        ),
+        ("\"bert\"", "\"roberta\"", ["roberta", "bert"]),
+        (
+            "\"num_attention_heads\":3",
+            "\"num_attention_heads\":5",
+            ["5", "192"],
+        ),
+        (
+            "\"hidden_size\":192",
+            "\"hidden_size\":0",
+            ["hidden_size is 0", "expected 1"],
+        ),
+        (
+            "\"1\":\"label 1\"",
+            "\"7\":\"label 1\"",
+            ["\"1\"", "without gaps"],
+        ),
+        (
+            "\"vocab_size\":1000",
+            "\"vocab_size\":500",
+            ["vocab_size 500", "id 500"],
+        ),
+        (
+            "\"vocab_size\":1000",
+            "\"vocab_size\":2000",
+            ["1000 tokens", "vocab_size 2000"],
+        ),
+        (
+            "\"intermediate_size\":480",
+            "\"intermediate_size\":481",
+            ["[480, 192]", "[481, 192]"],
+        ),
+        (
+            "\"num_hidden_layers\":2",
+            "\"num_hidden_layers\":1",
+            ["encoder.layer.1", "holds"],
+        ),
+        (
+            "\"num_hidden_layers\":2",
+            "\"num_hidden_layers\":3",
+            ["encoder.layer.2", "no tensor"],
+        ),
+        ("{", "", ["config.json", "copy"]),
+    ] {
+        refused(
+            changed("config.json", |text| text.replacen(from, to, 1)),
+            &words,
+        );
+    }
+}
+
+#[test]
+fn files_that_do_not_belong_together_are_refused() {
+    let vocabulary = |text: &str| text.replace("[SEP]\n[MASK]", "[MASK]\n[SEP]");
+    refused(
+        changed("vocab.txt", vocabulary),
+        &["line 4", "[MASK]", "id 4"],
+    );
+    let kind = |text: &str| {
+        let from = "\"model\":{\"continuing_subword_prefix\":\"##\",\"max_input_chars_per_word\":100,\"type\":\"WordPiece\"";
+        assert!(text.contains(from));
+        text.replace(from, &from.replace("WordPiece", "BPE"))
+    };
+    refused(changed("tokenizer.json", kind), &["`BPE`", "WordPiece"]);
+    let dir = folder(&other(3));
+    let too_long = EncoderFolder::load(dir.path(), 49);
+    refused(too_long, &["found 49", "48"]);
+    let loaded = EncoderFolder::load(dir.path(), 16).unwrap();
+    let long = loaded
+        .tokenizer
+        .encode("one word and another word and one more");
+    let message = long.unwrap_err().to_string();
+    assert!(message.contains("limit is 16"), "{message}");
+    assert!(loaded.tokenizer.encode(" ").is_err());
+    let execution = Execution::new(&loaded.encoder).unwrap();
+    for ids in [vec![], vec![1; 17], vec![1000]] {
+        assert!(execution.answers(&[ids]).is_err());
+    }
+    let dir = folder(&other(0));
+    let pooling = dir.path().join("1_Pooling/config.json");
+    std::fs::write(&pooling, r#"{"pooling_mode_max_tokens": true}"#).unwrap();
+    refused(
+        EncoderFolder::load(dir.path(), 48),
+        &["pooling", "no other is supported"],
+    );
+    let modules = r#"[{"path": "../x", "type": "sentence_transformers.models.Pooling"}]"#;
+    std::fs::write(dir.path().join("modules.json"), modules).unwrap();
+    refused(
+        EncoderFolder::load(dir.path(), 48),
+        &["modules.json", "../x"],
+    );
+}
+
+/// The tensors of a folder of three labels, each as name, type, shape and bytes.
+type Tensors = Vec<(String, Dtype, Vec<usize>, Vec<u8>)>;
+
+fn rewritten(change: impl Fn(&mut Tensors)) -> Result<Encoder, ModelError> {
+    let dir = folder(&other(3));
+    let config = std::fs::read(dir.path().join("config.json")).unwrap();
+    let bytes = std::fs::read(dir.path().join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors: Tensors = file
+        .iter()
+        .map(|(name, v)| {
+            (
+                name.to_owned(),
+                v.dtype(),
+                v.shape().to_vec(),
+                v.data().to_vec(),
+            )
+        })
+        .collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, dtype, shape, data)| {
+        (name, TensorView::new(*dtype, shape.clone(), data).unwrap())
+    });
+    let bytes = safetensors::serialize(views, None).unwrap();
+    encoder_from_bytes(&EncoderConfig::from_json(&config).unwrap(), &bytes, 48)
+}
+
+#[test]
+fn weights_are_read_under_every_name_and_of_every_type() {
+    let usual = rewritten(|_| ()).unwrap();
+    let bare = rewritten(|tensors| {
+        for (name, ..) in tensors {
+            *name = name.trim_start_matches("bert.").to_owned();
+            *name = name.replace("LayerNorm.weight", "LayerNorm.gamma");
+            *name = name.replace("LayerNorm.bias", "LayerNorm.beta");
+        }
+    });
+    assert_eq!(bare.unwrap(), usual);
+    // The upper half of a 32-bit number is the same number with fewer digits.
+    let short = rewritten(|tensors| {
+        for (_, dtype, _, bytes) in tensors {
+            *dtype = Dtype::BF16;
+            *bytes = bytes.chunks_exact(4).flat_map(|w| [w[2], w[3]]).collect();
+        }
+    });
+    let short = short.unwrap();
+    let pairs = short.layers[1]
+        .up
+        .weight
+        .data()
+        .iter()
+        .zip(usual.layers[1].up.weight.data());
+    for (a, b) in pairs {
+        assert!((a - b).abs() <= b.abs() / 128.0);
+    }
+}
+
+#[test]
+fn weights_that_are_not_usable_are_refused_by_name() {
+    let message = |change: &dyn Fn(&mut Tensors)| rewritten(change).unwrap_err().to_string();
+    let name = "bert.encoder.layer.1.output.dense.weight";
+    let position = |t: &Tensors| t.iter().position(|t| t.0 == name).unwrap();
+    let missing = message(&|t| {
+        let at = position(t);
+        t.remove(at);
+    });
+    assert!(
+        missing.contains(name) && missing.contains("no tensor"),
+        "{missing}"
+    );
+    let shape = message(&|t| {
+        let at = position(t);
+        t[at].2 = vec![480, 192];
+    });
+    assert!(
+        shape.contains(name) && shape.contains("[480, 192], expected [192, 480]"),
+        "{shape}"
+    );
+    let value = message(&|t| {
+        let at = position(t);
+        t[at].3[400..404].copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    assert!(
+        value.contains(name) && value.contains("NaN at index 100"),
+        "{value}"
+    );
+    let dtype = message(&|t| {
+        let at = position(t);
+        (t[at].1, t[at].2) = (Dtype::F64, vec![96, 480]);
+        t[at].2 = vec![192, 240];
+    });
+    assert!(dtype.contains(name), "{dtype}");
+}
