@@ -22,8 +22,11 @@ pub enum What {
     Linear,
     /// All of the above
     All,
-    /// Bootstraps, of other libraries with --peers: minutes each, and up to 18 GiB of memory
+    /// Bootstraps, also of other libraries with --peers: minutes each, and up to 18 GiB of memory
     Bootstrap,
+    /// One of our bootstraps (--only) in this process; prints what a driver prints
+    #[value(hide = true)]
+    BootstrapRun,
     /// Nothing: makes the table of the newest results (benches/results/README.md)
     Table,
     /// Nothing: makes the roofline plot of the newest results (SVG and PNG beside the table)
@@ -96,6 +99,28 @@ pub enum IsaName {
     Avx2,
     /// AVX-512 with IFMA
     Avx512ifma,
+}
+
+impl From<Isa> for IsaName {
+    fn from(isa: Isa) -> Self {
+        match isa {
+            Isa::Scalar => Self::Scalar,
+            Isa::Avx2 => Self::Avx2,
+            Isa::Avx512Ifma => Self::Avx512ifma,
+        }
+    }
+}
+
+impl IsaName {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512ifma => "avx512ifma",
+        }
+    }
 }
 
 impl From<IsaName> for Isa {

@@ -21,6 +21,7 @@ pub mod args;
 pub mod bootstrap;
 pub mod error;
 pub mod floor;
+pub mod gate;
 pub mod interleave;
 pub mod kernels;
 pub mod linear;

@@ -40,6 +40,10 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
             "this processor has no {isa:?}; choose another --isa"
         ))
     })?;
+    if args.what == What::BootstrapRun {
+        pin(args)?;
+        return one_bootstrap(args, isa);
+    }
     eprintln!("measuring what the machine does at most ..");
     let machine = Machine::measure(set);
     eprint!("{machine}");
@@ -96,7 +100,7 @@ fn measure(args: &Args, session: &mut Session<'_>) -> Result<()> {
             two_threads(args, session)?;
             products(args, session)
         }
-        What::Table | What::Plot => Ok(()),
+        What::Table | What::Plot | What::BootstrapRun => Ok(()),
     }
 }
 
@@ -159,7 +163,7 @@ fn names(what: What) -> Vec<(String, String)> {
         What::Threads => of(&THREADED),
         What::Kernels => crate::kernels::names(),
         What::Linear => linear(),
-        What::Bootstrap => {
+        What::Bootstrap | What::BootstrapRun => {
             let name = |p: &bootstrap::Preset| (p.name.to_owned(), p.text.to_owned());
             PRESETS.iter().map(name).collect()
         }
@@ -257,23 +261,50 @@ fn place(args: &Args) -> Result<Place> {
 
 /// Bootstraps, one after another.
 fn bootstraps(args: &Args, session: &mut Session<'_>) -> Result<()> {
-    let of_peers = |p: &&bootstrap::Preset| {
-        let named = args.peers.as_deref();
-        named.is_some_and(|named| named.is_empty() || named.contains(&p.peer()))
+    let taken = |p: &&bootstrap::Preset| match (p.peer(), args.peers.as_deref()) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(peer), Some(named)) => named.is_empty() || named.contains(&peer),
     };
     let chosen = PRESETS.iter().filter(|p| wanted(args, p.name));
-    let chosen: Vec<_> = chosen.filter(of_peers).copied().collect();
+    let chosen: Vec<_> = chosen.filter(taken).copied().collect();
     if chosen.is_empty() {
         return Err(BenchError::Usage(
             "bootstrap: nothing is chosen; --peers names libraries".into(),
         ));
     }
     let plan = bootstrap::Plan {
-        rounds: args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1),
+        rounds: bootstrap_rounds(args),
         threads: usize::from(args.threads),
-        place: place(args)?,
+        place: args.peers.is_some().then(|| place(args)).transpose()?,
+        isa: session.isa,
+        batch: !args.quick,
     };
     bootstrap::measure(&chosen, &plan, session)
+}
+
+/// Bootstraps of every kind of input.
+fn bootstrap_rounds(args: &Args) -> usize {
+    args.rounds.unwrap_or(if args.quick { 1 } else { 3 }).max(1)
+}
+
+/// One of our bootstraps in this process.
+fn one_bootstrap(args: &Args, isa: Isa) -> Result<()> {
+    let named = |p: &&bootstrap::Preset| args.only.iter().any(|only| only == p.name);
+    let Some(setting) = PRESETS.iter().find(named).and_then(|p| p.setting()) else {
+        let what = "bootstrap-run: --only names one of our bootstraps";
+        return Err(BenchError::Usage(what.into()));
+    };
+    let effort = bootstrap::Effort {
+        rounds: bootstrap_rounds(args),
+        threads: usize::from(args.threads),
+        isa,
+        batch: !args.quick,
+    };
+    let report = bootstrap::run(setting, &effort)?;
+    let text = serde_json::to_string(&report).map_err(BenchError::json("a report"))?;
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").map_err(BenchError::io("standard output"))
 }
 
 /// The operations of the scheme at the sizes of the arguments.

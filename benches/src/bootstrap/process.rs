@@ -2,19 +2,37 @@
 
 use std::process::{Command, Stdio};
 
-use super::{Plan, Preset, Report};
+use super::{Plan, Preset, Report, Whose};
+use crate::args::IsaName;
 use crate::error::{BenchError, Result};
 use crate::peers;
 
 /// Installs what a preset needs, runs it and reads its report.
 pub(super) fn run(preset: &Preset, plan: &Plan) -> Result<Report> {
-    let mut command = peers::bootstrap(preset.peer, &plan.place, plan.threads)?;
+    let (rounds, threads) = (plan.rounds.to_string(), plan.threads.to_string());
+    let mut command = match (&preset.whose, &plan.place) {
+        (Whose::Ours(_), _) => {
+            let program = std::env::current_exe().map_err(BenchError::io("this program"))?;
+            let mut command = Command::new(program);
+            command.args(["bootstrap-run", "--only", preset.name]);
+            command.args(["--rounds", &rounds, "--threads", &threads]);
+            command.args(["--isa", IsaName::from(plan.isa).name()]);
+            if !plan.batch {
+                command.arg("--quick");
+            }
+            command
+        }
+        (Whose::Theirs(peer, argument), Some(place)) => {
+            let mut command = peers::bootstrap(*peer, place, plan.threads)?;
+            command.args([argument, rounds.as_str(), threads.as_str()]);
+            command
+        }
+        (Whose::Theirs(peer, _), None) => {
+            let what = format!("nobody says where {} is installed", peer.name());
+            return Err(BenchError::Usage(what));
+        }
+    };
     enough_memory(preset, available_gib())?;
-    command.args([
-        preset.argument,
-        &plan.rounds.to_string(),
-        &plan.threads.to_string(),
-    ]);
     eprintln!(
         "{}: up to {} GiB, some minutes ..",
         preset.name, preset.needs

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::security::{self, SecretKind, SecurityLevel};
 
+use super::Details;
 use crate::row::digits;
 use crate::stats::Summary;
 
@@ -59,7 +60,7 @@ pub struct Time {
 }
 
 /// What a process reports.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The times.
     pub times: Vec<Time>,
@@ -102,6 +103,9 @@ pub struct Parameters {
     pub levels: usize,
     /// Bits of a level's scale.
     pub scale_bits: u32,
+    /// Bits of the worst slot of the worst kind of input; made of `precision`.
+    #[serde(default)]
+    pub bits: f64,
     /// The widest key under each secret.
     pub keys: Vec<KeyBits>,
     /// Bytes of all evaluation keys as they are stored, if the library tells.
@@ -116,12 +120,13 @@ pub struct Parameters {
     pub precision: BTreeMap<String, Bits>,
     /// What is to be known about it.
     pub note: String,
+    /// Of ours alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Details>,
 }
 
 impl Parameters {
-    /// Bits of the worst slot of the worst kind of input.
-    #[must_use]
-    pub fn worst_bits(&self) -> f64 {
+    pub(super) fn worst_bits(&self) -> f64 {
         let bits = self.precision.values().map(|b| b.worst);
         bits.fold(f64::INFINITY, f64::min)
     }
@@ -169,11 +174,9 @@ pub struct BootstrapRow {
     pub n: usize,
     /// Median time on the wall clock in milliseconds.
     pub wall_ms: f64,
-    /// Bits of the worst slot of the worst kind of input.
-    pub worst_bits: f64,
     /// Bits of the mean error of the kind of input where it is largest.
     pub mean_bits: f64,
-    /// `ms` in seconds over levels and `worst_bits`.
+    /// `ms` in seconds over levels and `params.bits`.
     pub seconds_per_level_bit: f64,
     /// The same with the bits of the worst slot of random inputs, if there were any.
     pub seconds_per_level_bit_random: Option<f64>,
@@ -183,6 +186,28 @@ pub struct BootstrapRow {
     pub log_qp: f64,
     /// The rest.
     pub params: Parameters,
+    /// Of ours: other libraries' presets in the same run, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub peers: BTreeMap<String, PeerRow>,
+}
+
+/// A bootstrap beside one of ours.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerRow {
+    /// The library.
+    pub library: String,
+    /// As [`BootstrapRow::ms`].
+    pub ms: f64,
+    /// Levels that are left for use.
+    pub levels: usize,
+    /// Bits of the worst slot of the worst kind of input.
+    pub bits: f64,
+    /// As [`BootstrapRow::seconds_per_level_bit`].
+    pub seconds_per_level_bit: f64,
+    /// That over ours.
+    pub ratio: f64,
+    /// Whether every key is inside its bound at 128 bits.
+    pub inside: bool,
 }
 
 /// The group's name in rows.
@@ -192,7 +217,10 @@ impl BootstrapRow {
     /// The row of a report; `None` if it has no times.
     #[must_use]
     pub fn new(op: &str, threads: usize, report: Report) -> Option<Self> {
-        let Report { times, parameters } = report;
+        let Report {
+            times,
+            mut parameters,
+        } = report;
         let of = |time: fn(&Time) -> f64| Summary::of(&times.iter().map(time).collect::<Vec<_>>());
         let wall = of(|t| t.wall_ms)?;
         let ms = if threads == 1 {
@@ -200,7 +228,7 @@ impl BootstrapRow {
         } else {
             wall
         };
-        let worst_bits = parameters.worst_bits();
+        parameters.bits = parameters.worst_bits();
         let per_bit = |bits: f64| ms.median / 1e3 / (parameters.levels as f64 * bits);
         let random = parameters.precision.get("random");
         let mean = parameters.precision.values().map(|b| b.mean);
@@ -213,14 +241,43 @@ impl BootstrapRow {
             ms_high: ms.high,
             n: ms.n,
             wall_ms: wall.median,
-            worst_bits,
             mean_bits: mean.fold(f64::INFINITY, f64::min),
-            seconds_per_level_bit: per_bit(worst_bits),
+            seconds_per_level_bit: per_bit(parameters.bits),
             seconds_per_level_bit_random: random.map(|b| per_bit(b.worst)),
             security_bits: parameters.security_bits(),
             log_qp: parameters.log_qp(),
             params: parameters,
+            peers: BTreeMap::new(),
         })
+    }
+
+    /// Puts presets of other libraries beside this one.
+    pub(super) fn beside<'a>(&mut self, others: impl IntoIterator<Item = (&'a str, &'a Self)>) {
+        let of = |(library, row): (&str, &Self)| {
+            let figures = PeerRow {
+                library: library.to_owned(),
+                ms: row.ms,
+                levels: row.params.levels,
+                bits: row.params.bits,
+                seconds_per_level_bit: row.seconds_per_level_bit,
+                ratio: row.seconds_per_level_bit / self.seconds_per_level_bit,
+                inside: row.security_bits >= 128,
+            };
+            (row.op.clone(), figures)
+        };
+        self.peers = others.into_iter().map(of).collect();
+    }
+
+    /// Of every library the preset with the least time per level and bit.
+    pub(super) fn best_peers(&self) -> Vec<(&str, &PeerRow)> {
+        let mut best: BTreeMap<&str, (&str, &PeerRow)> = BTreeMap::new();
+        for (name, peer) in &self.peers {
+            let old = best.get(peer.library.as_str()).map(|b| b.1.ratio);
+            if old.is_none_or(|old| old > peer.ratio) {
+                best.insert(&peer.library, (name, peer));
+            }
+        }
+        best.into_values().collect()
     }
 
     /// The row for people.
@@ -236,7 +293,7 @@ impl BootstrapRow {
             digits(self.ms_high),
             p.levels,
             p.scale_bits,
-            self.worst_bits,
+            p.bits,
             self.mean_bits,
             self.seconds_per_level_bit
         )
@@ -255,11 +312,20 @@ pub(crate) mod tests {
         BootstrapRow::new("lattigo_9_levels", 1, report).unwrap()
     }
 
+    /// Another preset, with so many milliseconds per level and bit.
+    pub(crate) fn peer(op: &str, ms_per_level_bit: f64) -> BootstrapRow {
+        BootstrapRow {
+            op: op.into(),
+            seconds_per_level_bit: ms_per_level_bit / 1e3,
+            ..sample()
+        }
+    }
+
     #[test]
     fn rows_have_medians_and_the_worst_of_all_inputs() {
         let row = sample();
         assert_eq!((row.ms, row.wall_ms, row.n), (12975.0, 13075.0, 4));
-        assert_eq!((row.worst_bits, row.mean_bits), (20.0, 21.0));
+        assert_eq!((row.params.bits, row.mean_bits), (20.0, 21.0));
         assert_eq!(row.seconds_per_level_bit, 12.975 / (9.0 * 20.0));
         assert_eq!(
             row.seconds_per_level_bit_random,

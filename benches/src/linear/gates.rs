@@ -1,28 +1,7 @@
 //! What the products are held to.
 
-use std::fmt;
-
+use crate::gate::Gate;
 use crate::row::Row;
-
-/// A statement about figures, and whether it holds.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Gate {
-    met: bool,
-    text: String,
-}
-
-impl Gate {
-    pub(super) fn new(met: bool, text: String) -> Self {
-        Self { met, text }
-    }
-}
-
-impl fmt::Display for Gate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = if self.met { "met" } else { "MISSED" };
-        write!(f, "{word:<6} {}", self.text)
-    }
-}
 
 /// Most that a product may take of its counted time, either way.
 const MOST_OVER_COUNTED: f64 = 1.5;

@@ -21,6 +21,7 @@ use veilformer_circuits::matrix::{
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
 
 use crate::error::Result;
+use crate::gate::Gate;
 use crate::interleave::{Terminal, interleave};
 use crate::row::{Counted, Row};
 use crate::scheme::{Sizes, shape};
@@ -379,7 +380,7 @@ fn measure_part(
         let weights = spec.weights()?;
         let choice = plan(&weights, TOKENS, slots, &unit_costs)?;
         let words = choice.counts.plain_words as f64 / weights.nonzero() as f64;
-        let gate = gates::Gate::new(
+        let gate = Gate::new(
             words <= 8.0,
             format!(
                 "768x768: plan chooses {:?} {:?}, counted {:.0} ms: {words:.2} words per weight per limb, at most 8",

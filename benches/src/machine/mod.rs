@@ -11,6 +11,7 @@ mod ifma;
 mod memory;
 mod portable;
 mod ports;
+mod process;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use affinity::{allowed, pin};
 pub use memory::{Bandwidth, Curve, Point};
 pub use ports::{Costs, Set, Unit};
+pub use process::{most_resident_bytes, processor_seconds};
 
 /// Where bytes come from and go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -4,13 +4,14 @@
 //! operation leaves behind: independent Gaussians in the coefficients, which in slots are
 //! independent complex Gaussians of N times the variance.
 
+mod boot;
 mod counting;
 mod raise;
 mod transforms;
 
 use std::sync::Arc;
 
-use crate::bootstrap::to_coefficients;
+use crate::bootstrap::{Bootstrap, BootstrapSpec, to_coefficients};
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -72,6 +73,7 @@ pub struct ClearOps {
     noise: Option<Noise>,
     /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
     overflows: Random,
+    bootstraps: Arc<Vec<Bootstrap<ClearPlain>>>,
 }
 
 /// Where samples of the noise come from.
@@ -108,6 +110,7 @@ impl ClearOps {
             counts: ClearCounts::default(),
             noise: None,
             overflows: Random::new(0),
+            bootstraps: Arc::default(),
         }
     }
 
@@ -506,6 +509,14 @@ impl Ops for ClearOps {
     fn mod_raise(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
         self.raise(a)
     }
+
+    fn bootstraps(
+        &mut self,
+        inputs: &[&ClearCiphertext],
+        which: usize,
+    ) -> Result<Vec<ClearCiphertext>> {
+        self.bootstrapped(inputs, which)
+    }
 }
 
 /// Small parameters without security, for tests: N = 2^8, `levels` levels of 36 bits.
@@ -528,6 +539,41 @@ pub fn toy_params(levels: usize) -> Params {
     }
     .validate_insecure_for_tests()
     .expect("toy parameters exist")
+}
+
+/// Parameters without security, for tests of programs with bootstraps: N = 2^`log_n`, three levels
+/// of 2^40 between two of SlotToCoeff and twelve of CoeffToSlot and EvalMod; with what decides the
+/// noise.
+///
+/// # Panics
+/// If no such parameters exist, which no ring of 2^9 to 2^12 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_bootstrap(log_n: u32) -> (Params, BootstrapSpec) {
+    let above = 12;
+    let ladder = veilformer_ckks::Ladder {
+        below: vec![44; 2],
+        above: vec![50; above],
+    };
+    let params = veilformer_ckks::ParamsSpec {
+        log_n,
+        first_bits: 50,
+        scale_bits: 40,
+        levels: 2 + 3 + above,
+        special_bits: 50,
+        special_count: 4,
+        digit_limbs: 4,
+        security: veilformer_ckks::SecurityLevel::Bits128,
+    }
+    .validate_ladder_insecure_for_tests(&ladder)
+    .expect("toy parameters exist");
+    let spec = BootstrapSpec {
+        log_n,
+        secret_weight: (2 << log_n) / 3,
+        ..BootstrapSpec::PRESET
+    };
+    (params, spec)
 }
 
 #[cfg(test)]

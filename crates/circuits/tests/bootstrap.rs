@@ -1,45 +1,14 @@
 //! Bootstraps on a toy ring, in the clear and with real keys.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::f64::consts::PI;
-use std::ops::ControlFlow;
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content};
-use veilformer_circuits::testing::{ClearOps, Counting};
-use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ladder, Ops, Params, ParamsSpec, SecretKind,
-    SecurityLevel, SlotVector,
-};
-use veilformer_ring::{Cpu, CpuConfig, Isa};
-use veilformer_secret::{Decryptor, Encryptor, KeyGenerator};
-
-/// Three levels of 2^40 between two of SlotToCoeff and twelve of CoeffToSlot and EvalMod.
-fn toy(log_n: u32) -> Params {
-    let above = 12;
-    let spec = ParamsSpec {
-        log_n,
-        first_bits: 50,
-        scale_bits: 40,
-        levels: 2 + 3 + above,
-        special_bits: 50,
-        special_count: 4,
-        digit_limbs: 4,
-        security: SecurityLevel::Bits128,
-    };
-    let ladder = Ladder {
-        below: vec![44; 2],
-        above: vec![50; above],
-    };
-    spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
-}
-
-fn spec(params: &Params) -> BootstrapSpec {
-    BootstrapSpec {
-        log_n: params.log_n(),
-        secret_weight: (2 * params.n() as u32) / 3,
-        ..BootstrapSpec::PRESET
-    }
-}
+use support::{Client, check_multiples, iterate, worst};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content};
+use veilformer_circuits::testing::{ClearOps, Counting, toy_bootstrap};
+use veilformer_ckks::{Complex, Ops, Params, SecretKind, SlotVector};
 
 /// A number in [-1, 1] for slot `j` of a vector with this content.
 fn value(content: Content, j: usize) -> Complex {
@@ -55,13 +24,6 @@ fn input(params: &Params, content: Content) -> Vec<Complex> {
     (0..params.slots()).map(|j| value(content, j)).collect()
 }
 
-fn worst(got: &[Complex], expected: &[Complex]) -> f64 {
-    got.iter()
-        .zip(expected)
-        .map(|(a, b)| (a - b).re.abs().max((a - b).im.abs()))
-        .fold(0.0, f64::max)
-}
-
 const CONTENTS: [Content; 6] = [
     Content::Complex,
     Content::Real,
@@ -74,9 +36,9 @@ const CONTENTS: [Content; 6] = [
 /// Runs in the clear, from every level that an input may have.
 #[test]
 fn in_the_clear() {
-    let params = toy(9);
+    let (params, spec) = toy_bootstrap(9);
     for content in CONTENTS {
-        let plan = BootstrapPlan::new(&params, &spec(&params), content).unwrap();
+        let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
         assert_eq!((plan.input_level(), plan.output_level()), (2, 5));
         let mut ops = ClearOps::new(&params);
         let boot = plan.encode(&mut ops).unwrap();
@@ -96,53 +58,49 @@ fn in_the_clear() {
     }
 }
 
-fn keys_of(params: &Params, content: Content) -> KeyList {
-    let plan = BootstrapPlan::new(params, &spec(params), content).unwrap();
-    let mut ops = Counting::new(ClearOps::new(params));
+/// A second bootstrap of the first one's error.
+#[test]
+fn a_second_bootstrap_makes_the_error_smaller() {
+    let (params, spec) = toy_bootstrap(9);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
+    let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
     let boot = plan.encode(&mut ops).unwrap();
-    let slots = SlotVector::Dense(input(params, content));
-    let x = ops.inner().encrypt(&slots, plan.input_level()).unwrap();
-    boot.run(&mut ops, &x).unwrap();
-    ops.keys().clone()
+    let expected = input(&params, Content::Complex);
+    let x = ops
+        .encrypt(&SlotVector::Dense(expected.clone()), plan.output_level())
+        .unwrap();
+    let once = boot.run(&mut ops, &x).unwrap();
+    let go = &mut |_| std::ops::ControlFlow::Continue(());
+    let twice = boot.run_twice(&mut ops, &x, 10, go).unwrap();
+    assert_eq!(ops.level(&twice), plan.output_level());
+    let [once, twice] = [once, twice].map(|y| worst(&ops.decrypt(&y), &expected));
+    eprintln!("once 2^{:.1}, twice 2^{:.1}", once.log2(), twice.log2());
+    // Down to the noise of rescales at 2^40: sqrt(N) sqrt(N / 18) is 2^6.9 here.
+    assert!(once > 2f64.powi(-22) && twice < 2f64.powi(-28));
+    // An observer that stops it.
+    let stop = &mut |_| std::ops::ControlFlow::Break(());
+    assert!(boot.run_twice(&mut ops, &x, 10, stop).is_err());
 }
 
 /// Real keys: the error is that of a simulation with the scheme's noise.
 #[test]
 fn with_real_keys() {
-    let params = toy(10);
+    let (params, spec) = toy_bootstrap(10);
     for content in CONTENTS {
-        let list = keys_of(&params, content);
-        let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 1).unwrap();
-        let secret = generator.secret_key().unwrap();
-        let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
-        let stored = generator
-            .evaluation_keys(&secret, &list, [0; 32], go)
-            .unwrap();
-        let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
-        let keys = EvaluationKeys::prepare(&params, &backend, &stored).unwrap();
-        let mut ops = Evaluator::new(&params, &backend, &keys).unwrap();
-        let plan = BootstrapPlan::new(&params, &spec(&params), content).unwrap();
-        let boot = plan.encode(&mut ops).unwrap();
+        let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
+        let client = Client::new(plan, 1);
+        let mut ops = client.ops();
+        let boot = client.plan.encode(&mut ops).unwrap();
         let slots = input(&params, content);
-        let level = plan.input_level();
-        let x = Encryptor::insecure_deterministic_for_tests(&secret, 2)
-            .unwrap()
-            .encrypt_at(
-                &SlotVector::Dense(slots.clone()),
-                level,
-                params.scale_at(level),
-            )
-            .unwrap();
-        let x = ops.import(x.expand(&params).unwrap()).unwrap();
+        let level = client.plan.input_level();
+        let x = client.encrypt(&slots, level, 2);
         let y = boot.run(&mut ops, &x).unwrap();
-        assert_eq!(y.level(), plan.output_level());
-        let host = y.export(&backend).unwrap();
-        let decrypted = Decryptor::new(&secret).unwrap().decrypt(&host).unwrap();
-        let got = decrypted.reveal_to_owner().unwrap();
+        assert_eq!(y.level(), client.plan.output_level());
+        let got = client.decrypt(&y);
         let error = worst(&got, &slots);
 
         let mut clear = ClearOps::with_noise(&params, SecretKind::DenseTernary, 3);
-        let simulated = plan.encode(&mut clear).unwrap();
+        let simulated = client.plan.encode(&mut clear).unwrap();
         let x = clear
             .encrypt(&SlotVector::Dense(slots.clone()), level)
             .unwrap();
@@ -158,4 +116,93 @@ fn with_real_keys() {
             "{content:?}: {error:e}"
         );
     }
+}
+
+/// A pair of real values rides as one complex number; the table's entry is looked up by number.
+#[test]
+fn pairs_and_tables() {
+    let (params, spec) = toy_bootstrap(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
+    let mut ops = ClearOps::new(&params);
+    ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
+        .unwrap();
+    let real = |shift: usize| -> Vec<Complex> {
+        let value = |j| value(Content::Real, j + shift);
+        (0..params.slots()).map(value).collect()
+    };
+    let (a, b) = (real(0), real(5));
+    let x = ops.encrypt(&SlotVector::Dense(a.clone()), 2).unwrap();
+    let y = ops.encrypt(&SlotVector::Dense(b.clone()), 4).unwrap();
+    let out = ops.bootstraps(&[&x, &y], 0).unwrap();
+    let [p, q] = &out[..] else {
+        panic!("two results")
+    };
+    for (ct, expected) in [(p, &a), (q, &b)] {
+        assert_eq!(ops.level(ct), 5);
+        assert!(ops.scale(ct).matches(params.scale_at(5)));
+        assert!(worst(&ops.decrypt(ct), expected) < 2f64.powi(-20));
+    }
+    // The wrapper gives any operations a table: the same circuit, the same result.
+    let boot = plan(Content::Complex).encode(&mut ops).unwrap();
+    let table = [boot];
+    let mut wrapped = Bootstrapping::new(Counting::new(ClearOps::new(&params)), &[]);
+    assert!(wrapped.bootstraps(&[&x, &y], 0).is_err());
+    let mut wrapped = Bootstrapping::new(ClearOps::new(&params), &table);
+    let again = wrapped.bootstrap(&x, 0).unwrap();
+    assert!(worst(&ops.decrypt(&again), &a) < 2f64.powi(-20));
+    let mut counting = Counting::new(ops);
+    counting.bootstrap(&x, 0).unwrap();
+    assert_eq!(counting.bootstraps(), 1);
+}
+
+/// What a bootstrap cannot take is refused where the slots are known.
+#[test]
+fn slots_out_of_range_are_named() {
+    let (params, spec) = toy_bootstrap(9);
+    let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
+    let mut ops = ClearOps::new(&params);
+    ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
+        .unwrap();
+    let with = |ops: &mut ClearOps, slot: usize, z: Complex| {
+        let mut slots = vec![Complex::new(0.5, 0.0); params.slots()];
+        slots[slot] = z;
+        ops.encrypt(&SlotVector::Dense(slots), 3).unwrap()
+    };
+    let fine = with(&mut ops, 0, Complex::new(0.5, 0.0));
+    let cases = [
+        (Complex::new(1.002, 0.0), false, 0, "slot 17 holds 1.002"),
+        (Complex::new(0.0, -1.5), false, 0, "expected at most 1"),
+        (Complex::new(0.5, 0.1), true, 0, "only real numbers"),
+        (Complex::new(0.3, 0.0), false, 1, "a period of 8"),
+        (Complex::new(0.5, 0.0), false, 2, "entry 2 of a table of 2"),
+        (Complex::new(0.5, 0.0), true, 1, "expected one, or two"),
+    ];
+    for (z, paired, which, message) in cases {
+        let x = with(&mut ops, 17, z);
+        let inputs: &[&_] = if paired { &[&x, &fine] } else { &[&x] };
+        let error = ops.bootstraps(inputs, which).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    // Just beyond one is what noise does.
+    let edge = with(&mut ops, 17, Complex::new(1.0005, 0.0));
+    assert!(ops.bootstrap(&edge, 0).is_ok());
+}
+
+#[test]
+fn multiples_of_q0_follow_the_sum_of_uniforms() {
+    let (params, spec) = toy_bootstrap(10);
+    let slots = input(&params, Content::Complex);
+    for seed in 1..=4 {
+        let plan = BootstrapPlan::new(&params, &spec, Content::Periodic(1)).unwrap();
+        let weight = plan.spec().ephemeral_weight;
+        check_multiples(&Client::new(plan, seed).count_multiples(&slots, 20), weight);
+    }
+}
+
+/// 200 levels through 66 bootstraps.
+#[test]
+fn errors_of_a_long_iteration_grow_as_predicted() {
+    let (params, spec) = toy_bootstrap(10);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Real).unwrap();
+    iterate(&Client::new(plan, 1), 200);
 }

@@ -417,16 +417,9 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         let level = self.params.max_level();
         let to = self.key(OP, KeyPurpose::ToEphemeral, 0)?;
         let from = self.key(OP, KeyPurpose::FromEphemeral, level)?;
-        let basis = self.params.basis_at(level);
-        let raise = |mut poly: B::Poly| {
-            self.backend.inverse_ntt(&mut poly)?;
-            let mut poly = self.backend.extend(&poly, basis)?;
-            self.backend.forward_ntt(&mut poly)?;
-            Ok::<_, OpsError>(poly)
-        };
         let (c0, c1) = self.switched(OP, a.parts(), &to)?;
-        let (c0, c1) = (raise(c0)?, raise(c1)?);
-        let parts = self.switched(OP, (&c0, &c1), &from)?;
+        let basis = self.params.basis_at(level);
+        let parts = self.backend.raise((&c0, &c1), from.key(), basis)?;
         Ok(make(parts, CiphertextInfo { level, ..a.info() }))
     }
 

@@ -356,8 +356,7 @@ pub trait Ops {
     /// out = rot_(g_0)( A_0 + rot_(g_1)( A_1 + rot_(g_2)( A_2 + .. ))), A_i = the sum of g_i's terms.
     ///
     /// Equal rotations then share one key, where [`Ops::linear_transforms`] needs a key for each.
-    /// Usually g_0 is 0. Otherwise as there, except that a ModDown of both halves follows each
-    /// giant step.
+    /// Usually g_0 is 0. Otherwise as there; a giant step costs the same.
     ///
     /// # Errors
     /// As [`Ops::linear_transforms`].
@@ -388,6 +387,42 @@ pub trait Ops {
             op: "mod_raise",
             what: "this implementation cannot raise the modulus".to_owned(),
         })
+    }
+
+    /// The same values with levels to compute on: at the output level of entry `which` of the
+    /// implementer's table of bootstraps, and its canonical scale.
+    ///
+    /// `inputs` is one value, or a pair of real ones that ride as one complex number (for half the
+    /// price), each at the entry's input level or above. **Every slot has to lie in [-1, 1]** (both
+    /// parts of it, for complex content), junk and padding included: a value outside comes out wrong
+    /// without notice and may spoil all slots. Implementers that know the slots, or a bound of them,
+    /// refuse. Real content loses its imaginary part; in a pair an imaginary part would go into the
+    /// other value.
+    ///
+    /// # Errors
+    /// No such entry, levels that do not suffice, a missing key, slots known to be too large.
+    fn bootstraps(
+        &mut self,
+        inputs: &[&Self::Ct],
+        which: usize,
+    ) -> Result<Vec<Self::Ct>, OpsError> {
+        let _ = (inputs, which);
+        Err(OpsError::Invalid {
+            op: "bootstrap",
+            what: "this implementation has no bootstraps".to_owned(),
+        })
+    }
+
+    /// One value; see [`Ops::bootstraps`].
+    ///
+    /// # Errors
+    /// As there.
+    fn bootstrap(&mut self, a: &Self::Ct, which: usize) -> Result<Self::Ct, OpsError> {
+        let none = OpsError::Invalid {
+            op: "bootstrap",
+            what: "the implementation returned no ciphertext".to_owned(),
+        };
+        self.bootstraps(&[a], which)?.pop().ok_or(none)
     }
 
     /// One linear map; see [`Ops::linear_transforms`].

@@ -88,6 +88,9 @@ pub enum CompileError {
         /// What was wrong.
         source: PolynomialError,
     },
+    /// Stages between which no bootstraps can be placed.
+    #[error("placing bootstraps: {0}")]
+    Placement(String),
     /// A program that does not hold together.
     #[error(transparent)]
     Ir(#[from] IrError),

@@ -8,7 +8,8 @@
 //! 4. [`select::select`]: the smallest secure ring;
 //! 5. [`lower::lower`]: layouts, levels, and the program itself, recorded from the circuits.
 //!
-//! [`compile`] runs them all. [`schedule::schedule`] then makes a device's instruction stream of the
+//! [`compile`] runs them all. [`placement::place`] says where a program that is deeper than its
+//! parameters bootstraps. [`schedule::schedule`] then makes a device's instruction stream of the
 //! ciphertext program, where it is to run. No pass knows a particular model.
 #![forbid(unsafe_code)]
 
@@ -18,6 +19,7 @@ pub mod encoder;
 mod error;
 pub mod length;
 pub mod lower;
+pub mod placement;
 pub mod pooling;
 mod roll;
 pub mod schedule;

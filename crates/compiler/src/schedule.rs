@@ -112,9 +112,14 @@ fn weight(program: &CiphertextProgram, index: usize) -> u64 {
             let transforms = instruction.operation.transforms();
             let giants = || transforms.iter().flat_map(|t| &t.giants);
             let products: usize = giants().map(|g| g.terms.len()).sum();
-            let keys = instruction.operation.keys(program.slots);
+            let keys = program.key_uses(&instruction.operation);
             let switches = keys.iter().collect::<BTreeSet<_>>().len();
             2 * products + SWITCH * switches / 2 + 3 * transforms.len()
+        }
+        // Most of it at twice the limbs of what goes in.
+        Operation::Bootstrap { which, .. } => {
+            let entry = program.bootstraps.get(*which as usize);
+            2 * SWITCH * entry.map_or(1, |b| b.key_switches)
         }
         _ => 1,
     };

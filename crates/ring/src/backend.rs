@@ -196,6 +196,22 @@ pub trait Backend: Send + Sync {
         keys: &[&Self::Key],
     ) -> Result<Vec<Pair<Self::Poly>>>;
 
+    /// A key switch of lifted polynomials: [`rotate_many`](Backend::rotate_many) by one key of the
+    /// centred representatives ([`extend`](Backend::extend)) of both polynomials (NTT form) on `to`,
+    /// which contains their basis. With a key of one digit, nothing is decomposed: the lift is the
+    /// digit.
+    fn raise(
+        &self,
+        c: PairRef<'_, Self::Poly>,
+        key: &Self::Key,
+        to: Basis,
+    ) -> Result<Pair<Self::Poly>> {
+        check_raise((self.basis(c.0), self.basis(c.1)), to)?;
+        let (c0, c1) = (lift(self, c.0, to)?, lift(self, c.1, to)?);
+        let raised = self.rotate_many((&c0, &c1), &[key])?.pop();
+        raised.ok_or(RingError::Empty { op: "raise" })
+    }
+
     /// The sum of tensor products `a_i (x) b_i`, relinearized once: `(d0, d1)` plus the switch of
     /// `d2`, divided by `prod(drop)`.
     fn mul_sum_relin(
@@ -238,12 +254,9 @@ pub trait Backend: Send + Sync {
     ///   `y_g = round(A_{g,1} / P)` on `B`, and `T_g = A_g` for the giant step without a key;
     /// * the output is `round(sum_g T_g / (P prod(drop)))` on `B` without `drop`.
     ///
-    /// With nested giant steps `0 ..= G`, on `B`, from the last to the first:
-    ///
-    /// * `y_G = round(A_G / P)`, both halves, and
-    ///   `y_i = round((A_i + S_{i+1}(y_{i+1})) / P)` with `S` of the key of step `i + 1`;
-    /// * the output is `round((A_0 + S_1(y_1)) / (P prod(drop)))` on `B` without `drop`; if step 0 has
-    ///   a key as well it is `round(S_0(y_0) / (P prod(drop)))`.
+    /// With nested giant steps the output is `round(T_0 / (P prod(drop)))`, where `T_g` is defined as
+    /// above with `A_g + T_{g+1}` in the place of `A_g` for all steps but the last. Their first
+    /// halves are not rounded before the end either.
     ///
     /// `round` and `digit_d` are those of [`div_round`](Backend::div_round) and
     /// [`key_switch_sum`](Backend::key_switch_sum). What is a multiple of `P` is exact: a giant
@@ -262,6 +275,34 @@ pub trait Backend: Send + Sync {
         plan: &TransformPlan<'_, Self>,
         drop: Basis,
     ) -> Result<Vec<Pair<Self::Poly>>>;
+}
+
+/// Checks the bases of [`Backend::raise`].
+pub(crate) fn check_raise(from: (Basis, Basis), to: Basis) -> Result<()> {
+    let mismatch = |expected, found| {
+        Err(RingError::BasisMismatch {
+            op: "raise",
+            expected,
+            found,
+        })
+    };
+    if from.0 != from.1 {
+        return mismatch(from.0, from.1);
+    }
+    if from.0.is_empty() || !to.contains_all(from.0) {
+        return mismatch(to, from.0);
+    }
+    Ok(())
+}
+
+/// The centred representative of a polynomial in NTT form on `to`, in NTT form: its own limbs stay,
+/// the others are transformed.
+pub(crate) fn lift<B: Backend + ?Sized>(backend: &B, poly: &B::Poly, to: Basis) -> Result<B::Poly> {
+    let mut poly = backend.duplicate(poly);
+    backend.inverse_ntt(&mut poly)?;
+    let mut lifted = backend.extend(&poly, to)?;
+    backend.forward_ntt(&mut lifted)?;
+    Ok(lifted)
 }
 
 /// Checks the indices of a plan.

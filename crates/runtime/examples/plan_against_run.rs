@@ -1,4 +1,5 @@
-//! Holds `plan` against real runs: `plan_against_run [MODEL FOLDER | unshipped] [THREADS] [BATCH]`.
+//! Holds `plan` against real runs: `plan_against_run [MODEL FOLDER | unshipped] [THREADS] [BATCH]`, or
+//! `plan_against_run bootstrap:PRESET [THREADS]` for a pair of values that is bootstrapped at full size.
 //!
 //! Each role is a process of its own, so that the server's peak of memory is a server's: this one
 //! compiles, makes keys and encrypts; a second measures the machine; a third serves along the
@@ -10,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use veilformer_circuits::bootstrap::{Content, Preset};
 use veilformer_ckks::container::{Kind, Writer, append_ciphertexts};
-use veilformer_ckks::{SecurityLevel, SlotVector};
+use veilformer_ckks::{Ops, Params, SecurityLevel, SlotVector};
 use veilformer_compiler::schedule::{schedule, unscheduled};
 use veilformer_compiler::{DEFAULT_MARGIN, Options, compile};
+use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
 use veilformer_ir::signature::SENTENCES;
 use veilformer_models::{Checkpoint, ModelConfig, random_checkpoint};
 use veilformer_ring::{Cpu, CpuConfig, Isa};
@@ -37,7 +40,9 @@ fn main() {
             let dir = std::env::temp_dir().join(format!("plan_against_run.{}", std::process::id()));
             std::fs::create_dir_all(&dir).unwrap();
             client(model, &dir, threads(arg(2)));
-            for role in ["measure", "serve", "serve-unscheduled"] {
+            let unscheduled = !model.starts_with("bootstrap:");
+            let roles = ["measure", "serve"].into_iter();
+            for role in roles.chain(unscheduled.then_some("serve-unscheduled")) {
                 println!("--- {role}");
                 let me = std::env::current_exe().unwrap();
                 let mut child = Command::new(me);
@@ -69,7 +74,61 @@ fn checkpoint(model: &str) -> Checkpoint {
     Checkpoint::load(&folder).unwrap()
 }
 
+/// What goes in of a program: the slots of its inputs, each with its level.
+type Inputs = Vec<(Vec<f64>, usize)>;
+
+/// A pair of values, bootstrapped and multiplied.
+fn bootstrapped(preset: &str) -> (Params, CiphertextProgram, Inputs) {
+    let preset = Preset::named(preset).unwrap();
+    let params = preset.validate().unwrap();
+    let mut r = Recorder::new(&params);
+    let which = r.bootstrap_entry(&preset.bootstrap, Content::Complex);
+    let which = which.unwrap();
+    r.section("bootstrap");
+    let level = r.bootstrap_info(which).unwrap().input_level;
+    let (a, b) = (r.input(level, 1.0).unwrap(), r.input(level, 1.0).unwrap());
+    let pair = r.bootstraps(&[&a, &b], which).unwrap();
+    r.section("product");
+    let product = r.mul(&pair[0], &pair[1]).unwrap();
+    let wave = |k: usize| {
+        let value = |j: usize| ((j * k) as f64).sin();
+        ((0..params.slots()).map(value).collect(), level)
+    };
+    let inputs = vec![wave(3), wave(7)];
+    let program = r.finish(vec![product]);
+    (params, program, inputs)
+}
+
 fn client(model: &str, dir: &Path, batch: usize) {
+    let (params, program, inputs) = match model.strip_prefix("bootstrap:") {
+        Some(preset) => bootstrapped(preset),
+        None => compiled(model, batch),
+    };
+    let params = &params;
+    let bundle = ServerBundle::new(params.clone(), program, "model", [0; 32]).unwrap();
+    std::fs::write(dir.join("server"), bundle.to_bytes().unwrap()).unwrap();
+    let mut generator = KeyGenerator::new(params, SecureRng::from_os().unwrap());
+    let secret = generator.secret_key().unwrap();
+    let file = std::io::BufWriter::new(std::fs::File::create(dir.join("keys")).unwrap());
+    let digest = bundle.program_digest();
+    let (keys, go_on) = (bundle.keys(), &mut |_, _| ControlFlow::Continue(()));
+    generator
+        .write_evaluation_keys(&secret, keys, digest, file, go_on)
+        .unwrap();
+    let mut encryptor = Encryptor::new(&secret, SecureRng::from_os().unwrap()).unwrap();
+    let encrypted = inputs.iter().map(|(slots, level)| {
+        let slots = SlotVector::real(slots);
+        encryptor.encrypt(&slots, *level).unwrap()
+    });
+    let inputs: Vec<_> = encrypted.collect();
+    let mut writer = Writer::new(Kind::Ciphertexts, Some(params)).unwrap();
+    writer.section(PROGRAM_DIGEST, digest.to_vec());
+    writer.section(SENTENCES, (batch as u32).to_le_bytes().to_vec());
+    append_ciphertexts(&mut writer, params, &inputs).unwrap();
+    std::fs::write(dir.join("inputs"), writer.to_bytes().unwrap()).unwrap();
+}
+
+fn compiled(model: &str, batch: usize) -> (Params, CiphertextProgram, Inputs) {
     let model = checkpoint(model);
     let program = model.tensor_program("model");
     let vocabulary = model.config.vocab_size as u32;
@@ -91,33 +150,13 @@ fn client(model: &str, dir: &Path, batch: usize) {
     };
     let compiled = compile(&program, &options).unwrap();
     let (params, signature) = (&compiled.params, &compiled.signature);
-    let bundle = ServerBundle::new(params.clone(), compiled.program, "model", [0; 32]).unwrap();
-    std::fs::write(dir.join("server"), bundle.to_bytes().unwrap()).unwrap();
-    let mut generator = KeyGenerator::new(params, SecureRng::from_os().unwrap());
-    let secret = generator.secret_key().unwrap();
-    let file = std::io::BufWriter::new(std::fs::File::create(dir.join("keys")).unwrap());
-    let digest = bundle.program_digest();
-    let (keys, go_on) = (bundle.keys(), &mut |_, _| ControlFlow::Continue(()));
-    generator
-        .write_evaluation_keys(&secret, keys, digest, file, go_on)
-        .unwrap();
-    let mut encryptor = Encryptor::new(&secret, SecureRng::from_os().unwrap()).unwrap();
     let tokens = rows(program.max_tokens / 2, 3);
-    let inputs: Vec<_> = signature
-        .inputs
-        .iter()
-        .map(|spec| {
-            let slots = signature.pack(spec, &vec![&tokens; batch], params.slots());
-            encryptor
-                .encrypt(&SlotVector::real(&slots), spec.level)
-                .unwrap()
-        })
-        .collect();
-    let mut writer = Writer::new(Kind::Ciphertexts, Some(params)).unwrap();
-    writer.section(PROGRAM_DIGEST, digest.to_vec());
-    writer.section(SENTENCES, (batch as u32).to_le_bytes().to_vec());
-    append_ciphertexts(&mut writer, params, &inputs).unwrap();
-    std::fs::write(dir.join("inputs"), writer.to_bytes().unwrap()).unwrap();
+    let packed = signature.inputs.iter().map(|spec| {
+        let slots = signature.pack(spec, &vec![&tokens; batch], params.slots());
+        (slots, spec.level)
+    });
+    let inputs = packed.collect();
+    (compiled.params, compiled.program, inputs)
 }
 
 fn open(dir: &Path) -> (ServerBundle, Cpu, String) {
@@ -153,6 +192,7 @@ fn serve(dir: &Path, threads: usize, scheduled: bool) {
     let (bundle, backend, machine) = open(dir);
     let costs = CostTable::load(&dir.join("costs"), &machine, bundle.params()).unwrap();
     let (program, params, keys) = (bundle.program(), bundle.params(), bundle.keys());
+    let program_has_bootstraps = !program.bootstraps.is_empty();
     let device = match scheduled {
         true => schedule(program, params, threads),
         false => unscheduled(program, params, threads),
@@ -174,7 +214,8 @@ fn serve(dir: &Path, threads: usize, scheduled: bool) {
         let loaded = started.elapsed().as_secs_f64();
         println!("opened {opened:.3} s, key file read {read:.3} s, keys loaded {loaded:.3} s");
         let inputs = std::fs::read(dir.join("inputs")).unwrap();
-        let mut runs: Vec<_> = (0..7)
+        let count = if program_has_bootstraps { 3 } else { 7 };
+        let mut runs: Vec<_> = (0..count)
             .map(|_| server.run(&inputs, GO_ON).unwrap())
             .collect();
         runs.sort_by(|a, b| a.stats.seconds.total_cmp(&b.stats.seconds));

@@ -1,5 +1,6 @@
 //! The server's half of a compiled model as a file.
 
+use veilformer_circuits::bootstrap::{BootstrapSpec, Content};
 use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer, read_params};
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::ciphertext::CiphertextProgram;
@@ -10,6 +11,8 @@ use crate::RuntimeError;
 const NAME: Tag = Tag(*b"NAME");
 /// The ciphertext program: metadata.
 const PROGRAM: Tag = Tag(*b"PROG");
+/// The specifications of the program's bootstraps: metadata, absent if there are none.
+const BOOTSTRAPS: Tag = Tag(*b"BOOT");
 /// Content digest of the client bundle of the same compilation: 32 bytes.
 const PEER: Tag = Tag(*b"PEER");
 
@@ -17,6 +20,8 @@ const PEER: Tag = Tag(*b"PEER");
 const PROGRAM_LIMIT: usize = 1 << 28;
 /// Longest model name, in bytes.
 const NAME_LIMIT: usize = 256;
+/// Longest table of bootstraps, in bytes.
+const BOOTSTRAPS_LIMIT: usize = 1 << 12;
 
 /// What a server needs of a compiled model: parameters and program, weights included. Nothing
 /// secret, nothing of the client's tokenizer or embedding.
@@ -130,11 +135,17 @@ impl ServerBundle {
         let name: String = reader.meta_up_to(NAME, NAME_LIMIT + 8).map_err(container)?;
         // The file is whole, its digest says so: what does not parse was written otherwise.
         let program = reader.meta_up_to(PROGRAM, PROGRAM_LIMIT);
-        let program: CiphertextProgram = program.map_err(|e| {
+        let mut program: CiphertextProgram = program.map_err(|e| {
             RuntimeError::Bundle(format!(
                 "its program is not of this version ({e}); compile the model again, both bundles"
             ))
         })?;
+        if reader.sections().any(|(tag, _)| tag == BOOTSTRAPS) {
+            let table: Vec<(BootstrapSpec, Content)> = reader
+                .meta_up_to(BOOTSTRAPS, BOOTSTRAPS_LIMIT)
+                .map_err(container)?;
+            program.set_bootstraps(&params, &table)?;
+        }
         let peer = reader.section(PEER).map_err(container)?;
         let peer = <[u8; 32]>::try_from(peer).map_err(|_| {
             RuntimeError::Bundle(format!(
@@ -149,6 +160,11 @@ impl ServerBundle {
         let mut writer = Writer::new(Kind::ServerBundle, Some(&self.params)).map_err(container)?;
         writer.meta(NAME, &self.model_name).map_err(container)?;
         writer.meta(PROGRAM, &self.program).map_err(container)?;
+        let table = self.program.bootstraps.iter();
+        let table: Vec<(BootstrapSpec, Content)> = table.map(|b| (b.spec, b.content)).collect();
+        if !table.is_empty() {
+            writer.meta(BOOTSTRAPS, &table).map_err(container)?;
+        }
         Ok(writer)
     }
 

@@ -160,7 +160,8 @@ impl CostTable {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         self.version == COST_VERSION
             && self.params_digest == params.digest()
-            && needs(program).iter().all(|(cost, _)| known(*cost))
+            && inside(program, params)
+                .is_ok_and(|inside| needs(program, &inside).iter().all(|(cost, _)| known(*cost)))
             && (threads <= 1
                 || self.slowdown.contains_key(&threads) && self.helped.contains_key(&threads))
     }
@@ -248,15 +249,31 @@ pub fn machine_name(isa: &str) -> String {
     )
 }
 
+/// Per bootstrap of a program's table what happens inside: a bootstrap costs what its operations do.
+///
+/// # Errors
+/// None of a verified program.
+pub(crate) fn inside(
+    program: &CiphertextProgram,
+    params: &Params,
+) -> Result<Vec<CiphertextProgram>, RuntimeError> {
+    let table = program.bootstraps.iter();
+    Ok(table.map(|b| b.inside(params)).collect::<Result<_, _>>()?)
+}
+
 /// The costs that a program needs, with the levels at which it needs them.
-pub(crate) fn needs(program: &CiphertextProgram) -> BTreeSet<(Cost, usize)> {
+pub(crate) fn needs(
+    program: &CiphertextProgram,
+    inside: &[CiphertextProgram],
+) -> BTreeSet<(Cost, usize)> {
     let mut all = BTreeSet::new();
     for instruction in &program.instructions {
-        for (cost, level, _) in pieces(program, &instruction.operation) {
+        for (cost, level, _) in pieces(program, inside, &instruction.operation) {
             all.insert((cost, level));
         }
     }
-    for cost in encodings(program) {
+    let programs = inside.iter().chain([program]);
+    for cost in programs.flat_map(encodings) {
         all.insert(cost);
         all.insert((Cost::Memory, 0));
     }
@@ -284,9 +301,10 @@ pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Co
     })
 }
 
-/// What an operation is made of: (cost, level, how many).
+/// What an operation is made of: (cost, level, how many); `inside` as of [`inside()`].
 pub(crate) fn pieces(
     program: &CiphertextProgram,
+    inside: &[CiphertextProgram],
     operation: &Operation,
 ) -> Vec<(Cost, usize, usize)> {
     let level = |id: &ValueId| program.info(*id).map_or(0, |v| v.level);
@@ -324,13 +342,24 @@ pub(crate) fn pieces(
             let top = program.values.iter().map(|v| v.level).max().unwrap_or(0);
             vec![(Cost::Rotate, top, 1), (Cost::RotateStep, top, 1)]
         }
+        Operation::Bootstrap { inputs, which } => {
+            let Some(circuit) = inside.get(*which as usize) else {
+                return Vec::new();
+            };
+            let low = circuit.inputs.first().map_or(0, |i| i.level);
+            // What goes in is lowered, what is inside begins there.
+            let high = inputs.iter().filter(|id| level(id) > low);
+            let mut parts = vec![(Cost::Adjust, low, high.count())];
+            let operations = circuit.instructions.iter().map(|i| &i.operation);
+            let operations = operations.filter(|o| !matches!(o, Operation::Input { .. }));
+            parts.extend(operations.flat_map(|o| pieces(circuit, &[], o)));
+            parts
+        }
         Operation::LinearTransform { inputs, .. } | Operation::NestedTransform { inputs, .. } => {
             let at = inputs.first().map_or(0, level);
             let counts = TransformCounts::of(operation, program.slots);
             let switched = counts.babies + counts.giants;
             vec![
-                (Cost::Rotate, at, counts.nested),
-                (Cost::RotateStep, at, counts.nested),
                 (Cost::Transform, at, counts.outputs),
                 (Cost::TransformSwitch, at, switched.min(counts.outputs)),
                 (Cost::TransformInput, at, counts.inputs),

@@ -1,6 +1,7 @@
 //! What can go wrong while a program runs or is loaded.
 
 use thiserror::Error;
+use veilformer_circuits::CircuitError;
 use veilformer_ckks::{CkksError, KeyId, KeyPurpose, OpsError};
 use veilformer_ir::IrError;
 
@@ -122,6 +123,9 @@ pub enum RuntimeError {
     /// An operation.
     #[error(transparent)]
     Ops(#[from] OpsError),
+    /// A circuit.
+    #[error(transparent)]
+    Circuit(#[from] CircuitError),
     /// A program.
     #[error(transparent)]
     Ir(#[from] IrError),

@@ -13,7 +13,9 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
-use veilformer_ckks::{Evaluator, OpsError, SharedCiphertext, SharedPlain};
+use veilformer_circuits::CircuitError;
+use veilformer_circuits::bootstrap::{Bootstrap, Bootstrapping};
+use veilformer_ckks::{Evaluator, Ops, OpsError, SharedCiphertext, SharedPlain};
 use veilformer_ir::IrError;
 use veilformer_ir::ciphertext::{
     CiphertextProgram, Operation, PlainId, PlainSpec, ValueId, replay,
@@ -27,10 +29,12 @@ pub type Progress<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + Sync + 'a;
 /// A program with its plaintexts encoded for a backend: ready to run any number of times.
 pub struct Prepared<B: Backend> {
     plains: Vec<SharedPlain<B>>,
+    /// Encoded once, for all instructions that name them.
+    bootstraps: Vec<Bootstrap<SharedPlain<B>>>,
 }
 
 impl<B: Backend> Prepared<B> {
-    /// Encodes all the program's plaintexts.
+    /// Encodes all the program's plaintexts, and those of its bootstraps.
     ///
     /// # Errors
     /// What the encoder refuses.
@@ -52,7 +56,14 @@ impl<B: Backend> Prepared<B> {
             .zip(program.extended_plains())
             .map(encode)
             .collect::<Result<_, OpsError>>()?;
-        Ok(Self { plains })
+        let table = program.bootstraps.par_iter().map(|info| {
+            let plan = info.plan(evaluator.params())?;
+            plan.encode(&mut evaluator.clone())
+        });
+        Ok(Self {
+            plains,
+            bootstraps: table.collect::<Result<_, CircuitError>>()?,
+        })
     }
 }
 
@@ -251,7 +262,7 @@ impl<B: Backend> Run<'_, B> {
             Err(error) => return self.stop(error),
         };
         let took = started.elapsed();
-        lock(&self.tally).note(&instruction.operation, instruction.section, took);
+        lock(&self.tally).note(self.program, instruction, took);
         self.keep(index, step, results);
         let mut operands = step.reads.clone();
         operands.sort_unstable();
@@ -291,7 +302,8 @@ impl<B: Backend> Run<'_, B> {
             lock(self.buffers.get(step.reads.get(at)?.0 as usize)?).clone()
         };
         let plain = |id: PlainId| self.prepared.plains.get(id.0 as usize).cloned();
-        let mut ops = self.evaluator.clone();
+        let table = &self.prepared.bootstraps;
+        let mut ops = Bootstrapping::new(self.evaluator.clone(), table);
         Ok(replay(&mut ops, operation, &value, &plain, &|_| None)?)
     }
 

@@ -32,7 +32,7 @@ pub use executor::{Inputs, Prepared, Progress, Stream, run};
 pub use measure::{MEASURE_DEADLINE, measure};
 pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, plan_scheduled, report};
 pub use server::{Server, ServerRun};
-pub use simulate::{Simulation, Simulator, Violation};
+pub use simulate::{BootstrapRange, Simulation, Simulator, Violation};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,
 };

@@ -18,7 +18,7 @@ use veilformer_ring::Backend;
 
 use crate::RuntimeError;
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, needs};
+use crate::cost::{Cost, CostTable, inside, needs};
 
 /// How long a measurement of [`measure`] may take unless told otherwise.
 pub const MEASURE_DEADLINE: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ fn measure_here<B: Backend>(
 ) -> Result<CostTable, RuntimeError> {
     let end = Instant::now() + deadline;
     let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
-    for (cost, level) in needs(program) {
+    for (cost, level) in needs(program, &inside(program, params)?) {
         by_level.entry(level).or_default().insert(cost);
     }
     let mut table = CostTable::empty(params, machine);

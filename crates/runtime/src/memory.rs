@@ -25,15 +25,81 @@ const SMALLEST_BUFFER: u64 = 512;
 /// What an encoded plaintext has beside its residues.
 const PLAIN: u64 = 160;
 
-/// Scratch of one operation: ciphertexts of a level, and everything else.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Scratch of one operation: ciphertexts by level, and everything else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scratch {
-    /// The level of the ciphertexts.
-    pub(crate) level: usize,
-    /// Bytes of ciphertexts.
-    pub(crate) ciphertexts: u64,
-    /// Other bytes.
+    /// Levels with the most bytes of ciphertexts at once.
+    pub(crate) ciphertexts: Vec<(usize, u64)>,
+    /// The most other bytes at once.
     pub(crate) other: u64,
+    /// The most bytes of all together at once.
+    pub(crate) most: u64,
+}
+
+impl Scratch {
+    fn of(level: usize, ciphertexts: u64, other: u64) -> Self {
+        Self {
+            ciphertexts: vec![(level, ciphertexts)],
+            other,
+            most: ciphertexts + other,
+        }
+    }
+
+    /// What the inside of a bootstrap needs, which runs one operation after the other: all its
+    /// values, from where each is made to where it is read last.
+    pub(crate) fn inside(circuit: &CiphertextProgram, params: &Params) -> Self {
+        let mut last = vec![0; circuit.values.len()];
+        for (index, instruction) in circuit.instructions.iter().enumerate() {
+            for id in instruction.operation.operands() {
+                if let Some(place) = last.get_mut(id.0 as usize) {
+                    *place = index;
+                }
+            }
+        }
+        let mut levels = vec![(0u64, 0u64); params.max_level() + 1];
+        let (mut other, mut live, mut most) = (0, 0, 0);
+        for (index, instruction) in circuit.instructions.iter().enumerate() {
+            let own = scratch(circuit, params, &instruction.operation);
+            other = other.max(own.other);
+            most = most.max(live + own.most);
+            for (level, bytes) in own.ciphertexts {
+                if let Some((now, top)) = levels.get_mut(level) {
+                    *top = (*top).max(*now + bytes);
+                }
+            }
+            let size = |id: &ValueId| {
+                let level = circuit.info(*id).map_or(0, |v| v.level);
+                (level, ciphertext_memory(params, level))
+            };
+            for (level, bytes) in instruction.results.iter().map(size) {
+                live += bytes;
+                if let Some((now, top)) = levels.get_mut(level) {
+                    *now += bytes;
+                    *top = (*top).max(*now);
+                }
+            }
+            most = most.max(live);
+            let mut done = instruction.operation.operands();
+            done.sort_unstable();
+            done.dedup();
+            done.retain(|id| last.get(id.0 as usize) == Some(&index));
+            for (level, bytes) in done.iter().map(size) {
+                live = live.saturating_sub(bytes);
+                if let Some((now, _)) = levels.get_mut(level) {
+                    *now = now.saturating_sub(bytes);
+                }
+            }
+        }
+        let levels = levels.into_iter().enumerate();
+        Self {
+            ciphertexts: levels
+                .map(|(level, l)| (level, l.1))
+                .filter(|l| l.1 > 0)
+                .collect(),
+            other,
+            most,
+        }
+    }
 }
 
 /// Bytes of `limbs` limbs.
@@ -42,7 +108,7 @@ fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
 }
 
 /// What an operation needs beside its operands and until its results are in place, results
-/// included.
+/// included; for a bootstrap see [`Scratch::inside`].
 pub(crate) fn scratch(
     program: &CiphertextProgram,
     params: &Params,
@@ -63,13 +129,9 @@ pub(crate) fn scratch(
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
         Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
             let counts = TransformCounts::of(operation, program.slots);
-            if counts.babies + counts.giants + counts.nested == 0 {
+            if counts.babies + counts.giants == 0 {
                 // The sums, of the operands' level.
-                return Scratch {
-                    level,
-                    ciphertexts: counts.outputs as u64 * ct,
-                    other: 0,
-                };
+                return Scratch::of(level, counts.outputs as u64 * ct, 0);
             }
             // Of each giant step one polynomial; the results.
             let held = counts.giants as u64 * ct / 2 + counts.outputs as u64 * ct;
@@ -84,11 +146,7 @@ pub(crate) fn scratch(
         }
         _ => (ct, 0),
     };
-    Scratch {
-        level,
-        ciphertexts,
-        other,
-    }
+    Scratch::of(level, ciphertexts, other)
 }
 
 /// Scratch of a linear transform beside ciphertexts.
@@ -96,16 +154,13 @@ fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
     let all = params.key_basis(level).len();
     let digits = counts.inputs * params.digits_at(level).len();
-    // With the special primes: what all steps add to, and of each giant step one polynomial; of
-    // nested ones two.
-    let sums = (2 * counts.outputs + counts.divided + 2 * counts.sums) * all;
+    // With the special primes: what all steps add to, and of each giant step one polynomial, of a
+    // nested one two.
+    let sums = (2 * counts.outputs + counts.divided + counts.nested) * all;
     let converted = group(params.n(), digits, 2) * digits;
-    let switched = switching(params, level, 1, counts.giants + counts.nested.min(1));
+    let switched = switching(params, level, 1, counts.giants);
     // The inputs' scaled digits have the sizes of those of the giant steps.
-    let scaled = counts
-        .inputs
-        .saturating_sub(counts.giants + counts.nested.min(1))
-        * limbs;
+    let scaled = counts.inputs.saturating_sub(counts.giants) * limbs;
     limbs_bytes(params, sums + converted + scaled) + switched
 }
 
@@ -135,12 +190,18 @@ fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u
 /// What a server holds.
 pub(crate) struct Estimate<'a> {
     pub(crate) program: &'a CiphertextProgram,
+    /// What happens inside of its bootstraps.
+    pub(crate) inside: &'a [CiphertextProgram],
     pub(crate) params: &'a Params,
     pub(crate) keys: &'a KeyList,
     pub(crate) threads: usize,
 }
 
 impl Estimate<'_> {
+    fn programs(&self) -> impl Iterator<Item = &CiphertextProgram> {
+        self.inside.iter().chain([self.program])
+    }
+
     /// Bytes of the prepared keys.
     fn keys(&self) -> u64 {
         self.keys.iter().map(|key| self.key(key)).sum()
@@ -158,8 +219,10 @@ impl Estimate<'_> {
 
     /// Bytes of the encoded plaintexts.
     pub(crate) fn plains(&self) -> u64 {
-        let plains = self.program.plains.iter();
-        let plains = plains.zip(self.program.extended_plains());
+        let plains = self.programs().flat_map(|program| {
+            let extended = program.extended_plains();
+            program.plains.iter().zip(extended)
+        });
         let bytes = plains.map(|(plain, extended)| {
             let level = plain.level.min(self.params.max_level());
             let basis = if extended {
@@ -184,15 +247,14 @@ impl Estimate<'_> {
         let primes = self.params.primes().len();
         // Both directions, two words for each twiddle; 16 limbs of tables to encode with.
         let transforms = limbs_bytes(self.params, 4 * primes + 16);
-        let patterns = self
-            .program
-            .plains
-            .iter()
-            .map(|plain| match &plain.pattern {
-                PlainPattern::Constant(_) => 64,
-                PlainPattern::Runs { values, .. } => 64 + 16 * values.len() as u64,
-                PlainPattern::Slots(slots) => 64 + 16 * slots.entries().len() as u64,
-            });
+        let patterns =
+            self.programs()
+                .flat_map(|program| &program.plains)
+                .map(|plain| match &plain.pattern {
+                    PlainPattern::Constant(_) => 64,
+                    PlainPattern::Runs { values, .. } => 64 + 16 * values.len() as u64,
+                    PlainPattern::Slots(slots) => 64 + 16 * slots.entries().len() as u64,
+                });
         transforms + patterns.sum::<u64>()
     }
 

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 use veilformer_ckks::container::{EvaluationKeysHeader, ciphertexts_file_bytes};
 use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
 use veilformer_compiler::schedule::schedule;
-use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, ValueId};
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
 use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, encodings, pieces};
+use crate::cost::{Cost, CostTable, encodings, inside, pieces};
 use crate::executor::Stream;
-use crate::memory;
-use crate::stats::{RunStats, key_switches, multiplications};
+use crate::memory::{self, Scratch};
+use crate::stats::{OpKind, RunStats, key_switches, multiplications};
 use crate::{RuntimeError, SectionStats};
 
 /// What one run takes, which answers as many sentences as the program's batch. Bytes, key switches
@@ -49,8 +49,10 @@ pub struct Plan {
     pub key_switches: u64,
     /// Products of two ciphertexts, squares included.
     pub multiplications: u64,
-    /// Bootstraps.
+    /// Bootstraps, of one value or of a pair.
     pub bootstraps: u64,
+    /// Seconds of all threads that they take together.
+    pub bootstrap_seconds: f64,
     /// The highest level of the parameters.
     pub levels: usize,
     /// Threads that were assumed.
@@ -89,10 +91,17 @@ pub fn plan_scheduled(
 ) -> Result<Plan, RuntimeError> {
     let threads = device.threads;
     let stream = Stream::new(program, device)?;
-    let mut schedule = Schedule::new((program, params), costs, threads, (device, &stream));
+    let inside = inside(program, params)?;
+    let mut schedule = Schedule::new(
+        (program, params, &inside),
+        costs,
+        threads,
+        (device, &stream),
+    );
     schedule.run();
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
-    let plains = encodings(program).map(|(cost, level)| costs.at(cost, level));
+    let plains = inside.iter().chain([program]).flat_map(encodings);
+    let plains = plains.map(|(cost, level)| costs.at(cost, level));
     let keys_time = keys
         .iter()
         .map(|(_, level)| costs.at(Cost::PrepareKey, level));
@@ -109,6 +118,7 @@ pub fn plan_scheduled(
         with_notes(ciphertexts_file_bytes(params, &down).map_err(container)?);
     let memory = memory::Estimate {
         program,
+        inside: &inside,
         params,
         keys,
         threads,
@@ -135,12 +145,15 @@ pub fn plan_scheduled(
         key_bytes,
         ciphertext_bytes_up,
         ciphertext_bytes_down,
-        key_switches: operations
+        key_switches: operations.clone().map(|o| key_switches(program, o)).sum(),
+        multiplications: operations
             .clone()
-            .map(|o| key_switches(o, program.slots))
+            .map(|o| multiplications(program, o))
             .sum(),
-        multiplications: operations.map(multiplications).sum(),
-        bootstraps: 0,
+        bootstraps: operations
+            .filter(|o| OpKind::of(o) == OpKind::Bootstrap)
+            .count() as u64,
+        bootstrap_seconds: schedule.bootstrap_seconds,
         levels: params.max_level(),
         threads,
         per_section: schedule.sections,
@@ -176,6 +189,9 @@ fn io_levels(program: &CiphertextProgram) -> impl Iterator<Item = usize> + '_ {
 struct Schedule<'a> {
     program: &'a CiphertextProgram,
     params: &'a Params,
+    /// What happens inside of bootstraps, and what each needs.
+    inside: &'a [CiphertextProgram],
+    inside_scratch: Vec<Scratch>,
     costs: &'a CostTable,
     threads: usize,
     device: &'a DeviceProgram,
@@ -191,6 +207,7 @@ struct Schedule<'a> {
     by_level: Vec<(u64, u64)>,
     other: (u64, u64),
     sections: Vec<SectionStats>,
+    bootstrap_seconds: f64,
 }
 
 /// Adds bytes to what is in use now, and to the most that ever was.
@@ -222,7 +239,7 @@ struct Running {
 
 impl<'a> Schedule<'a> {
     fn new(
-        (program, params): (&'a CiphertextProgram, &'a Params),
+        (program, params, inside): (&'a CiphertextProgram, &'a Params, &'a [CiphertextProgram]),
         costs: &'a CostTable,
         threads: usize,
         (device, stream): (&'a DeviceProgram, &'a Stream),
@@ -231,6 +248,11 @@ impl<'a> Schedule<'a> {
         Self {
             program,
             params,
+            inside,
+            inside_scratch: inside
+                .iter()
+                .map(|circuit| Scratch::inside(circuit, params))
+                .collect(),
             costs,
             threads,
             device,
@@ -249,6 +271,17 @@ impl<'a> Schedule<'a> {
                     ..SectionStats::default()
                 })
                 .collect(),
+            bootstrap_seconds: 0.0,
+        }
+    }
+
+    fn scratch(&self, operation: &Operation) -> Scratch {
+        match operation {
+            Operation::Bootstrap { which, .. } => {
+                let known = self.inside_scratch.get(*which as usize);
+                known.cloned().unwrap_or_default()
+            }
+            operation => memory::scratch(self.program, self.params, operation),
         }
     }
 
@@ -292,12 +325,14 @@ impl<'a> Schedule<'a> {
         let Some((_, instruction)) = self.step(index) else {
             return 0.0;
         };
-        let scratch = memory::scratch(self.program, self.params, &instruction.operation);
-        self.scratch += scratch.ciphertexts + scratch.other;
-        note(self.by_level.get_mut(scratch.level), scratch.ciphertexts);
+        let scratch = self.scratch(&instruction.operation);
+        self.scratch += scratch.most;
+        for (level, bytes) in scratch.ciphertexts {
+            note(self.by_level.get_mut(level), bytes);
+        }
         note(Some(&mut self.other), scratch.other);
         self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
-        let parts = pieces(self.program, &instruction.operation);
+        let parts = pieces(self.program, self.inside, &instruction.operation);
         let alone = parts
             .iter()
             .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64);
@@ -310,8 +345,11 @@ impl<'a> Schedule<'a> {
         };
         if let Some(section) = self.sections.get_mut(instruction.section as usize) {
             section.instructions += 1;
-            section.key_switches += key_switches(&instruction.operation, self.program.slots);
+            section.key_switches += key_switches(self.program, &instruction.operation);
             section.seconds += self.now - done.since;
+        }
+        if OpKind::of(&instruction.operation) == OpKind::Bootstrap {
+            self.bootstrap_seconds += self.now - done.since;
         }
     }
 
@@ -326,9 +364,11 @@ impl<'a> Schedule<'a> {
         let Some((step, instruction)) = self.step(index) else {
             return Vec::new();
         };
-        let scratch = memory::scratch(self.program, self.params, &instruction.operation);
-        self.scratch -= scratch.ciphertexts + scratch.other;
-        forget(self.by_level.get_mut(scratch.level), scratch.ciphertexts);
+        let scratch = self.scratch(&instruction.operation);
+        self.scratch -= scratch.most;
+        for (level, bytes) in scratch.ciphertexts {
+            forget(self.by_level.get_mut(level), bytes);
+        }
         forget(Some(&mut self.other), scratch.other);
         let device = self.device;
         let buffer = |b: &BufferId| device.buffers.get(b.0 as usize);

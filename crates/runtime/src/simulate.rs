@@ -8,6 +8,7 @@
 
 use std::fmt;
 
+use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain};
 use veilformer_ckks::{Complex, Params, SecretKind, SlotVector};
 use veilformer_ir::ciphertext::{
@@ -38,6 +39,25 @@ pub struct Simulation {
     /// Per value of the program its largest slot over what was promised of it; 0 where nothing
     /// was.
     pub used: Vec<f64>,
+    /// What went into and came out of bootstraps, in the program's order: one for each value.
+    pub bootstraps: Vec<BootstrapRange>,
+}
+
+/// A value that was bootstrapped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootstrapRange {
+    /// The part of the model.
+    pub section: String,
+    /// Number of the value that went in.
+    pub value: u32,
+    /// Its largest slot, in absolute value; at most 1 is allowed.
+    pub found: f64,
+    /// What was promised of it.
+    pub bound: f64,
+    /// The largest difference between what went in and what came out, of any slot's part.
+    pub error: f64,
+    /// What is predicted of that.
+    pub predicted: f64,
 }
 
 /// A value that left its promised range.
@@ -81,6 +101,8 @@ impl<'a> Simulator<'a> {
     ) -> Result<Self, RuntimeError> {
         let mut ops = ClearOps::with_noise(params, secret, 0);
         let plains = program.encode(&mut ops)?;
+        let table = program.bootstraps.iter().map(|b| b.plan(params));
+        ops.set_bootstraps(&table.collect::<Result<Vec<_>, _>>()?)?;
         let mut last_use = vec![0; program.values.len()];
         for (index, instruction) in program.instructions.iter().enumerate() {
             for id in instruction.operation.operands() {
@@ -119,6 +141,7 @@ impl<'a> Simulator<'a> {
         let mut values: Vec<Option<ClearCiphertext>> = vec![None; program.values.len()];
         let mut violations = Vec::new();
         let mut used = vec![0.0; program.values.len()];
+        let mut bootstraps = Vec::new();
         for (index, instruction) in program.instructions.iter().enumerate() {
             let results = match &instruction.operation {
                 Operation::Input { index } => {
@@ -133,6 +156,13 @@ impl<'a> Simulator<'a> {
                     results.map_err(|e| self.out_of_range(instruction, &e, &violations))?
                 }
             };
+            if let Operation::Bootstrap { inputs, which } = &instruction.operation {
+                let pairs = inputs.iter().zip(&results);
+                bootstraps.extend(pairs.filter_map(|(id, after)| {
+                    let before = values.get(id.0 as usize)?.as_ref()?;
+                    self.bootstrapped(instruction, (*id, *which), (before, after))
+                }));
+            }
             for (id, ct) in instruction.results.iter().zip(results) {
                 let (part, violation) = self.watch(instruction, *id, &ct);
                 violations.extend(violation);
@@ -158,6 +188,36 @@ impl<'a> Simulator<'a> {
             outputs: program.outputs.iter().map(slots).collect(),
             violations,
             used,
+            bootstraps,
+        })
+    }
+
+    /// What a bootstrap did to one value.
+    fn bootstrapped(
+        &self,
+        instruction: &Instruction,
+        (id, which): (ValueId, u32),
+        (before, after): (&ClearCiphertext, &ClearCiphertext),
+    ) -> Option<BootstrapRange> {
+        let entry = self.program.bootstraps.get(which as usize)?;
+        let (before, after) = (self.ops.decrypt(before), self.ops.decrypt(after));
+        // Of real content the imaginary part does not come out, and is not meant to.
+        let complex = entry.content == Content::Complex && instruction.results.len() == 1;
+        let part = |z: Complex| {
+            if complex {
+                z.re.abs().max(z.im.abs())
+            } else {
+                z.re.abs()
+            }
+        };
+        let differences = before.iter().zip(&after).map(|(a, b)| part(a - b));
+        Some(BootstrapRange {
+            section: self.section(instruction),
+            value: id.0,
+            found: before.iter().map(|z| part(*z)).fold(0.0, f64::max),
+            bound: self.program.info(id)?.bound,
+            error: differences.fold(0.0, f64::max),
+            predicted: entry.error,
         })
     }
 
@@ -203,17 +263,17 @@ impl<'a> Simulator<'a> {
         name.cloned().unwrap_or_default()
     }
 
-    /// A run that cannot go on; what left its range before says more than where it ended.
+    /// A run that cannot go on, and what left its range before, which says more than where it ended.
     fn out_of_range(
         &self,
         instruction: &Instruction,
         error: &veilformer_ckks::OpsError,
         before: &[Violation],
     ) -> RuntimeError {
-        let what = match before.first() {
-            Some(first) => first.to_string(),
-            None => format!("{}: {error}", self.section(instruction)),
-        };
-        RuntimeError::Range(what)
+        let end = format!("{}: {error}", self.section(instruction));
+        RuntimeError::Range(match before.first() {
+            Some(first) => format!("{first}; then {end}"),
+            None => end,
+        })
     }
 }

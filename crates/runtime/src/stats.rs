@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::{Giant, Params, Transform, moves};
-use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainId};
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, PlainId};
 
 /// The kind of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,11 +41,13 @@ pub enum OpKind {
     NestedTransform,
     /// Modulus raised.
     ModRaise,
+    /// Bootstrap of a value or a pair.
+    Bootstrap,
 }
 
 impl OpKind {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Input,
         Self::Add,
         Self::Sub,
@@ -61,6 +63,7 @@ impl OpKind {
         Self::LinearTransform,
         Self::NestedTransform,
         Self::ModRaise,
+        Self::Bootstrap,
     ];
 
     /// The kind of an operation.
@@ -82,6 +85,7 @@ impl OpKind {
             Operation::LinearTransform { .. } => Self::LinearTransform,
             Operation::NestedTransform { .. } => Self::NestedTransform,
             Operation::ModRaise(_) => Self::ModRaise,
+            Operation::Bootstrap { .. } => Self::Bootstrap,
         }
     }
 
@@ -108,6 +112,7 @@ impl fmt::Display for OpKind {
             Self::LinearTransform => "linear transform",
             Self::NestedTransform => "nested transform",
             Self::ModRaise => "mod raise",
+            Self::Bootstrap => "bootstrap",
         })
     }
 }
@@ -115,18 +120,24 @@ impl fmt::Display for OpKind {
 /// Key switches of one operation: one for each rotation by a step that is not 0 modulo the slots,
 /// for each conjugation, for each relinearization (a sum of products has one), and, in a linear
 /// transform, for each distinct pair of an input and a baby step that is not 0 and for each giant
-/// step that is not 0; two for a raised modulus, to the ephemeral secret and back. A switch is one inner product of digits with a key, whether or not it
+/// step that is not 0; two for a raised modulus, to the ephemeral secret and back; all those inside
+/// of a bootstrap. A switch is one inner product of digits with a key, whether or not it
 /// shares its decomposition or its ModDown with others: double hoisting does not change the count,
 /// but what each costs (see [`crate::Cost`]).
 #[must_use]
-pub fn key_switches(operation: &Operation, slots: usize) -> u64 {
+pub fn key_switches(program: &CiphertextProgram, operation: &Operation) -> u64 {
+    let slots = program.slots;
     let count = match operation {
         Operation::MulSum(_) | Operation::Conjugate(_) => 1,
         Operation::RotateMany { steps, .. } => steps.iter().filter(|s| moves(**s, slots)).count(),
         Operation::ModRaise(_) => 2,
+        Operation::Bootstrap { which, .. } => {
+            let entry = program.bootstraps.get(*which as usize);
+            entry.map_or(0, |b| b.key_switches)
+        }
         _ => {
             let counts = TransformCounts::of(operation, slots);
-            counts.giants + counts.nested + counts.babies
+            counts.giants + counts.babies
         }
     };
     count as u64
@@ -141,12 +152,10 @@ pub(crate) struct TransformCounts {
     pub(crate) inputs: usize,
     /// Distinct pairs of an input and a baby step.
     pub(crate) babies: usize,
-    /// Giant steps side by side.
+    /// Giant steps.
     pub(crate) giants: usize,
-    /// Nested giant steps: rotations by themselves.
+    /// Sums of nested giant steps, of two polynomials each.
     pub(crate) nested: usize,
-    /// Sums between nested giant steps, of two polynomials each.
-    pub(crate) sums: usize,
     /// Giant steps whose sum has a rotated input.
     pub(crate) divided: usize,
     /// Products of inputs as they are.
@@ -162,14 +171,17 @@ impl TransformCounts {
         let Operation::NestedTransform { transform, .. } = operation else {
             return counts;
         };
-        let with_terms = |g: &&Giant<PlainId>| !g.terms.is_empty();
-        let last = transform.giants.iter().rposition(|g| !g.terms.is_empty());
-        let steps = transform.giants.iter().take(last.map_or(0, |l| l + 1));
+        // Of the steps from the innermost on, that one alone may be exact.
+        let giants = transform.giants.iter().rev();
+        let steps = giants.skip_while(|g| g.terms.is_empty());
+        let moving = steps.clone().filter(|g| moves(g.rotation, slots)).count();
+        let turned = |g: &&Giant<PlainId>| g.terms.iter().any(|t| moves(t.baby, slots));
+        let exact = steps.take_while(|g| !turned(g));
+        let exact = exact.filter(|g| moves(g.rotation, slots)).count().min(1);
         Self {
-            giants: 0,
-            divided: 0,
-            nested: steps.filter(|g| moves(g.rotation, slots)).count(),
-            sums: transform.giants.iter().filter(with_terms).count(),
+            giants: moving,
+            divided: moving - exact,
+            nested: moving,
             ..counts
         }
     }
@@ -202,13 +214,18 @@ impl TransformCounts {
     }
 }
 
-/// Products of two ciphertexts in one operation, squares included.
+/// Products of two ciphertexts in one operation, squares and those inside of a bootstrap included.
 #[must_use]
-pub fn multiplications(operation: &Operation) -> u64 {
-    match operation {
-        Operation::MulSum(pairs) => pairs.len() as u64,
+pub fn multiplications(program: &CiphertextProgram, operation: &Operation) -> u64 {
+    let count = match operation {
+        Operation::MulSum(pairs) => pairs.len(),
+        Operation::Bootstrap { which, .. } => {
+            let entry = program.bootstraps.get(*which as usize);
+            entry.map_or(0, |b| b.multiplications)
+        }
         _ => 0,
-    }
+    };
+    count as u64
 }
 
 /// Bytes that a ciphertext of a level takes in memory: two polynomials of eight-byte residues.
@@ -298,7 +315,6 @@ pub(crate) struct Tally {
     sections: Vec<SectionStats>,
     kinds: Vec<KindStats>,
     multiplications: u64,
-    slots: usize,
 }
 
 impl Tally {
@@ -320,15 +336,20 @@ impl Tally {
                 })
                 .to_vec(),
             multiplications: 0,
-            slots: program.slots,
         }
     }
 
-    pub(crate) fn note(&mut self, operation: &Operation, section: u32, took: Duration) {
+    pub(crate) fn note(
+        &mut self,
+        program: &CiphertextProgram,
+        instruction: &Instruction,
+        took: Duration,
+    ) {
+        let operation = &instruction.operation;
         let seconds = took.as_secs_f64();
-        let switches = key_switches(operation, self.slots);
-        self.multiplications += multiplications(operation);
-        if let Some(s) = self.sections.get_mut(section as usize) {
+        let switches = key_switches(program, operation);
+        self.multiplications += multiplications(program, operation);
+        if let Some(s) = self.sections.get_mut(instruction.section as usize) {
             s.instructions += 1;
             s.key_switches += switches;
             s.seconds += seconds;

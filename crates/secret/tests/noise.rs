@@ -368,16 +368,17 @@ fn nested_transforms(params: &Params, model: &NoiseModel) {
             (Arc::new(ct), rotate(&s.clear[0], by))
         })
     };
-    let (switch, division) = (model.key_switch_error(top), model.division());
+    let (exact, step) = (model.giant_step(top, false), model.giant_step(top, true));
+    let end = model.division();
     gate(
         "two nested steps",
         run(&[(None, None), (Some(0), None), (Some(0), None)]),
-        fresh + 2.0 * (switch + division),
+        fresh + exact + step + end,
     );
     gate(
         "three nested steps over a baby step",
         run(&[(Some(1), None), (Some(0), None), (Some(0), Some(1))]),
-        fresh + 4.0 * (switch + division),
+        fresh + model.baby_step(top) + 3.0 * step + end,
     );
 }
 

@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use veilformer_ckks::{
-    Complex, Ops, OpsError, Params, Scale, SlotVector, Transform, pairing::join,
-};
+use veilformer_ckks::noise::NoiseModel;
+use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SecretKind, SlotVector, Transform};
 
 use super::dft::{Diagonals, coeff_to_slot, slot_to_coeff};
+use super::estimate::{NoiseEstimate, estimate};
 use super::eval_mod::EvalMod;
 use super::factor::Factor;
 use super::noise::{BootstrapSpec, InverseSine, Order};
@@ -15,8 +15,22 @@ use crate::polynomial::evaluate_to;
 
 const NAME: &str = "bootstrap";
 
+/// Most baby steps of a factor of SlotToCoeff. A baby step costs a quarter of a giant one there
+/// (one digit, more special primes than others), and its key few limbs.
+const LOW_BABIES: usize = 16;
+
+/// The same of CoeffToSlot, whose keys have all limbs: sixteen would save a tenth of the time for
+/// twice the keys.
+const HIGH_BABIES: usize = 8;
+
+/// By how much a slot may exceed 1: what noise and rounding add to values that are meant to be at
+/// most 1. Beyond 1 nothing breaks at once; the error of the sine grows with a power of the slot.
+pub const RANGE_MARGIN: f64 = 1.0 / 1024.0;
+
 /// What the slots hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub enum Content {
     /// A complex number in each of the N/2 slots, both parts within [-1, 1].
     Complex,
@@ -158,8 +172,14 @@ impl BootstrapPlan {
             ratio: f64::from(spec.message_ratio_bits).exp2(),
             eval_mod,
             turn,
-            slot_to_coeff: to_coeff.into_iter().map(Factor::new).collect(),
-            coeff_to_slot: to_slot.into_iter().map(Factor::new).collect(),
+            slot_to_coeff: to_coeff
+                .into_iter()
+                .map(|m| Factor::new(m, LOW_BABIES))
+                .collect(),
+            coeff_to_slot: to_slot
+                .into_iter()
+                .map(|m| Factor::new(m, HIGH_BABIES))
+                .collect(),
             trace,
             input_level,
             raised_level: output_level + depth + high,
@@ -195,6 +215,29 @@ impl BootstrapPlan {
     #[must_use]
     pub fn output_level(&self) -> usize {
         self.output_level
+    }
+
+    /// The noise that is predicted, that of the chain's key switches included.
+    ///
+    /// # Errors
+    /// None of a plan that exists: as [`BootstrapSpec::validate`].
+    pub fn noise(&self) -> Result<NoiseEstimate, CircuitError> {
+        let model = NoiseModel::new(&self.params, SecretKind::DenseTernary);
+        let level = self.output_level + self.eval_mod.depth();
+        estimate(&BootstrapSpec {
+            key_switch_multiple: (model.key_switch(level) / model.division()).sqrt(),
+            ..self.spec
+        })
+    }
+
+    /// The largest error that is predicted of any slot's part: noise in the median of its largest
+    /// values over all slots, and what is left of the sine.
+    ///
+    /// # Errors
+    /// As [`BootstrapPlan::noise`].
+    pub fn error(&self) -> Result<f64, CircuitError> {
+        let noise = self.noise()?;
+        Ok((-noise.worst_bits).exp2() + noise.sine_error)
     }
 
     /// Levels that a bootstrap gives: from [`BootstrapPlan::output_level`] down to
@@ -279,37 +322,79 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<O::Ct, CircuitError> {
+        self.run_divided(ops, ct, 1.0, observer)
+    }
+
+    /// The values over `divisor`.
+    fn run_divided<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        divisor: f64,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let gain = self.plan.gain() / divisor;
+        let x = self.at_input_level(ops, ct)?;
         let complex = self.plan.content == Content::Complex;
-        let (re, im) = self.parts(ops, ct, complex, observer)?;
-        let re = self.relabelled(ops, &re, ONE)?;
+        let (re, im) = self.parts(ops, &x, (gain, complex), observer)?;
+        let re = relabelled(ops, &re, ONE, gain)?;
         let Some(im) = im else { return Ok(re) };
-        let im = self.relabelled(ops, &im, I)?;
+        let im = relabelled(ops, &im, I, gain)?;
         Ok(ops.add(&re, &im)?)
     }
 
-    /// The bootstrap of `re + i im` for two real ciphertexts, as two ciphertexts: its parts are there
-    /// one by one before they are joined. With content other than complex the second one is
-    /// bootstrapped after the first.
+    /// One value as [`Bootstrap::run`], or two real ones as the parts of a complex one: results in
+    /// the order of the inputs. EvalMod has the parts apart in any case, so that a pair costs no
+    /// more than a complex value.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run`]; another number of inputs, or a pair where the content is not complex.
+    pub fn run_many<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        inputs: &[&O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        let (a, b) = match inputs {
+            [one] => return Ok(vec![self.run(ops, one)?]),
+            [a, b] if self.plan.content == Content::Complex => (a, b),
+            _ => {
+                let what = format!(
+                    "{} values for content {:?}; expected one, or two where it is complex",
+                    inputs.len(),
+                    self.plan.content
+                );
+                return Err(CircuitError::shape(NAME, what));
+            }
+        };
+        let (a, b) = (self.at_input_level(ops, a)?, self.at_input_level(ops, b)?);
+        let b = times_integer(ops, &b, I)?;
+        let x = ops.add(&a, &b)?;
+        let gain = self.plan.gain();
+        let go = &mut |_| ControlFlow::Continue(());
+        let (re, im) = self.parts(ops, &x, (gain, true), go)?;
+        let im = im.ok_or_else(|| CircuitError::shape(NAME, "a pair without a second part"))?;
+        Ok(vec![
+            relabelled(ops, &re, ONE, gain)?,
+            relabelled(ops, &im, ONE, gain)?,
+        ])
+    }
+
+    /// The bootstrap of two real values as [`Bootstrap::run_many`] does it; with content other than
+    /// complex one after the other.
     ///
     /// # Errors
     /// As [`Bootstrap::run`]; operands of different levels or scales.
     pub fn run_pair<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
-        [re, im]: [&O::Ct; 2],
+        pair: [&O::Ct; 2],
     ) -> Result<[O::Ct; 2], CircuitError> {
         if self.plan.content != Content::Complex {
-            return Ok([self.run_real(ops, re)?, self.run_real(ops, im)?]);
+            return Ok([self.run(ops, pair[0])?, self.run(ops, pair[1])?]);
         }
-        let joined = join(ops, re, im)?;
-        let go = &mut |_| ControlFlow::Continue(());
-        let (re, im) = self.parts(ops, &joined, true, go)?;
-        let missing = || CircuitError::shape(NAME, "no imaginary part");
-        let im = im.ok_or_else(missing)?;
-        Ok([
-            self.relabelled(ops, &re, ONE)?,
-            self.relabelled(ops, &im, ONE)?,
-        ])
+        let both = self.run_many(ops, &pair)?;
+        both.try_into()
+            .map_err(|_| CircuitError::shape(NAME, "a pair without a second part"))
     }
 
     /// The real part alone: EvalMod runs once, whatever the content is.
@@ -321,17 +406,19 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ops: &mut O,
         ct: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
+        let gain = self.plan.gain();
+        let x = self.at_input_level(ops, ct)?;
         let go = &mut |_| ControlFlow::Continue(());
-        let (re, _) = self.parts(ops, ct, false, go)?;
-        self.relabelled(ops, &re, ONE)
+        let (re, _) = self.parts(ops, &x, (gain, false), go)?;
+        relabelled(ops, &re, ONE, gain)
     }
 
-    /// Real and, if `complex`, imaginary part, to be read at the output's scale.
+    /// The real and, if `complex`, the imaginary part, before their output factor `gain`.
     fn parts<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
-        ct: &O::Ct,
-        complex: bool,
+        x: &O::Ct,
+        (gain, complex): (f64, bool),
         observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
     ) -> Result<(O::Ct, Option<O::Ct>), CircuitError> {
         let mut begin = |stage| match observer(stage) {
@@ -340,7 +427,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         };
         let plan = &self.plan;
         begin(Stage::SlotToCoeff)?;
-        let mut x = self.slots_to_coefficients(ops, ct)?;
+        let mut x = self.slots_to_coefficients(ops, x)?;
         begin(Stage::ModRaise)?;
         x = ops.mod_raise(&x)?;
         x = ops.drop_to(&x, plan.raised_level)?;
@@ -356,14 +443,55 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let conjugate = ops.conjugate(&x)?;
         let re = ops.add(&x, &conjugate)?;
         begin(Stage::EvalMod)?;
-        let re = self.eval_mod(ops, &re)?;
+        let re = self.eval_mod(ops, &re, gain)?;
         if !complex {
             return Ok((re, None));
         }
         begin(Stage::EvalMod)?;
         let im = ops.sub(&x, &conjugate)?;
-        let im = unit(ops, &im, -I)?;
-        Ok((re, Some(self.eval_mod(ops, &im)?)))
+        let im = times_integer(ops, &im, -I)?;
+        let im = self.eval_mod(ops, &im, gain)?;
+        Ok((re, Some(im)))
+    }
+
+    fn at_input_level<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+    ) -> Result<O::Ct, CircuitError> {
+        let level = ops.level(ct);
+        if level < self.plan.input_level {
+            return Err(CircuitError::Levels {
+                circuit: NAME,
+                level,
+                needed: self.plan.input_level,
+            });
+        }
+        Ok(ops.adjust(ct, self.plan.input_level)?)
+    }
+
+    /// Two bootstraps, the second of what the first one is wrong by, enlarged by `2^bits`
+    /// (Bae, Cheon, Cho, Kim, Kim, "META-BTS", ePrint 2022/1167): the error of a bootstrap becomes
+    /// `2^-bits` of it, down to what is lost by the rescales at the ordinary scale. `bits` less than
+    /// the bits of the worst slot.
+    ///
+    /// # Errors
+    /// As [`Bootstrap::run_observed`].
+    pub fn run_twice<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        ct: &O::Ct,
+        bits: u32,
+        observer: &mut dyn FnMut(Stage) -> ControlFlow<()>,
+    ) -> Result<O::Ct, CircuitError> {
+        let first = self.run_observed(ops, ct, observer)?;
+        let level = self.plan.input_level;
+        let (wanted, had) = (ops.adjust(ct, level)?, ops.adjust(&first, level)?);
+        let rest = ops.sub(&wanted, &had)?;
+        let enlarged = f64::from(bits).exp2();
+        let large = times_integer(ops, &rest, Complex::new(enlarged, 0.0))?;
+        let second = self.run_divided(ops, &large, enlarged, observer)?;
+        Ok(ops.add(&first, &second)?)
     }
 
     fn slots_to_coefficients<O: Ops<Plain = Pl>>(
@@ -372,16 +500,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ct: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
-        let level = ops.level(ct);
-        if level < plan.input_level {
-            return Err(CircuitError::Levels {
-                circuit: NAME,
-                level,
-                needed: plan.input_level,
-            });
-        }
-        let lowered = ops.adjust(ct, plan.input_level)?;
-        let lowered = ops.drop_to(&lowered, self.slot_to_coeff.len())?;
+        let lowered = ops.drop_to(ct, self.slot_to_coeff.len())?;
         let mut x = ops.rotate(&lowered, plan.turn)?;
         for factor in &self.slot_to_coeff {
             x = ops.nested_transform(&[&x], factor)?;
@@ -389,8 +508,13 @@ impl<Pl: Clone> Bootstrap<Pl> {
         Ok(x)
     }
 
-    /// EvalMod up to its output factor, at the scale that makes the output's come out.
-    fn eval_mod<O: Ops<Plain = Pl>>(&self, ops: &mut O, x: &O::Ct) -> Result<O::Ct, CircuitError> {
+    /// EvalMod up to its output factor `gain`, at the scale that makes the output's come out.
+    fn eval_mod<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        x: &O::Ct,
+        gain: f64,
+    ) -> Result<O::Ct, CircuitError> {
         let plan = &self.plan;
         let e = &plan.eval_mod;
         let params = ops.params().clone();
@@ -400,7 +524,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         };
         // From the output up: what each product's operands must be scaled by.
         let mut level = plan.output_level;
-        let mut scale = plan.output_scale().value();
+        let mut scale = params.scale_at(plan.output_level).value() * gain;
         if e.inverse_sine() == InverseSine::Degree3 {
             scale = (scale * divisor(level + 1) * divisor(level + 2)).cbrt();
             level += 2;
@@ -426,19 +550,6 @@ impl<Pl: Clone> Bootstrap<Pl> {
         }
         Ok(u)
     }
-
-    /// The product with a power of i, read at the output's canonical scale: exact, no level.
-    fn relabelled<O: Ops<Plain = Pl>>(
-        &self,
-        ops: &mut O,
-        ct: &O::Ct,
-        unit: Complex,
-    ) -> Result<O::Ct, CircuitError> {
-        let gain = self.plan.gain();
-        let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
-        let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
-        Ok(ops.mul_plain(ct, &plain)?)
-    }
 }
 
 impl BootstrapPlan {
@@ -450,22 +561,28 @@ impl BootstrapPlan {
         };
         self.eval_mod.gain() * cubic
     }
-
-    /// The scale of EvalMod's result such that the message's is the canonical one.
-    fn output_scale(&self) -> Scale {
-        self.params
-            .scale_at(self.output_level)
-            .multiply(self.gain())
-    }
 }
 
 const ONE: Complex = Complex::new(1.0, 0.0);
 const I: Complex = Complex::new(0.0, 1.0);
 
-/// The product with a power of i: exact.
-fn unit<O: Ops>(ops: &mut O, ct: &O::Ct, unit: Complex) -> Result<O::Ct, CircuitError> {
+/// The product with an integer or i times one: exact, no level.
+fn times_integer<O: Ops>(ops: &mut O, ct: &O::Ct, factor: Complex) -> Result<O::Ct, CircuitError> {
     let level = ops.level(ct);
-    let plain = ops.plain(&SlotVector::Constant(unit), level, Scale::power_of_two(0))?;
+    let plain = ops.plain(&SlotVector::Constant(factor), level, Scale::power_of_two(0))?;
+    Ok(ops.mul_plain(ct, &plain)?)
+}
+
+/// `gain` times a power of i times the value, by reading it at a scale that is smaller by as much:
+/// exact, no level.
+fn relabelled<O: Ops>(
+    ops: &mut O,
+    ct: &O::Ct,
+    unit: Complex,
+    gain: f64,
+) -> Result<O::Ct, CircuitError> {
+    let scale = Scale::new(1.0 / gain).map_err(OpsError::from)?;
+    let plain = ops.plain(&SlotVector::Constant(unit * gain), ops.level(ct), scale)?;
     Ok(ops.mul_plain(ct, &plain)?)
 }
 

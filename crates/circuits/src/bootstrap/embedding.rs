@@ -64,6 +64,20 @@ pub(crate) fn to_coefficients(z: &[Complex]) -> Vec<f64> {
         .collect()
 }
 
+/// The multiples of q0 that ModRaise left in the `N` coefficients, lowest degree first.
+///
+/// `raised` are the `N/2` slots of a raised ciphertext, decrypted at its scale `q0 / 2^r` with `r`
+/// the `message_ratio_bits`: coefficient k is `m_k + 2^r I_k`, with |m_k| below `2^(r-1)`.
+#[must_use]
+pub fn multiples_of_q0(raised: &[Complex], message_ratio_bits: u32) -> Vec<i64> {
+    let ratio = f64::from(message_ratio_bits).exp2();
+    let coefficients = to_coefficients(raised);
+    coefficients
+        .iter()
+        .map(|c| (c / ratio).round() as i64)
+        .collect()
+}
+
 /// The slots `sum_i (a_i + i b_i) zeta^(5^j i)` of the polynomial with the `N/2` lower
 /// coefficients `a` and upper ones `b` (`zeta^(5^j N/2) = i`); complex, where errors are.
 pub(crate) fn to_slots(lower: &[Complex], upper: &[Complex]) -> Vec<Complex> {

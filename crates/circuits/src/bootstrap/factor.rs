@@ -7,9 +7,6 @@ use veilformer_ckks::{Complex, Giant, Ops, Scale, SlotVector, Term, Transform};
 use super::dft::Diagonals;
 use crate::CircuitError;
 
-/// Fewer diagonals than this are summed without giant steps.
-const FEW: usize = 4;
-
 /// A matrix whose shifts are multiples of `step`, from 0 upwards, cut into baby and giant steps.
 #[derive(Clone, Debug)]
 pub(super) struct Factor {
@@ -20,23 +17,19 @@ pub(super) struct Factor {
 }
 
 impl Factor {
-    pub(super) fn new(matrix: Diagonals) -> Self {
+    /// With at most so many baby steps; fewer where that saves giant steps no less.
+    pub(super) fn new(matrix: Diagonals, most_babies: usize) -> Self {
         let shifts: Vec<usize> = matrix.iter().map(|(shift, _)| shift).collect();
         let step = shifts
             .iter()
             .fold(0, |step, &shift| gcd(step, shift))
             .max(1);
-        let widest = shifts.last().copied().unwrap_or(0) / step + 1;
-        // The square root of the number of places, upwards: a baby step costs less than a giant one.
-        let babies = if widest <= FEW {
-            widest
-        } else {
-            1 << widest.next_power_of_two().trailing_zeros().div_ceil(2)
-        };
+        let places = shifts.last().copied().unwrap_or(0) / step + 1;
+        let giants = places.div_ceil(most_babies.max(1));
         Self {
             matrix,
             step,
-            babies,
+            babies: places.div_ceil(giants),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Bootstrapping: its circuit, and the noise model that chose its parameters.
 
+mod bootstrapping;
 mod circuit;
 mod dft;
 mod embedding;
@@ -10,7 +11,10 @@ pub mod noise;
 mod preset;
 pub mod tail;
 
-pub use circuit::{Bootstrap, BootstrapPlan, Content, Stage};
+pub use bootstrapping::Bootstrapping;
+pub(crate) use bootstrapping::{entry, refused};
+pub use circuit::{Bootstrap, BootstrapPlan, Content, RANGE_MARGIN, Stage};
+pub use embedding::multiples_of_q0;
 pub(crate) use embedding::{to_coefficients, to_slots};
 pub use estimate::{NoiseEstimate, StageNoise, estimate};
 pub use noise::{BootstrapSpec, Input, InverseSine, Order, Precision, simulate};

@@ -8,14 +8,12 @@
 use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    CkksError, KeyList, KeyPurpose, Ladder, OpsError, Params, ParamsSpec, SecretKind,
-    SecurityLevel, SecurityReport,
+    CkksError, KeyList, KeyPurpose, Ladder, OpsError, Params, ParamsSpec, SecurityLevel,
+    SecurityReport,
 };
 
 use super::circuit::{BootstrapPlan, Content};
-use super::estimate::estimate;
 use super::noise::BootstrapSpec;
 use crate::CircuitError;
 use crate::testing::{ClearOps, Counting};
@@ -210,14 +208,8 @@ impl Predicted {
     /// A specification that does not fit the parameters, or an insecure key.
     pub fn of(params: &Params, spec: &BootstrapSpec) -> Result<Self, CircuitError> {
         let plan = BootstrapPlan::new(params, spec, Content::Complex)?;
-        let model = NoiseModel::new(params, SecretKind::DenseTernary);
-        let conjugation_level = plan.output_level() + spec.eval_mod_depth()?;
-        let spec = BootstrapSpec {
-            key_switch_multiple: (model.key_switch(conjugation_level) / model.division()).sqrt(),
-            ..*spec
-        };
-        let noise = estimate(&spec)?;
-        let worst = (-noise.worst_bits).exp2() + noise.sine_error;
+        let noise = plan.noise()?;
+        let worst = plan.error()?;
         let list = plan.keys()?;
         let security = list.security(params).map_err(OpsError::from)?;
         let bytes = list
@@ -268,6 +260,7 @@ fn key_bytes(params: &Params, purpose: KeyPurpose, level: usize) -> Result<u64, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use veilformer_ckks::SecretKind;
 
     #[test]
     fn presets_are_what_the_generator_makes() {

@@ -17,6 +17,7 @@ pub struct Counting<O> {
     ops: O,
     counts: Counts,
     keys: KeyList,
+    bootstraps: usize,
 }
 
 /// A plaintext with the words per prime that it takes.
@@ -33,6 +34,7 @@ impl<O: Ops> Counting<O> {
             ops,
             counts: Counts::default(),
             keys: KeyList::default(),
+            bootstraps: 0,
         }
     }
 
@@ -49,9 +51,19 @@ impl<O: Ops> Counting<O> {
         &self.keys
     }
 
+    /// Bootstraps so far, of one value or of a pair.
+    pub fn bootstraps(&self) -> usize {
+        self.bootstraps
+    }
+
     /// The operations that are counted.
     pub fn inner(&mut self) -> &mut O {
         &mut self.ops
+    }
+
+    /// The operations themselves, no longer counted.
+    pub fn into_inner(self) -> O {
+        self.ops
     }
 
     fn slots(&self) -> usize {
@@ -204,8 +216,8 @@ impl<O: Ops> Ops for Counting<O> {
         self.ops.linear_transforms(inputs, &plain)
     }
 
-    /// A nested giant step is a rotation: decomposition, inner product, and a ModDown of both halves.
-    /// There is one ModDown more than steps if the innermost sum has a rotated input.
+    /// Nested giant steps cost what those side by side do. What is inside of one is never exact: only
+    /// the innermost may be without its ModDown.
     fn nested_transform(
         &mut self,
         inputs: &[&O::Ct],
@@ -214,14 +226,19 @@ impl<O: Ops> Ops for Counting<O> {
         let slots = self.slots();
         let level = inputs.first().map_or(0, |input| self.ops.level(input));
         let giants: Vec<_> = transform.giants.iter().collect();
-        self.products(&giants, level);
-        for giant in giants.iter().filter(|g| moves(g.rotation, slots)) {
-            self.need(KeyPurpose::Rotation(giant.rotation), level);
-            self.counts.rotations += 1;
+        let mut special = self.products(&giants, level);
+        let mut exact = true;
+        let within = giants.iter().rev().skip_while(|g| g.terms.is_empty());
+        for giant in within {
+            exact &= !giant.terms.iter().any(|t| moves(t.baby, slots));
+            if moves(giant.rotation, slots) {
+                self.need(KeyPurpose::Rotation(giant.rotation), level);
+                self.counts.giants += usize::from(!exact);
+                self.counts.plain_giants += usize::from(exact);
+                (special, exact) = (true, false);
+            }
         }
-        let innermost = giants.iter().rev().find(|g| !g.terms.is_empty());
-        let mut terms = innermost.iter().flat_map(|g| &g.terms);
-        match terms.any(|t| moves(t.baby, slots)) {
+        match special {
             true => self.counts.divisions += 1,
             false => self.counts.rescales += 1,
         }
@@ -233,6 +250,13 @@ impl<O: Ops> Ops for Counting<O> {
             self.need(purpose, level);
         }
         self.ops.mod_raise(a)
+    }
+
+    /// What happens inside is not counted: a [`crate::bootstrap::Bootstrapping`] around this has
+    /// that counted too.
+    fn bootstraps(&mut self, inputs: &[&O::Ct], which: usize) -> Result<Vec<O::Ct>> {
+        self.bootstraps += 1;
+        self.ops.bootstraps(inputs, which)
     }
 }
 

@@ -284,8 +284,7 @@ mod tests {
         }
     }
 
-    /// A ModDown of both halves after each step but the last, and one of the innermost sum where an
-    /// input was rotated.
+    /// Each step rounds the half that it switches, the innermost only if an input was rotated.
     #[test]
     fn nested_noise_has_the_variance_of_the_model() {
         let params = toy_params(2);

@@ -7,6 +7,10 @@ use veilformer_circuits::polynomial::{
 
 use super::minimax::minimax;
 
+/// Most levels of the polynomial by itself: its degree is 127 then, and another squaring does as
+/// much as another doubling of it.
+const MAX_LEVELS: usize = 7;
+
 /// `p(x)^(2^k)`, where `p` is near `e^(x / 2^k)`.
 ///
 /// A polynomial of degree `d` alone has an error that is the same everywhere, as large as its
@@ -29,7 +33,7 @@ impl Exponential {
         let mut reached = f64::INFINITY;
         for depth in 2..=max_depth {
             let mut found: Option<(f64, Self)> = None;
-            for squarings in 0..depth - 1 {
+            for squarings in depth.saturating_sub(MAX_LEVELS)..depth - 1 {
                 let candidate = Self::of(width, max_error, depth - squarings, squarings)?;
                 let error = candidate.max_error();
                 reached = reached.min(error);

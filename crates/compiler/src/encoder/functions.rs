@@ -16,8 +16,11 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// By which part of the range's width the value lies outside.
+    /// By which part of the range's width the value lies outside; infinite for what is no number.
     pub fn excess(&self) -> f64 {
+        if self.value.is_nan() {
+            return f64::INFINITY;
+        }
         let (low, high) = self.range;
         (low - self.value).max(self.value - high) / (high - low)
     }

@@ -7,6 +7,10 @@ use veilformer_ir::encoder::{Activation, Histogram, LayerRanges, NormRanges, Ran
 use super::{Exponential, Inverse, minimax};
 use crate::CompileError;
 
+/// Added to the upper end of the logarithms of sums, beside their margin: a range may be narrow
+/// because calibration saw little.
+const SUM_HEADROOM: f64 = 0.25;
+
 /// How large errors may be, and how much wider than calibration's the ranges are made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Budget {
@@ -33,13 +37,13 @@ pub struct Budget {
 impl Default for Budget {
     fn default() -> Self {
         Self {
-            exponential: 2e-3,
-            inverse: 1e-2,
-            inverse_root: 1e-2,
-            activation: 5e-2,
+            exponential: 1e-2,
+            inverse: 5e-2,
+            inverse_root: 2e-2,
+            activation: 2e-2,
             tanh: 2e-2,
             margin: 0.1,
-            sum_margin: 0.2,
+            sum_margin: 0.3,
             max_depth: 10,
         }
     }
@@ -185,7 +189,8 @@ fn softmax(
     budget: &Budget,
 ) -> Result<(Vec<f64>, Exponential, Vec<Inverse>, f64), PolynomialError> {
     let sums = layer.log_sums.iter();
-    let shifts: Vec<f64> = sums.map(|r| r.widened(budget.sum_margin).high).collect();
+    let wide = |r: &Range| r.widened(budget.sum_margin).high + SUM_HEADROOM;
+    let shifts: Vec<f64> = sums.map(wide).collect();
     let mut width = 0.0f64;
     for (scores, shift) in layer.scores.iter().zip(&shifts) {
         if scores.is_empty() || !shift.is_finite() {

@@ -19,6 +19,17 @@ impl CiphertextProgram {
             self.slots,
             self.batch
         );
+        for (which, b) in self.bootstraps.iter().enumerate() {
+            let _ = writeln!(
+                out,
+                "bootstrap {which}: {:?} slots, from level {} to level {}, error <= 2^{:.1}, {} keys",
+                b.content,
+                b.input_level,
+                b.output_level,
+                b.error.log2(),
+                b.keys.len()
+            );
+        }
         let mut section = u32::MAX;
         for instruction in &self.instructions {
             if instruction.section != section {
@@ -91,5 +102,9 @@ fn operation(op: &Operation) -> String {
             format!("{kind} {} {}", inputs.join(" "), maps.join(" "))
         }
         Operation::ModRaise(a) => format!("mod_raise {}", name(a)),
+        Operation::Bootstrap { inputs, .. } => {
+            let inputs: Vec<String> = inputs.iter().map(name).collect();
+            format!("{} {}", op.name(), inputs.join(" "))
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! The entities of a ciphertext program.
 
+use super::BootstrapInfo;
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::{
     CkksError, Complex, Giant, KeyPurpose, Scale, SlotVector, Transform, mod_raise_keys, moves,
@@ -132,8 +133,8 @@ pub struct ValueInfo {
     pub mean: f64,
 }
 
-/// One operation. All of them give one value, but for [`Operation::RotateMany`] and
-/// [`Operation::LinearTransform`].
+/// One operation. All of them give one value, but for [`Operation::RotateMany`],
+/// [`Operation::LinearTransform`] and [`Operation::Bootstrap`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Operation {
     /// Ciphertext number `index` of the client.
@@ -194,6 +195,13 @@ pub enum Operation {
     },
     /// From level 0 to the highest one, under an ephemeral secret.
     ModRaise(ValueId),
+    /// The same values at a higher level: one result per input.
+    Bootstrap {
+        /// One value, or a pair of real ones.
+        inputs: Vec<ValueId>,
+        /// Entry of the program's table.
+        which: u32,
+    },
 }
 
 impl Operation {
@@ -212,9 +220,9 @@ impl Operation {
             Self::RotateMany { source, .. }
             | Self::DropTo { source, .. }
             | Self::Adjust { source, .. } => vec![*source],
-            Self::LinearTransform { inputs, .. } | Self::NestedTransform { inputs, .. } => {
-                inputs.clone()
-            }
+            Self::LinearTransform { inputs, .. }
+            | Self::NestedTransform { inputs, .. }
+            | Self::Bootstrap { inputs, .. } => inputs.clone(),
         }
     }
 
@@ -235,35 +243,6 @@ impl Operation {
                 let giants = self.transforms().iter().flat_map(|t| &t.giants);
                 let terms = giants.flat_map(|g| &g.terms);
                 terms.map(|t| t.plain).collect()
-            }
-        }
-    }
-
-    /// The keys that the operation switches with, repeats included; rotations by their step in
-    /// `1..slots`.
-    pub fn keys(&self, slots: usize) -> Vec<KeyPurpose> {
-        let turns = |step: &i64| {
-            let step = step.rem_euclid(slots.max(1) as i64);
-            moves(step, slots).then_some(KeyPurpose::Rotation(step))
-        };
-        match self {
-            Self::MulSum(_) => vec![KeyPurpose::Relinearization],
-            Self::Conjugate(_) => vec![KeyPurpose::Conjugation],
-            Self::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
-            // The levels do not matter here.
-            Self::ModRaise(_) => mod_raise_keys(0).into_iter().map(|key| key.0).collect(),
-            _ => {
-                let giants = self.transforms().iter().flat_map(|t| &t.giants);
-                let of = |g: &Giant<PlainId>| {
-                    let steps = g.terms.iter().map(|t| t.baby).chain([g.rotation]);
-                    steps.collect::<Vec<_>>()
-                };
-                giants
-                    .flat_map(of)
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .filter_map(turns)
-                    .collect()
             }
         }
     }
@@ -299,6 +278,10 @@ impl Operation {
                 )
             }
             Self::ModRaise(_) => "mod_raise".into(),
+            Self::Bootstrap { inputs, which } => match inputs.len() {
+                2 => format!("bootstrap {which} of a pair"),
+                _ => format!("bootstrap {which}"),
+            },
         }
     }
 }
@@ -335,6 +318,11 @@ pub struct CiphertextProgram {
     pub values: Vec<ValueInfo>,
     /// What goes back to the client.
     pub outputs: Vec<ValueId>,
+    /// The bootstraps that instructions name. Not part of the program's serialized form, which is
+    /// older: what stores a program stores their specifications beside it
+    /// ([`CiphertextProgram::set_bootstraps`]).
+    #[serde(skip)]
+    pub bootstraps: Vec<BootstrapInfo>,
 }
 
 impl CiphertextProgram {
@@ -357,6 +345,40 @@ impl CiphertextProgram {
             }
         }
         extended
+    }
+
+    /// The keys that an operation switches with, repeats included; rotations by their step in
+    /// `1..slots`.
+    pub fn key_uses(&self, operation: &Operation) -> Vec<KeyPurpose> {
+        let slots = self.slots;
+        let turns = |step: &i64| {
+            let step = step.rem_euclid(slots.max(1) as i64);
+            moves(step, slots).then_some(KeyPurpose::Rotation(step))
+        };
+        match operation {
+            Operation::MulSum(_) => vec![KeyPurpose::Relinearization],
+            Operation::Conjugate(_) => vec![KeyPurpose::Conjugation],
+            Operation::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
+            // The levels do not matter here.
+            Operation::ModRaise(_) => mod_raise_keys(0).into_iter().map(|key| key.0).collect(),
+            Operation::Bootstrap { which, .. } => {
+                let entry = self.bootstraps.get(*which as usize);
+                entry.map_or_else(Vec::new, |b| b.order.clone())
+            }
+            _ => {
+                let giants = operation.transforms().iter().flat_map(|t| &t.giants);
+                let of = |g: &Giant<PlainId>| {
+                    let steps = g.terms.iter().map(|t| t.baby).chain([g.rotation]);
+                    steps.collect::<Vec<_>>()
+                };
+                giants
+                    .flat_map(of)
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .filter_map(turns)
+                    .collect()
+            }
+        }
     }
 
     /// What is known of `id`, where it exists.

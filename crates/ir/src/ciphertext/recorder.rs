@@ -10,9 +10,9 @@ use veilformer_ckks::{Ops, OpsError, Params, Scale, SlotVector, Transform, adjus
 /// circuit's program. It applies the scheme's level and scale rules exactly as the evaluator
 /// does, and bounds every slot of every value.
 pub struct Recorder {
-    params: Params,
-    program: CiphertextProgram,
-    section: u32,
+    pub(super) params: Params,
+    pub(super) program: CiphertextProgram,
+    pub(super) section: u32,
     /// Plaintexts already stored, by their content: a repeated one is stored once.
     known: HashMap<u64, Vec<PlainId>>,
     /// Per plaintext its largest and its mean absolute value, computed once: a plaintext of many
@@ -37,6 +37,7 @@ impl Recorder {
             instructions: vec![],
             values: vec![],
             outputs: vec![],
+            bootstraps: vec![],
         };
         Self {
             params: params.clone(),
@@ -137,7 +138,7 @@ impl Recorder {
         self.norms.get(id.0 as usize).copied().unwrap_or(unknown)
     }
 
-    fn info(&self, op: &'static str, id: ValueId) -> Result<ValueInfo, OpsError> {
+    pub(super) fn info(&self, op: &'static str, id: ValueId) -> Result<ValueInfo, OpsError> {
         self.program
             .info(id)
             .cloned()
@@ -189,7 +190,11 @@ impl Recorder {
             })
     }
 
-    fn emit_many(&mut self, operation: Operation, infos: Vec<ValueInfo>) -> Vec<ValueId> {
+    pub(super) fn emit_many(
+        &mut self,
+        operation: Operation,
+        infos: Vec<ValueInfo>,
+    ) -> Vec<ValueId> {
         let first = self.program.values.len() as u32;
         let results: Vec<ValueId> = (first..first + infos.len() as u32).map(ValueId).collect();
         self.program.values.extend(infos);
@@ -512,6 +517,10 @@ impl Ops for Recorder {
             mean: f64::INFINITY,
         };
         Ok(self.emit(Operation::ModRaise(*a), info))
+    }
+
+    fn bootstraps(&mut self, inputs: &[&ValueId], which: usize) -> Result<Vec<ValueId>, OpsError> {
+        self.bootstrapped(inputs, which)
     }
 }
 

@@ -75,6 +75,10 @@ pub fn replay<O: Ops>(
             one(ops.nested_transform(&inputs, &encoded(transform, &constant)?)?)
         }
         Operation::ModRaise(a) => one(ops.mod_raise(&get(a)?)?),
+        Operation::Bootstrap { inputs, which } => {
+            let inputs: Vec<O::Ct> = inputs.iter().map(get).collect::<Result<_, _>>()?;
+            ops.bootstraps(&inputs.iter().collect::<Vec<_>>(), *which as usize)
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! The verifier: run after every pass that touches a ciphertext program, and when one is loaded.
 
-use super::{CiphertextProgram, Instruction, Operation, PlainId, Recorder, ValueId, replay};
+use super::{
+    BootstrapInfo, CiphertextProgram, Instruction, MAX_BOOTSTRAPS, Operation, PlainId, Recorder,
+    ValueId, replay,
+};
 use crate::IrError;
+use veilformer_circuits::bootstrap::{BootstrapSpec, Content};
 use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params, mod_raise_keys};
 
 /// Longest name of a section, in bytes: names are shown to people.
@@ -40,6 +44,9 @@ impl CiphertextProgram {
             twin.keep_plain(plain)
                 .map_err(|e| IrError::Program(e.to_string()))?;
         }
+        twin.sections_of(self);
+        self.check_bootstraps(params)?;
+        twin.set_bootstraps(&self.bootstraps);
         let mut inputs_seen = 0;
         for (index, instruction) in self.instructions.iter().enumerate() {
             self.check_instruction(params, &mut twin, instruction, &mut inputs_seen)
@@ -89,6 +96,44 @@ impl CiphertextProgram {
         Ok(())
     }
 
+    /// The table against what follows from its specifications.
+    fn check_bootstraps(&self, params: &Params) -> Result<(), IrError> {
+        if self.bootstraps.len() > MAX_BOOTSTRAPS {
+            return Err(IrError::Program(format!(
+                "{} bootstraps; at most {MAX_BOOTSTRAPS} fit its table",
+                self.bootstraps.len()
+            )));
+        }
+        for (which, entry) in self.bootstraps.iter().enumerate() {
+            let follows = BootstrapInfo::new(params, &entry.spec, entry.content);
+            let why = match follows {
+                Ok(follows) if follows == *entry => continue,
+                Ok(_) => "it is not what follows from its specification".to_owned(),
+                Err(error) => error.to_string(),
+            };
+            return Err(IrError::Program(format!("bootstrap {which}: {why}")));
+        }
+        Ok(())
+    }
+
+    /// Gives the program the table of bootstraps that was stored beside it.
+    ///
+    /// # Errors
+    /// A table that is too long; a specification that does not fit the parameters.
+    pub fn set_bootstraps(
+        &mut self,
+        params: &Params,
+        table: &[(BootstrapSpec, Content)],
+    ) -> Result<(), IrError> {
+        // Not more work than for a table that will pass.
+        let known = table.iter().take(MAX_BOOTSTRAPS + 1);
+        let infos = known.map(|(spec, content)| BootstrapInfo::new(params, spec, *content));
+        self.bootstraps = infos
+            .collect::<Result<_, _>>()
+            .map_err(|e| IrError::Program(e.to_string()))?;
+        Ok(())
+    }
+
     /// Replays one instruction on the twin and compares what comes out with the tables.
     fn check_instruction(
         &self,
@@ -98,6 +143,7 @@ impl CiphertextProgram {
         inputs_seen: &mut usize,
     ) -> Result<(), String> {
         let before = twin.value_count();
+        twin.enter(instruction.section);
         match &instruction.operation {
             Operation::Input { index } => {
                 let Some(info) = self.inputs.get(*index) else {
@@ -141,7 +187,8 @@ impl CiphertextProgram {
             Operation::Rescale(_)
             | Operation::Adjust { .. }
             | Operation::LinearTransform { .. }
-            | Operation::NestedTransform { .. } => made,
+            | Operation::NestedTransform { .. }
+            | Operation::Bootstrap { .. } => made,
             // What goes in must not run over q0 before the multiples of it come.
             Operation::ModRaise(_) => [instruction.operation.operands(), made].concat(),
             _ => vec![],
@@ -224,6 +271,12 @@ impl CiphertextProgram {
                 Operation::ModRaise(_) => {
                     let result = instruction.results.first().map_or(0, level_of);
                     for (purpose, level) in mod_raise_keys(result) {
+                        need(purpose, level);
+                    }
+                }
+                Operation::Bootstrap { which, .. } => {
+                    let entry = self.bootstraps.get(*which as usize);
+                    for (purpose, level) in entry.iter().flat_map(|b| b.keys.iter()) {
                         need(purpose, level);
                     }
                 }

@@ -115,7 +115,7 @@ pub fn resources(
     let (mut keys, mut plains) = (Vec::new(), Vec::new());
     let (mut known_keys, mut known_plains) = (BTreeSet::new(), BTreeSet::new());
     for instruction in order.filter_map(|i| program.instructions.get(i)) {
-        for key in instruction.operation.keys(program.slots) {
+        for key in program.key_uses(&instruction.operation) {
             if known_keys.insert(key) {
                 keys.push(key);
             }

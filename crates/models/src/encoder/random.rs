@@ -218,6 +218,12 @@ impl Tensors {
         self.push(&format!("{name}.bias"), &[rows], 0.0, |_| 0.05);
     }
 
+    /// The last tensor anew, with another deviation per row.
+    fn replace_last(&mut self, name: &str, shape: &[usize], sd: impl Fn(usize) -> f64) {
+        self.all.pop();
+        self.push(name, shape, 0.0, sd);
+    }
+
     fn norm(&mut self, name: &str, width: usize) {
         self.push(&format!("{name}.LayerNorm.weight"), &[width], 1.0, |_| 0.1);
         self.push(&format!("{name}.LayerNorm.bias"), &[width], 0.0, |_| 0.1);
@@ -251,19 +257,30 @@ fn weights(s: &RandomEncoder, seed: u64) -> Result<Vec<u8>> {
         let last = s.ranges.len().saturating_sub(1);
         let (scores, inputs) = s.ranges.get(layer.min(last)).copied().unwrap_or((4.0, 4.0));
         // A score is a normal value of deviation gain^2, and a sentence has thousands of them:
-        // four deviations are reached. An activation input is one of deviation `gain`, and a few
-        // channels see a hundred tokens or so: two and a half are.
+        // four deviations are reached. Wide scores of trained models differ most from query to
+        // query, and less within one: so the first head's, by the bias of its keys. There, as for
+        // activation inputs, fewer deviations are counted on: one head or channel is one sample.
+        let within = scores.min(6.0);
         let head = |row: usize| {
             let reached: f64 = if row / dim == 0 {
-                scores
+                within
             } else {
-                scores.min(4.0)
+                within.min(4.0)
             };
             (reached / 4.0).sqrt()
         };
-        let channel = |row: usize| if row < 4 { inputs / 2.5 } else { 1.0 };
+        let across = (scores - within) / 1.2 / head(0).max(f64::MIN_POSITIVE);
+        let channel = |row: usize| if row < 4 { inputs / 2.0 } else { 1.0 };
         t.dense(&name("attention.self.query"), d, d, head);
         t.dense(&name("attention.self.key"), d, d, head);
+        let wide = |row: usize| {
+            if row / dim == 0 {
+                across.max(0.05)
+            } else {
+                0.05
+            }
+        };
+        t.replace_last(&name("attention.self.key.bias"), &[d], wide);
         t.dense(&name("attention.self.value"), d, d, |_| 1.0);
         t.dense(&name("attention.output.dense"), d, d, |_| 0.7);
         t.norm(&name("attention.output"), d);

@@ -3,6 +3,7 @@
 //!
 //! A backend's tests call [`check_all`] with a function that opens it on a chain.
 
+mod raise;
 mod transform;
 
 use std::sync::Arc;
@@ -184,6 +185,7 @@ pub fn check_all<B: Backend>(open: impl Fn(Arc<Chain>) -> Result<B>) -> Check {
         conversions(&mut bench)?;
         key_switches(&mut bench)?;
         hoisting(&mut bench)?;
+        raise::raising(&mut bench)?;
         transform::linear_transforms(&mut bench)?;
         mismatches(&mut bench)?;
     }

@@ -77,17 +77,35 @@ fn tiles(n: usize) -> Vec<Range<usize>> {
 pub(super) struct Unscaled<'a> {
     pub(super) basis: Basis,
     pub(super) form: Form,
-    /// Per prime of the basis its limb; zero if there is none.
-    pub(super) limbs: Vec<Option<&'a [u64]>>,
+    /// Per prime of the basis its limb.
+    pub(super) limbs: Vec<Limb<'a>>,
     /// The value is multiplied by the product of these primes first.
     pub(super) times: Basis,
+}
+
+/// One limb of an [`Unscaled`].
+pub(super) enum Limb<'a> {
+    Zero,
+    Words(&'a [u64]),
+    /// The sum of products that is made here and written to `out`: in NTT form.
+    Products {
+        out: &'a mut [u64],
+        factors: Vec<[&'a [u64]; 2]>,
+    },
+}
+
+impl<'a> Limb<'a> {
+    /// That limb, or zero.
+    pub(super) fn new(words: Option<&'a [u64]>) -> Self {
+        words.map_or(Self::Zero, Self::Words)
+    }
 }
 
 /// One limb of an [`Unscaled`] and the words of all tiles that it fills.
 struct ScaledLimb<'a, 'y> {
     prime: usize,
     form: Form,
-    limb: Option<&'a [u64]>,
+    limb: Limb<'a>,
     /// What it is multiplied by.
     factor: u64,
     out: Vec<&'y mut [u64]>,
@@ -107,7 +125,7 @@ const GROUP: usize = 8;
 
 impl Cpu {
     /// Scaled residues and quotients of several values.
-    pub(super) fn scale_sources(&self, sources: &[Unscaled<'_>]) -> Vec<Scaled> {
+    pub(super) fn scale_sources(&self, sources: Vec<Unscaled<'_>>) -> Vec<Scaled> {
         let n = self.chain.n();
         let count = tiles(n).len();
         let words = n / count;
@@ -121,7 +139,7 @@ impl Cpu {
             .collect();
         let mut fractions = Vec::with_capacity(sources.len());
         let mut parts = Vec::new();
-        for (source, scaled) in sources.iter().zip(&mut scaled) {
+        for (source, scaled) in sources.into_iter().zip(&mut scaled) {
             let (scales, f) = source_constants(&self.chain, source.basis);
             fractions.push(f);
             let mut outs: Vec<Vec<&mut [u64]>> =
@@ -131,13 +149,13 @@ impl Cpu {
                     out.push(words);
                 }
             }
-            let limbs = source.basis.iter().zip(&source.limbs);
+            let limbs = source.basis.iter().zip(source.limbs);
             for (((prime, limb), c), out) in limbs.zip(scales).zip(outs) {
                 let times = self.chain.product_mod(source.times, prime);
                 parts.push(ScaledLimb {
                     prime,
                     form: source.form,
-                    limb: *limb,
+                    limb,
                     factor: self.chain.modulus(prime).mul(c, times),
                     out,
                 });
@@ -184,9 +202,31 @@ impl Cpu {
         let m = self.chain.modulus(part.prime);
         let table = self.chain.table(part.prime);
         let scale = table.scaled(part.factor);
-        match (part.limb, part.form) {
-            (Some(x), Form::Ntt) => {
-                self.kernels.inverse_low(table, temp, x, &scale);
+        match (&mut part.limb, part.form) {
+            (Limb::Zero, _) => temp.fill(0),
+            (Limb::Words(x), Form::Coefficient) => {
+                self.kernels.mul_const(m, temp, x, m.shoup(part.factor));
+            }
+            (limb, _) => {
+                for (b, temp) in temp.chunks_exact_mut(width).enumerate() {
+                    let range = b * width..(b + 1) * width;
+                    let x = match limb {
+                        Limb::Products { out, factors } => {
+                            let out = &mut out[range.clone()];
+                            for (number, f) in factors.iter().enumerate() {
+                                let [x, y] = f.map(|f| &f[range.clone()]);
+                                match number {
+                                    0 => self.kernels.mul(m, out, x, y),
+                                    _ => self.kernels.mul_acc(m, out, x, y),
+                                }
+                            }
+                            out
+                        }
+                        Limb::Words(x) => &x[range],
+                        Limb::Zero => &[],
+                    };
+                    self.kernels.inverse_low(table, temp, x, b, &scale);
+                }
                 let mut left = &mut part.out[..];
                 for tile in tiles {
                     let Some((out, rest)) = left.split_first_mut() else {
@@ -202,10 +242,6 @@ impl Cpu {
                 }
                 return;
             }
-            (Some(x), Form::Coefficient) => {
-                self.kernels.mul_const(m, temp, x, m.shoup(part.factor));
-            }
-            (None, _) => temp.fill(0),
         }
         for (tile, out) in tiles.iter().zip(part.out) {
             let rows = temp.chunks_exact(width);
@@ -250,10 +286,10 @@ impl Cpu {
     pub(super) fn extend_poly(&self, poly: &RnsPoly, to: Basis) -> RnsPoly {
         let n = self.chain.n();
         let basis = poly.basis();
-        let scaled = self.scale_sources(&[Unscaled {
+        let scaled = self.scale_sources(vec![Unscaled {
             basis,
             form: poly.form(),
-            limbs: poly.limbs().map(|(_, x)| Some(x)).collect(),
+            limbs: poly.limbs().map(|(_, x)| Limb::Words(x)).collect(),
             times: Basis::empty(),
         }]);
         let mut out = RnsPoly::dirty(&self.chain, to, Form::Coefficient);
@@ -281,16 +317,13 @@ impl Cpu {
 
     /// `round(x prod(add) / prod(drop))` of several polynomials alike; the bases are checked.
     pub(super) fn rescale(&self, polys: &[&RnsPoly], drop: Basis, add: Basis) -> Vec<RnsPoly> {
-        let sources: Vec<Unscaled<'_>> = polys
-            .iter()
-            .map(|poly| Unscaled {
-                basis: drop,
-                form: poly.form(),
-                limbs: drop.iter().map(|i| poly.limb_of(i)).collect(),
-                times: add,
-            })
-            .collect();
-        let scaled = self.scale_sources(&sources);
+        let sources = polys.iter().map(|poly| Unscaled {
+            basis: drop,
+            form: poly.form(),
+            limbs: drop.iter().map(|i| Limb::new(poly.limb_of(i))).collect(),
+            times: add,
+        });
+        let scaled = self.scale_sources(sources.collect());
         let mut outs: Vec<RnsPoly> = polys
             .iter()
             .map(|poly| {

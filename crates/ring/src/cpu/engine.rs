@@ -10,13 +10,13 @@
 //! First come the primes that are divided away, then the others. Groups of primes are what threads
 //! share; each has its own scratch.
 
-use super::convert::{Scaled, Unscaled};
+use super::convert::{Limb, Scaled, Unscaled};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KeyRows, LOW_LOG};
+use crate::kernels::{Extra, KeyRows, LOW_LOG, Tensor};
 use crate::poly::{Form, RnsPoly};
 
 /// Words of scratch that the groups of primes of all threads may take: a share of the last level of
@@ -27,11 +27,13 @@ const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
 const MAX_GROUP: usize = 8;
 
-/// What a job adds, times P.
+/// What a job adds, times P unless said otherwise.
 #[derive(Clone, Copy)]
 pub(super) enum Added<'a> {
     /// Two polynomials, as far as they are not zero.
     Pair([Option<&'a RnsPoly>; 2]),
+    /// One polynomial for the first half, on the basis with P, as it is: not times P.
+    Whole(&'a RnsPoly),
     /// The first two of the three polynomials of a sum of tensor products.
     Products(&'a [FactorsRef<'a, RnsPoly>]),
 }
@@ -42,9 +44,8 @@ pub(super) struct Job<'a> {
     pub(super) add_inside: Added<'a>,
     /// Added, times P, as it is.
     pub(super) add_before: [Option<&'a RnsPoly>; 2],
-    /// Added as it is, on the basis with P: the sums that the products go on from. The second
-    /// counts only beside a first.
-    pub(super) start: [Option<&'a RnsPoly>; 2],
+    /// Whether the outputs hold sums already, which the products are added to.
+    pub(super) onto: bool,
     /// `(index of the decomposed polynomial, key)`, the indices ascending.
     pub(super) terms: Vec<(usize, &'a CpuKey)>,
 }
@@ -72,7 +73,7 @@ struct Scratch {
     digits: Buffer,
     /// Per prime of a group two limbs: what ModDown subtracts.
     down: Buffer,
-    /// Four blocks.
+    /// Two blocks.
     temp: Buffer,
 }
 
@@ -147,7 +148,7 @@ impl Cpu {
                     sources.push(Unscaled {
                         basis: own,
                         form: Form::Ntt,
-                        limbs: own.iter().map(|i| poly.limb_of(i)).collect(),
+                        limbs: own.iter().map(|i| Limb::new(poly.limb_of(i))).collect(),
                         times: Basis::empty(),
                     });
                 }
@@ -157,9 +158,9 @@ impl Cpu {
         let mut scaled = sources
             .iter()
             .map(|s| s.basis)
-            .zip(self.scale_sources(&sources))
             .collect::<Vec<_>>()
-            .into_iter();
+            .into_iter()
+            .zip(self.scale_sources(sources));
         cut.into_iter()
             .map(|(poly, rows)| Decomposed {
                 poly,
@@ -169,6 +170,46 @@ impl Cpu {
             .collect()
     }
 
+    /// The sum of products `a1 b1` of tensor products, made while it is cut: into `d2` and digits.
+    pub(super) fn decompose_products<'a>(
+        &self,
+        d2: &'a mut RnsPoly,
+        pairs: &[FactorsRef<'_, RnsPoly>],
+        digits: &[Basis],
+    ) -> Decomposed<'a> {
+        let (basis, mut rows, mut own) = (d2.basis(), Vec::new(), Vec::new());
+        for (d, digit) in digits.iter().enumerate() {
+            let digit = digit.intersect(basis);
+            if !digit.is_empty() {
+                rows.push(2 * d);
+                own.push(digit);
+            }
+        }
+        let mut limbs: Vec<(usize, &mut [u64])> = d2.limbs_mut().collect();
+        let sources = own.iter().map(|&digit| {
+            let mine = limbs.extract_if(.., |(i, _)| digit.contains(*i));
+            let products = mine.map(|(i, out)| Limb::Products {
+                out,
+                factors: pairs
+                    .iter()
+                    .filter_map(|((_, a1), (_, b1))| Some([a1.limb_of(i)?, b1.limb_of(i)?]))
+                    .collect(),
+            });
+            Unscaled {
+                basis: digit,
+                form: Form::Ntt,
+                limbs: products.collect(),
+                times: Basis::empty(),
+            }
+        });
+        let scaled = self.scale_sources(sources.collect());
+        Decomposed {
+            poly: d2,
+            digits: own.into_iter().zip(scaled).collect(),
+            rows,
+        }
+    }
+
     /// Runs all jobs: first the primes that are divided away, then the others.
     pub(super) fn run(
         &self,
@@ -176,13 +217,23 @@ impl Cpu {
         jobs: &[Job<'_>],
         shape: Shape,
     ) -> Vec<Pair<RnsPoly>> {
+        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
+        self.run_on(&sources, jobs, shape)
+    }
+
+    /// The same with digits at hand.
+    pub(super) fn run_on(
+        &self,
+        sources: &[Decomposed<'_>],
+        jobs: &[Job<'_>],
+        shape: Shape,
+    ) -> Vec<Pair<RnsPoly>> {
         let n = self.chain.n();
         let divisor = shape.special.union(shape.drop);
         let keep = shape.basis.minus(shape.drop);
-        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
         let most = sources.iter().map(|s| s.digits.len()).max();
         let mut call = Call {
-            sources: &sources,
+            sources,
             jobs,
             shape,
             most: most.unwrap_or(0).max(1),
@@ -198,11 +249,11 @@ impl Cpu {
             .map(|limbs| Unscaled {
                 basis: divisor,
                 form: Form::Ntt,
-                limbs: limbs.chunks_exact(n).map(Some).collect(),
+                limbs: limbs.chunks_exact(n).map(Limb::Words).collect(),
                 times: Basis::empty(),
             })
             .collect();
-        let divided = self.scale_sources(&sums);
+        let divided = self.scale_sources(sums);
         drop(limbs);
         call.divided = Some(&divided);
         let new = || RnsPoly::dirty(&self.chain, keep, Form::Ntt);
@@ -214,6 +265,38 @@ impl Cpu {
             parts.map(|r| r.limbs_mut().map(|(_, limb)| limb)),
         );
         results
+    }
+
+    /// Adds key switches to two sums on the basis with P, without any division.
+    pub(super) fn accumulate(
+        &self,
+        polys: &[(&RnsPoly, &CpuKey)],
+        add_inside: Added<'_>,
+        sums: &mut Pair<RnsPoly>,
+        shape: Shape,
+    ) {
+        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
+        let most = sources.iter().map(|s| s.digits.len()).max();
+        let job = Job {
+            add_inside,
+            add_before: [None, None],
+            onto: true,
+            terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
+        };
+        let call = Call {
+            sources: &sources,
+            jobs: &[job],
+            shape,
+            most: most.unwrap_or(0).max(1),
+            divided: None,
+        };
+        let primes = shape.basis.union(shape.special);
+        let parts = [&mut sums.0, &mut sums.1].into_iter();
+        self.columns(
+            &call,
+            primes,
+            parts.map(|sum| sum.limbs_mut().map(|(_, limb)| limb)),
+        );
     }
 
     /// All jobs at some primes; `parts` are per job its first, then its second part: the limbs.
@@ -249,7 +332,7 @@ impl Cpu {
         let scratch = || Scratch {
             digits: Buffer::dirty(longest * call.most * digit_stride(n)),
             down: Buffer::dirty(longest * down * n),
-            temp: Buffer::dirty(4 * n.min(1 << LOW_LOG)),
+            temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
         };
         share(threads, groups, scratch, |scratch, mut columns| {
             self.group(call, &mut columns, scratch);
@@ -306,15 +389,6 @@ impl Cpu {
         let j = column.prime;
         let m = self.chain.modulus(j);
         for (job, outs) in call.jobs.iter().zip(&mut column.outs) {
-            if job.start[0].is_some() {
-                for (out, start) in outs.iter_mut().zip(job.start) {
-                    match start.and_then(|x| x.limb_of(j)) {
-                        Some(x) => out.copy_from_slice(x),
-                        None => out.fill(0),
-                    }
-                }
-                continue;
-            }
             let p = self.chain.product_mod(call.shape.special, j);
             for (out, add) in outs.iter_mut().zip(job.add_before) {
                 match add.map(|a| a.limb_of(j)) {
@@ -445,15 +519,33 @@ impl Cpu {
         let block = self.chain.n().min(1 << LOW_LOG);
         let range = b * block..(b + 1) * block;
         let m = self.chain.modulus(place.prime);
-        let (temp, added) = temp.split_at_mut(2 * block);
-        let x = match place.job.add_inside {
-            _ if !place.first => [None, None],
-            Added::Pair(pair) => pair.map(|a| Some(&a?.limb_of(place.prime)?[range.clone()])),
-            Added::Products(pairs) => self.tensor_block(pairs, place.prime, b, added),
+        let mut extra = Extra {
+            x: [None, None],
+            tensors: &[],
+            factor: p,
         };
-        let extra = Extra { x, factor: p };
+        let mut tensors = Vec::new();
+        match place.job.add_inside {
+            _ if !place.first => {}
+            Added::Pair(pair) => {
+                extra.x = pair.map(|a| Some(&a?.limb_of(place.prime)?[range.clone()]));
+            }
+            Added::Whole(x) => {
+                extra.x = [x.limb_of(place.prime).map(|x| &x[range.clone()]), None];
+                extra.factor = m.to_mont(1);
+            }
+            Added::Products(pairs) => {
+                tensors.extend(pairs.iter().filter_map(|((a0, a1), (b0, b1))| {
+                    let [a0, a1, b0, b1] =
+                        [a0, a1, b0, b1].map(|p| Some(&p.limb_of(place.prime)?[range.clone()]));
+                    let (a, b) = ([a0?, a1?], [b0?, b1?]);
+                    Some(Tensor { a, b })
+                }));
+                extra.tensors = &tensors;
+            }
+        }
         let [out0, out1] = outs;
-        let begun = place.job.add_before[0].is_some() || place.job.start[0].is_some();
+        let begun = place.job.add_before[0].is_some() || place.job.onto;
         let fresh = place.first && !begun;
         let key = place.key;
         if fresh && key.galois.is_identity() {
@@ -476,35 +568,5 @@ impl Cpu {
             }
         }
         target
-    }
-
-    /// A block of `sum a0 b0` and `sum (a0 b1 + a1 b0)`.
-    fn tensor_block<'t>(
-        &self,
-        pairs: &[FactorsRef<'_, RnsPoly>],
-        prime: usize,
-        b: usize,
-        temp: &'t mut [u64],
-    ) -> [Option<&'t [u64]>; 2] {
-        let m = self.chain.modulus(prime);
-        let block = temp.len() / 2;
-        let (d0, d1) = temp.split_at_mut(block);
-        for (number, ((a0, a1), (b0, b1))) in pairs.iter().enumerate() {
-            let limbs = [a0, a1, b0, b1].map(|p| p.limb_of(prime));
-            let [Some(a0), Some(a1), Some(b0), Some(b1)] = limbs else {
-                return [None, None];
-            };
-            let range = b * block..(b + 1) * block;
-            let [a0, a1, b0, b1] = [a0, a1, b0, b1].map(|x| &x[range.clone()]);
-            if number == 0 {
-                self.kernels.mul(m, d0, a0, b0);
-                self.kernels.mul(m, d1, a0, b1);
-            } else {
-                self.kernels.mul_acc(m, d0, a0, b0);
-                self.kernels.mul_acc(m, d1, a0, b1);
-            }
-            self.kernels.mul_acc(m, d1, a1, b0);
-        }
-        [Some(d0), Some(d1)]
     }
 }

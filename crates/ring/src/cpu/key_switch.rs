@@ -1,11 +1,11 @@
 //! Key switching: its rules and its three shapes; the work is in `engine`.
 
-use super::engine::{Added, Job, Shape};
-use super::parallel::{share, threads_pointwise};
+use super::engine::{Added, Decomposed, Job, Shape};
 use super::{Cpu, CpuKey};
-use crate::backend::{Backend, FactorsRef, Pair, PairRef};
+use crate::backend::{Backend, FactorsRef, Pair, PairRef, check_raise, lift};
 use crate::basis::Basis;
 use crate::error::{Result, RingError};
+use crate::kernels::MOST_PRODUCTS;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
@@ -56,7 +56,7 @@ impl Cpu {
         let job = Job {
             add_inside: Added::Pair(if inside { add } else { [None, None] }),
             add_before: if inside { [None, None] } else { add },
-            start: [None, None],
+            onto: false,
             terms: terms
                 .iter()
                 .enumerate()
@@ -87,54 +87,45 @@ impl Cpu {
         }
         let shape = self.check_terms(first, key, &[(first, key)], drop)?;
         let mut d2 = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
-        let limbs: Vec<_> = d2.limbs_mut().collect();
-        let threads = threads_pointwise(2 * pairs.len() * limbs.len() * self.chain.n());
-        share(
-            threads,
-            limbs,
-            || (),
-            |(), (i, out)| {
-                let m = self.chain.modulus(i);
-                for (number, ((_, a1), (_, b1))) in pairs.iter().enumerate() {
-                    if let (Some(a1), Some(b1)) = (a1.limb_of(i), b1.limb_of(i)) {
-                        match number {
-                            0 => self.kernels.mul(m, out, a1, b1),
-                            _ => self.kernels.mul_acc(m, out, a1, b1),
-                        }
-                    }
-                }
-            },
-        );
-        if !key.galois.is_identity() {
-            // The sums are not to be permuted with the products.
-            return self.tensor_before(pairs, (&d2, key), drop);
+        let digits = self.decompose_products(&mut d2, pairs, &key.digits);
+        if !key.galois.is_identity() || pairs.len() > MOST_PRODUCTS {
+            // The sums are not to be permuted with the products, or too many to stay lazy.
+            return self.tensor_before(pairs, (digits, key), shape);
         }
         let job = Job {
             add_inside: Added::Products(pairs),
             add_before: [None, None],
-            start: [None, None],
+            onto: false,
             terms: vec![(0, key)],
         };
-        self.run(&[(&d2, key)], &[job], shape)
+        self.run_on(&[digits], &[job], shape)
             .pop()
             .ok_or(RingError::Empty { op: OP })
     }
 
-    /// The same with a key of any automorphism: the first two polynomials made in full.
+    /// The same with the first two polynomials made in full.
     fn tensor_before(
         &self,
         pairs: &[FactorsRef<'_, RnsPoly>],
-        (d2, key): (&RnsPoly, &CpuKey),
-        drop: Basis,
+        (digits, key): (Decomposed<'_>, &CpuKey),
+        shape: Shape,
     ) -> Result<Pair<RnsPoly>> {
-        let zero = || RnsPoly::zero(&self.chain, d2.basis(), Form::Ntt);
+        let zero = || RnsPoly::zero(&self.chain, shape.basis, Form::Ntt);
         let (mut d0, mut d1) = (zero()?, zero()?);
         for ((a0, a1), (b0, b1)) in pairs {
             self.mul_acc(&mut d0, a0, b0)?;
             self.mul_acc(&mut d1, a0, b1)?;
             self.mul_acc(&mut d1, a1, b0)?;
         }
-        self.switch_sum(Some((&d0, &d1)), &[(d2, key)], drop)
+        let job = Job {
+            add_inside: Added::Pair([None, None]),
+            add_before: [Some(&d0), Some(&d1)],
+            onto: false,
+            terms: vec![(0, key)],
+        };
+        self.run_on(&[digits], &[job], shape)
+            .pop()
+            .ok_or(RingError::Empty { op: OP })
     }
 
     pub(super) fn rotate_hoisted(
@@ -167,13 +158,47 @@ impl Cpu {
                 .map(|k| Job {
                     add_inside: Added::Pair([Some(c.0), None]),
                     add_before: [None, None],
-                    start: [None, None],
+                    onto: false,
                     terms: vec![(0, *k)],
                 })
                 .collect();
             outputs.extend(self.run(&[(c.1, *key)], &jobs, shape));
         }
         Ok(outputs)
+    }
+
+    /// A key switch of a pair lifted to `to`. The second half is converted where it meets the key.
+    pub(super) fn raise_pair(
+        &self,
+        c: PairRef<'_, RnsPoly>,
+        key: &CpuKey,
+        to: Basis,
+    ) -> Result<Pair<RnsPoly>> {
+        const OP: &str = "raise";
+        c.0.require_like(OP, c.1)?;
+        check_raise((c.0.basis(), c.1.basis()), to)?;
+        let c0 = lift(self, c.0, to)?;
+        if !key.digits.iter().any(|digit| digit.contains_all(to)) {
+            // Digits that cut the lift: it is decomposed like any other polynomial.
+            let c1 = lift(self, c.1, to)?;
+            let raised = self.rotate_hoisted((&c0, &c1), &[key])?.pop();
+            return raised.ok_or(RingError::Empty { op: OP });
+        }
+        self.chain.check_same(OP, c.1.chain())?;
+        key.check_covers(OP, to, key.special)?;
+        let shape = Shape {
+            basis: to,
+            special: key.special,
+            drop: Basis::empty(),
+        };
+        let job = Job {
+            add_inside: Added::Pair([Some(&c0), None]),
+            add_before: [None, None],
+            onto: false,
+            terms: vec![(0, key)],
+        };
+        let raised = self.run(&[(c.1, key)], &[job], shape).pop();
+        raised.ok_or(RingError::Empty { op: OP })
     }
 
     fn check_terms(

@@ -451,6 +451,10 @@ impl Backend for Cpu {
         self.rotate_hoisted(c, keys)
     }
 
+    fn raise(&self, c: PairRef<'_, RnsPoly>, key: &CpuKey, to: Basis) -> Result<Pair<RnsPoly>> {
+        self.raise_pair(c, key, to)
+    }
+
     fn mul_sum_relin(
         &self,
         pairs: &[FactorsRef<'_, RnsPoly>],

@@ -133,13 +133,32 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ahead: &'a [u64],
 }
 
-/// A value that an inner product adds, times a constant.
+/// What an inner product adds, times a constant.
 #[derive(Clone, Copy)]
 pub(crate) struct Extra<'a> {
     /// Added to the first and to the second output.
     pub(crate) x: [Option<&'a [u64]>; 2],
+    /// At most [`MOST_PRODUCTS`] tensor products, whose first two parts are added.
+    pub(crate) tensors: &'a [Tensor<'a>],
     /// The constant in Montgomery form.
     pub(crate) factor: u64,
+}
+
+/// A tensor product `(a0 b0, a0 b1 + a1 b0, a1 b1)` of canonical values.
+#[derive(Clone, Copy)]
+pub(crate) struct Tensor<'a> {
+    pub(crate) a: [&'a [u64]; 2],
+    pub(crate) b: [&'a [u64]; 2],
+}
+
+impl Extra<'_> {
+    /// Whether every value has at least `n` words.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) fn covers(&self, n: usize) -> bool {
+        let tensors = self.tensors.iter().flat_map(|t| t.a.iter().chain(&t.b));
+        let mut all = self.x.iter().flatten().chain(tensors);
+        all.all(|x| x.len() >= n)
+    }
 }
 
 /// A piece of a `Permutation`: aligned blocks go to aligned blocks.
@@ -200,7 +219,7 @@ impl Product<'_> {
     }
 }
 
-/// Most products that one call of `sum_products` takes: their sum stays lazy.
+/// Most products that one call of `sum_products` or `inner_product` takes: their sum stays lazy.
 pub(crate) const MOST_PRODUCTS: usize = 1 << 10;
 
 /// A checked choice of instruction set: holding one proves that the processor has it.
@@ -256,8 +275,9 @@ kernels! {
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
-    /// The stages of the inverse NTT of `x` inside blocks of `2^LOW_LOG` words, into `out`.
-    fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
+    /// The stages of the inverse NTT inside the block of that number (`2^LOW_LOG` words, or all) of
+    /// the values `x`, into `out`.
+    fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], block: usize, c: &InverseScale);
     /// The other stages and the factor, on columns of a limb; they go to a tile, rows one after the
     /// other.
     fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale);

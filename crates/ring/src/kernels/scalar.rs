@@ -85,19 +85,25 @@ fn forward_stages(
 }
 
 #[inline(always)]
-pub(super) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+pub(super) fn inverse_low(
+    t: &NttTable,
+    out: &mut [u64],
+    x: &[u64],
+    block: usize,
+    c: &InverseScale,
+) {
     let len_log = LOW_LOG.min(t.log_n);
-    if out.len() != 1 << t.log_n || x.len() != out.len() {
+    if out.len() != 1 << len_log || x.len() != out.len() {
         return;
     }
     out.copy_from_slice(x);
-    inverse_stages(t, out, t.log_n, t.log_n - len_log, c);
+    inverse_stages(t, out, block, (t.log_n, t.log_n - len_log), c);
 }
 
 #[inline(always)]
 pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale) {
     gather(tile, from);
-    inverse_stages(t, tile, t.log_n.saturating_sub(LOW_LOG), 0, c);
+    inverse_stages(t, tile, 0, (t.log_n.saturating_sub(LOW_LOG), 0), c);
 }
 
 /// Copies columns of a limb to a tile.
@@ -114,20 +120,30 @@ pub(super) fn gather(tile: &mut [u64], from: &Columns<'_>) {
 
 #[inline(always)]
 pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    inverse_low(t, out, x, c);
-    inverse_stages(t, out, t.log_n.saturating_sub(LOW_LOG), 0, c);
+    let size = 1 << LOW_LOG.min(t.log_n);
+    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
+    for (b, (out, x)) in blocks.enumerate() {
+        inverse_low(t, out, x, b, c);
+    }
+    inverse_stages(t, out, 0, (t.log_n.saturating_sub(LOW_LOG), 0), c);
 }
 
-/// Inverse stages on an array that falls into `2^from` blocks, until it has `2^to`.
+/// Inverse stages on block `number` of `2^to`, from where there were `2^from` in all.
 #[inline(always)]
-fn inverse_stages(t: &NttTable, x: &mut [u64], from: u32, to: u32, c: &InverseScale) {
+fn inverse_stages(
+    t: &NttTable,
+    x: &mut [u64],
+    number: usize,
+    (from, to): (u32, u32),
+    c: &InverseScale,
+) {
     let m = &t.modulus;
     let q = m.value();
     let twiddles = t.inverse.shoup(m);
     for log_blocks in (to.max(1)..from).rev() {
-        let half = x.len() >> (log_blocks + 1);
+        let half = x.len() >> (log_blocks - to + 1);
         for (i, block) in x.chunks_exact_mut(2 * half).enumerate() {
-            let w = twiddles.get(1 << log_blocks, i);
+            let w = twiddles.get(1 << log_blocks, (number << (log_blocks - to)) + i);
             let (lo, hi) = block.split_at_mut(half);
             for (a, b) in lo.iter_mut().zip(hi) {
                 let (u, v) = (*a, *b);
@@ -308,11 +324,23 @@ pub(super) fn inner_product(
     extra: &Extra<'_>,
 ) {
     let (q, inv) = (m.value(), m.inv52());
-    let steps = steps_for(key.digits.len() + 1);
+    // A tensor product's terms are of canonical words.
+    let steps = steps_for(key.digits.len() + 1 + extra.tensors.len());
+    let factor = m.shoup(extra.factor);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
             let mut sum = u128::from(add) * u128::from(extra.factor);
+            let word = |x: &[u64]| x.get(j).copied().unwrap_or(0);
+            for t in extra.tensors {
+                let [a0, a1] = t.a.map(|a| u128::from(m.mul_shoup(word(a), factor)));
+                let [b0, b1] = t.b.map(|b| u128::from(word(b)));
+                sum += if part == 0 {
+                    a0 * b0
+                } else {
+                    a0 * b1 + a1 * b0
+                };
+            }
             for (digit, first) in key.digits.iter().zip(key.first) {
                 let at = (j / 8 * key.rows + first + part) * 8 + j % 8;
                 let k = key.words.get(at).copied().unwrap_or(0);

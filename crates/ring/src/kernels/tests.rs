@@ -77,8 +77,11 @@ fn agree(f: impl Fn(Kernels) -> Vec<Vec<u64>>) {
 fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
     let scale = t.scaled(c);
     let mut low = vec![0; x.len()];
-    k.inverse_low(t, &mut low, x, &scale);
     let width = x.len().min(1 << LOW_LOG);
+    let blocks = low.chunks_mut(width).zip(x.chunks(width));
+    for (b, (low, x)) in blocks.enumerate() {
+        k.inverse_low(t, low, x, b, &scale);
+    }
     let columns = tile_columns(x.len());
     let mut out = vec![0; x.len()];
     for start in (0..width).step_by(columns) {
@@ -177,7 +180,13 @@ proptest! {
     }
 
     #[test]
-    fn inner_products(bits in 20u32..=50, digits in 1usize..=20, seed: u64, extras in 0usize..4) {
+    fn inner_products(
+        bits in 20u32..=50,
+        digits in 1usize..=20,
+        seed: u64,
+        extras in 0usize..4,
+        products in prop_oneof![0usize..=8, 0usize..=8, 0usize..=8, Just(MOST_PRODUCTS)],
+    ) {
         let m = prime(bits, 8);
         let (q, n, rows) = (m.value(), 40, 2 * digits + 2);
         let mut w = Words(seed);
@@ -186,7 +195,15 @@ proptest! {
         let digits: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
         let first: Vec<usize> = (0..digits.len()).map(|d| 2 * d + d % 3).collect();
         let (x0, x1) = (w.many(n, q), w.many(n, q));
+        let factors: Vec<[Vec<u64>; 4]> = (0..products)
+            .map(|_| [(); 4].map(|()| w.many(n, q)))
+            .collect();
+        let tensors: Vec<Tensor<'_>> = factors
+            .iter()
+            .map(|[a0, a1, b0, b1]| Tensor { a: [a0, a1], b: [b0, b1] })
+            .collect();
         let extra = Extra {
+            tensors: &tensors,
             x: [(extras & 1 != 0).then_some(&x0[..]), (extras & 2 != 0).then_some(&x1[..])],
             factor: w.below(q),
         };
@@ -366,6 +383,7 @@ fn the_largest_sums() {
             let ones = vec![1; n];
             let extra = Extra {
                 x: [Some(&ones), None],
+                tensors: &[],
                 factor: target,
             };
             agree(|k| {

@@ -75,9 +75,7 @@ impl Reference {
         for giant in giants.iter().rev() {
             self.add_pair(&mut acc, &self.sum(inputs, plan, (giant, special))?)?;
             if let Some(key) = giant.key.map(|k| plan.keys[k]) {
-                let y0 = self.div_round(&acc.0, special)?;
-                let y1 = self.div_round(&acc.1, special)?;
-                acc = self.turn(key, &y0, &y1)?;
+                acc = self.giant_turn(key, acc)?;
             }
         }
         Ok(acc)
@@ -128,11 +126,16 @@ impl Reference {
         plan: &Plan<'_>,
         (giant, special): (&GiantStep, Basis),
     ) -> Result<Pair<RnsPoly>> {
-        let (a0, a1) = self.sum(inputs, plan, (giant, special))?;
-        let Some(key) = giant.key.map(|k| plan.keys[k]) else {
-            return Ok((a0, a1));
-        };
-        let y = self.div_round(&a1, special)?;
+        let sum = self.sum(inputs, plan, (giant, special))?;
+        match giant.key.map(|k| plan.keys[k]) {
+            None => Ok(sum),
+            Some(key) => self.giant_turn(key, sum),
+        }
+    }
+
+    /// `T_g` from `A_g`, or from that and the steps nested in it.
+    fn giant_turn(&self, key: &ReferenceKey, (a0, a1): Pair<RnsPoly>) -> Result<Pair<RnsPoly>> {
+        let y = self.div_round(&a1, key.special)?;
         let (mut t0, t1) = self.switch(&y, key)?;
         self.add_assign(&mut t0, &self.automorphism(&a0, key.galois)?)?;
         Ok((t0, t1))

@@ -216,8 +216,10 @@ pub struct Plan {
     pub key_switches: u64,
     /// Products of two ciphertexts.
     pub multiplications: u64,
-    /// Bootstraps.
+    /// Bootstraps, of one value or of a pair.
     pub bootstraps: u64,
+    /// Seconds of all threads that they take together.
+    pub bootstrap_seconds: f64,
     /// The highest level of the parameters.
     pub levels: usize,
     /// Every evaluation key that the program uses.

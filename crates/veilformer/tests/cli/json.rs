@@ -188,7 +188,7 @@ fn plan_is_exact_where_it_can_be() {
     let folder = copy();
     let at = folder.path();
     let expected = format!(
-        "{{batch: int, bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
+        "{{batch: int, bootstrap_seconds: float, bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
          key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
          multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}}}"
     );

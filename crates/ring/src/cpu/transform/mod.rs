@@ -13,7 +13,7 @@ mod tests;
 
 use work::{Baby, Blocking, Column, Place, Scratch, Sum, Sums, Target, Work};
 
-use super::engine::{Added, Job, Shape, digit_stride, group_count, group_size};
+use super::engine::{Added, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
@@ -25,6 +25,9 @@ use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
 const OP: &str = "linear_transform";
+
+/// A giant step and those halves of its sum that have polynomials of their own.
+type Giant<'a> = (Sum<'a>, [Option<RnsPoly>; 2]);
 
 impl Cpu {
     pub(super) fn transform(
@@ -45,7 +48,7 @@ impl Cpu {
     ) -> Result<Vec<Pair<RnsPoly>>> {
         let (basis, special) = self.check_transform(inputs, plan, drop)?;
         let work = Work::new(self, inputs, plan, (basis, special), blocking);
-        let mut sums = work.room(self, plan)?;
+        let mut sums = work.room(self, plan.outputs.len())?;
         self.all_sums(&work, &mut sums);
         let shape = Shape {
             basis,
@@ -54,121 +57,80 @@ impl Cpu {
         };
         let Work { sums: giants, .. } = work;
         let mut giants = giants.into_iter().zip(sums.giants).peekable();
+        let divisor = special.union(drop);
         let mut results = Vec::with_capacity(plan.outputs.len());
-        for (o, (output, sum)) in plan.outputs.iter().zip(sums.outputs).enumerate() {
+        for (o, (output, mut sum)) in plan.outputs.iter().zip(sums.outputs).enumerate() {
             let mut mine = Vec::with_capacity(output.giants.len());
             while let Some(giant) = giants.next_if(|(giant, _)| giant.output == o) {
                 mine.push(giant);
             }
-            results.push(match sum {
-                [Some(sum0), Some(sum1)] => self.beside(mine, (sum0, sum1), shape)?,
-                _ => self.nested(mine, shape)?,
+            match output.nested {
+                true => self.nested(mine, &mut sum, shape)?,
+                false => self.beside(mine, &mut sum, shape),
+            }
+            results.push(match divisor.is_empty() {
+                true => sum,
+                false => self.rescale_pair((&sum.0, &sum.1), divisor)?,
             });
         }
         Ok(results)
     }
 
-    /// An output from the sums of its giant steps and what they left to it.
-    fn beside(
-        &self,
-        giants: Vec<(Sum<'_>, [Option<RnsPoly>; 2])>,
-        sum: Pair<RnsPoly>,
-        shape: Shape,
-    ) -> Result<Pair<RnsPoly>> {
-        // Without a giant step of rotation 0 the second half of the sum is zero.
-        let second = giants.iter().any(|(giant, _)| giant.key.is_none());
-        // ModDown of the second halves.
+    /// Adds the key switches of giant steps to what their sums left to the output.
+    fn beside(&self, giants: Vec<Giant<'_>>, sum: &mut Pair<RnsPoly>, shape: Shape) {
         let switched: Vec<(RnsPoly, &CpuKey)> = giants
             .into_iter()
-            .filter_map(|(giant, [_, sum])| {
-                let (key, sum) = (giant.key?, sum?);
-                let exact = giant.exact()[1] || shape.special.is_empty();
-                let y = if exact {
-                    sum
-                } else {
-                    self.rescale(&[&sum], shape.special, Basis::empty()).pop()?
-                };
-                Some((y, key))
+            .filter_map(|(giant, [_, half])| {
+                let y = self.switched_half(half?, giant.exact(), shape.special)?;
+                Some((y, giant.key?))
             })
             .collect();
-        let polys: Vec<(&RnsPoly, &CpuKey)> = switched.iter().map(|s| (&s.0, s.1)).collect();
-        self.finish(sum, second, &polys, shape)
+        if !switched.is_empty() {
+            let polys: Vec<(&RnsPoly, &CpuKey)> = switched.iter().map(|s| (&s.0, s.1)).collect();
+            self.accumulate(&polys, Added::Pair([None, None]), sum, shape);
+        }
     }
 
-    /// An output from the sums of its nested giant steps: from the last to the first a rotation of
-    /// what there is so far, whose ModDown is that of the next sum as well.
-    fn nested(
-        &self,
-        giants: Vec<(Sum<'_>, [Option<RnsPoly>; 2])>,
-        shape: Shape,
-    ) -> Result<Pair<RnsPoly>> {
-        let Shape { special, drop, .. } = shape;
-        let none = Basis::empty();
-        let mut inner: Option<(Pair<RnsPoly>, &CpuKey)> = None;
-        for (giant, sum) in giants.into_iter().rev() {
-            // Without a key the step is the first.
-            let drop = if giant.key.is_some() { none } else { drop };
-            let divided = match (inner, sum) {
-                (Some(inner), sum) => self.turn_onto(&inner, sum, Shape { drop, ..shape })?,
-                (None, [Some(sum0), Some(sum1)]) => {
-                    let exact = giant.exact()[0];
-                    let divisor = if exact { drop } else { special.union(drop) };
-                    match divisor.is_empty() {
-                        true => (sum0, sum1),
-                        false => self.rescale_pair((&sum0, &sum1), divisor)?,
-                    }
-                }
-                (None, _) => return Err(RingError::Empty { op: OP }),
-            };
+    /// Adds nested giant steps to what the first sum left to the output if it has no key: from the
+    /// last to the first, each on top of the sum of the one around it.
+    fn nested(&self, giants: Vec<Giant<'_>>, sum: &mut Pair<RnsPoly>, shape: Shape) -> Result<()> {
+        let mut steps = giants.into_iter().rev().peekable();
+        let mut inner: Option<Pair<RnsPoly>> = None;
+        while let Some((giant, [half0, half1])) = steps.next() {
             let Some(key) = giant.key else {
-                return Ok(divided);
+                break;
             };
-            inner = Some((divided, key));
+            let (half0, half1) = match (inner.take(), half0, half1) {
+                (Some(sum), ..) => sum,
+                (None, Some(half0), Some(half1)) => (half0, half1),
+                _ => return Err(RingError::Empty { op: OP }),
+            };
+            let y = self.switched_half(half1, giant.exact(), shape.special);
+            let y = y.ok_or(RingError::Empty { op: OP })?;
+            let polys = [(&y, key)];
+            match steps.peek_mut() {
+                Some((around, halves)) if around.key.is_some() => {
+                    let all = shape.basis.union(shape.special);
+                    let zero = || RnsPoly::zero(&self.chain, all, Form::Ntt);
+                    let mut around = match std::mem::take(halves) {
+                        [Some(around0), Some(around1)] => (around0, around1),
+                        _ => (zero()?, zero()?),
+                    };
+                    self.accumulate(&polys, Added::Whole(&half0), &mut around, shape);
+                    inner = Some(around);
+                }
+                _ => self.accumulate(&polys, Added::Whole(&half0), sum, shape),
+            }
         }
-        let inner = inner.ok_or(RingError::Empty { op: OP })?;
-        self.turn_onto(&inner, [None, None], shape)
+        Ok(())
     }
 
-    /// The rotation of `y`, on top of a sum on the basis with P, divided.
-    fn turn_onto(
-        &self,
-        ((y0, y1), key): &(Pair<RnsPoly>, &CpuKey),
-        sum: [Option<RnsPoly>; 2],
-        shape: Shape,
-    ) -> Result<Pair<RnsPoly>> {
-        let job = Job {
-            add_inside: Added::Pair([Some(y0), None]),
-            add_before: [None, None],
-            start: sum.each_ref().map(Option::as_ref),
-            terms: vec![(0, *key)],
-        };
-        let mut results = self.run(&[(y1, *key)], &[job], shape);
-        results.pop().ok_or(RingError::Empty { op: OP })
-    }
-
-    /// The last division of one output, after the key switches of its giant steps.
-    fn finish(
-        &self,
-        (sum0, sum1): Pair<RnsPoly>,
-        second: bool,
-        polys: &[(&RnsPoly, &CpuKey)],
-        shape: Shape,
-    ) -> Result<Pair<RnsPoly>> {
-        let divisor = shape.special.union(shape.drop);
-        if !polys.is_empty() {
-            let job = Job {
-                add_inside: Added::Pair([None, None]),
-                add_before: [None, None],
-                start: [Some(&sum0), second.then_some(&sum1)],
-                terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
-            };
-            let mut results = self.run(polys, &[job], shape);
-            return results.pop().ok_or(RingError::Empty { op: OP });
+    /// The second half of a sum as a key switch takes it: without the factor P.
+    fn switched_half(&self, half: RnsPoly, exact: bool, special: Basis) -> Option<RnsPoly> {
+        if exact || special.is_empty() {
+            return Some(half);
         }
-        if divisor.is_empty() {
-            return Ok((sum0, sum1));
-        }
-        self.rescale_pair((&sum0, &sum1), divisor)
+        self.rescale(&[&half], special, Basis::empty()).pop()
     }
 
     /// The rules of the operation; the inputs' basis and P.
@@ -388,6 +350,7 @@ impl Cpu {
         let c0 = turn.c0.limb_of(place.prime);
         let extra = Extra {
             x: [c0.and_then(|x| x.get(range)), None],
+            tensors: &[],
             factor: m.to_mont(self.chain.product_mod(work.special, place.prime)),
         };
         let (temp0, temp1) = temp.split_at_mut(work.block);
@@ -398,9 +361,9 @@ impl Cpu {
     }
 
     /// Adds the products of one giant step with one batch of babies, in one block.
-    fn add_products<'a>(
+    fn add_products(
         &self,
-        work: &Work<'a>,
+        work: &Work<'_>,
         (batch, number): (usize, usize),
         place: Place,
         (scratch, sums): (&mut Scratch, &mut Column<'_>),
@@ -437,7 +400,6 @@ impl Cpu {
             let plain = following.terms[batch].get(i)?.1;
             plain.block(place.prime, later.clone(), n)
         };
-        let [exact0, exact1] = sum.exact();
         let products: Vec<Product<'_>> = terms
             .iter()
             .zip(&written)
@@ -445,16 +407,13 @@ impl Cpu {
             .map(|(i, ((slot, plain), written))| {
                 let at = 2 * slot * work.block;
                 let (x0, x1) = scratch.babies[at..at + 2 * work.block].split_at(work.block);
-                let (c0, c1) = babies[*slot].c;
-                let [plain0, plain1] = [c0, c1].map(|c| c.limb_of(place.prime));
-                let plainly = |exact: bool, c: Option<&'a [u64]>| {
-                    c.filter(|_| exact).map(|c| &c[range.clone()])
+                let plainly = babies[*slot].c.1.limb_of(place.prime);
+                let x1 = match plainly {
+                    Some(x) if sum.exact() => &x[range.clone()],
+                    _ => x1,
                 };
                 Product {
-                    x: [
-                        plainly(exact0, plain0).unwrap_or(x0),
-                        plainly(exact1, plain1).unwrap_or(x1),
-                    ],
+                    x: [x0, x1],
                     y: plain
                         .block(place.prime, range.clone(), n)
                         .unwrap_or(written),
@@ -463,7 +422,8 @@ impl Cpu {
             })
             .collect();
         let begun = sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let (outputs, own) = (&mut sums.outputs[sum.output], &mut sums.giants[number]);
+        let [output0, output1] = &mut sums.outputs[sum.output];
+        let own = &mut sums.giants[number];
         match (sum.target, sum.key) {
             (Target::Own, _) => {
                 let [Some(out0), Some(out1)] = own else {
@@ -480,13 +440,13 @@ impl Cpu {
                 }
             }
             (Target::Turned, Some(key)) => {
-                let ([Some(out0), _], [_, Some(out1)]) = (outputs, own) else {
+                let [_, Some(out1)] = own else {
                     return;
                 };
                 let out1 = &mut out1[range];
                 let target = sum.targets[place.number];
                 let piece = key.permutation.piece_for(target, work.block).1;
-                let out0 = &mut out0[target * work.block..(target + 1) * work.block];
+                let out0 = &mut output0[target * work.block..(target + 1) * work.block];
                 if products.is_empty() && !begun {
                     out1.fill(0);
                 }
@@ -503,10 +463,7 @@ impl Cpu {
                 }
             }
             _ => {
-                let [Some(out0), Some(out1)] = outputs else {
-                    return;
-                };
-                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
+                let (out0, out1) = (&mut output0[range.clone()], &mut output1[range]);
                 for products in products.chunks(MOST_PRODUCTS) {
                     self.kernels.sum_products(m, out0, out1, products, false);
                 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::backend::{OutputPlan, PairRef, TransformPlan};
+use crate::backend::{OutputPlan, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
@@ -51,13 +51,13 @@ pub(super) struct Sum<'a> {
 }
 
 impl Sum<'_> {
-    /// Per half whether it stays without the factor P: it is then exact on the inputs' basis alone,
-    /// and needs no ModDown before its key switch.
-    pub(super) fn exact(&self) -> [bool; 2] {
+    /// Whether the second half stays without the factor P: it is then exact on the inputs' basis
+    /// alone, and needs no ModDown before its key switch.
+    pub(super) fn exact(&self) -> bool {
         match self.target {
-            Target::Output => [false, false],
-            Target::Turned => [false, !self.turned],
-            Target::Own => [!self.turned && !self.continued; 2],
+            Target::Output => false,
+            Target::Turned => !self.turned,
+            Target::Own => !self.turned && !self.continued,
         }
     }
 }
@@ -112,8 +112,7 @@ impl Blocking {
 /// What the sums are written to.
 pub(super) struct Sums {
     /// Per output: what goes into the last division without a key switch, on the basis with P.
-    /// Nested giant steps have none.
-    pub(super) outputs: Vec<[Option<RnsPoly>; 2]>,
+    pub(super) outputs: Vec<Pair<RnsPoly>>,
     /// Per giant step the halves of its sum that have polynomials of their own.
     pub(super) giants: Vec<[Option<RnsPoly>; 2]>,
 }
@@ -125,13 +124,13 @@ type Halves<'s> = [Option<&'s mut [u64]>; 2];
 pub(super) struct Column<'s> {
     pub(super) prime: usize,
     /// Per output its two limbs.
-    pub(super) outputs: Vec<Halves<'s>>,
+    pub(super) outputs: Vec<[&'s mut [u64]; 2]>,
     /// Per giant step those of its own.
     pub(super) giants: Vec<Halves<'s>>,
 }
 
 impl Sums {
-    /// The sums taken apart by primes.
+    /// The sums taken apart by primes; every output has a limb at each of them.
     pub(super) fn columns(&mut self, primes: Basis) -> Vec<Column<'_>> {
         let mut columns: Vec<Column<'_>> = primes
             .iter()
@@ -141,9 +140,11 @@ impl Sums {
                 giants: Vec::with_capacity(self.giants.len()),
             })
             .collect();
-        for pair in &mut self.outputs {
-            for (column, halves) in columns.iter_mut().zip(halves(pair, primes)) {
-                column.outputs.push(halves);
+        for (out0, out1) in &mut self.outputs {
+            let both = out0.limbs_mut().zip(out1.limbs_mut());
+            let both = both.filter(|((i, _), _)| primes.contains(*i));
+            for (column, ((_, limb0), (_, limb1))) in columns.iter_mut().zip(both) {
+                column.outputs.push([limb0, limb1]);
             }
         }
         for pair in &mut self.giants {
@@ -268,8 +269,8 @@ impl<'a> Work<'a> {
                 }
                 let key: Option<&'a CpuKey> = giant.key.map(|k| plan.keys[k]);
                 let target = match key {
-                    _ if *nested => Target::Own,
                     None => Target::Output,
+                    Some(_) if *nested => Target::Own,
                     Some(_) => Target::Turned,
                 };
                 let turning = key.filter(|_| target == Target::Turned);
@@ -301,28 +302,26 @@ impl<'a> Work<'a> {
     }
 
     /// Room for the sums: zeros for those of outputs.
-    pub(super) fn room(&self, cpu: &Cpu, plan: &TransformPlan<'_, Cpu>) -> Result<Sums> {
+    pub(super) fn room(&self, cpu: &Cpu, outputs: usize) -> Result<Sums> {
         let all = self.basis.union(self.special);
-        let outputs = plan.outputs.iter().map(|output| {
-            let zero = || match output.nested {
-                true => Ok(None),
-                false => RnsPoly::zero(&cpu.chain, all, Form::Ntt).map(Some),
-            };
-            Ok([zero()?, zero()?])
-        });
+        let zero = || RnsPoly::zero(&cpu.chain, all, Form::Ntt);
         let giants = self.sums.iter().map(|sum| {
             let on = if sum.turned { all } else { self.basis };
-            let own = || RnsPoly::dirty(&cpu.chain, on, Form::Ntt);
-            let empty = sum.terms.iter().all(Vec::is_empty);
-            match sum.target {
-                Target::Own if !empty => [Some(own()), Some(own())],
-                Target::Turned => [None, Some(own())],
-                _ => [None, None],
-            }
+            let own = || Some(RnsPoly::dirty(&cpu.chain, on, Form::Ntt));
+            Ok(match sum.target {
+                Target::Output => [None, None],
+                Target::Turned => [None, own()],
+                Target::Own if sum.terms.iter().all(Vec::is_empty) => [None, None],
+                // A key switch goes on from it modulo P, where nothing may be written to it.
+                Target::Own if sum.continued && !sum.turned => [Some(zero()?), Some(zero()?)],
+                Target::Own => [own(), own()],
+            })
         });
         Ok(Sums {
-            outputs: outputs.collect::<Result<_>>()?,
-            giants: giants.collect(),
+            outputs: (0..outputs)
+                .map(|_| Ok((zero()?, zero()?)))
+                .collect::<Result<_>>()?,
+            giants: giants.collect::<Result<_>>()?,
         })
     }
 }

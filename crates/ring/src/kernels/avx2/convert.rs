@@ -262,6 +262,9 @@ pub(in crate::kernels) fn convert_tile(
 /// a key word `q`, so `1/2 + 2/4`), and with what was there, at most `3/4`, below `8 q <= 2^53`.
 const SUM: usize = 6;
 
+/// Tensor products whose first two parts are summed before a reduction: two products each.
+const TENSORS: usize = SUM / 2;
+
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(in crate::kernels) fn inner_product(
     m: &Modulus,
@@ -275,7 +278,7 @@ pub(in crate::kernels) fn inner_product(
         || key.digits.iter().any(|d| d.len() < n)
         || key.first.iter().any(|first| first + 2 > key.rows)
         || key.words.len() < n * key.rows
-        || extra.x.iter().flatten().any(|x| x.len() < n);
+        || !extra.covers(n);
     if !n.is_multiple_of(8) || out1.len() != n || short {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
@@ -303,6 +306,22 @@ pub(in crate::kernels) fn inner_product(
                     for (k, sum) in sum.iter_mut().enumerate() {
                         *sum = l.times(l.double(load(x.as_ptr().add(j + k * LANES))), factor);
                     }
+                }
+            }
+            for tensors in extra.tensors.chunks(TENSORS) {
+                for t in tensors {
+                    for k in 0..2 {
+                        let at = j + k * LANES;
+                        let word = |x: &[u64]| l.double(load(x.as_ptr().add(at)));
+                        let [a0, a1] = t.a.map(|a| l.times(word(a), factor));
+                        let [b0, b1] = t.b.map(word);
+                        sum[0][k] = _mm256_add_pd(sum[0][k], l.mul(a0, b0));
+                        let both = _mm256_add_pd(l.mul(a0, b1), l.mul(a1, b0));
+                        sum[1][k] = _mm256_add_pd(sum[1][k], both);
+                    }
+                }
+                for sum in sum.iter_mut().flatten() {
+                    *sum = l.reduce(*sum);
                 }
             }
             let columns = key.words.as_ptr().add(j * key.rows);

@@ -21,14 +21,22 @@ use crate::modulus::ShoupConst;
 use crate::ntt::{InverseScale, NttTable};
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
-        return scalar::inverse_low(t, out, x, c);
+pub(in crate::kernels) fn inverse_low(
+    t: &NttTable,
+    out: &mut [u64],
+    x: &[u64],
+    block: usize,
+    c: &InverseScale,
+) {
+    let len_log = LOW_LOG.min(t.log_n);
+    let inside = block >> (t.log_n - len_log) == 0;
+    if t.log_n < MIN_LOG || x.len() != 1 << len_log || out.len() != x.len() || !inside {
+        return scalar::inverse_low(t, out, x, block, c);
     }
     if small(t) {
-        low::<true>(t, out, x, c);
+        low::<true>(t, out, x, block, c);
     } else {
-        low::<false>(t, out, x, c);
+        low::<false>(t, out, x, block, c);
     }
 }
 
@@ -52,7 +60,11 @@ pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
         return scalar::inverse(t, out, x, c);
     }
-    inverse_low(t, out, x, c);
+    let size = 1 << LOW_LOG.min(t.log_n);
+    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
+    for (b, (out, x)) in blocks.enumerate() {
+        inverse_low(t, out, x, b, c);
+    }
     other_stages(t, out, c);
 }
 
@@ -70,18 +82,17 @@ fn other_stages(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn low<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
+fn low<const SMALL: bool>(
+    t: &NttTable,
+    out: &mut [u64],
+    x: &[u64],
+    block: usize,
+    c: &InverseScale,
+) {
     let len_log = LOW_LOG.min(t.log_n);
-    let size = 1usize << len_log;
-    for (b, (out, x)) in out
-        .chunks_exact_mut(size)
-        .zip(x.chunks_exact(size))
-        .enumerate()
-    {
-        tail::<SMALL>(t, out, x, b << (len_log - TAIL_LOG));
-        let index = (1 << (t.log_n - len_log)) + b;
-        inverse_passes::<SMALL>(t, out, len_log - TAIL_LOG, index, c);
-    }
+    tail::<SMALL>(t, out, x, block << (len_log - TAIL_LOG));
+    let index = (1 << (t.log_n - len_log)) + block;
+    inverse_passes::<SMALL>(t, out, len_log - TAIL_LOG, index, c);
 }
 
 /// The first four stages, two and two (see the forward `tail`), on 16 canonical words at a time.

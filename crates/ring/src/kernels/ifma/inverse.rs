@@ -31,31 +31,27 @@ fn room(t: &NttTable) -> Room {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
-        return scalar::inverse_low(t, out, x, c);
-    }
+pub(in crate::kernels) fn inverse_low(
+    t: &NttTable,
+    out: &mut [u64],
+    x: &[u64],
+    block: usize,
+    c: &InverseScale,
+) {
     let len_log = LOW_LOG.min(t.log_n);
-    let size = 1usize << len_log;
-    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
-    for (b, (out, x)) in blocks.enumerate() {
-        let run = b << (len_log - 7);
-        match room(t) {
-            WIDE => inverse_tail::<WIDE>(t, out, x, run),
-            SOME => inverse_tail::<SOME>(t, out, x, run),
-            _ => inverse_tail::<TIGHT>(t, out, x, run),
-        }
-        // SAFETY: there is no source.
-        unsafe {
-            inverse_passes(
-                t,
-                out,
-                (len_log - 4, (1 << (t.log_n - len_log)) + b),
-                c,
-                None,
-            )
-        };
+    let inside = block >> (t.log_n - len_log) == 0;
+    if t.log_n < MIN_LOG || x.len() != 1 << len_log || out.len() != x.len() || !inside {
+        return scalar::inverse_low(t, out, x, block, c);
     }
+    let run = block << (len_log - 7);
+    match room(t) {
+        WIDE => inverse_tail::<WIDE>(t, out, x, run),
+        SOME => inverse_tail::<SOME>(t, out, x, run),
+        _ => inverse_tail::<TIGHT>(t, out, x, run),
+    }
+    let index = (1 << (t.log_n - len_log)) + block;
+    // SAFETY: there is no source.
+    unsafe { inverse_passes(t, out, (len_log - 4, index), c, None) };
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -89,7 +85,11 @@ pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
         return scalar::inverse(t, out, x, c);
     }
-    inverse_low(t, out, x, c);
+    let size = 1 << LOW_LOG.min(t.log_n);
+    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
+    for (b, (out, x)) in blocks.enumerate() {
+        inverse_low(t, out, x, b, c);
+    }
     let top = t.log_n.saturating_sub(LOW_LOG);
     // SAFETY: there is no source.
     unsafe { inverse_passes(t, out, (top, 1), c, None) };

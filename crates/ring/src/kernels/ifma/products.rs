@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, load, montgomery, reduce_steps, store};
+use super::{LANES, Lanes, load, montgomery, reduce_steps, splat, store};
 use crate::kernels::scalar::{self, steps_for};
 use crate::kernels::{COLUMNS_AHEAD, Extra, KeyRows, MOST_PRODUCTS, Product};
 use crate::modulus::Modulus;
@@ -20,15 +20,18 @@ pub(in crate::kernels) fn inner_product(
         || key.digits.iter().any(|d| d.len() < n)
         || key.first.iter().any(|first| first + 2 > key.rows)
         || key.words.len() < n * key.rows
-        || extra.x.iter().flatten().any(|x| x.len() < n);
+        || extra.tensors.len() > MOST_PRODUCTS
+        || !extra.covers(n);
     if !n.is_multiple_of(LANES) || out1.len() != n || short {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factor = _mm512_set1_epi64(extra.factor as i64);
-    // Digits may be below 4q < 2^52, so each product is below 2^52 q.
-    let steps = steps_for(key.digits.len() + 1);
+    // Digits may be below 4q < 2^52, so each product is below 2^52 q. A factor of a tensor product is
+    // lazy: with the constant below 2q, two products together are below 4 q^2 < 2^52 q.
+    let steps = steps_for(key.digits.len() + 1 + extra.tensors.len());
+    let (w, quot) = splat(m.shoup(extra.factor));
     let words = key.words.as_ptr();
     let mut j = 0;
     while j < n {
@@ -49,6 +52,16 @@ pub(in crate::kernels) fn inner_product(
                 let x = load(x.as_ptr().add(j));
                 lo1 = _mm512_madd52lo_epu64(lo1, x, factor);
                 hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
+            }
+            for t in extra.tensors {
+                let [a0, a1] = t.a.map(|a| l.shoup_lazy(load(a.as_ptr().add(j)), w, quot));
+                let [b0, b1] = t.b.map(|b| load(b.as_ptr().add(j)));
+                lo0 = _mm512_madd52lo_epu64(lo0, a0, b0);
+                hi0 = _mm512_madd52hi_epu64(hi0, a0, b0);
+                lo1 = _mm512_madd52lo_epu64(lo1, a0, b1);
+                hi1 = _mm512_madd52hi_epu64(hi1, a0, b1);
+                lo1 = _mm512_madd52lo_epu64(lo1, a1, b0);
+                hi1 = _mm512_madd52hi_epu64(hi1, a1, b0);
             }
             let columns = words.add(j * key.rows);
             // Keys come from memory; blocks follow each other there, so the next one's begin too.

@@ -30,6 +30,7 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
         key_switches: plan.key_switches,
         multiplications: plan.multiplications,
         bootstraps: plan.bootstraps,
+        bootstrap_seconds: plan.bootstrap_seconds,
         levels: plan.levels,
         security: {
             let rows = bundle.keys().security(params)?.rows;
@@ -88,6 +89,14 @@ pub fn cache(params: &Params) -> Option<PathBuf> {
 
 fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
     let row = |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.into()];
+    let all: f64 = plan.per_section.iter().map(|s| s.seconds).sum();
+    let share = match plan.bootstraps {
+        0 => String::new(),
+        _ => format!(
+            "{:.0}% of the time",
+            100.0 * plan.bootstrap_seconds / all.max(1e-9)
+        ),
+    };
     let threads = format!("once, {} threads", plan.threads);
     let mut out = match plan.batch {
         1 => format!("model {model}, one sentence\n"),
@@ -122,7 +131,7 @@ fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
             plan.multiplications.to_string(),
             "of two ciphertexts",
         ),
-        row("bootstraps", plan.bootstraps.to_string(), ""),
+        row("bootstraps", plan.bootstraps.to_string(), &share),
         row("levels", plan.levels.to_string(), ""),
     ]));
     let least = report.security.iter().map(|s| s.bits).min().unwrap_or(0);

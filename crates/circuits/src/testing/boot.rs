@@ -1,0 +1,77 @@
+//! Bootstraps of [`ClearOps`]: the circuit itself on slots, after a look at every slot.
+
+use std::sync::Arc;
+
+use veilformer_ckks::OpsError;
+
+use super::{ClearCiphertext, ClearOps, Result};
+use crate::CircuitError;
+use crate::bootstrap::{BootstrapPlan, Content, RANGE_MARGIN, entry, refused};
+
+const OP: &str = "bootstrap";
+
+/// How far values may be from what the content says that they are: real, or of a period. More
+/// than noise, less than anything that is meant.
+const TOLERANCE: f64 = 1e-3;
+
+impl ClearOps {
+    /// Encodes a table of bootstraps, which [`veilformer_ckks::Ops::bootstraps`] then runs. Like
+    /// any encoding it takes samples of noise.
+    ///
+    /// # Errors
+    /// Plans of other parameters; what the encoder refuses.
+    pub fn set_bootstraps(
+        &mut self,
+        plans: &[BootstrapPlan],
+    ) -> std::result::Result<(), CircuitError> {
+        if plans.iter().any(|plan| plan.params() != &self.params) {
+            return Err(CircuitError::shape(OP, "a plan is of other parameters"));
+        }
+        let encoded = plans.iter().map(|plan| plan.encode(self));
+        let encoded: std::result::Result<Vec<_>, CircuitError> = encoded.collect();
+        self.bootstraps = Arc::new(encoded?);
+        Ok(())
+    }
+
+    pub(super) fn bootstrapped(
+        &mut self,
+        inputs: &[&ClearCiphertext],
+        which: usize,
+    ) -> Result<Vec<ClearCiphertext>> {
+        let table = Arc::clone(&self.bootstraps);
+        let bootstrap = entry(&table, which)?;
+        for input in inputs {
+            self.check_slots(input, bootstrap.plan().content(), inputs.len() > 1)?;
+        }
+        bootstrap.run_many(self, inputs).map_err(refused)
+    }
+
+    /// Whether all slots are what a bootstrap takes.
+    fn check_slots(&self, input: &ClearCiphertext, content: Content, paired: bool) -> Result<()> {
+        let slots = self.decrypt(input);
+        let refuse = |what: String| Err(OpsError::Invalid { op: OP, what });
+        let most = 1.0 + RANGE_MARGIN;
+        for (j, z) in slots.iter().enumerate() {
+            // A maximum would pass over what is not a number.
+            if !(z.re.abs() <= most && z.im.abs() <= most) {
+                return refuse(format!("slot {j} holds {z:.4e}, expected at most 1"));
+            }
+            if paired && z.im.abs() > TOLERANCE {
+                return refuse(format!(
+                    "slot {j} holds {z:.4e}; of a pair only real numbers come out"
+                ));
+            }
+            let Content::Periodic(period) = content else {
+                continue;
+            };
+            let first = slots.get(j % period.max(1)).copied().unwrap_or_default();
+            if (z - first).re.abs() > TOLERANCE {
+                return refuse(format!(
+                    "slot {j} holds {z:.4e} and slot {} {first:.4e}; expected a period of {period}",
+                    j % period.max(1)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
