@@ -7,7 +7,9 @@
 //!     [--clear|--sim|--encrypted]
 //! ```
 //!
-//! `SENTENCES` and `DATA` are data sets. `--clear` replaces bootstraps by nothing.
+//! `SENTENCES` and `DATA` are data sets. `--clear` replaces bootstraps by nothing. With `--wait` each
+//! encrypted run begins when a line comes on the standard input, so that what is measured can be
+//! alone on the machine without its preparation.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::error::Error;
@@ -43,6 +45,7 @@ struct Arguments {
     threads: usize,
     mode: String,
     center: bool,
+    wait: bool,
     budget: Budget,
 }
 
@@ -58,6 +61,7 @@ fn arguments() -> Result<Arguments> {
         threads: 1,
         mode: "--clear".into(),
         center: true,
+        wait: false,
         budget: Budget::default(),
     };
     let mut all = std::env::args().skip(1);
@@ -82,6 +86,7 @@ fn arguments() -> Result<Arguments> {
                     *value *= factor;
                 }
             }
+            "--wait" => a.wait = true,
             "--no-center" => a.center = false,
             "--clear" | "--sim" | "--encrypted" => a.mode = arg,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
@@ -370,6 +375,10 @@ impl Job<'_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
                 Ok(ops.import(ct.expand(params)?)?)
             })?;
+            if self.a.wait {
+                println!("ready");
+                std::io::stdin().read_line(&mut String::new())?;
+            }
             let (start, cpu) = (Instant::now(), cpu_seconds());
             let (out, stages) = self.circuit.run(
                 &mut ops,
@@ -395,6 +404,7 @@ impl Job<'_> {
             );
             let original = self.original(ids)?;
             self.compare("the original", &got, &original);
+            println!("done");
         }
         Ok(())
     }

@@ -64,8 +64,7 @@ impl Map {
         let width = layout.heads.width;
         let weights = Weights::from_fn(rows * width, cols * width, weight)?;
         let packing = Packing::FeatureFast { width };
-        // Giant steps cost more than baby steps.
-        let baby_steps = 1 << (width.max(2).ilog2().div_ceil(2));
+        let baby_steps = baby_steps(width, (rows, cols));
         let method = Method::Diagonals {
             baby_steps,
             hoisting: Hoisting::Twice,
@@ -152,6 +151,15 @@ impl Map {
             |r| sums.get(r).map_or(0.0, |sum| (sum - mean) / bound),
         )
     }
+}
+
+/// Baby steps of least cost, a power of two: a rotated input is an inner product with its key, once
+/// for all outputs; a giant step of an output a decomposition and a division besides, three times as
+/// much. A quarter of the width at most, since each step has a key.
+fn baby_steps(width: usize, (outputs, inputs): (usize, usize)) -> usize {
+    let powers = (0..width.max(1).ilog2().saturating_sub(1)).map(|bit| 1usize << bit);
+    let cost = |babies: &usize| babies * inputs + 3 * outputs * width / babies;
+    powers.min_by_key(cost).unwrap_or(1)
 }
 
 /// `W bias + b` of a map, per output.
