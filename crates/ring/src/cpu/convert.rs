@@ -9,7 +9,9 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
-use crate::kernels::{Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Tile, tile_columns};
+use crate::kernels::{
+    Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Minuend, Tile, tile_columns,
+};
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -398,12 +400,30 @@ impl Cpu {
         let (n, block) = (self.chain.n(), 1 << LOW_LOG.min(self.chain.log_n()));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
-            for (_, limb) in &mut *limbs {
+            // What is divided comes from memory: fetched a transform before it is used.
+            let soon: Vec<&[u64]> = (1..=limbs.len())
+                .map(|i| {
+                    let (i, b) = (i % limbs.len(), b + i / limbs.len());
+                    let next = b * block..((b + 1) * block).min(n);
+                    let x = limbs[i].1.x.limb_of(j);
+                    x.and_then(|x| x.get(next)).unwrap_or(&[])
+                })
+                .collect();
+            for ((_, limb), ahead) in limbs.iter_mut().zip(soon) {
                 let x = limb.x.limb_of(j).map(|x| &x[range.clone()]);
                 let out = &mut limb.out[range.clone()];
+                let table = self.chain.table(j);
+                if let (true, true, Some(x)) = (ntt, add.is_empty(), x) {
+                    let from = Minuend {
+                        x,
+                        order: None,
+                        factor: inverse,
+                    };
+                    self.kernels.divide_low(table, out, b, ahead, &from);
+                    continue;
+                }
                 if ntt {
-                    let ahead = x.unwrap_or(&[]);
-                    self.kernels.forward_low(self.chain.table(j), out, b, ahead);
+                    self.kernels.forward_low(table, out, b, ahead);
                 }
                 match x {
                     // (x A - r) / D = (x - r / A) A / D; one product more, but only for rational

@@ -5,7 +5,8 @@
 //! for all) together with the first stages of the NTT; then, block by block of 4096 words, the
 //! digits finish their NTT in L1 and meet the key rows while they are in L2. An automorphism
 //! permutes NTT values block-wise, so it too is applied to the block at hand, and so is the end of
-//! ModDown: what it subtracts was converted just before and finishes its NTT there.
+//! ModDown: what it subtracts was converted to where the result goes just before, and finishes its
+//! NTT there.
 //!
 //! First come the primes that are divided away, then the others. Groups of primes are what threads
 //! share; each has its own scratch.
@@ -16,7 +17,8 @@ use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KeyRows, LOW_LOG, Tensor};
+use crate::kernels::{Extra, KeyRows, LOW_LOG, Minuend, Tensor};
+use crate::modulus::ShoupConst;
 use crate::poly::{Form, RnsPoly};
 
 /// Words of scratch that the groups of primes of all threads may take: a share of the last level of
@@ -71,8 +73,6 @@ pub(super) struct Decomposed<'a> {
 struct Scratch {
     /// Per prime of a group the converted digits of one polynomial.
     digits: Buffer,
-    /// Per prime of a group two limbs: what ModDown subtracts.
-    down: Buffer,
     /// Two blocks.
     temp: Buffer,
 }
@@ -105,8 +105,10 @@ struct Place<'c> {
     raw: bool,
     /// Whether this is the job's first term.
     first: bool,
-    /// Whether ModDown ends here.
-    ends: bool,
+    /// Whether ModDown is due.
+    divides: bool,
+    /// Whether this is the job's last term.
+    last: bool,
 }
 
 /// Words from one digit's limb to the next: half a period of the second-level cache's sets more
@@ -331,7 +333,6 @@ impl Cpu {
         let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
         let scratch = || Scratch {
             digits: Buffer::dirty(longest * call.most * digit_stride(n)),
-            down: Buffer::dirty(longest * down * n),
             temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
         };
         share(threads, groups, scratch, |scratch, mut columns| {
@@ -342,8 +343,10 @@ impl Cpu {
     /// All jobs at a group of primes: `P add + sum sigma(sum_d digit_d key_d)`, and the end of
     /// ModDown where it is due.
     fn group(&self, call: &Call<'_>, columns: &mut [Column<'_>], scratch: &mut Scratch) {
-        for column in &mut *columns {
-            self.begin(call, column);
+        if call.divided.is_none() {
+            for column in &mut *columns {
+                self.begin(call, column);
+            }
         }
         let n = self.chain.n();
         let stride = digit_stride(n);
@@ -361,9 +364,9 @@ impl Cpu {
             for (number, job) in call.jobs.iter().enumerate() {
                 let last = job.terms.len().saturating_sub(1);
                 for (t, (_, key)) in job.terms.iter().enumerate().filter(|(_, t)| t.0 == index) {
-                    let divided = call.divided.filter(|_| t == last);
-                    if let Some(divided) = divided {
-                        self.convert_down(&divided[2 * number..2 * number + 2], columns, scratch);
+                    let (first, last) = (t == 0, t == last);
+                    if let (Some(divided), true) = (call.divided, first) {
+                        self.convert_down(divided, columns, number);
                     }
                     for (g, column) in columns.iter_mut().enumerate() {
                         let place = Place {
@@ -372,8 +375,9 @@ impl Cpu {
                             job,
                             key,
                             raw,
-                            first: t == 0,
-                            ends: divided.is_some(),
+                            first,
+                            divides: call.divided.is_some(),
+                            last,
                         };
                         let outs = &mut column.outs[number];
                         self.term((call, g), place, outs, scratch);
@@ -400,14 +404,14 @@ impl Cpu {
         }
     }
 
-    /// What ModDown subtracts from both parts at a group of primes, but for the last stages of its
-    /// NTT.
-    fn convert_down(&self, divided: &[Scaled], columns: &[Column<'_>], scratch: &mut Scratch) {
-        let n = self.chain.n();
-        for (part, source) in divided.iter().enumerate() {
-            let limbs = scratch.down.chunks_exact_mut(n).skip(part).step_by(2);
-            let mut outs: Vec<(usize, &mut [u64])> =
-                columns.iter().map(|c| c.prime).zip(limbs).collect();
+    /// What ModDown subtracts from both parts of a job at a group of primes, but for the last stages
+    /// of its NTT: to where the results go.
+    fn convert_down(&self, divided: &[Scaled], columns: &mut [Column<'_>], job: usize) {
+        for (part, source) in divided[2 * job..2 * job + 2].iter().enumerate() {
+            let mut outs: Vec<(usize, &mut [u64])> = columns
+                .iter_mut()
+                .map(|c| (c.prime, &mut *c.outs[job][part]))
+                .collect();
             self.convert(source, &mut outs, true);
         }
     }
@@ -423,15 +427,7 @@ impl Cpu {
         let n = self.chain.n();
         let block = n.min(1 << LOW_LOG);
         let stride = digit_stride(n);
-        let (m, table) = (
-            self.chain.modulus(place.prime),
-            self.chain.table(place.prime),
-        );
-        let minus = self
-            .chain
-            .product_inverse_mod(call.shape.special.union(call.shape.drop), place.prime);
-        let minus = m.shoup(m.neg(minus));
-        let p = m.to_mont(self.chain.product_mod(call.shape.special, place.prime));
+        let table = self.chain.table(place.prime);
         let own_limb = place.source.poly.limb_of(place.prime);
         let rows = 2 * place.key.digits.len();
         let Some(key) = place.key.row_of(place.prime) else {
@@ -439,10 +435,6 @@ impl Cpu {
         };
         let key_block = |b: usize| key.get(b * block * rows..(b + 1) * block * rows);
         let space = &mut scratch.digits[g * call.most * stride..(g + 1) * call.most * stride];
-        let (down0, down1) = match place.ends {
-            true => scratch.down[2 * g * n..2 * (g + 1) * n].split_at_mut(n),
-            false => (&mut [][..], &mut [][..]),
-        };
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
             let words = key_block(b).unwrap_or(&[]);
@@ -485,44 +477,26 @@ impl Cpu {
                 digits: &digits,
                 ahead: &[],
             };
-            let target = self.multiply(place, (rows, p), b, (outs, &mut scratch.temp));
-            if !place.ends {
-                continue;
-            }
-            let range = target * block..(target + 1) * block;
-            let next = match b + 1 < n / block {
-                true => place.key.permutation.of_piece(b + 1).0,
-                false => target,
-            };
-            let soon = down1.get(range.clone()).unwrap_or(&[]);
-            let low = &mut down0[range.clone()];
-            self.kernels.forward_low(table, low, target, soon);
-            // (x - r) / D = (r - x) (-1 / D).
-            self.kernels
-                .sub_from_scaled(m, &mut outs[0][range.clone()], low, minus);
-            let soon = down0.get(next * block..(next + 1) * block).unwrap_or(&[]);
-            let low = &mut down1[range.clone()];
-            self.kernels.forward_low(table, low, target, soon);
-            self.kernels
-                .sub_from_scaled(m, &mut outs[1][range], low, minus);
+            self.multiply(call, (place, b), &rows, (outs, &mut scratch.temp));
         }
     }
 
-    /// One block of one term; gives the block of the result.
+    /// One block of one term.
     fn multiply(
         &self,
-        place: Place<'_>,
-        (rows, p): (KeyRows<'_>, u64),
-        b: usize,
-        (outs, temp): (&mut [&mut [u64]; 2], &mut Buffer),
-    ) -> usize {
+        call: &Call<'_>,
+        (place, b): (Place<'_>, usize),
+        rows: &KeyRows<'_>,
+        (outs, temp): (&mut [&mut [u64]; 2], &mut [u64]),
+    ) {
         let block = self.chain.n().min(1 << LOW_LOG);
         let range = b * block..(b + 1) * block;
         let m = self.chain.modulus(place.prime);
+        let p = self.chain.product_mod(call.shape.special, place.prime);
         let mut extra = Extra {
             x: [None, None],
             tensors: &[],
-            factor: p,
+            factor: m.to_mont(p),
         };
         let mut tensors = Vec::new();
         match place.job.add_inside {
@@ -547,26 +521,89 @@ impl Cpu {
         let [out0, out1] = outs;
         let begun = place.job.add_before[0].is_some() || place.job.onto;
         let fresh = place.first && !begun;
-        let key = place.key;
-        if fresh && key.galois.is_identity() {
+        let same = place.key.galois.is_identity();
+        if fresh && same && !place.divides {
             let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
-            self.kernels.inner_product(m, out0, out1, &rows, &extra);
-            return b;
+            self.kernels.inner_product(m, out0, out1, rows, &extra);
+            return;
         }
         let (temp0, temp1) = temp.split_at_mut(block);
-        self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
-        let (target, piece) = key.permutation.of_piece(b);
+        self.kernels.inner_product(m, temp0, temp1, rows, &extra);
+        if place.divides && place.first {
+            return self.end_division(call, (place, b), outs, [temp0, temp1]);
+        }
+        let (target, piece) = place.key.permutation.of_piece(b);
         let range = target * block..(target + 1) * block;
         for (out, temp) in [(out0, temp0), (out1, temp1)] {
             let out = &mut out[range.clone()];
             if fresh {
                 self.kernels.permute(out, temp, &piece);
-            } else if key.galois.is_identity() {
+            } else if same {
                 self.kernels.add(m, out, temp);
             } else {
                 self.kernels.permute_acc(m, out, temp, &piece);
             }
+            if place.divides && place.last {
+                self.kernels.scale(m, out, self.inverse(call, place.prime));
+            }
         }
-        target
+    }
+
+    /// What ModDown multiplies by at a prime.
+    fn inverse(&self, call: &Call<'_>, prime: usize) -> ShoupConst {
+        let divisor = call.shape.special.union(call.shape.drop);
+        let m = self.chain.modulus(prime);
+        m.shoup(self.chain.product_inverse_mod(divisor, prime))
+    }
+
+    /// The block of the result to which the first term of a job brings block `b`: that term's part
+    /// `x` and what is added before it, less what ModDown subtracts, which is there already. If more
+    /// terms follow, the last one's caller divides.
+    fn end_division(
+        &self,
+        call: &Call<'_>,
+        (place, b): (Place<'_>, usize),
+        outs: &mut [&mut [u64]; 2],
+        x: [&mut [u64]; 2],
+    ) {
+        let (j, job) = (place.prime, place.job);
+        let (m, table) = (self.chain.modulus(j), self.chain.table(j));
+        let permutation = &place.key.permutation;
+        let (target, piece) = permutation.of_piece(b);
+        let factor = match place.last {
+            true => self.inverse(call, j),
+            false => m.shoup(m.reduce(1)),
+        };
+        let block = x[0].len();
+        let range = target * block..(target + 1) * block;
+        let next = match (b + 1) * block < self.chain.n() {
+            true => permutation.of_piece(b + 1).0,
+            false => target,
+        };
+        let next = next * block..(next + 1) * block;
+        for (part, x) in x.into_iter().enumerate() {
+            let (out, other) = match &mut *outs {
+                [out, other] if part == 0 => (out, &other[range.clone()]),
+                [other, out] => (out, &other[next.clone()]),
+            };
+            let out = &mut out[range.clone()];
+            let minuend = Minuend {
+                x,
+                order: (!place.key.galois.is_identity()).then_some(&piece),
+                factor,
+            };
+            self.kernels.divide_low(table, out, target, other, &minuend);
+            let p = self.chain.product_mod(call.shape.special, j);
+            let before = match job.start[0] {
+                Some(_) => job.start[part].map(|x| (x, factor.w)),
+                None => job.add_before[part].map(|x| (x, m.mul(p, factor.w))),
+            };
+            if let Some((x, c)) = before
+                && let Some(x) = x.limb_of(j)
+            {
+                self.kernels
+                    .mul_const_acc(m, out, &x[range.clone()], m.shoup(c));
+            }
+        }
     }
 }

@@ -144,6 +144,17 @@ pub(crate) struct Extra<'a> {
     pub(crate) factor: u64,
 }
 
+/// What values are subtracted from, and what the difference is multiplied by.
+#[derive(Clone, Copy)]
+pub(crate) struct Minuend<'a> {
+    /// Canonical values, as many as are subtracted.
+    pub(crate) x: &'a [u64],
+    /// The order in which they are taken, if it is another one: a piece from this slice to it.
+    pub(crate) order: Option<&'a PermutationPiece<'a>>,
+    /// The factor.
+    pub(crate) factor: ShoupConst,
+}
+
 /// A tensor product `(a0 b0, a0 b1 + a1 b0, a1 b1)` of canonical values.
 #[derive(Clone, Copy)]
 pub(crate) struct Tensor<'a> {
@@ -275,6 +286,9 @@ kernels! {
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
+    /// As `forward_low`; what comes out is subtracted from the minuend and multiplied by its factor:
+    /// the end of a division by primes, with their rest in `x`.
+    fn divide_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], from: &Minuend<'_>);
     /// The stages of the inverse NTT inside the block of that number (`2^LOW_LOG` words, or all) of
     /// the values `x`, into `out`.
     fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], block: usize, c: &InverseScale);

@@ -1,8 +1,8 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
 use super::{
-    Columns, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, PermutationPiece, Product,
-    Tile,
+    Columns, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Minuend, PermutationPiece,
+    Product, Tile,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
@@ -50,6 +50,24 @@ pub(super) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, _ahead: &[u
     let q = t.modulus.value();
     x.iter_mut()
         .for_each(|x| *x = reduce_once(reduce_once(*x, 2 * q), q));
+}
+
+#[inline(always)]
+pub(super) fn divide_low(
+    t: &NttTable,
+    x: &mut [u64],
+    block: usize,
+    ahead: &[u64],
+    from: &Minuend<'_>,
+) {
+    forward_low(t, x, block, ahead);
+    let m = &t.modulus;
+    let Some(order) = from.order else {
+        return sub_from_scaled(m, x, from.x, from.factor);
+    };
+    neg(m, x);
+    permute_acc(m, x, from.x, order);
+    scale(m, x, from.factor);
 }
 
 /// The next `stages` stages of block `number` of `blocks`.

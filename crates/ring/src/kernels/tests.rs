@@ -304,6 +304,9 @@ proptest! {
         let columns = tile_columns(n);
         let words = n / width * columns;
         let row = ConvRow { weights: w.many(terms, p), minus_d: w.below(p) };
+        let (minuend, factor) = (w.many(n, p), t.modulus.shoup(w.below(p)));
+        let g = GaloisElement::rotation(w.next() as i64, log_n);
+        let permutation = Permutation::new(g, log_n);
         let tiles: Vec<(Vec<u64>, Vec<u8>)> = (0..width / columns)
             .map(|_| {
                 let ys = (0..terms).flat_map(|i| w.many(words, 1 << (50 - i % 10))).collect();
@@ -317,12 +320,23 @@ proptest! {
                 let tile = Tile { columns: i * columns..(i + 1) * columns, top };
                 k.convert_tile(&t, &mut out, source, &row, &tile);
             }
-            if top {
-                for (b, block) in out.chunks_mut(width).enumerate() {
-                    k.forward_low(&t, block, b, &tiles[0].0);
+            if !top {
+                return vec![out];
+            }
+            // To the end, and with the end of a division: blocks in order, and permuted.
+            let mut results = vec![out; 3];
+            for (b, block) in results[0].chunks_mut(width).enumerate() {
+                k.forward_low(&t, block, b, &tiles[0].0);
+            }
+            for b in 0..n / width {
+                let (target, piece) = permutation.of_piece(b);
+                let x = &minuend[b * width..(b + 1) * width];
+                for (result, at, order) in [(1, b, None), (2, target, Some(&piece))] {
+                    let block = &mut results[result][at * width..(at + 1) * width];
+                    k.divide_low(&t, block, at, x, &Minuend { x, order, factor });
                 }
             }
-            vec![out]
+            results
         });
     }
 }

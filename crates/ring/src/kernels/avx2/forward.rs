@@ -17,10 +17,11 @@
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
+use super::pointwise::{permute_sub_scaled, sub_from_scaled};
 use super::{
     Factor, LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
 };
-use crate::kernels::{LOW_LOG, TILE_WORDS, scalar};
+use crate::kernels::{LOW_LOG, Minuend, TILE_WORDS, scalar};
 use crate::ntt::{DoubleTwiddles, NttTable, Sixteen};
 
 /// log2 of the words on which the last stages work in registers.
@@ -101,6 +102,21 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
         return scalar::forward_low(t, x, block, ahead);
     }
     low::<false>(t, x, block, ahead);
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn divide_low(
+    t: &NttTable,
+    x: &mut [u64],
+    block: usize,
+    ahead: &[u64],
+    from: &Minuend<'_>,
+) {
+    forward_low(t, x, block, ahead);
+    match from.order {
+        Some(order) => permute_sub_scaled(&t.modulus, x, (from.x, order), from.factor),
+        None => sub_from_scaled(&t.modulus, x, from.x, from.factor),
+    }
 }
 
 /// The stages above blocks of `2^LOW_LOG` words; `INT` as for [`load_lazy`].

@@ -30,7 +30,7 @@ mod inverse;
 mod pointwise;
 
 pub(super) use convert::{convert_tile, inner_product, quotient, sum_products};
-pub(super) use forward::{forward, forward_low};
+pub(super) use forward::{divide_low, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use pointwise::{
     add, add_const, add_mont, mul, mul_acc, mul_const, mul_const_acc, mul_mont, mul_mont_acc, neg,

@@ -154,3 +154,19 @@ pub(in crate::kernels) fn permute_acc(
     let l = Lanes::new(m);
     permute_with(out, x, p, |old, new| l.add(old, new));
 }
+
+/// `out = (x - out) c` with `x` in another order.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn permute_sub_scaled(
+    m: &Modulus,
+    out: &mut [u64],
+    (x, order): (&[u64], &PermutationPiece<'_>),
+    c: ShoupConst,
+) {
+    let l = Lanes::new(m);
+    let w = splat(m, &l, c.w);
+    permute_with(out, x, order, |old, new| {
+        l.canonical(l.times(l.double(_mm256_sub_epi64(new, old)), w))
+    });
+}

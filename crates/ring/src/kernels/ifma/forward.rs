@@ -20,11 +20,12 @@
 
 use std::arch::x86_64::*;
 
+use super::pointwise::lane_orders;
 use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
     reduce_once, splat, store, twiddles,
 };
-use crate::kernels::{LOW_LOG, scalar};
+use crate::kernels::{LOW_LOG, Minuend, scalar};
 use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
@@ -53,26 +54,168 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
-    let len_log = LOW_LOG.min(t.log_n);
-    if t.log_n < MIN_LOG || x.len() != 1 << len_log || block >> (t.log_n - len_log) != 0 {
+    if !fits(t, x, block) {
         return scalar::forward_low(t, x, block, ahead);
     }
+    low(t, x, block, ahead, &Canonical);
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn divide_low(
+    t: &NttTable,
+    x: &mut [u64],
+    block: usize,
+    ahead: &[u64],
+    from: &Minuend<'_>,
+) {
+    let short = from.x.len() != x.len() || from.order.is_some_and(|o| o.blocks.len() * 8 < x.len());
+    if !fits(t, x, block) || short {
+        return scalar::divide_low(t, x, block, ahead, from);
+    }
+    let (w, quot) = splat(from.factor);
+    let difference = Difference {
+        x: from.x,
+        w,
+        quot,
+        above: _mm512_set1_epi64((above(room(t)) * t.modulus.value()) as i64),
+    };
+    match from.order {
+        None => low(t, x, block, ahead, &difference),
+        Some(order) => {
+            let permuted = Permuted {
+                difference,
+                blocks: &order.blocks[..x.len() / LANES],
+                base: order.base,
+                orders: lane_orders(order),
+            };
+            low(t, x, block, ahead, &permuted);
+        }
+    }
+}
+
+/// Whether vectors do the last stages on block `block`.
+fn fits(t: &NttTable, x: &[u64], block: usize) -> bool {
+    let len_log = LOW_LOG.min(t.log_n);
+    t.log_n >= MIN_LOG && x.len() == 1 << len_log && block >> (t.log_n - len_log) == 0
+}
+
+/// The stages inside a block, and what becomes of their results.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn low<E: End>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], end: &E) {
+    let len_log = LOW_LOG.min(t.log_n);
     let index = (1 << (t.log_n - len_log)) + block;
     let whole = Target::whole(x);
     // SAFETY: the destination is `x` itself, row by row.
     unsafe { forward_passes(t, x, len_log - 4, index, whole) };
     let run = block << (len_log - 7);
     match room(t) {
-        WIDE => forward_tail::<WIDE>(t, x, run, ahead),
-        SOME => forward_tail::<SOME>(t, x, run, ahead),
-        _ => forward_tail::<TIGHT>(t, x, run, ahead),
+        WIDE => forward_tail::<WIDE, E>(t, x, run, ahead, end),
+        SOME => forward_tail::<SOME, E>(t, x, run, ahead, end),
+        _ => forward_tail::<TIGHT, E>(t, x, run, ahead, end),
+    }
+}
+
+/// What becomes of the results of the last stage.
+trait End {
+    /// From a result to the vector that is written to place `at` (in vectors).
+    ///
+    /// # Safety
+    /// The processor has the instructions of this module; the block has more than `at` vectors.
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i;
+}
+
+/// They are brought below q.
+struct Canonical;
+
+impl End for Canonical {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, _at: usize) -> __m512i {
+        s.canonical::<ROOM>(x)
+    }
+}
+
+/// They are subtracted from values of the same places, and the difference is multiplied.
+struct Difference<'a> {
+    /// As many words as the block.
+    x: &'a [u64],
+    w: __m512i,
+    quot: __m512i,
+    /// A multiple of q that is no less than a result.
+    above: __m512i,
+}
+
+impl Difference<'_> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn of<const ROOM: Room>(&self, s: &Stages, a: __m512i, x: __m512i) -> __m512i {
+        let x = if ROOM == TIGHT {
+            reduce_once(x, s.l.q2)
+        } else {
+            x
+        };
+        let a = _mm512_sub_epi64(_mm512_add_epi64(a, self.above), x);
+        s.l.shoup(a, self.w, self.quot)
+    }
+}
+
+impl End for Difference<'_> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i {
+        // SAFETY: the caller's promise; `self.x` has as many words as the block.
+        unsafe {
+            let a = load(self.x.as_ptr().add(at * LANES));
+            self.of::<ROOM>(s, a, x)
+        }
+    }
+}
+
+/// The same with values of other places.
+struct Permuted<'a> {
+    difference: Difference<'a>,
+    /// One for each vector of the block, a power of two of them.
+    blocks: &'a [u32],
+    base: usize,
+    orders: [__m512i; 8],
+}
+
+impl End for Permuted<'_> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i {
+        // SAFETY: the caller's promise; there is an entry of `blocks` for each vector, and the mask
+        // keeps the source inside the block, whose words are as many as those of `difference.x`.
+        unsafe {
+            let b = *self.blocks.get_unchecked(at);
+            let source = ((b >> 3) as usize).wrapping_sub(self.base) & (self.blocks.len() - 1);
+            let a = load(self.difference.x.as_ptr().add(source * LANES));
+            let a = _mm512_permutexvar_epi64(self.orders[(b & 7) as usize], a);
+            self.difference.of::<ROOM>(s, a, x)
+        }
+    }
+}
+
+/// How many q are no less than a result of the last stage (`TIGHT`: one brought below 2q).
+fn above(room: Room) -> u64 {
+    match room {
+        WIDE => 10,
+        SOME => 4,
+        _ => 2,
     }
 }
 
 /// The last four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead: &[u64]) {
+fn forward_tail<const ROOM: Room, E: End>(
+    t: &NttTable,
+    x: &mut [u64],
+    run: usize,
+    ahead: &[u64],
+    end: &E,
+) {
     let s = Stages::new(t);
     let tw = t.forward.montgomery(&t.modulus);
     let steps = (x.len() / 128).max(1);
@@ -88,7 +231,7 @@ fn forward_tail<const ROOM: Room>(t: &NttTable, x: &mut [u64], run: usize, ahead
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
         }
-        s.last::<ROOM>(words, twist, &tw.last);
+        s.last::<ROOM, E>(words, (twist, &tw.last), (end, 16 * i));
     }
 }
 
@@ -357,11 +500,11 @@ impl Stages {
     /// together: with four, every instruction waits for one before it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn last<const ROOM: Room>(
+    fn last<const ROOM: Room, E: End>(
         &self,
         words: &mut [u64; 128],
-        twist: &[Constants; 2],
-        w: &[Sixteenth; 8],
+        (twist, w): (&[Constants; 2], &[Sixteenth; 8]),
+        (end, mut at): (&E, usize),
     ) {
         let l = &self.l;
         let (low, high) = (factors(&twist[0]), factors(&twist[1]));
@@ -400,13 +543,15 @@ impl Stages {
             _mm512_setr_epi64(2, 10, 3, 11, 6, 14, 7, 15),
         ];
         for (&(x, y), words) in v.iter().zip(words.as_chunks_mut::<16>().0) {
-            let (x, y) = (self.canonical::<ROOM>(x), self.canonical::<ROOM>(y));
-            // SAFETY: there are 16 words.
+            let low = _mm512_permutex2var_epi64(x, order[0], y);
+            let high = _mm512_permutex2var_epi64(x, order[1], y);
+            // SAFETY: there are 16 words, the vectors `at` and `at + 1` of the block.
             unsafe {
                 let p = words.as_mut_ptr();
-                store(p, _mm512_permutex2var_epi64(x, order[0], y));
-                store(p.add(LANES), _mm512_permutex2var_epi64(x, order[1], y));
+                store(p, end.end::<ROOM>(self, low, at));
+                store(p.add(LANES), end.end::<ROOM>(self, high, at + 1));
             }
+            at += 2;
         }
     }
 

@@ -111,7 +111,7 @@ pub(in crate::kernels) fn permute_acc(
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn lane_orders(p: &PermutationPiece<'_>) -> [__m512i; 8] {
+pub(super) fn lane_orders(p: &PermutationPiece<'_>) -> [__m512i; 8] {
     let mut orders = [_mm512_setzero_si512(); 8];
     for (o, lanes) in orders.iter_mut().zip(p.lanes) {
         // SAFETY: eight words.
