@@ -594,15 +594,10 @@ impl Cpu {
             };
             self.kernels.divide_low(table, out, target, other, &minuend);
             let p = self.chain.product_mod(call.shape.special, j);
-            let before = match job.start[0] {
-                Some(_) => job.start[part].map(|x| (x, factor.w)),
-                None => job.add_before[part].map(|x| (x, m.mul(p, factor.w))),
-            };
-            if let Some((x, c)) = before
-                && let Some(x) = x.limb_of(j)
-            {
-                self.kernels
-                    .mul_const_acc(m, out, &x[range.clone()], m.shoup(c));
+            // Sums that products are added onto are never divided here.
+            if let Some(x) = job.add_before[part].and_then(|x| x.limb_of(j)) {
+                let c = m.shoup(m.mul(p, factor.w));
+                self.kernels.mul_const_acc(m, out, &x[range.clone()], c);
             }
         }
     }
