@@ -3,7 +3,8 @@
 //!
 //! Each role is a process of its own, so that the server's peak of memory is a server's: this one
 //! compiles, makes keys and encrypts; a second measures the machine; a third serves along the
-//! schedule; a fourth does so without one, every value in a place of its own.
+//! schedule; a fourth does so without one, every value in a place of its own. Each can be run alone, on
+//! a folder: `client MODEL DIR`, `measure DIR THREADS`, `serve DIR THREADS`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::ops::ControlFlow;
@@ -33,6 +34,7 @@ fn main() {
     let arg = |i: usize| args.get(i).map_or("", String::as_str);
     let threads = |text: &str| text.parse().unwrap_or(1);
     match arg(0) {
+        "client" => client(arg(1), Path::new(arg(2)), 1),
         "measure" => measure_machine(Path::new(arg(1)), threads(arg(2))),
         "serve" => serve(Path::new(arg(1)), threads(arg(2)), true),
         "serve-unscheduled" => serve(Path::new(arg(1)), threads(arg(2)), false),
