@@ -1,6 +1,8 @@
 //! One bootstrap of a preset with real keys: times by step, precision on four kinds of input.
 //!
 //! `cargo run --release -p veilformer-circuits --example bootstrap [PRESET] [complex|real|PERIOD] [RUNS] [THREADS]`
+#![allow(clippy::print_stdout)]
+
 use std::ops::ControlFlow;
 use std::time::Instant;
 

@@ -2,6 +2,8 @@
 //! scheme's noise.
 //!
 //! `cargo run --release -p veilformer-circuits --example bootstrap_noise [LEVELS]`
+#![allow(clippy::print_stdout)]
+
 use std::time::Instant;
 use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content};
 use veilformer_circuits::testing::ClearOps;

@@ -1,5 +1,7 @@
 //! Makes `src/bootstrap/presets.json`:
 //! `cargo run --release -p veilformer-circuits --example presets > crates/circuits/src/bootstrap/presets.json`
+#![allow(clippy::print_stdout)]
+
 use veilformer_circuits::bootstrap::Preset;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

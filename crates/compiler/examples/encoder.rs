@@ -291,6 +291,7 @@ impl Job<'_> {
         let inputs = self.circuit.inputs(&rows)?;
         let inputs = inputs.map(|slots| ops.encrypt(slots, top))?;
         let mut excess = Vec::new();
+        #[allow(clippy::type_complexity)]
         let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
             &mut |ops, name, cts, bound| {
                 let slots = cts.iter().map(|ct| ops.decrypt(ct));

@@ -123,6 +123,7 @@ fn run(shape: &RandomEncoder, tokens: usize, centred: bool) -> f64 {
         let inputs = circuit.inputs(&rows).unwrap();
         let top = params.max_level();
         let inputs = inputs.map(|slots| ops.encrypt(slots, top)).unwrap();
+        #[allow(clippy::type_complexity)]
         let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
             &mut |ops, name, cts, bound| {
                 for ct in cts {

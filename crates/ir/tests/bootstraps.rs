@@ -144,7 +144,7 @@ fn bounds_and_levels_are_checked_when_a_bootstrap_is_recorded() {
     assert!(r.bootstrap_entry(&other, Content::Real).is_err());
     for number in 1..MAX_BOOTSTRAPS {
         let more = r.bootstrap_entry(&spec, Content::Periodic(1 << (number % 7)));
-        assert_eq!(more.is_ok(), true);
+        assert!(more.is_ok());
     }
 }
 

@@ -188,7 +188,7 @@ impl Recorder {
                 }
             }
             // Not a number fails the comparison as well.
-            if !(x.bound <= 1.0 + RANGE_MARGIN) {
+            if x.bound.is_nan() || x.bound > 1.0 + RANGE_MARGIN {
                 let section = self.program.sections.get(self.section as usize);
                 let section = section.map_or("", String::as_str);
                 return Err(invalid(format!(

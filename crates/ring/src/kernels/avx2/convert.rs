@@ -310,6 +310,7 @@ pub(in crate::kernels) fn inner_product(
             }
             for tensors in extra.tensors.chunks(TENSORS) {
                 for t in tensors {
+                    #[allow(clippy::needless_range_loop)] // Two sums are indexed by it.
                     for k in 0..2 {
                         let at = j + k * LANES;
                         let word = |x: &[u64]| l.double(load(x.as_ptr().add(at)));
