@@ -59,7 +59,7 @@ pub struct Details {
     /// Median time of each step in milliseconds: of the processor on one thread, on the wall clock on
     /// more.
     pub steps: BTreeMap<String, f64>,
-    /// Likewise of one bootstrap of a batch of [`BATCH`], each thread with one at a time.
+    /// Likewise of one bootstrap of a batch of eight, each thread with one at a time.
     pub batch_ms: Option<f64>,
     /// Median time on the wall clock on one thread, if `threads` are more.
     pub one_thread_ms: Option<f64>,

@@ -59,8 +59,8 @@ pub enum Stage {
 /// A bootstrap for one set of parameters, before anything is encoded.
 ///
 /// Levels, from the top: `CoeffToSlot`, `EvalMod`, then the levels that the bootstrap gives back
-/// (down from [`Bootstrap::output_level`]), then `SlotToCoeff` (down from
-/// [`Bootstrap::input_level`] to 0).
+/// (down from [`BootstrapPlan::output_level`]), then `SlotToCoeff` (down from
+/// [`BootstrapPlan::input_level`] to 0).
 #[derive(Clone, Debug)]
 pub struct BootstrapPlan {
     params: Params,

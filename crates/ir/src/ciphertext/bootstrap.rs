@@ -100,7 +100,7 @@ fn recorded(plan: &BootstrapPlan) -> Result<(CiphertextProgram, Counts), Circuit
 
 impl Recorder {
     /// The number of a bootstrap in the program's table, into which it comes if it is not there:
-    /// for [`Ops::bootstraps`].
+    /// for [`veilformer_ckks::Ops::bootstraps`].
     ///
     /// # Errors
     /// What does not fit the parameters; a full table.

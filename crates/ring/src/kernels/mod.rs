@@ -119,6 +119,7 @@ pub(crate) struct Columns<'a> {
     /// Which columns.
     pub(crate) range: Range<usize>,
     /// Words to fetch into the cache meanwhile, to be written next.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) soon: &'a [u64],
 }
 

@@ -44,7 +44,7 @@ impl<T> Inputs<T> {
 }
 
 impl Layout {
-    /// The shape of least cost by [`attention_cost`] for sentences of up to `tokens` tokens.
+    /// The shape of least cost (of attention, by counted operations) for sentences of up to `tokens` tokens.
     ///
     /// # Errors
     /// When one block of all tokens does not fit the slots.
