@@ -129,10 +129,22 @@ fn plans_know_what_is_inside() {
             (complex.multiplications + real.multiplications + 1) as u64,
         )
     });
-    // Without the bootstraps' own plaintexts and scratch, memory would be that of keys alone.
-    let keys: u64 = planned.key_bytes;
-    assert!(planned.resident_bytes > keys && planned.peak_memory_bytes > planned.resident_bytes);
+    // The same keys without a bootstrap: what is inside of one has plaintexts and scratch.
+    let mut r = Recorder::new(&params);
+    let a = r.input(4, 1.0).unwrap();
+    let none = r.finish(vec![a]);
+    let none = plan(&none, &params, bundle.keys(), &table, 1).unwrap();
+    let inside = program
+        .bootstraps
+        .iter()
+        .map(|b| b.inside(&params).unwrap());
+    let plains: usize = inside.map(|circuit| circuit.plains.len()).sum();
+    // A plaintext has a buffer of at least 512 bytes.
+    let inside = planned.resident_bytes - none.resident_bytes;
+    assert!(plains > 50 && inside > 512 * plains as u64, "{inside}");
+    let scratch = planned.peak_memory_bytes - none.peak_memory_bytes - inside;
     let raised = veilformer_runtime::ciphertext_memory(&params, params.max_level());
+    assert!(scratch > 5 * raised, "{scratch}");
     assert!(planned.peak_ciphertext_bytes < 3 * raised);
 }
 
