@@ -207,5 +207,5 @@ fn multiples_of_q0_follow_the_sum_of_uniforms() {
 fn errors_of_a_long_iteration_grow_as_predicted() {
     let (params, spec) = toy_bootstrap(10);
     let plan = BootstrapPlan::new(&params, &spec, Content::Real).unwrap();
-    iterate(&Client::new(plan, Some(1)), 200);
+    iterate(&Client::new(plan, Some(1)), 200, 0.7);
 }

@@ -109,5 +109,5 @@ fn multiples_of_q0_follow_the_sum_of_uniforms() {
 #[ignore = "a long iteration at full size: a minute"]
 fn errors_of_a_long_iteration_grow_as_predicted() {
     let (_, client) = client(Content::Real);
-    iterate(&client, 200);
+    iterate(&client, 200, 0.25);
 }
