@@ -5,55 +5,26 @@
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content};
+use veilformer_circuits::bootstrap::{Content, Preset, estimate};
 use veilformer_circuits::testing::ClearOps;
-use veilformer_ckks::*;
+use veilformer_ckks::{Complex, SecretKind, SlotVector};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let levels: usize = std::env::args().nth(1).map_or(Ok(10), |a| a.parse())?;
-    let special = if levels > 12 { 6 } else { 9 };
-    let spec = ParamsSpec {
-        log_n: 16,
-        first_bits: 50,
-        scale_bits: 40,
-        levels: 3 + levels + 13,
-        special_bits: 50,
-        special_count: special,
-        digit_limbs: special,
-        security: SecurityLevel::Bits128,
-    };
-    let ladder = Ladder {
-        below: vec![44; 3],
-        above: vec![50; 13],
-    };
-    let params = spec.validate_ladder(&ladder)?;
+    let preset = Preset::generate(levels)?;
+    let params = preset.validate()?;
+    let plan = preset.plan(&params, Content::Complex)?;
+    let predicted = estimate(&preset.bootstrap)?;
     println!(
-        "log QP {:.1}, digits {:?}",
+        "log QP {:.1}, noise alone predicted: mean {:.2} worst {:.2} bits",
         params.log_qp(),
-        params.digits().iter().map(|d| d.len()).collect::<Vec<_>>()
-    );
-    let model = noise::NoiseModel::new(&params, SecretKind::DenseTernary);
-    for level in [params.max_level() - 3, params.max_level()] {
-        println!(
-            "level {level}: key switch / rounding {:.2e}",
-            model.key_switch_error(level) / model.division()
-        );
-    }
-    let plan = BootstrapPlan::new(&params, &BootstrapSpec::PRESET, Content::Complex)?;
-    let predicted = veilformer_circuits::bootstrap::estimate(&BootstrapSpec::PRESET)?;
-    let log = |x: f64| x.log2();
-    let s = predicted.stages;
-    println!(
-        "predicted {:.2} {:.2}; s2c {:.1} raise {:.1} c2s {:.1} cheb {:.1} double {:.1} sine {:.1}, sine error {:.1}",
         predicted.mean_bits,
-        predicted.worst_bits,
-        log(s.slot_to_coeff),
-        log(s.mod_raise),
-        log(s.coeff_to_slot),
-        log(s.chebyshev),
-        log(s.double_angle),
-        log(s.inverse_sine),
-        log(predicted.sine_error)
+        predicted.worst_bits
+    );
+    println!(
+        "the sine leaves {:.1} bits; standard deviations {:?}",
+        -predicted.sine_error.log2(),
+        predicted.stages
     );
     let n = params.slots();
     let wave = |x: usize| ((x * x % 10007) as f64 * 0.7).sin();

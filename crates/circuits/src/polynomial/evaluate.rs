@@ -28,20 +28,27 @@ pub fn evaluate<O: Ops>(
 /// As [`evaluate`] for a plan of one polynomial, with a result of this scale.
 ///
 /// # Errors
-/// As [`evaluate`]; a plan of several polynomials or of a constant one's degree 0.
+/// As [`evaluate`]; a plan of several polynomials, or of a constant, whose scale is the input's.
 pub fn evaluate_to<O: Ops>(
     ops: &mut O,
     x: &O::Ct,
     plan: &EvaluationPlan,
     scale: Scale,
 ) -> Result<O::Ct, CircuitError> {
-    match (plan.outputs(), run(ops, x, plan, Some(scale))?.pop()) {
-        ([_], Some(output)) => Ok(output),
-        (outputs, _) => Err(CircuitError::shape(
-            NAME,
-            format!("the plan has {} outputs, expected one", outputs.len()),
-        )),
+    match plan.outputs() {
+        [output] if output.depth > 0 => {}
+        outputs => {
+            let what = format!(
+                "{} polynomials at depth {}; expected one, and not a constant",
+                outputs.len(),
+                plan.depth()
+            );
+            return Err(CircuitError::shape(NAME, what));
+        }
     }
+    run(ops, x, plan, Some(scale))?
+        .pop()
+        .ok_or_else(|| CircuitError::shape(NAME, "the plan has no output"))
 }
 
 /// All outputs at `scale`, or each at its level's canonical one.
@@ -355,6 +362,23 @@ mod tests {
         assert_eq!(ops.level(&y), 1);
         assert!(ops.scale(&y).matches(params.scale_at(1)));
         assert!((ops.decrypt(&y)[0].re - 0.6f64.sin()).abs() < 1e-8);
+    }
+
+    #[test]
+    fn a_chosen_scale_comes_out() {
+        let params = toy_params(5);
+        let mut ops = ClearOps::new(&params);
+        let x = ops.encrypt(&SlotVector::real_constant(0.6), 5).unwrap();
+        let plan = |c: Vec<f64>| {
+            let p = Chebyshev::new(c, (-1.0, 1.0)).unwrap();
+            EvaluationPlan::new(&[p], InputMap::Affine).unwrap()
+        };
+        let scale = params.scale_at(3).multiply(0.71);
+        let y = evaluate_to(&mut ops, &x, &plan(vec![0.0, 0.0, 1.0, 0.5]), scale).unwrap();
+        assert!(ops.level(&y) == 3 && ops.scale(&y).matches(scale));
+        // T_2 + T_3/2 at 0.6.
+        assert!((ops.decrypt(&y)[0].re + 0.748).abs() < 1e-8);
+        assert!(evaluate_to(&mut ops, &x, &plan(vec![0.3]), scale).is_err());
     }
 
     #[test]
