@@ -3,36 +3,38 @@
 //!
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
-//!     [--tokens T] [--count N] [--calibrate DATA] [--preset NAME] [--threads N] \
+//!     [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
 //!     [--clear|--sim|--encrypted]
 //! ```
 //!
-//! `SENTENCES` and `DATA` are data sets. `--clear` replaces bootstraps by nothing. With `--wait` each
+//! `SENTENCES` and `DATA` are data sets, or text files with a paragraph in a line. `--lengths` makes
+//! sentences of so many tokens of them. `--clear` replaces bootstraps by nothing. Each run says by how
+//! much the outputs of each layer differ from those of the polynomials in floating point. With `--wait` each
 //! encrypted run begins when a line comes on the standard input, so that what is measured can be
 //! alone on the machine without its preparation.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::error::Error;
+mod support;
+
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use veilformer_circuits::CircuitError;
-use veilformer_circuits::bootstrap::{Bootstrap, Content, Preset};
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting};
+use support::{
+    Clear, Ideal, Layers, Prepared, Result, cosine, difference, fitted, of_lengths, short, texts,
+};
+use veilformer_circuits::bootstrap::{Bootstrap, BootstrapPlan, Content, Preset};
+use veilformer_circuits::testing::{ClearOps, Counting};
 use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind, SlotVector,
+    Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList, Params, SecretKind,
 };
+use veilformer_compiler::encoder::Budget;
 use veilformer_compiler::encoder::circuit::{
-    EncoderCircuit, Inputs, Layout, Plains, Refresh, StageReport,
+    EncoderCircuit, Inputs, Plains, Refresh, StageReport, layer_of,
 };
-use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
-use veilformer_models::DataSet;
-use veilformer_models::encoder::{EncoderFolder, Execution, calibrate, center_keys};
+use veilformer_models::encoder::Execution;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecureRng};
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Clone, Debug)]
 struct Arguments {
@@ -41,6 +43,7 @@ struct Arguments {
     calibrate: String,
     tokens: usize,
     count: usize,
+    lengths: Vec<usize>,
     preset: String,
     threads: usize,
     mode: String,
@@ -57,6 +60,7 @@ fn arguments() -> Result<Arguments> {
         calibrate: String::new(),
         tokens: 128,
         count: 3,
+        lengths: Vec::new(),
         preset: "10-levels".into(),
         threads: 1,
         mode: "--clear".into(),
@@ -70,6 +74,13 @@ fn arguments() -> Result<Arguments> {
         match arg.as_str() {
             "--tokens" => a.tokens = next()?.parse()?,
             "--count" => a.count = next()?.parse()?,
+            "--lengths" => {
+                let lengths = next()?
+                    .split(',')
+                    .map(str::parse)
+                    .collect::<std::result::Result<_, _>>();
+                a.lengths = lengths?;
+            }
             "--preset" => a.preset = next()?,
             "--threads" => a.threads = next()?.parse()?,
             "--calibrate" => a.calibrate = next()?,
@@ -101,37 +112,6 @@ fn arguments() -> Result<Arguments> {
         a.calibrate.clone_from(sentences);
     }
     Ok(a)
-}
-
-/// Decrypts and encrypts again.
-struct Ideal((usize, usize));
-
-impl Refresh<ClearOps> for Ideal {
-    fn levels(&self) -> (usize, usize) {
-        self.0
-    }
-    fn real(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        let slots = SlotVector::Dense(ops.decrypt(ct));
-        Ok(ops.encrypt(&slots, self.0.1)?)
-    }
-    fn pair(
-        &mut self,
-        ops: &mut ClearOps,
-        [re, im]: [&ClearCiphertext; 2],
-    ) -> std::result::Result<[ClearCiphertext; 2], CircuitError> {
-        Ok([self.real(ops, re)?, self.real(ops, im)?])
-    }
-    fn complex(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        self.real(ops, ct)
-    }
 }
 
 fn resident() -> String {
@@ -197,136 +177,90 @@ fn main() -> Result<()> {
 }
 
 fn run(a: &Arguments) -> Result<()> {
-    let mut folder = EncoderFolder::load(Path::new(&a.folder), a.tokens)?;
-    let tokens = |path: &str, count: usize| -> Result<Vec<Vec<u32>>> {
-        let set = DataSet::load(Path::new(path))?.sample(4 * count, 1);
-        let ids = set
-            .examples
-            .iter()
-            .filter_map(|e| folder.tokenizer.encode(&e.text).ok());
-        Ok(ids.take(count).collect())
-    };
-    let calibration = tokens(&a.calibrate, 500)?;
-    let sentences = tokens(&a.sentences, a.count)?;
-    if a.center {
-        center_keys(&mut folder.encoder, &calibration)?;
+    let model = (&a.folder[..], a.tokens);
+    let model = Prepared::load(model, (&a.calibrate, 500), (&a.budget, a.center))?;
+    let ids = texts(&a.sentences)?;
+    let ids = ids.iter().filter_map(|text| fitted(&model.tokenizer, text));
+    let mut sentences: Vec<Vec<u32>> = ids.take(a.count.max(40)).collect();
+    if !a.lengths.is_empty() {
+        sentences = of_lengths(&sentences, &a.lengths);
     }
-    let execution = Execution::new(&folder.encoder)?;
-    let ranges = calibrate(&execution, &calibration)?;
-    let model = execution.model();
-    let substitution = substitute(&ranges, model.activation, &a.budget)?;
+    sentences.truncate(a.count.max(a.lengths.len()));
     let preset = Preset::named(&a.preset)?;
     let params = preset.validate()?;
     let plan = preset.plan(&params, Content::Complex)?;
-    let layout = Layout::choose(model, a.tokens, params.slots())?;
-    println!("{layout:?}; depth {}", substitution.depth());
-    let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout)?;
+    let circuit = model.circuit(a.tokens, &params)?;
     let mut job = Job {
         a,
-        execution: &execution,
+        model: &model,
+        execution: model.execution()?,
         circuit: &circuit,
-        worst: 0.0,
+        worst: (0.0, 1.0),
     };
     match a.mode.as_str() {
         "--clear" => {
-            let mut ops = ClearOps::new(&params);
-            let mut refresh = Ideal((plan.input_level(), plan.output_level()));
-            let mut plains = Plains::default();
-            for ids in &sentences {
-                let rows = execution.embed(ids)?;
-                let mut poly = Polynomials::new(&substitution);
-                let expected = execution.answer(&rows, &mut poly)?;
-                let got = job.clear(&mut ops, (&mut refresh, &mut plains), ids)?;
-                job.compare("poly", &got, &expected);
-            }
+            let refresh = Ideal((plan.input_level(), plan.output_level()));
+            let mut clear = Clear::new(&circuit, ClearOps::new(&params), refresh);
+            job.clear(&mut clear, &sentences)?;
         }
         "--sim" => {
             let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
-            let mut refresh = plan.encode(&mut ops)?;
-            let mut plains = Plains::default();
-            for ids in &sentences {
-                job.clear(&mut ops, (&mut refresh, &mut plains), ids)?;
-            }
+            let refresh = plan.encode(&mut ops)?;
+            job.clear(&mut Clear::new(&circuit, ops, refresh), &sentences)?;
         }
-        _ => job.encrypted(&params, &sentences, || {
-            Ok(preset.plan(&params, Content::Complex)?)
-        })?,
+        _ => job.encrypted(&params, &plan, &sentences)?,
     }
-    println!("worst difference from the original: {:.4}", job.worst);
+    let (error, cosine) = job.worst;
+    println!("from the original: largest difference {error:.4}, least cosine {cosine:.5}");
     Ok(())
 }
 
 struct Job<'a> {
     a: &'a Arguments,
-    execution: &'a Execution<'a>,
+    model: &'a Prepared,
+    execution: Execution<'a>,
     circuit: &'a EncoderCircuit,
-    worst: f64,
+    /// Largest difference from the original, and least cosine.
+    worst: (f64, f64),
 }
 
 impl Job<'_> {
-    fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
-        let rows = self.execution.embed(ids)?;
-        Ok(self.execution.answer(&rows, &mut self.execution.exact())?)
-    }
-
-    fn compare(&mut self, name: &str, got: &[f64], expected: &[f64]) {
-        let largest = |m: f64, (a, b): (&f64, &f64)| m.max((a - b).abs());
-        let error = got.iter().zip(expected).fold(0.0, largest);
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        let cosine = dot(got, expected) / (dot(got, got) * dot(expected, expected)).sqrt();
-        println!("  against {name}: largest difference {error:.2e}, cosine {cosine:.6}");
-        if name == "the original" {
-            self.worst = self.worst.max(error);
+    fn report(&mut self, ids: &[u32], answer: &[f64], layers: &Layers) -> Result<()> {
+        let original = self.model.original(ids)?;
+        let (poly, trace) = self.model.poly(ids)?;
+        for v in trace.functions().violations() {
+            println!("  {}: {:.3} outside of {:?}", v.site, v.value, v.range);
         }
+        for (name, expected) in [("poly", &poly), ("the original", &original)] {
+            let (error, cosine) = (difference(answer, expected), cosine(answer, expected));
+            println!("  against {name}: largest difference {error:.2e}, cosine {cosine:.6}");
+        }
+        println!("  layers against poly: {}", short(&layers.errors(&trace)));
+        self.worst.0 = self.worst.0.max(difference(answer, &original));
+        self.worst.1 = self.worst.1.min(cosine(answer, &original));
+        Ok(())
     }
 
     fn clear<R: Refresh<ClearOps>>(
         &mut self,
-        ops: &mut ClearOps,
-        (refresh, plains): (&mut R, &mut Plains<<ClearOps as Ops>::Plain>),
-        ids: &[u32],
-    ) -> Result<Vec<f64>> {
-        let rows = self.execution.embed(ids)?;
-        let (_, top) = refresh.levels();
-        let inputs = self.circuit.inputs(&rows)?;
-        let inputs = inputs.map(|slots| ops.encrypt(slots, top))?;
-        let mut excess = Vec::new();
-        #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
-            &mut |ops, name, cts, bound| {
-                let slots = cts.iter().map(|ct| ops.decrypt(ct));
-                let largest = slots
-                    .flatten()
-                    .fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
-                if largest > bound {
-                    excess.push(format!("{name}: {largest:.3}"));
-                }
-            };
-        let start = Instant::now();
-        let (out, stages) = self
-            .circuit
-            .run(ops, (&mut *refresh, &mut *plains), &inputs, watch)?;
-        let took = start.elapsed();
-        if !excess.is_empty() {
-            println!("  beyond bounds: {}", excess.join(", "));
+        clear: &mut Clear<'_, R>,
+        sentences: &[Vec<u32>],
+    ) -> Result<()> {
+        for ids in sentences {
+            let outcome = clear.run(&self.execution, ids)?;
+            if !outcome.excess.is_empty() {
+                println!("  beyond bounds: {}", outcome.excess.join(", "));
+            }
+            if sentences.len() == 1 {
+                table(&outcome.stages);
+            }
+            println!("{} tokens, {:.1?}", ids.len(), outcome.took);
+            self.report(ids, &outcome.answer, &outcome.layers)?;
         }
-        let slots: Vec<Vec<Complex>> = out.iter().map(|ct| ops.decrypt(ct)).collect();
-        let got = self.circuit.read(&slots, ids.len());
-        if self.a.count == 1 {
-            table(&stages);
-        }
-        println!("{} tokens, {took:.1?}", ids.len());
-        let original = self.original(ids)?;
-        self.compare("the original", &got, &original);
-        Ok(got)
+        Ok(())
     }
 
-    fn keys(
-        &self,
-        params: &Params,
-        plan: &veilformer_circuits::bootstrap::BootstrapPlan,
-        ids: &[u32],
-    ) -> Result<KeyList> {
+    fn keys(&self, params: &Params, plan: &BootstrapPlan, ids: &[u32]) -> Result<KeyList> {
         let mut ops = Counting::new(ClearOps::new(params));
         let mut refresh: Bootstrap<_> = plan.encode(&mut ops)?;
         let rows = self.execution.embed(ids)?;
@@ -345,15 +279,14 @@ impl Job<'_> {
     fn encrypted(
         &mut self,
         params: &Params,
+        plan: &BootstrapPlan,
         sentences: &[Vec<u32>],
-        plan: impl Fn() -> Result<veilformer_circuits::bootstrap::BootstrapPlan>,
     ) -> Result<()> {
-        let plan = plan()?;
         let Some(first) = sentences.first() else {
             return Ok(());
         };
         let start = Instant::now();
-        let list = self.keys(params, &plan, first)?;
+        let list = self.keys(params, plan, first)?;
         println!("{} keys, listed in {:.1?}", list.len(), start.elapsed());
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() })?;
         let start = Instant::now();
@@ -368,6 +301,11 @@ impl Job<'_> {
         let mut ops = Evaluator::new(params, &backend, &keys)?;
         let mut refresh = plan.encode(&mut ops)?;
         let mut plains = Plains::default();
+        let decryptor = Decryptor::new(&secret)?;
+        let open = |ct: &Arc<Ciphertext>| -> Result<Vec<Complex>> {
+            let opened = decryptor.decrypt(&ct.export(&backend)?)?;
+            Ok(opened.reveal_to_owner()?)
+        };
         for (at, ids) in sentences.iter().enumerate() {
             let rows = self.execution.embed(ids)?;
             let top = plan.output_level();
@@ -380,31 +318,37 @@ impl Job<'_> {
                 println!("ready");
                 std::io::stdin().read_line(&mut String::new())?;
             }
+            // Opened after the run, whose time is taken.
+            let mut seen = Vec::new();
             let (start, cpu) = (Instant::now(), cpu_seconds());
             let (out, stages) = self.circuit.run(
                 &mut ops,
                 (&mut refresh, &mut plains),
                 &inputs,
-                &mut |_, _, _, _| {},
+                &mut |_, stage, cts, _| {
+                    if layer_of(stage).is_some() {
+                        seen.push((stage.to_owned(), cts.to_vec()));
+                    }
+                },
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
             if at < 2 {
                 table(&stages);
             }
-            let mut slots: Vec<Vec<Complex>> = Vec::new();
-            for ct in &out {
-                let opened = Decryptor::new(&secret)?.decrypt(&ct.export(&backend)?)?;
-                slots.push(opened.reveal_to_owner()?);
-            }
-            let got = self.circuit.read(&slots, ids.len());
             println!(
                 "{} tokens, {:.1} s, {cpu:.1} s of processor time; {}",
                 ids.len(),
                 took.as_secs_f64(),
                 resident()
             );
-            let original = self.original(ids)?;
-            self.compare("the original", &got, &original);
+            let mut layers = Layers::default();
+            for (stage, cts) in seen {
+                let slots = cts.iter().map(&open).collect::<Result<_>>()?;
+                layers.push(self.circuit, &stage, || (slots, ids.len()));
+            }
+            let slots = out.iter().map(&open).collect::<Result<Vec<_>>>()?;
+            let answer = self.circuit.read(&slots, ids.len());
+            self.report(ids, &answer, &layers)?;
             println!("done");
         }
         Ok(())

@@ -34,6 +34,11 @@ impl Affine {
         }
     }
 
+    /// What a feature's slot stands for.
+    pub(super) fn value(&self, feature: usize, slot: f64) -> f64 {
+        self.gain(feature) * slot + self.bias(feature)
+    }
+
     fn gain(&self, feature: usize) -> f64 {
         self.gain.get(feature).copied().unwrap_or(0.0)
     }

@@ -41,7 +41,7 @@ use veilformer_circuits::CircuitError;
 use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, evaluate};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::Matrix;
-use veilformer_ir::encoder::{Encoder, EncoderLayer, Head, LayerRanges, Range, Ranges};
+use veilformer_ir::encoder::{Encoder, EncoderLayer, Head, LayerRanges, Pooling, Range, Ranges};
 
 use self::attention::{Attention, Centring};
 use self::head::{Answer, Reading};
@@ -60,6 +60,10 @@ pub struct EncoderCircuit {
     /// What the client divides its rows by.
     bound: f64,
     layers: Vec<Layer>,
+    /// What the results of each layer stand for.
+    outputs: Vec<Affine>,
+    /// Whether the last layer's results are those of the first token only.
+    first_only: bool,
     answer: Answer,
     reading: Reading,
 }
@@ -107,6 +111,7 @@ impl EncoderCircuit {
             _ => largest(&ranges.answer),
         };
         let mut layers = Vec::with_capacity(count);
+        let mut outputs = Vec::with_capacity(count);
         for (index, layer) in model.layers.iter().enumerate() {
             let last = (index + 1 == count).then_some((&model.head, bound_of_answer));
             let site = Site {
@@ -119,6 +124,7 @@ impl EncoderCircuit {
             };
             let (made, output) = Layer::new(&site, layer, &input)?;
             layers.push(made);
+            outputs.push(output.clone());
             input = output;
         }
         let head = (&model.head, substitution);
@@ -127,6 +133,8 @@ impl EncoderCircuit {
             layout,
             bound,
             layers,
+            outputs,
+            first_only: !matches!(&model.head, Head::Embedding { pooling, .. } if *pooling == Pooling::Mean),
             answer,
             reading,
         })
@@ -155,6 +163,26 @@ impl EncoderCircuit {
     #[must_use]
     pub fn read(&self, results: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
         self.reading.read(self.layout.heads.width, results, tokens)
+    }
+
+    /// The outputs of a layer, token after token, in the slots of what its last stage ends with
+    /// ([`layer_of`] its name); of the last layer those of the first token, if no other one is
+    /// wanted. Empty for a layer that there is not.
+    #[must_use]
+    pub fn read_layer(&self, layer: usize, slots: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
+        let Some(output) = self.outputs.get(layer) else {
+            return Vec::new();
+        };
+        let only_first = self.first_only && layer + 1 == self.outputs.len();
+        let width = self.layout.heads.width.max(1);
+        let tokens = if only_first { 1 } else { tokens };
+        let value = |token: usize, feature: usize| {
+            let block = slots.get(feature / width);
+            let slot = block.and_then(|block| block.get(token * width + feature % width));
+            output.value(feature, slot.map_or(0.0, |z| z.re))
+        };
+        let features = |token| (0..self.layout.hidden).map(move |f| value(token, f));
+        (0..tokens).flat_map(features).collect()
     }
 
     /// Runs all stages. `watch` sees what each of them ends with.
@@ -258,7 +286,7 @@ impl Layer {
             }
             // The gain of each feature is a part of the mask.
             Some((Head::Embedding { pooling, .. }, bound)) => {
-                let mean = *pooling == veilformer_ir::encoder::Pooling::Mean;
+                let mean = *pooling == Pooling::Mean;
                 let gains = output_affine.gain.clone();
                 output_affine.gain = vec![bound; hidden];
                 Norm::new(layout, &last, |t, feature| {
@@ -314,9 +342,19 @@ impl Layer {
         let map = (&self.down.product, &self.down.bias[..]);
         let sum = m.product((index, "down", 0), map, &inputs)?;
         m.end(&sum, 1.0);
-        self.output_norm.run(m, (index, "last normalization"), sum)
+        self.output_norm.run(m, (index, LAST), sum)
     }
 }
+
+/// The layer whose last stage has this name; none for other stages.
+#[must_use]
+pub fn layer_of(stage: &str) -> Option<usize> {
+    let index = stage.strip_prefix("layer ")?.strip_suffix(LAST)?;
+    index.strip_suffix(", ")?.parse().ok()
+}
+
+/// The last stage of a layer.
+const LAST: &str = "last normalization";
 
 /// The largest magnitude that calibration saw of any feature, and a tenth of the range more.
 fn largest(ranges: &[Range]) -> f64 {
