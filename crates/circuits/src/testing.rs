@@ -6,6 +6,7 @@
 
 mod boot;
 mod counting;
+mod levels;
 mod raise;
 mod transforms;
 
@@ -20,6 +21,7 @@ use veilformer_ckks::{
 };
 
 pub use counting::{CountedPlain, Counting};
+pub use levels::{AtLevel, LevelOps};
 
 type Result<T> = std::result::Result<T, OpsError>;
 

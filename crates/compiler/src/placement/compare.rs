@@ -38,10 +38,10 @@ fn greedily(block: &Block, machine: &Machine, entry: &[usize]) -> BlockPlacement
     };
     let mut levels = entry.to_vec();
     for node in &block.nodes {
-        let mut set = node.reads.clone();
+        let low = node.reads.iter().filter(|r| r.start(&levels) < node.depth);
+        let mut set: Vec<usize> = low.map(|r| r.value).collect();
         set.sort_unstable();
         set.dedup();
-        set.retain(|v| levels.get(*v).is_some_and(|l| *l < node.depth));
         let values: Vec<_> = set.iter().filter_map(|v| block.value(*v)).collect();
         let (count, seconds) = machine.bootstraps(&values);
         for value in &set {
@@ -49,8 +49,7 @@ fn greedily(block: &Block, machine: &Machine, entry: &[usize]) -> BlockPlacement
                 *level = machine.levels;
             }
         }
-        let at = |read: &usize| levels.get(*read).copied().unwrap_or(0);
-        let level = node.reads.iter().map(at).min().unwrap_or(machine.levels);
+        let level = Block::highest(node, &levels, machine);
         run.bootstraps += count;
         run.seconds += seconds + node.seconds.get(level).copied().unwrap_or(0.0);
         run.steps.push((set, level));
@@ -166,13 +165,7 @@ impl Search<'_> {
             }
             let values: Vec<_> = set.iter().filter_map(|v| block.value(*v)).collect();
             let seconds = seconds + self.machine.bootstraps(&values).1;
-            let at = |read: &usize| levels.get(*read).copied().unwrap_or(0);
-            let highest = node
-                .reads
-                .iter()
-                .map(at)
-                .min()
-                .unwrap_or(self.machine.levels);
+            let highest = Block::highest(node, &levels, self.machine);
             for level in node.depth..=highest {
                 let mut levels = levels.clone();
                 levels.push(level - node.depth);
