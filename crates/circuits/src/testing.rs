@@ -12,7 +12,7 @@ mod transforms;
 
 use std::sync::Arc;
 
-use crate::bootstrap::{Bootstrap, BootstrapSpec, to_coefficients};
+use crate::bootstrap::{BootstrapSpec, to_coefficients};
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -20,6 +20,7 @@ use veilformer_ckks::{
     Transform, adjust_constant, lowering,
 };
 
+pub use boot::IdealBootstrap;
 pub use counting::{CountedPlain, Counting};
 pub use levels::{AtLevel, LevelOps};
 
@@ -75,7 +76,7 @@ pub struct ClearOps {
     noise: Option<Noise>,
     /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
     overflows: Random,
-    bootstraps: Arc<Vec<Bootstrap<ClearPlain>>>,
+    bootstraps: Arc<boot::Table>,
 }
 
 /// Where samples of the noise come from.

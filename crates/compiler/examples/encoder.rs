@@ -17,14 +17,11 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use veilformer_circuits::CircuitError;
-use veilformer_circuits::bootstrap::{Bootstrap, Content, Preset};
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting};
-use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind, SlotVector,
-};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content, Preset};
+use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting, IdealBootstrap};
+use veilformer_ckks::{Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
-    EncoderCircuit, Inputs, Layout, Plains, Refresh, StageReport,
+    Bootstraps, EncoderCircuit, Inputs, Layout, Plains, StageReport,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
 use veilformer_models::DataSet;
@@ -103,37 +100,6 @@ fn arguments() -> Result<Arguments> {
     Ok(a)
 }
 
-/// Decrypts and encrypts again.
-struct Ideal((usize, usize));
-
-impl Refresh<ClearOps> for Ideal {
-    fn levels(&self) -> (usize, usize) {
-        self.0
-    }
-    fn real(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        let slots = SlotVector::Dense(ops.decrypt(ct));
-        Ok(ops.encrypt(&slots, self.0.1)?)
-    }
-    fn pair(
-        &mut self,
-        ops: &mut ClearOps,
-        [re, im]: [&ClearCiphertext; 2],
-    ) -> std::result::Result<[ClearCiphertext; 2], CircuitError> {
-        Ok([self.real(ops, re)?, self.real(ops, im)?])
-    }
-    fn complex(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        self.real(ops, ct)
-    }
-}
-
 fn resident() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let lines = status
@@ -154,7 +120,7 @@ fn cpu_seconds() -> f64 {
     (ticks(13) + ticks(14)) / 100.0
 }
 
-fn table(stages: &[StageReport]) {
+fn print_stages(stages: &[StageReport]) {
     println!(
         "{:<46}{:>8}{:>8}{:>6}{:>8}{:>10}{:>9}{:>9}",
         "stage", "levels", "cts", "boots", "real", "boot ms", "ms", "encode"
@@ -217,7 +183,18 @@ fn run(a: &Arguments) -> Result<()> {
     let substitution = substitute(&ranges, model.activation, &a.budget)?;
     let preset = Preset::named(&a.preset)?;
     let params = preset.validate()?;
-    let plan = preset.plan(&params, Content::Complex)?;
+    let plans = [Content::Complex, Content::Real];
+    let plans = plans.map(|content| preset.plan(&params, content));
+    let plans: Vec<BootstrapPlan> = plans.into_iter().collect::<std::result::Result<_, _>>()?;
+    let [first, ..] = plans.as_slice() else {
+        return Err("no bootstrap".into());
+    };
+    let bootstraps = Bootstraps {
+        input_level: first.input_level(),
+        output_level: first.output_level(),
+        complex: 0,
+        real: 1,
+    };
     let layout = Layout::choose(model, a.tokens, params.slots())?;
     println!("{layout:?}; depth {}", substitution.depth());
     let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout)?;
@@ -225,32 +202,36 @@ fn run(a: &Arguments) -> Result<()> {
         a,
         execution: &execution,
         circuit: &circuit,
+        bootstraps,
         worst: 0.0,
     };
     match a.mode.as_str() {
         "--clear" => {
             let mut ops = ClearOps::new(&params);
-            let mut refresh = Ideal((plan.input_level(), plan.output_level()));
+            let ideal = plans.iter().map(|plan| IdealBootstrap {
+                content: plan.content(),
+                input_level: plan.input_level(),
+                output_level: plan.output_level(),
+            });
+            ops.set_ideal_bootstraps(&ideal.collect::<Vec<_>>());
             let mut plains = Plains::default();
             for ids in &sentences {
                 let rows = execution.embed(ids)?;
                 let mut poly = Polynomials::new(&substitution);
                 let expected = execution.answer(&rows, &mut poly)?;
-                let got = job.clear(&mut ops, (&mut refresh, &mut plains), ids)?;
+                let got = job.clear(&mut ops, &mut plains, ids)?;
                 job.compare("poly", &got, &expected);
             }
         }
         "--sim" => {
             let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
-            let mut refresh = plan.encode(&mut ops)?;
+            ops.set_bootstraps(&plans)?;
             let mut plains = Plains::default();
             for ids in &sentences {
-                job.clear(&mut ops, (&mut refresh, &mut plains), ids)?;
+                job.clear(&mut ops, &mut plains, ids)?;
             }
         }
-        _ => job.encrypted(&params, &sentences, || {
-            Ok(preset.plan(&params, Content::Complex)?)
-        })?,
+        _ => job.encrypted(&params, &sentences, &plans)?,
     }
     println!("worst difference from the original: {:.4}", job.worst);
     Ok(())
@@ -260,6 +241,7 @@ struct Job<'a> {
     a: &'a Arguments,
     execution: &'a Execution<'a>,
     circuit: &'a EncoderCircuit,
+    bootstraps: Bootstraps,
     worst: f64,
 }
 
@@ -280,14 +262,14 @@ impl Job<'_> {
         }
     }
 
-    fn clear<R: Refresh<ClearOps>>(
+    fn clear(
         &mut self,
         ops: &mut ClearOps,
-        (refresh, plains): (&mut R, &mut Plains<<ClearOps as Ops>::Plain>),
+        plains: &mut Plains<<ClearOps as Ops>::Plain>,
         ids: &[u32],
     ) -> Result<Vec<f64>> {
         let rows = self.execution.embed(ids)?;
-        let (_, top) = refresh.levels();
+        let top = self.bootstraps.output_level;
         let inputs = self.circuit.inputs(&rows)?;
         let inputs = inputs.map(|slots| ops.encrypt(slots, top))?;
         let mut excess = Vec::new();
@@ -305,7 +287,7 @@ impl Job<'_> {
         let start = Instant::now();
         let (out, stages) = self
             .circuit
-            .run(ops, (&mut *refresh, &mut *plains), &inputs, watch)?;
+            .run(ops, (&self.bootstraps, plains), &inputs, watch)?;
         let took = start.elapsed();
         if !excess.is_empty() {
             println!("  beyond bounds: {}", excess.join(", "));
@@ -313,7 +295,7 @@ impl Job<'_> {
         let slots: Vec<Vec<Complex>> = out.iter().map(|ct| ops.decrypt(ct)).collect();
         let got = self.circuit.read(&slots, ids.len());
         if self.a.count == 1 {
-            table(&stages);
+            print_stages(&stages);
         }
         println!("{} tokens, {took:.1?}", ids.len());
         let original = self.original(ids)?;
@@ -321,39 +303,34 @@ impl Job<'_> {
         Ok(got)
     }
 
-    fn keys(
-        &self,
-        params: &Params,
-        plan: &veilformer_circuits::bootstrap::BootstrapPlan,
-        ids: &[u32],
-    ) -> Result<KeyList> {
+    fn keys(&self, params: &Params, plans: &[BootstrapPlan], ids: &[u32]) -> Result<KeyList> {
         let mut ops = Counting::new(ClearOps::new(params));
-        let mut refresh: Bootstrap<_> = plan.encode(&mut ops)?;
+        let table = BootstrapPlan::encode_table(plans, &mut ops)?;
         let rows = self.execution.embed(ids)?;
         let inputs = self.circuit.inputs(&rows)?;
-        let top = plan.output_level();
+        let top = self.bootstraps.output_level;
         let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
         let mut plains = Plains::default();
-        let refresh = (&mut refresh, &mut plains);
+        let mut ops = Bootstrapping::new(ops, &table);
+        let with = (&self.bootstraps, &mut plains);
         self.circuit
-            .run(&mut ops, refresh, &inputs, &mut |_, _, _, _| {})?;
-        let c = ops.counts();
+            .run(&mut ops, with, &inputs, &mut |_, _, _, _| {})?;
+        let c = ops.inner().counts();
         println!("operations: {c:?}");
-        Ok(ops.keys().clone())
+        Ok(ops.inner().keys().clone())
     }
 
     fn encrypted(
         &mut self,
         params: &Params,
         sentences: &[Vec<u32>],
-        plan: impl Fn() -> Result<veilformer_circuits::bootstrap::BootstrapPlan>,
+        plans: &[BootstrapPlan],
     ) -> Result<()> {
-        let plan = plan()?;
         let Some(first) = sentences.first() else {
             return Ok(());
         };
         let start = Instant::now();
-        let list = self.keys(params, &plan, first)?;
+        let list = self.keys(params, plans, first)?;
         println!("{} keys, listed in {:.1?}", list.len(), start.elapsed());
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() })?;
         let start = Instant::now();
@@ -366,15 +343,16 @@ impl Job<'_> {
         })?;
         println!("keys in {:.1?}; {}", start.elapsed(), resident());
         let mut ops = Evaluator::new(params, &backend, &keys)?;
-        let mut refresh = plan.encode(&mut ops)?;
+        let table = BootstrapPlan::encode_table(plans, &mut ops)?;
+        let mut ops = Bootstrapping::new(ops, &table);
         let mut plains = Plains::default();
         for (at, ids) in sentences.iter().enumerate() {
             let rows = self.execution.embed(ids)?;
-            let top = plan.output_level();
+            let top = self.bootstraps.output_level;
             let mut encryptor = Encryptor::new(&secret, SecureRng::from_os()?)?;
             let inputs: Inputs<_> = self.circuit.inputs(&rows)?.map(|slots| -> Result<_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
-                Ok(ops.import(ct.expand(params)?)?)
+                Ok(ops.inner().import(ct.expand(params)?)?)
             })?;
             if self.a.wait {
                 println!("ready");
@@ -383,13 +361,13 @@ impl Job<'_> {
             let (start, cpu) = (Instant::now(), cpu_seconds());
             let (out, stages) = self.circuit.run(
                 &mut ops,
-                (&mut refresh, &mut plains),
+                (&self.bootstraps, &mut plains),
                 &inputs,
                 &mut |_, _, _, _| {},
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
             if at < 2 {
-                table(&stages);
+                print_stages(&stages);
             }
             let mut slots: Vec<Vec<Complex>> = Vec::new();
             for ct in &out {

@@ -9,7 +9,7 @@ use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{EncoderLayer, LayerRanges};
 
 use super::inverse::Inverses;
-use super::machine::{Machine, Refresh};
+use super::machine::Machine;
 use super::maps::{Affine, Map, bias_of};
 use super::norm::{doublings, one, plan};
 use super::{Inputs, Layout};
@@ -160,9 +160,9 @@ impl Attention {
 
     /// The heads' results, in the blocks of queries, each to be multiplied with its head's gain.
     /// Beside the first copy of heads there is junk that no bound holds for.
-    pub(super) fn run<O: Ops, R: Refresh<O>>(
+    pub(super) fn run<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         x: &mut [O::Ct],
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
@@ -171,14 +171,14 @@ impl Attention {
         self.context(m, &weights, &values)
     }
 
-    fn begin<O: Ops, R: Refresh<O>>(&self, m: &mut Machine<'_, O, R>, stage: &str) {
+    fn begin<O: Ops>(&self, m: &mut Machine<'_, O>, stage: &str) {
         m.begin(format!("layer {}, {stage}", self.layer));
     }
 
     /// Scores as the exponential wants them, and values.
-    fn scores<O: Ops, R: Refresh<O>>(
+    fn scores<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         x: &mut [O::Ct],
         masks: &Inputs<O::Ct>,
     ) -> Result<[Vec<O::Ct>; 2], CircuitError> {
@@ -234,9 +234,9 @@ impl Attention {
     }
 
     /// What the scores of each pair of giant steps are centred by.
-    fn centre<O: Ops, R: Refresh<O>>(
+    fn centre<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         (queries, keys): (&[O::Ct], &[O::Ct]),
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
@@ -284,9 +284,9 @@ impl Attention {
     }
 
     /// Exponentials, zero where no token is.
-    fn weights<O: Ops, R: Refresh<O>>(
+    fn weights<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         mut scores: Vec<O::Ct>,
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
@@ -315,9 +315,9 @@ impl Attention {
         Ok(weights)
     }
 
-    fn exponential<O: Ops, R: Refresh<O>>(
+    fn exponential<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         x: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
         let mut value = one(evaluate(m.ops, x, &self.exponential)?)?;
@@ -328,9 +328,9 @@ impl Attention {
     }
 
     /// The weighted values times the inverse of the weights' sum.
-    fn context<O: Ops, R: Refresh<O>>(
+    fn context<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         weights: &[O::Ct],
         values: &[O::Ct],
     ) -> Result<Vec<O::Ct>, CircuitError> {
@@ -372,11 +372,7 @@ impl Attention {
         Ok(context)
     }
 
-    fn inverse<O: Ops, R: Refresh<O>>(
-        &self,
-        m: &mut Machine<'_, O, R>,
-        mut a: O::Ct,
-    ) -> Result<O::Ct, CircuitError> {
+    fn inverse<O: Ops>(&self, m: &mut Machine<'_, O>, mut a: O::Ct) -> Result<O::Ct, CircuitError> {
         for _ in 0..self.inverses.doublings {
             a = m.ops.add(&a, &a)?;
         }

@@ -5,7 +5,7 @@ use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
 
-use super::machine::{Machine, Refresh};
+use super::machine::Machine;
 use super::maps::{Affine, Map};
 use super::norm::{doublings, one, plan};
 use super::{Inputs, Layout};
@@ -107,9 +107,9 @@ impl Answer {
         }
     }
 
-    pub(super) fn run<O: Ops, R: Refresh<O>>(
+    pub(super) fn run<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         mut x: Vec<O::Ct>,
         (layer, masks): (usize, &Inputs<O::Ct>),
     ) -> Result<Vec<O::Ct>, CircuitError> {

@@ -6,51 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::bootstrap::Bootstrap;
 use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted};
 use veilformer_circuits::matrix::{Diagonal, MatrixProduct};
 use veilformer_ckks::{Ops, SlotVector};
 
-/// What gives levels back.
-pub trait Refresh<O: Ops> {
-    /// The lowest level that an input may have, and the level of the outputs.
-    fn levels(&self) -> (usize, usize);
-
-    /// The same real value.
-    ///
-    /// # Errors
-    /// What `ops` refuses.
-    fn real(&mut self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError>;
-
-    /// The same two real values, for about the price of one and a half.
-    ///
-    /// # Errors
-    /// What `ops` refuses.
-    fn pair(&mut self, ops: &mut O, parts: [&O::Ct; 2]) -> Result<[O::Ct; 2], CircuitError>;
-
-    /// The same complex value.
-    ///
-    /// # Errors
-    /// What `ops` refuses.
-    fn complex(&mut self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError>;
-}
-
-impl<O: Ops> Refresh<O> for Bootstrap<O::Plain> {
-    fn levels(&self) -> (usize, usize) {
-        (self.plan().input_level(), self.plan().output_level())
-    }
-
-    fn real(&mut self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError> {
-        self.run_real(ops, ct)
-    }
-
-    fn pair(&mut self, ops: &mut O, parts: [&O::Ct; 2]) -> Result<[O::Ct; 2], CircuitError> {
-        self.run_pair(ops, parts)
-    }
-
-    fn complex(&mut self, ops: &mut O, ct: &O::Ct) -> Result<O::Ct, CircuitError> {
-        self.run(ops, ct)
-    }
+/// Which bootstraps stages use: entries of the table of [`Ops::bootstraps`], and their levels, which
+/// are the same for both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bootstraps {
+    /// The lowest level that an input may have.
+    pub input_level: usize,
+    /// The level of the results.
+    pub output_level: usize,
+    /// The entry for complex values and pairs of real ones.
+    pub complex: usize,
+    /// The entry for one real value.
+    pub real: usize,
 }
 
 /// A stage's run.
@@ -108,9 +79,9 @@ impl<Pl> Default for Plains<Pl> {
 pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, &str, &[<O as Ops>::Ct], f64);
 
 /// Runs stages.
-pub(super) struct Machine<'a, O: Ops, R> {
+pub(super) struct Machine<'a, O: Ops> {
     pub ops: &'a mut O,
-    pub refresh: &'a mut R,
+    bootstraps: Bootstraps,
     pub plains: &'a mut Plains<O::Plain>,
     pub watch: Watch<'a, O>,
     pub stages: Vec<StageReport>,
@@ -119,22 +90,21 @@ pub(super) struct Machine<'a, O: Ops, R> {
     pub floor: usize,
 }
 
-impl<'a, O: Ops, R: Refresh<O>> Machine<'a, O, R> {
+impl<'a, O: Ops> Machine<'a, O> {
     pub fn new(
         ops: &'a mut O,
-        refresh: &'a mut R,
+        bootstraps: &Bootstraps,
         plains: &'a mut Plains<O::Plain>,
         watch: Watch<'a, O>,
     ) -> Self {
-        let (floor, _) = refresh.levels();
         Self {
             ops,
-            refresh,
+            bootstraps: *bootstraps,
             plains,
             watch,
             stages: Vec::new(),
             start: Instant::now(),
-            floor,
+            floor: bootstraps.input_level,
         }
     }
 
@@ -299,15 +269,15 @@ impl<'a, O: Ops, R: Refresh<O>> Machine<'a, O, R> {
             let start = Instant::now();
             match *two {
                 [a, b] => {
-                    let (re, im) = (cts[a].clone(), cts[b].clone());
-                    let level = self.ops.level(&re).min(self.ops.level(&im));
-                    let (re, im) = (self.ops.adjust(&re, level)?, self.ops.adjust(&im, level)?);
-                    let [re, im] = self.refresh.pair(self.ops, [&re, &im])?;
-                    (*cts[a], *cts[b]) = (re, im);
+                    let pair = [&*cts[a], &*cts[b]];
+                    let both = self.ops.bootstraps(&pair, self.bootstraps.complex)?;
+                    for (at, ct) in [a, b].into_iter().zip(both) {
+                        *cts[at] = ct;
+                    }
                     self.stage(|stage| stage.bootstraps += 1);
                 }
                 [a] => {
-                    *cts[a] = self.refresh.real(self.ops, cts[a])?;
+                    *cts[a] = self.ops.bootstrap(cts[a], self.bootstraps.real)?;
                     self.stage(|stage| stage.real_bootstraps += 1);
                 }
                 _ => {}
@@ -328,7 +298,7 @@ impl<'a, O: Ops, R: Refresh<O>> Machine<'a, O, R> {
         for ct in cts {
             if self.ops.level(ct) < self.floor + levels {
                 let start = Instant::now();
-                *ct = self.refresh.complex(self.ops, ct)?;
+                *ct = self.ops.bootstrap(ct, self.bootstraps.complex)?;
                 let took = start.elapsed();
                 self.stage(|stage| {
                     stage.bootstraps += 1;
@@ -340,7 +310,7 @@ impl<'a, O: Ops, R: Refresh<O>> Machine<'a, O, R> {
     }
 
     fn check(&self, levels: usize) -> Result<(), CircuitError> {
-        let (_, top) = self.refresh.levels();
+        let top = self.bootstraps.output_level;
         if self.floor + levels <= top {
             return Ok(());
         }

@@ -4,7 +4,7 @@
 //! [`EncoderCircuit::new`] folds everything affine into the maps between functions and decides where
 //! values stand ([`Layout`]); [`EncoderCircuit::run`] goes through the stages on any [`Ops`]: in the
 //! clear, with simulated noise, or on ciphertexts. Before each stage, what has too few levels left
-//! for it is bootstrapped ([`Refresh`]), two real ciphertexts at a time where there are two.
+//! for it is bootstrapped ([`Bootstraps`]), two real ciphertexts at a time where there are two.
 //!
 //! All values are divided by a bound, so that the slots of what may be bootstrapped lie in [-1, 1],
 //! those of padding and of empty places included.
@@ -35,7 +35,7 @@ mod maps;
 mod norm;
 
 pub use layout::{Inputs, Layout};
-pub use machine::{Plains, Refresh, StageReport, Watch};
+pub use machine::{Bootstraps, Plains, StageReport, Watch};
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, evaluate};
@@ -158,10 +158,10 @@ impl EncoderCircuit {
     /// # Errors
     /// Inputs that do not fit; fewer levels between bootstraps than a stage takes; what `ops`
     /// refuses.
-    pub fn run<O: Ops, R: Refresh<O>>(
+    pub fn run<O: Ops>(
         &self,
         ops: &mut O,
-        (refresh, plains): (&mut R, &mut Plains<O::Plain>),
+        (bootstraps, plains): (&Bootstraps, &mut Plains<O::Plain>),
         inputs: &Inputs<O::Ct>,
         watch: Watch<'_, O>,
     ) -> Result<(Vec<O::Ct>, Vec<StageReport>), CircuitError> {
@@ -177,7 +177,7 @@ impl EncoderCircuit {
             );
             return Err(CircuitError::shape(NAME, what));
         }
-        let mut m = Machine::new(ops, refresh, plains, watch);
+        let mut m = Machine::new(ops, bootstraps, plains, watch);
         let mut x = inputs.features.clone();
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.run(&mut m, index, x, inputs)?;
@@ -275,9 +275,9 @@ impl Layer {
         Ok((layer, output_affine))
     }
 
-    fn run<O: Ops, R: Refresh<O>>(
+    fn run<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         index: usize,
         mut x: Vec<O::Ct>,
         masks: &Inputs<O::Ct>,

@@ -5,7 +5,7 @@ use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap, evalu
 use veilformer_ckks::{Ops, SlotVector};
 
 use super::Layout;
-use super::machine::{Machine, Refresh};
+use super::machine::Machine;
 use crate::encoder::NormSubstitution;
 
 /// `y / sqrt(variance)` times what is wanted, from `y` that has mean zero: the square's sum, a
@@ -97,9 +97,9 @@ impl Norm {
     }
 
     /// The results.
-    pub(super) fn run<O: Ops, R: Refresh<O>>(
+    pub(super) fn run<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
+        m: &mut Machine<'_, O>,
         (layer, name): (usize, &'static str),
         mut y: Vec<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
