@@ -40,6 +40,7 @@ pub struct ClearCiphertext {
 /// does it; other vectors stay exact, or with noise get that of their rounding.
 #[derive(Clone, Debug)]
 pub struct ClearPlain {
+    /// One period: weights of an encoder would not fit the memory slot by slot.
     raw: Arc<Vec<Complex>>,
     level: usize,
     scale: Scale,
@@ -201,14 +202,14 @@ impl ClearOps {
         level: usize,
         scale: Scale,
     ) -> Result<ClearCiphertext> {
-        let mut raw = self.plain(slots, level, scale)?.raw;
-        if self.noise.is_some() {
-            self.disturb(
-                &mut Arc::make_mut(&mut raw)[..],
-                NoiseModel::fresh_secret_key,
-            );
-        }
-        Ok(ClearCiphertext { raw, level, scale })
+        let period = self.plain(slots, level, scale)?.raw;
+        let mut raw = period.repeat(self.params.slots() / period.len().max(1));
+        self.disturb(&mut raw, NoiseModel::fresh_secret_key);
+        Ok(ClearCiphertext {
+            raw: Arc::new(raw),
+            level,
+            scale,
+        })
     }
 
     /// The slots' values.
@@ -301,6 +302,17 @@ fn empty(op: &'static str) -> OpsError {
     }
 }
 
+/// `f` of each slot and the entry of a period that it meets.
+fn with_period(
+    raw: &[Complex],
+    period: &[Complex],
+    f: impl Fn(Complex, Complex) -> Complex,
+) -> Vec<Complex> {
+    let chunks = raw.chunks(period.len().max(1));
+    let pairs = chunks.flat_map(|chunk| chunk.iter().zip(period));
+    pairs.map(|(x, y)| f(*x, *y)).collect()
+}
+
 fn turned(raw: &[Complex], by: i64) -> Vec<Complex> {
     let mut out = raw.to_vec();
     if !out.is_empty() {
@@ -344,8 +356,8 @@ impl Ops for ClearOps {
                 _ => z,
             }
         };
-        let dense = slots.to_dense(self.params.slots())?;
-        let mut raw: Vec<Complex> = dense.iter().map(encoded).collect();
+        slots.check(self.params.slots())?;
+        let mut raw: Vec<Complex> = slots.entries().iter().map(encoded).collect();
         if rounded > 0 {
             self.disturb(&mut raw, |model| model.encoding(rounded));
         }
@@ -389,13 +401,14 @@ impl Ops for ClearOps {
     fn add_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
         OpsError::expect_plain_level("add_plain", p.level, a.level)?;
         OpsError::expect_scale("add_plain", p.scale, a.scale)?;
-        self.zip("add_plain", a, &p.raw, |x, y| x + y)
+        let raw = with_period(&a.raw, &p.raw, |x, y| x + y);
+        self.fitting("add_plain", raw, a.level, a.scale)
     }
 
     fn mul_plain(&mut self, a: &ClearCiphertext, p: &ClearPlain) -> Result<ClearCiphertext> {
         OpsError::expect_plain_level("mul_plain", p.level, a.level)?;
         self.counts.plain_products += 1;
-        let raw = a.raw.iter().zip(p.raw.iter()).map(|(x, y)| x * y).collect();
+        let raw = with_period(&a.raw, &p.raw, |x, y| x * y);
         self.fitting("mul_plain", raw, a.level, a.scale.product(p.scale))
     }
 

@@ -6,6 +6,7 @@ use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap};
 use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
 use veilformer_compiler::encoder::circuit::{Bootstraps, EncoderCircuit, Layout, Plains};
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_ir::encoder::Encoder;
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
 };
@@ -24,27 +25,29 @@ fn params(log_n: u32) -> Params {
     spec.validate().unwrap()
 }
 
-/// Runs the random model of this shape in the clear; the largest difference from `poly`.
-fn run(shape: &RandomEncoder, tokens: usize, centred: bool) -> f64 {
-    let name = format!(
-        "veilformer-encoder-{}-{}-{centred}",
-        shape.hidden, shape.labels
-    );
-    let dir = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-    write_random_folder(&dir, shape, 7).unwrap();
-    let mut folder = EncoderFolder::load(&dir, tokens).unwrap();
-    std::fs::remove_dir_all(&dir).unwrap();
+/// How a model's scores are centred.
+type Centre = fn(&mut Encoder, &[Vec<u32>]);
+
+fn as_trained(_: &mut Encoder, _: &[Vec<u32>]) {}
+
+fn by_fit(model: &mut Encoder, sentences: &[Vec<u32>]) {
+    center_keys(model, sentences).unwrap();
+}
+
+/// Runs the random model of this shape in the clear, on sentences of these lengths; the largest
+/// difference from `poly`.
+fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Centre) -> f64 {
+    let dir = tempfile::tempdir().unwrap();
+    write_random_folder(dir.path(), shape, 7).unwrap();
+    let mut folder = EncoderFolder::load(dir.path(), tokens).unwrap();
     let sentence = |seed: usize, length: usize| -> Vec<u32> {
         let token = |i: usize| (5 + (i * i * 31 + i * 17 + seed * 101) % 90) as u32;
         (0..length).map(token).collect()
     };
-    let lengths = [tokens, tokens / 2, 5, tokens - 1, tokens / 3];
-    let all: Vec<Vec<u32>> = (0..40)
-        .map(|seed| sentence(seed, lengths[seed % lengths.len()].max(2)))
+    let all: Vec<Vec<u32>> = (0..lengths.len().max(40))
+        .map(|seed| sentence(seed, lengths[seed % lengths.len()]))
         .collect();
-    if centred {
-        center_keys(&mut folder.encoder, &all).unwrap();
-    }
+    centre(&mut folder.encoder, &all);
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &all).unwrap();
     let budget = Budget {
@@ -66,7 +69,7 @@ fn run(shape: &RandomEncoder, tokens: usize, centred: bool) -> f64 {
     };
     let mut plains = Plains::default();
     let mut worst = 0.0f64;
-    for ids in &all[..3] {
+    for ids in &all[..lengths.len()] {
         let rows = execution.embed(ids).unwrap();
         let mut poly = Polynomials::new(&substitution);
         let expected = execution.answer(&rows, &mut poly).unwrap();
@@ -126,15 +129,17 @@ fn shape() -> RandomEncoder {
     }
 }
 
+const LENGTHS: [usize; 4] = [48, 24, 5, 47];
+
 #[test]
 fn classifier_of_three_heads() {
-    let error = run(&shape(), 48, false);
+    let error = run(&shape(), (48, &LENGTHS), as_trained);
     assert!(error < 1e-6, "{error:e}");
 }
 
 #[test]
 fn centred_scores() {
-    let error = run(&shape(), 48, true);
+    let error = run(&shape(), (48, &LENGTHS), by_fit);
     assert!(error < 1e-6, "{error:e}");
 }
 
@@ -147,6 +152,36 @@ fn embedding_of_several_blocks() {
         activation: "gelu".into(),
         ..shape()
     };
-    let error = run(&shape, 64, true);
+    let error = run(&shape, (64, &[64, 24, 5, 63]), by_fit);
     assert!(error < 1e-6, "{error:e}");
+}
+
+/// Much of the scores with the token before and the one behind is taken from all scores: the slots
+/// of tokens that are not there have to see what a token sees that is there, or their sums leave the
+/// range of the inverse. Every length, so also the ones without neighbours.
+#[test]
+fn neighbours_of_padding() {
+    let centre: Centre = |model, sentences| {
+        by_fit(model, sentences);
+        for head in model.layers[0].centering.iter_mut().flatten() {
+            (head.previous, head.own, head.next) = (0.5, -0.2, 0.3);
+        }
+    };
+    let shape = RandomEncoder {
+        hidden: 32,
+        heads: 2,
+        intermediate: 64,
+        positions: 16,
+        ranges: vec![(5.0, 4.0)],
+        ..shape()
+    };
+    for labels in [0, 2] {
+        let shape = RandomEncoder {
+            labels,
+            ..shape.clone()
+        };
+        let lengths: Vec<usize> = (1..=16).collect();
+        let error = run(&shape, (16, &lengths), centre);
+        assert!(error < 1e-6, "{error:e}");
+    }
 }

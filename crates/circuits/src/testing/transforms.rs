@@ -155,8 +155,11 @@ impl ClearOps {
                     place.insert(rotated)
                 }
             };
-            for ((s, x), p) in sum.iter_mut().zip(rotated).zip(term.plain.raw.iter()) {
-                *s += *x * p;
+            let period = term.plain.raw.len().max(1);
+            for (sums, xs) in sum.chunks_mut(period).zip(rotated.chunks(period)) {
+                for ((s, x), p) in sums.iter_mut().zip(xs).zip(term.plain.raw.iter()) {
+                    *s += x * p;
+                }
             }
         }
         self.counts.plain_products += giant.terms.len();

@@ -24,7 +24,9 @@ pub(super) struct Attention {
     maps: Map,
     /// The keys' bias less what the centring takes from it.
     key_bias: Vec<SlotVector>,
-    centring: Vec<Neighbour>,
+    pub centring: Centring,
+    /// The factor of scores, in the first slot of each head's lane.
+    factor: SlotVector,
     /// Of all scores, the factor.
     scale: f64,
     /// Added to scores.
@@ -36,16 +38,15 @@ pub(super) struct Attention {
     pub gains: Vec<f64>,
 }
 
-/// A multiple of the score with a neighbour, to be taken from all scores.
+/// What is taken from all scores of a query, besides what is a part of the keys' bias.
 #[derive(Clone, Debug)]
-struct Neighbour {
-    name: &'static str,
-    /// Rotation of the keys, in tokens.
-    step: i64,
-    /// Factors, in the first slot of each head's lane, of each token that has this neighbour.
-    mask: SlotVector,
-    /// Whether the last token has none.
-    next: bool,
+pub(super) enum Centring {
+    None,
+    /// The product with the token's own key: factors, in the first slot of each head's lane.
+    Own(SlotVector),
+    /// The product with a sum of keys, whose map this is: from the token, the one before and the
+    /// one after.
+    Neighbours(Map),
 }
 
 impl Attention {
@@ -121,34 +122,48 @@ impl Attention {
         });
         let slots = slots.iter().flat_map(SlotVector::entries);
         let offset = slots.map(|z| z * Complex::new(1.0, imaginary)).collect();
-        let neighbours = [("own", 0i64), ("previous", -1), ("next", 1)];
-        let neighbours = neighbours.into_iter().filter_map(|(name, step)| {
-            let of = |head| {
-                centring(head).map_or(0.0, |c| match step {
-                    0 => c.own,
-                    1 => c.next,
-                    _ => c.previous,
-                })
-            };
-            let last = heads.tokens - 1;
-            let mask = layout.per_slot(|t, at| match layout.lane(at) {
-                Some(_) if (t, step) == (0, -1) || (t, step) == (last, 1) => 0.0,
+        let firsts = |of: &dyn Fn(usize) -> f64| {
+            let mut slots = layout.per_feature(1, |at| match layout.lane(at) {
                 Some(head) if at % heads.places() == 0 => part * scale * of(head),
                 _ => 0.0,
             });
-            (!mask.is_zero()).then(|| Neighbour {
-                name,
-                step,
-                mask: mask.simplified(),
-                next: step == 1,
-            })
-        });
+            slots.pop().unwrap_or(SlotVector::real_constant(0.0))
+        };
+        let own = firsts(&|head| centring(head).map_or(0.0, |c| c.own));
+        let mut all = model.centering.iter().flatten();
+        let centring = if all.any(|c| c.previous != 0.0 || c.next != 0.0) {
+            let blocks_in = layout.blocks(layout.hidden);
+            Centring::Neighbours(Map::new(
+                layout,
+                (blocks, 3 * blocks_in),
+                |r, c| {
+                    let (which, c) = (c / (blocks_in * width), c % (blocks_in * width));
+                    let Some((head, i, _)) = layout.dimension(r).filter(|_| c < layout.hidden)
+                    else {
+                        return 0.0;
+                    };
+                    let multiple = centring(head).map_or(0.0, |c| match which {
+                        0 => c.own,
+                        1 => c.previous,
+                        _ => c.next,
+                    });
+                    let gain = input.gain.get(c).copied().unwrap_or(0.0);
+                    multiple * model.key.weight.get(head * dim + i, c) * gain / bounds[1]
+                },
+                |_| 0.0,
+            )?)
+        } else if own.is_zero() {
+            Centring::None
+        } else {
+            Centring::Own(own)
+        };
         Ok(Self {
             layer,
             heads,
             maps,
             key_bias,
-            centring: neighbours.collect(),
+            centring,
+            factor: firsts(&|_| 1.0),
             scale,
             offset: SlotVector::Periodic(offset),
             exponential: plan(substitution.exponential.polynomial())?,
@@ -186,7 +201,7 @@ impl Attention {
         let blocks = heads.blocks();
         let spreads = heads.copies > 1;
         self.begin(m, "queries, keys, values");
-        let levels = 3 + usize::from(spreads || !self.centring.is_empty());
+        let levels = 3 + usize::from(spreads);
         m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
         m.enter(x);
         let mut queries = m.product(
@@ -194,6 +209,14 @@ impl Attention {
             (&self.maps.product, &self.maps.bias),
             x,
         )?;
+        let sums = match &self.centring {
+            Centring::Neighbours(map) => {
+                let inputs = [&x[..], &masks.neighbours].concat();
+                let site = (layer, "keys of neighbours", 0);
+                m.product(site, (&map.product, &map.bias), &inputs)?
+            }
+            _ => Vec::new(),
+        };
         let mut values = queries.split_off((2 * blocks).min(queries.len()));
         let plain_keys = queries.split_off(blocks.min(queries.len()));
         let mut keys = Vec::with_capacity(blocks);
@@ -206,7 +229,8 @@ impl Attention {
         self.begin(m, "scores");
         m.enter(&[&queries[..], &keys].concat());
         let level = queries.first().map_or(0, |ct| m.ops.level(ct));
-        let taken = self.centre(m, (&queries, &plain_keys), masks)?;
+        let sums = if sums.is_empty() { &plain_keys } else { &sums };
+        let taken = self.centre(m, &queries, sums)?;
         if spreads {
             let make = |ops: &mut O| Spread::new(ops, heads, level);
             let spread: Arc<Spread<_>> = m.cached(|p| &mut p.spreads, level, make)?;
@@ -237,37 +261,21 @@ impl Attention {
     fn centre<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
-        (queries, keys): (&[O::Ct], &[O::Ct]),
-        masks: &Inputs<O::Ct>,
+        queries: &[O::Ct],
+        keys: &[O::Ct],
     ) -> Result<Vec<O::Ct>, CircuitError> {
         let heads = &self.heads;
-        let mut total: Option<O::Ct> = None;
-        for neighbour in &self.centring {
-            let step = neighbour.step * heads.width as i64;
-            let mut turned = Vec::with_capacity(keys.len());
-            for key in keys {
-                turned.push(m.ops.rotate(key, step)?);
-            }
-            let pairs: Vec<(&O::Ct, &O::Ct)> = queries.iter().zip(&turned).collect();
-            let products = m.ops.mul_sum(&pairs)?;
-            let sum = m.fold(&products, &doublings(heads.places()))?;
-            let site = (self.layer, neighbour.name, 0);
-            let masked = if neighbour.next {
-                // The last token has no next one, and which it is nobody knows.
-                let there = m.ops.rotate(&masks.tokens, heads.width as i64)?;
-                let mask = m.times(site, &there, &neighbour.mask)?;
-                m.mul(&sum, &mask)?
-            } else {
-                m.times(site, &sum, &neighbour.mask)?
-            };
-            total = Some(match total {
-                None => masked,
-                Some(total) => m.ops.add(&total, &masked)?,
-            });
-        }
-        let Some(total) = total else {
-            return Ok(Vec::new());
+        let factors = match &self.centring {
+            Centring::None => return Ok(Vec::new()),
+            Centring::Own(factors) => factors,
+            Centring::Neighbours(_) => &self.factor,
         };
+        let all = m.level_out(&[queries, keys].concat())?;
+        let (queries, keys) = all.split_at(queries.len());
+        let pairs: Vec<(&O::Ct, &O::Ct)> = queries.iter().zip(keys).collect();
+        let products = m.ops.mul_sum(&pairs)?;
+        let sum = m.fold(&products, &doublings(heads.places()))?;
+        let total = m.times((self.layer, "centring", 0), &sum, factors)?;
         let back: Vec<i64> = doublings(heads.used_places()).iter().map(|s| -s).collect();
         let total = m.fold(&total, &back)?;
         let steps: Vec<i64> = (0..heads.giants())

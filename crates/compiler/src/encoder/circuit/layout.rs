@@ -23,6 +23,9 @@ pub struct Layout {
 pub struct Inputs<T> {
     /// Blocks of features.
     pub features: Vec<T>,
+    /// The blocks of each token's predecessor, then those of its successor, where the first layer
+    /// centres by them; zero where there is none.
+    pub neighbours: Vec<T>,
     /// Which tokens there are, per row of the scores ([`Heads::of_keys`]).
     pub keys: Vec<T>,
     /// Which tokens there are, in all slots of each.
@@ -37,6 +40,11 @@ impl<T> Inputs<T> {
     pub fn map<U, E>(&self, mut f: impl FnMut(&T) -> Result<U, E>) -> Result<Inputs<U>, E> {
         Ok(Inputs {
             features: self.features.iter().map(&mut f).collect::<Result<_, E>>()?,
+            neighbours: self
+                .neighbours
+                .iter()
+                .map(&mut f)
+                .collect::<Result<_, E>>()?,
             keys: self.keys.iter().map(&mut f).collect::<Result<_, E>>()?,
             tokens: f(&self.tokens)?,
         })
@@ -78,11 +86,16 @@ impl Layout {
 
     /// The slots of a sentence: the rows of its tokens divided by `bound`, and masks that say which
     /// tokens there are. The slots of the tokens that are not there hold the last one's row: what
-    /// is computed in them stays in the range of that token, and no other token sees it.
+    /// is computed in them stays in the range of that token, and no other token sees it. `neighbours`
+    /// says whether those of each token are wanted.
     ///
     /// # Errors
     /// No row, too many of them, or rows of another width.
-    pub fn inputs(&self, rows: &Matrix, bound: f64) -> Result<Inputs<SlotVector>, CircuitError> {
+    pub fn inputs(
+        &self,
+        rows: &Matrix,
+        (bound, neighbours): (f64, bool),
+    ) -> Result<Inputs<SlotVector>, CircuitError> {
         let (tokens, n) = (self.heads.tokens, rows.rows());
         if n == 0 || n > tokens || rows.cols() != self.hidden {
             let what = format!(
@@ -94,18 +107,27 @@ impl Layout {
         }
         let there = |t: usize| if t < n { 1.0 } else { 0.0 };
         let width = self.heads.width;
-        let features = (0..self.blocks(self.hidden)).map(|block| {
-            self.per_slot(|t, at| {
-                let feature = block * width + at;
-                if feature < self.hidden {
-                    rows.get(t.min(n - 1), feature) / bound
-                } else {
-                    0.0
-                }
+        let blocks = |step: i64| {
+            let value = move |t: usize, feature: usize| {
+                let token = t.min(n - 1) as i64 + step;
+                let token = usize::try_from(token).ok().filter(|t| *t < n);
+                token.map_or(0.0, |t| rows.get(t, feature) / bound)
+            };
+            (0..self.blocks(self.hidden)).map(move |block| {
+                self.per_slot(|t, at| {
+                    let feature = block * width + at;
+                    if feature < self.hidden {
+                        value(t, feature)
+                    } else {
+                        0.0
+                    }
+                })
             })
-        });
+        };
+        let steps: &[i64] = if neighbours { &[-1, 1] } else { &[] };
         Ok(Inputs {
-            features: features.collect(),
+            features: blocks(0).collect(),
+            neighbours: steps.iter().flat_map(|step| blocks(*step)).collect(),
             keys: self.heads.of_keys(there),
             tokens: self.per_slot(|t, _| there(t)),
         })

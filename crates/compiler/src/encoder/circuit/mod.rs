@@ -43,7 +43,7 @@ use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::Matrix;
 use veilformer_ir::encoder::{Encoder, EncoderLayer, Head, LayerRanges, Range, Ranges};
 
-use self::attention::Attention;
+use self::attention::{Attention, Centring};
 use self::head::{Answer, Reading};
 use self::machine::Machine;
 use self::maps::{Affine, Map};
@@ -143,7 +143,11 @@ impl EncoderCircuit {
     /// # Errors
     /// As [`Layout::inputs`].
     pub fn inputs(&self, rows: &Matrix) -> Result<Inputs<SlotVector>, CircuitError> {
-        self.layout.inputs(rows, self.bound)
+        let neighbours = self.layers.first().is_some_and(|layer| {
+            let centring = &layer.attention.centring;
+            matches!(centring, Centring::Neighbours(_))
+        });
+        self.layout.inputs(rows, (self.bound, neighbours))
     }
 
     /// The answer in the slots of [`EncoderCircuit::run`]'s results, for so many tokens: logits, or
