@@ -6,12 +6,13 @@
 
 mod boot;
 mod counting;
+mod levels;
 mod raise;
 mod transforms;
 
 use std::sync::Arc;
 
-use crate::bootstrap::{Bootstrap, BootstrapSpec, to_coefficients};
+use crate::bootstrap::{BootstrapSpec, to_coefficients};
 use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
@@ -19,7 +20,9 @@ use veilformer_ckks::{
     Transform, adjust_constant, lowering,
 };
 
+pub use boot::IdealBootstrap;
 pub use counting::{CountedPlain, Counting};
+pub use levels::{AtLevel, LevelOps};
 
 type Result<T> = std::result::Result<T, OpsError>;
 
@@ -74,7 +77,7 @@ pub struct ClearOps {
     noise: Option<Noise>,
     /// Where the multiples of q0 come from that ModRaise adds, with noise or without.
     overflows: Random,
-    bootstraps: Arc<Vec<Bootstrap<ClearPlain>>>,
+    bootstraps: Arc<boot::Table>,
 }
 
 /// Where samples of the noise come from.

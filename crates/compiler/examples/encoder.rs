@@ -4,11 +4,11 @@
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
 //!     [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
-//!     [--clear|--sim|--encrypted]
+//!     [--greedy] [--place|--clear|--sim|--encrypted]
 //! ```
 //!
 //! `SENTENCES` and `DATA` are data sets, or text files with a paragraph in a line. `--lengths` makes
-//! sentences of so many tokens of them. `--clear` replaces bootstraps by nothing. Each run says by how
+//! sentences of so many tokens of them. `--clear` has bootstraps without an error. Each run says by how
 //! much the outputs of each layer differ from those of the polynomials in floating point. With `--wait` each
 //! encrypted run begins when a line comes on the standard input, so that what is measured can be
 //! alone on the machine without its preparation.
@@ -21,17 +21,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use support::{
-    Clear, Ideal, Layers, Prepared, Result, cosine, difference, fitted, of_lengths, short, texts,
+    Clear, Compiled, Layers, Prepared, Result, cosine, difference, fitted, of_lengths, short, texts,
 };
-use veilformer_circuits::bootstrap::{Bootstrap, BootstrapPlan, Content, Preset};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping};
 use veilformer_circuits::testing::{ClearOps, Counting};
-use veilformer_ckks::{
-    Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList, Params, SecretKind,
-};
+use veilformer_ckks::{Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList};
 use veilformer_compiler::encoder::Budget;
-use veilformer_compiler::encoder::circuit::{
-    EncoderCircuit, Inputs, Plains, Refresh, StageReport, layer_of,
-};
+use veilformer_compiler::encoder::circuit::{Inputs, Plains, StageReport, layer_of};
+use veilformer_compiler::placement::{Flow, Placement};
 use veilformer_models::encoder::Execution;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecureRng};
@@ -49,6 +46,7 @@ struct Arguments {
     mode: String,
     center: bool,
     wait: bool,
+    greedy: bool,
     budget: Budget,
 }
 
@@ -66,6 +64,7 @@ fn arguments() -> Result<Arguments> {
         mode: "--clear".into(),
         center: true,
         wait: false,
+        greedy: false,
         budget: Budget::default(),
     };
     let mut all = std::env::args().skip(1);
@@ -75,11 +74,9 @@ fn arguments() -> Result<Arguments> {
             "--tokens" => a.tokens = next()?.parse()?,
             "--count" => a.count = next()?.parse()?,
             "--lengths" => {
-                let lengths = next()?
-                    .split(',')
-                    .map(str::parse)
-                    .collect::<std::result::Result<_, _>>();
-                a.lengths = lengths?;
+                let given = next()?;
+                let lengths = given.split(',').map(str::parse);
+                a.lengths = lengths.collect::<std::result::Result<_, _>>()?;
             }
             "--preset" => a.preset = next()?,
             "--threads" => a.threads = next()?.parse()?,
@@ -99,7 +96,8 @@ fn arguments() -> Result<Arguments> {
             }
             "--wait" => a.wait = true,
             "--no-center" => a.center = false,
-            "--clear" | "--sim" | "--encrypted" => a.mode = arg,
+            "--greedy" => a.greedy = true,
+            "--clear" | "--sim" | "--encrypted" | "--place" => a.mode = arg,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
             _ => positional.push(arg),
         }
@@ -134,7 +132,7 @@ fn cpu_seconds() -> f64 {
     (ticks(13) + ticks(14)) / 100.0
 }
 
-fn table(stages: &[StageReport]) {
+fn print_stages(stages: &[StageReport]) {
     println!(
         "{:<46}{:>8}{:>8}{:>6}{:>8}{:>10}{:>9}{:>9}",
         "stage", "levels", "cts", "boots", "real", "boot ms", "ms", "encode"
@@ -186,29 +184,21 @@ fn run(a: &Arguments) -> Result<()> {
         sentences = of_lengths(&sentences, &a.lengths);
     }
     sentences.truncate(a.count.max(a.lengths.len()));
-    let preset = Preset::named(&a.preset)?;
-    let params = preset.validate()?;
-    let plan = preset.plan(&params, Content::Complex)?;
-    let circuit = model.circuit(a.tokens, &params)?;
+    let compiled = Compiled::new(&model, (a.tokens, &a.preset), a.greedy)?;
+    if a.mode == "--place" {
+        return print_placement(&compiled.flow, &compiled.placement);
+    }
     let mut job = Job {
         a,
         model: &model,
         execution: model.execution()?,
-        circuit: &circuit,
+        compiled: &compiled,
         worst: (0.0, 1.0),
     };
     match a.mode.as_str() {
-        "--clear" => {
-            let refresh = Ideal((plan.input_level(), plan.output_level()));
-            let mut clear = Clear::new(&circuit, ClearOps::new(&params), refresh);
-            job.clear(&mut clear, &sentences)?;
-        }
-        "--sim" => {
-            let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
-            let refresh = plan.encode(&mut ops)?;
-            job.clear(&mut Clear::new(&circuit, ops, refresh), &sentences)?;
-        }
-        _ => job.encrypted(&params, &plan, &sentences)?,
+        "--clear" => job.clear(Clear::exact(&compiled), &sentences)?,
+        "--sim" => job.clear(Clear::noisy(&compiled)?, &sentences)?,
+        _ => job.encrypted(&sentences)?,
     }
     let (error, cosine) = job.worst;
     println!("from the original: largest difference {error:.4}, least cosine {cosine:.5}");
@@ -219,9 +209,33 @@ struct Job<'a> {
     a: &'a Arguments,
     model: &'a Prepared,
     execution: Execution<'a>,
-    circuit: &'a EncoderCircuit,
+    compiled: &'a Compiled,
     /// Largest difference from the original, and least cosine.
     worst: (f64, f64),
+}
+
+/// Every stage with its bootstraps, level and predicted time.
+fn print_placement(flow: &Flow, placement: &Placement) -> Result<()> {
+    for (block, runs) in flow.blocks.iter().zip(&placement.blocks) {
+        for (_, run) in runs {
+            for (node, (set, level)) in block.nodes.iter().zip(&run.steps) {
+                println!(
+                    "{:<52} {:>2} > {:>2}{:>4} ciphertexts {:>7.0} ms  {}",
+                    node.name,
+                    level,
+                    level.saturating_sub(node.depth),
+                    node.value.ciphertexts,
+                    node.seconds.get(*level).copied().unwrap_or(0.0) * 1e3,
+                    if set.is_empty() {
+                        String::new()
+                    } else {
+                        format!("bootstraps {set:?}")
+                    }
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Job<'_> {
@@ -241,18 +255,14 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn clear<R: Refresh<ClearOps>>(
-        &mut self,
-        clear: &mut Clear<'_, R>,
-        sentences: &[Vec<u32>],
-    ) -> Result<()> {
+    fn clear(&mut self, mut clear: Clear<'_>, sentences: &[Vec<u32>]) -> Result<()> {
         for ids in sentences {
             let outcome = clear.run(&self.execution, ids)?;
             if !outcome.excess.is_empty() {
                 println!("  beyond bounds: {}", outcome.excess.join(", "));
             }
             if sentences.len() == 1 {
-                table(&outcome.stages);
+                print_stages(&outcome.stages);
             }
             println!("{} tokens, {:.1?}", ids.len(), outcome.took);
             self.report(ids, &outcome.answer, &outcome.layers)?;
@@ -260,33 +270,33 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn keys(&self, params: &Params, plan: &BootstrapPlan, ids: &[u32]) -> Result<KeyList> {
-        let mut ops = Counting::new(ClearOps::new(params));
-        let mut refresh: Bootstrap<_> = plan.encode(&mut ops)?;
+    fn keys(&self, ids: &[u32]) -> Result<KeyList> {
+        let with = self.compiled;
+        let mut ops = Counting::new(ClearOps::new(&with.params));
+        let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
         let rows = self.execution.embed(ids)?;
-        let inputs = self.circuit.inputs(&rows)?;
-        let top = plan.output_level();
+        let inputs = with.circuit.inputs(&rows)?;
+        let top = with.bootstraps.output_level;
         let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
         let mut plains = Plains::default();
-        let refresh = (&mut refresh, &mut plains);
-        self.circuit
-            .run(&mut ops, refresh, &inputs, &mut |_, _, _, _| {})?;
-        let c = ops.counts();
+        let mut ops = Bootstrapping::new(ops, &table);
+        let run = (&inputs, &mut plains);
+        let placed = (&with.bootstraps, &with.placement);
+        with.circuit
+            .run(&mut ops, placed, run, &mut |_, _, _, _| {})?;
+        let c = ops.inner().counts();
         println!("operations: {c:?}");
-        Ok(ops.keys().clone())
+        Ok(ops.inner().keys().clone())
     }
 
-    fn encrypted(
-        &mut self,
-        params: &Params,
-        plan: &BootstrapPlan,
-        sentences: &[Vec<u32>],
-    ) -> Result<()> {
+    fn encrypted(&mut self, sentences: &[Vec<u32>]) -> Result<()> {
         let Some(first) = sentences.first() else {
             return Ok(());
         };
+        let with = self.compiled;
+        let params = &with.params;
         let start = Instant::now();
-        let list = self.keys(params, plan, first)?;
+        let list = self.keys(first)?;
         println!("{} keys, listed in {:.1?}", list.len(), start.elapsed());
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() })?;
         let start = Instant::now();
@@ -299,7 +309,8 @@ impl Job<'_> {
         })?;
         println!("keys in {:.1?}; {}", start.elapsed(), resident());
         let mut ops = Evaluator::new(params, &backend, &keys)?;
-        let mut refresh = plan.encode(&mut ops)?;
+        let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
+        let mut ops = Bootstrapping::new(ops, &table);
         let mut plains = Plains::default();
         let decryptor = Decryptor::new(&secret)?;
         let open = |ct: &Arc<Ciphertext>| -> Result<Vec<Complex>> {
@@ -308,11 +319,11 @@ impl Job<'_> {
         };
         for (at, ids) in sentences.iter().enumerate() {
             let rows = self.execution.embed(ids)?;
-            let top = plan.output_level();
+            let top = with.bootstraps.output_level;
             let mut encryptor = Encryptor::new(&secret, SecureRng::from_os()?)?;
-            let inputs: Inputs<_> = self.circuit.inputs(&rows)?.map(|slots| -> Result<_> {
+            let inputs: Inputs<_> = with.circuit.inputs(&rows)?.map(|slots| -> Result<_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
-                Ok(ops.import(ct.expand(params)?)?)
+                Ok(ops.inner().import(ct.expand(params)?)?)
             })?;
             if self.a.wait {
                 println!("ready");
@@ -321,10 +332,10 @@ impl Job<'_> {
             // Opened after the run, whose time is taken.
             let mut seen = Vec::new();
             let (start, cpu) = (Instant::now(), cpu_seconds());
-            let (out, stages) = self.circuit.run(
+            let (out, stages) = with.circuit.run(
                 &mut ops,
-                (&mut refresh, &mut plains),
-                &inputs,
+                (&with.bootstraps, &with.placement),
+                (&inputs, &mut plains),
                 &mut |_, stage, cts, _| {
                     if layer_of(stage).is_some() {
                         seen.push((stage.to_owned(), cts.to_vec()));
@@ -333,7 +344,7 @@ impl Job<'_> {
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
             if at < 2 {
-                table(&stages);
+                print_stages(&stages);
             }
             println!(
                 "{} tokens, {:.1} s, {cpu:.1} s of processor time; {}",
@@ -344,10 +355,10 @@ impl Job<'_> {
             let mut layers = Layers::default();
             for (stage, cts) in seen {
                 let slots = cts.iter().map(&open).collect::<Result<_>>()?;
-                layers.push(self.circuit, &stage, || (slots, ids.len()));
+                layers.push(&with.circuit, &stage, || (slots, ids.len()));
             }
             let slots = out.iter().map(&open).collect::<Result<Vec<_>>>()?;
-            let answer = self.circuit.read(&slots, ids.len());
+            let answer = with.circuit.read(&slots, ids.len());
             self.report(ids, &answer, &layers)?;
             println!("done");
         }

@@ -1,66 +1,16 @@
 //! Encoders as circuits, in the clear: every stage within its bound, and the answer that of `poly`.
 #![allow(clippy::unwrap_used)]
 
-use veilformer_circuits::CircuitError;
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps};
-use veilformer_ckks::Complex;
-use veilformer_ckks::{Params, ParamsSpec, SecurityLevel, SlotVector};
-use veilformer_compiler::encoder::circuit::{EncoderCircuit, Layout, Plains, Refresh};
+use veilformer_circuits::bootstrap::Content;
+use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap};
+use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
+use veilformer_compiler::encoder::circuit::{Bootstraps, EncoderCircuit, Layout, Plains, Times};
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_compiler::placement::{Loops, greedy, place};
 use veilformer_ir::encoder::Encoder;
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
 };
-
-/// Decrypts and encrypts again: a bootstrap without error.
-struct Ideal {
-    levels: (usize, usize),
-    count: usize,
-}
-
-impl Ideal {
-    fn again(&mut self, ops: &mut ClearOps, slots: Vec<Complex>) -> ClearCiphertext {
-        let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
-        let largest = largest.fold(0.0, f64::max);
-        assert!(largest <= 1.02, "a bootstrap of {largest}");
-        self.count += 1;
-        ops.encrypt(&SlotVector::Dense(slots), self.levels.1)
-            .unwrap()
-    }
-}
-
-impl Refresh<ClearOps> for Ideal {
-    fn levels(&self) -> (usize, usize) {
-        self.levels
-    }
-
-    fn real(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> Result<ClearCiphertext, CircuitError> {
-        let slots = ops.decrypt(ct);
-        assert!(slots.iter().all(|z| z.im.abs() < 1e-6));
-        Ok(self.again(ops, slots))
-    }
-
-    fn pair(
-        &mut self,
-        ops: &mut ClearOps,
-        [re, im]: [&ClearCiphertext; 2],
-    ) -> Result<[ClearCiphertext; 2], CircuitError> {
-        Ok([self.real(ops, re)?, self.real(ops, im)?])
-    }
-
-    fn complex(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> Result<ClearCiphertext, CircuitError> {
-        let slots = ops.decrypt(ct);
-        Ok(self.again(ops, slots))
-    }
-}
 
 fn params(log_n: u32) -> Params {
     let spec = ParamsSpec {
@@ -111,18 +61,32 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
     let layout = Layout::choose(model, tokens, params.slots()).unwrap();
     eprintln!("{layout:?}, depth {}", substitution.depth());
     let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout).unwrap();
+    // An ideal bootstrap is the same for every content.
+    let bootstraps = Bootstraps {
+        input_level: 2,
+        output_level: params.max_level(),
+        complex: 0,
+        real: 0,
+    };
+    let times = Times::REFERENCE;
+    let flow = circuit.flow(&params, &bootstraps, &times).unwrap();
+    let best = place(&flow, &times.machine(&bootstraps), Loops::Free).unwrap();
+    let simple = greedy(&flow, &times.machine(&bootstraps)).unwrap();
+    assert!(best.bootstraps <= simple.bootstraps && best.seconds < simple.seconds);
     let mut plains = Plains::default();
     let mut worst = 0.0f64;
-    for ids in &all[..lengths.len()] {
+    for (at, ids) in all[..lengths.len()].iter().enumerate() {
+        let placement = if at % 2 == 0 { &best } else { &simple };
         let rows = execution.embed(ids).unwrap();
         let mut poly = Polynomials::new(&substitution);
         let expected = execution.answer(&rows, &mut poly).unwrap();
         assert!(poly.violations().is_empty(), "{:?}", poly.violations());
         let mut ops = ClearOps::new(&params);
-        let mut refresh = Ideal {
-            levels: (2, params.max_level()),
-            count: 0,
-        };
+        ops.set_ideal_bootstraps(&[IdealBootstrap {
+            content: Content::Complex,
+            input_level: bootstraps.input_level,
+            output_level: bootstraps.output_level,
+        }]);
         let inputs = circuit.inputs(&rows).unwrap();
         let top = params.max_level();
         let inputs = inputs.map(|slots| ops.encrypt(slots, top)).unwrap();
@@ -137,7 +101,12 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
                 }
             };
         let (out, stages) = circuit
-            .run(&mut ops, (&mut refresh, &mut plains), &inputs, watch)
+            .run(
+                &mut ops,
+                (&bootstraps, placement),
+                (&inputs, &mut plains),
+                watch,
+            )
             .unwrap();
         let slots: Vec<_> = out.iter().map(|ct| ops.decrypt(ct)).collect();
         let got = circuit.read(&slots, ids.len());
@@ -145,11 +114,8 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
         for (a, b) in got.iter().zip(&expected) {
             worst = worst.max((a - b).abs() / scale);
         }
-        eprintln!(
-            "{} stages, {} bootstraps, {worst:e}",
-            stages.len(),
-            refresh.count
-        );
+        let boots = stages.iter().map(|s| s.bootstraps + s.real_bootstraps);
+        assert_eq!(boots.sum::<usize>(), placement.bootstraps);
     }
     worst
 }

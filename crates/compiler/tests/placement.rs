@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 use veilformer_compiler::placement::{
-    Block, Flow, Loops, Machine, Node, Packing, Value, exhaustive, greedy, per_layer, place,
+    Block, Flow, Loops, Machine, Node, Packing, Read, Value, exhaustive, greedy, per_layer, place,
 };
 
 /// A node that may start from `0..=levels`, one second and a tenth for each level, times `weight`.
@@ -12,7 +12,7 @@ fn node(reads: &[usize], depth: usize, (levels, weight): (usize, f64), value: Va
     let seconds = |level: usize| weight * (1.0 + level as f64 / 10.0);
     Node {
         name: format!("of {reads:?}"),
-        reads: reads.to_vec(),
+        reads: reads.iter().map(|v| Read::first(*v)).collect(),
         depth,
         seconds: (0..=levels).map(seconds).collect(),
         value,
@@ -63,7 +63,12 @@ fn replayed(
                     let cost = machine.bootstraps(&set.iter().map(kind).collect::<Vec<_>>());
                     bootstraps += cost.0;
                     seconds += cost.1 + node.seconds[*level];
-                    assert!(node.reads.iter().all(|r| levels[*r] >= *level));
+                    assert!(*level <= machine.levels && *level >= node.depth);
+                    assert!(
+                        node.reads
+                            .iter()
+                            .all(|r| levels[r.value] + r.late >= *level)
+                    );
                     levels.push(level - node.depth);
                 }
                 let exit: Vec<usize> = block.outputs.iter().map(|o| levels[*o]).collect();
@@ -204,11 +209,18 @@ fn what_does_not_fit_is_refused() {
     let machine = machine(3);
     let good = encoder(3, 2);
     type Change = fn(&mut Flow);
-    let changes: [(Change, &str); 8] = [
+    let changes: [(Change, &str); 9] = [
+        (
+            |f| f.blocks[0].nodes[2].reads[0].late = 5,
+            "after its last level",
+        ),
         (|f| f.entry[0] = 4, "above the level"),
         (|f| f.entry.push(0), "other values"),
         (|f| f.blocks[0].nodes[2].depth = 4, "cut it into several"),
-        (|f| f.blocks[0].nodes[2].reads.push(3), "reads value 3"),
+        (
+            |f| f.blocks[0].nodes[2].reads.push(Read::first(3)),
+            "reads value 3",
+        ),
         (
             |f| f.blocks[0].nodes[2].seconds.truncate(3),
             "a time for each level",
@@ -253,7 +265,10 @@ fn flows() -> impl Strategy<Value = (Flow, Machine)> {
         ciphertexts,
         packing: [Packing::Real, Packing::Complex, Packing::Sparse][packing],
     });
-    let nodes = prop::collection::vec((value, 0usize..4, 0.1f64..8.0, any::<[u8; 2]>()), 1..5);
+    let nodes = prop::collection::vec(
+        (value, 0usize..4, 0.1f64..8.0, any::<[u8; 2]>(), 0usize..3),
+        1..5,
+    );
     let input = prop::bool::ANY;
     (2usize..4, nodes, input, 1usize..3, 0usize..4, 1.0f64..12.0).prop_map(
         |(levels, nodes, two, times, entry, boot)| {
@@ -271,13 +286,17 @@ fn flows() -> impl Strategy<Value = (Flow, Machine)> {
             let k = inputs.len();
             let count = nodes.len();
             let mut made = Vec::new();
-            for (index, (value, depth, weight, reads)) in nodes.into_iter().enumerate() {
+            for (index, (value, depth, weight, reads, late)) in nodes.into_iter().enumerate() {
                 let of = |byte: u8| byte as usize % (k + index);
                 let mut reads: Vec<usize> = reads.iter().map(|b| of(*b)).collect();
                 if index % 2 == 0 {
                     reads.truncate(1);
                 }
-                made.push(node(&reads, depth.min(levels), (levels, weight), value));
+                let mut new = node(&reads, depth.min(levels), (levels, weight), value);
+                if let Some(read) = new.reads.last_mut() {
+                    read.late = late.min(new.depth);
+                }
+                made.push(new);
             }
             // What comes out is what goes in, by its kind.
             made[count - 1].value = inputs[k - 1];

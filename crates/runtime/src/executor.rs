@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::bootstrap::{Bootstrap, Bootstrapping};
+use veilformer_circuits::bootstrap::{Bootstrap, BootstrapPlan, Bootstrapping};
 use veilformer_ckks::{Evaluator, Ops, OpsError, SharedCiphertext, SharedPlain};
 use veilformer_ir::IrError;
 use veilformer_ir::ciphertext::{
@@ -56,13 +56,12 @@ impl<B: Backend> Prepared<B> {
             .zip(program.extended_plains())
             .map(encode)
             .collect::<Result<_, OpsError>>()?;
-        let table = program.bootstraps.par_iter().map(|info| {
-            let plan = info.plan(evaluator.params())?;
-            plan.encode(&mut evaluator.clone())
-        });
+        let plans = program.bootstraps.iter();
+        let plans = plans.map(|info| info.plan(evaluator.params()));
+        let plans = plans.collect::<Result<Vec<_>, CircuitError>>()?;
         Ok(Self {
             plains,
-            bootstraps: table.collect::<Result<_, CircuitError>>()?,
+            bootstraps: BootstrapPlan::encode_table(&plans, &mut evaluator.clone())?,
         })
     }
 }

@@ -30,7 +30,7 @@ impl<'t, O: Ops> Bootstrapping<'t, O> {
 ///
 /// # Errors
 /// There is none of this number.
-pub(crate) fn entry<Pl>(table: &[Bootstrap<Pl>], which: usize) -> Result<&Bootstrap<Pl>> {
+pub(crate) fn entry<T>(table: &[T], which: usize) -> Result<&T> {
     table.get(which).ok_or_else(|| OpsError::Invalid {
         op: "bootstrap",
         what: format!("entry {which} of a table of {}", table.len()),

@@ -283,6 +283,33 @@ impl BootstrapPlan {
         })
     }
 
+    /// The bootstraps of a table of plans. Complex and real content differ in EvalMod alone: entries
+    /// of one specification share their plaintexts.
+    ///
+    /// # Errors
+    /// As [`BootstrapPlan::encode`].
+    pub fn encode_table<O: Ops>(
+        plans: &[Self],
+        ops: &mut O,
+    ) -> Result<Vec<Bootstrap<O::Plain>>, CircuitError> {
+        let full = |plan: &Self| !matches!(plan.content, Content::Periodic(_));
+        let mut table: Vec<Bootstrap<O::Plain>> = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let known = table
+                .iter()
+                .find(|b| b.plan.spec == plan.spec && full(&b.plan) && full(plan));
+            let entry = match known {
+                Some(known) => Bootstrap {
+                    plan: plan.clone(),
+                    ..known.clone()
+                },
+                None => plan.encode(ops)?,
+            };
+            table.push(entry);
+        }
+        Ok(table)
+    }
+
     /// The scale of plaintexts that bring a ciphertext from `from` at `level` to `to` one below.
     fn factor_scale(&self, from: Scale, level: usize, to: Scale) -> Scale {
         let step = self.params.step_at(level);

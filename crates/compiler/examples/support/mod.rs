@@ -6,13 +6,14 @@ use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use veilformer_circuits::CircuitError;
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain};
-use veilformer_ckks::{Complex, Params, SlotVector};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Preset};
+use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain, IdealBootstrap};
+use veilformer_ckks::{Complex, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
-    EncoderCircuit, Layout, Plains, Refresh, StageReport, layer_of,
+    Bootstraps, EncoderCircuit, Layout, Plains, StageReport, Times, layer_of,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, substitute};
+use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
 use veilformer_ir::encoder::{Encoder, Ranges};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{
@@ -20,37 +21,6 @@ use veilformer_models::encoder::{
 };
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
-
-/// Decrypts and encrypts again.
-pub struct Ideal(pub (usize, usize));
-
-impl Refresh<ClearOps> for Ideal {
-    fn levels(&self) -> (usize, usize) {
-        self.0
-    }
-    fn real(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        let slots = SlotVector::Dense(ops.decrypt(ct));
-        Ok(ops.encrypt(&slots, self.0.1)?)
-    }
-    fn pair(
-        &mut self,
-        ops: &mut ClearOps,
-        [re, im]: [&ClearCiphertext; 2],
-    ) -> std::result::Result<[ClearCiphertext; 2], CircuitError> {
-        Ok([self.real(ops, re)?, self.real(ops, im)?])
-    }
-    fn complex(
-        &mut self,
-        ops: &mut ClearOps,
-        ct: &ClearCiphertext,
-    ) -> std::result::Result<ClearCiphertext, CircuitError> {
-        self.real(ops, ct)
-    }
-}
 
 /// The texts of a data set, or the paragraphs of a text file: lines of some words that are no
 /// headings.
@@ -136,13 +106,6 @@ impl Prepared {
         Ok(Execution::new(&self.encoder)?)
     }
 
-    pub fn circuit(&self, tokens: usize, params: &Params) -> Result<EncoderCircuit> {
-        let layout = Layout::choose(&self.encoder, tokens, params.slots())?;
-        println!("{layout:?}; depth {}", self.substitution.depth());
-        let parts = (&self.substitution, &self.ranges);
-        Ok(EncoderCircuit::new(&self.encoder, parts, layout)?)
-    }
-
     /// What the model was trained to answer.
     pub fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
         let execution = self.execution()?;
@@ -186,12 +149,77 @@ impl Layers {
 /// Slots of blocks, for so many tokens.
 pub type Seen = (Vec<Vec<Complex>>, usize);
 
-/// A run without ciphertexts.
-pub struct Clear<'a, R> {
-    pub circuit: &'a EncoderCircuit,
-    pub ops: ClearOps,
-    pub refresh: R,
-    pub plains: Plains<ClearPlain>,
+/// A circuit with its bootstraps.
+pub struct Compiled {
+    pub params: Params,
+    pub plans: Vec<BootstrapPlan>,
+    pub bootstraps: Bootstraps,
+    pub circuit: EncoderCircuit,
+    pub flow: Flow,
+    pub placement: Placement,
+}
+
+impl Compiled {
+    /// For up to `tokens` tokens; bootstraps where they cost least, or `greedily`.
+    pub fn new(model: &Prepared, (tokens, preset): (usize, &str), greedily: bool) -> Result<Self> {
+        let preset = preset_of(preset)?;
+        let params = preset.validate()?;
+        let plans = [Content::Complex, Content::Real];
+        let plans = plans.map(|content| preset.plan(&params, content));
+        let plans: Vec<BootstrapPlan> = plans.into_iter().collect::<std::result::Result<_, _>>()?;
+        let [first, ..] = plans.as_slice() else {
+            return Err("no bootstrap".into());
+        };
+        let bootstraps = Bootstraps {
+            input_level: first.input_level(),
+            output_level: first.output_level(),
+            complex: 0,
+            real: 1,
+        };
+        let layout = Layout::choose(&model.encoder, tokens, params.slots())?;
+        println!("{layout:?}; depth {}", model.substitution.depth());
+        let parts = (&model.substitution, &model.ranges);
+        let circuit = EncoderCircuit::new(&model.encoder, parts, layout)?;
+        let times = Times::REFERENCE;
+        let flow = circuit.flow(&params, &bootstraps, &times)?;
+        let machine = times.machine(&bootstraps);
+        let best = place(&flow, &machine, Loops::Free)?;
+        let describe = |name: &str, p: &Placement| {
+            let (count, seconds) = (p.bootstraps, p.seconds);
+            println!("{name:<10}{count:>5} bootstraps, {seconds:>7.1} s predicted");
+        };
+        describe("placed", &best);
+        let simple = greedy(&flow, &machine)?;
+        describe("greedy", &simple);
+        match per_layer(&flow, &machine) {
+            Ok(layers) => describe("per layer", &layers),
+            Err(error) => println!("per layer: {error}"),
+        }
+        Ok(Self {
+            params,
+            plans,
+            bootstraps,
+            circuit,
+            flow,
+            placement: if greedily { simple } else { best },
+        })
+    }
+}
+
+/// A shipped preset, or one that is made for this number of levels: `11-levels`.
+fn preset_of(name: &str) -> Result<Preset> {
+    if let Ok(preset) = Preset::named(name) {
+        return Ok(preset.clone());
+    }
+    let levels = name.strip_suffix("-levels").ok_or("unknown preset")?;
+    Ok(Preset::generate(levels.parse()?)?)
+}
+
+/// Runs without ciphertexts.
+pub struct Clear<'a> {
+    compiled: &'a Compiled,
+    ops: ClearOps,
+    plains: Plains<ClearPlain>,
 }
 
 /// What came of it.
@@ -203,23 +231,43 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-impl<'a, R: Refresh<ClearOps>> Clear<'a, R> {
-    pub fn new(circuit: &'a EncoderCircuit, ops: ClearOps, refresh: R) -> Self {
+impl<'a> Clear<'a> {
+    /// With bootstraps that have no error.
+    pub fn exact(compiled: &'a Compiled) -> Self {
+        let mut ops = ClearOps::new(&compiled.params);
+        let ideal = compiled.plans.iter().map(|plan| IdealBootstrap {
+            content: plan.content(),
+            input_level: plan.input_level(),
+            output_level: plan.output_level(),
+        });
+        ops.set_ideal_bootstraps(&ideal.collect::<Vec<_>>());
+        let plains = Plains::default();
         Self {
-            circuit,
+            compiled,
             ops,
-            refresh,
-            plains: Plains::default(),
+            plains,
         }
+    }
+
+    /// With samples of the noise that ciphertexts have.
+    pub fn noisy(compiled: &'a Compiled) -> Result<Self> {
+        let mut ops = ClearOps::with_noise(&compiled.params, SecretKind::DenseTernary, 1);
+        ops.set_bootstraps(&compiled.plans)?;
+        let plains = Plains::default();
+        Ok(Self {
+            compiled,
+            ops,
+            plains,
+        })
     }
 
     pub fn run(&mut self, execution: &Execution<'_>, ids: &[u32]) -> Result<Outcome> {
         let rows = execution.embed(ids)?;
-        let (_, top) = self.refresh.levels();
-        let inputs = self.circuit.inputs(&rows)?;
+        let (circuit, with) = (&self.compiled.circuit, self.compiled);
+        let top = with.bootstraps.output_level;
+        let inputs = circuit.inputs(&rows)?;
         let inputs = inputs.map(|slots| self.ops.encrypt(slots, top))?;
         let (mut excess, mut layers) = (Vec::new(), Layers::default());
-        let circuit = self.circuit;
         #[allow(clippy::type_complexity)]
         let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
             &mut |ops, name, cts, bound| {
@@ -234,8 +282,8 @@ impl<'a, R: Refresh<ClearOps>> Clear<'a, R> {
         let start = Instant::now();
         let (out, stages) = circuit.run(
             &mut self.ops,
-            (&mut self.refresh, &mut self.plains),
-            &inputs,
+            (&with.bootstraps, &with.placement),
+            (&inputs, &mut self.plains),
             watch,
         )?;
         let took = start.elapsed();

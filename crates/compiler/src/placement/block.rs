@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Block, BlockPlacement, Machine};
+use super::{Block, BlockPlacement, Machine, Packing, Read};
 use crate::CompileError;
 
 /// Most states after one node. So many come up only where very many values are alive at once.
@@ -36,7 +36,7 @@ pub(super) fn last_reads(block: &Block) -> Vec<Option<usize>> {
     let mut last = vec![None; block.inputs.len() + block.nodes.len()];
     let end = block.nodes.len();
     let reads = block.nodes.iter().enumerate();
-    let reads = reads.flat_map(|(index, node)| node.reads.iter().map(move |read| (*read, index)));
+    let reads = reads.flat_map(|(index, node)| node.reads.iter().map(move |r| (r.value, index)));
     for (read, index) in reads.chain(block.outputs.iter().map(|output| (*output, end))) {
         if let Some(place) = last.get_mut(read) {
             *place = Some(index);
@@ -69,10 +69,9 @@ pub(super) fn solve(
     for (index, node) in block.nodes.iter().enumerate() {
         let mut best: HashMap<Vec<usize>, Way> = HashMap::new();
         for way in &ways {
-            for set in sets(way, &node.reads, machine.levels)? {
+            for set in sets(block, way, (&node.reads, machine.levels))? {
                 let (levels, seconds) = bootstrapped(block, machine, way, &set);
-                let at = |read: &usize| levels.get(*read).copied().unwrap_or(0);
-                let highest = node.reads.iter().map(at).min().unwrap_or(machine.levels);
+                let highest = Block::highest(node, &levels, machine);
                 for level in node.depth..=highest {
                     let mut levels = levels.clone();
                     levels.push(level - node.depth);
@@ -115,10 +114,20 @@ pub(super) fn solve(
 
 /// Sets of values that may be bootstrapped before a node that reads `reads`: none, and each with one
 /// of these at least.
-fn sets(way: &Way, reads: &[usize], top: usize) -> Result<Vec<Vec<usize>>, CompileError> {
+fn sets(
+    block: &Block,
+    way: &Way,
+    (reads, top): (&[Read], usize),
+) -> Result<Vec<Vec<usize>>, CompileError> {
     let levels = way.levels.iter().enumerate();
     // What is at the top gains nothing.
-    let low: Vec<usize> = levels.filter(|(_, l)| **l < top).map(|(v, _)| v).collect();
+    let low = levels.filter(|(_, l)| **l < top).map(|(v, _)| v);
+    let bounded = |v: &usize| {
+        block
+            .value(*v)
+            .is_some_and(|v| v.packing != Packing::Unbounded)
+    };
+    let low: Vec<usize> = low.filter(bounded).collect();
     if low.len() > MOST_ALIVE {
         return Err(CompileError::Placement(format!(
             "{} values are alive at once; at most {MOST_ALIVE} can be looked at",
@@ -129,7 +138,9 @@ fn sets(way: &Way, reads: &[usize], top: usize) -> Result<Vec<Vec<usize>>, Compi
         let chosen = low.iter().enumerate().filter(|(i, _)| bits >> i & 1 == 1);
         chosen.map(|(_, v)| *v).collect::<Vec<usize>>()
     });
-    let useful = |set: &Vec<usize>| set.is_empty() || set.iter().any(|v| reads.contains(v));
+    let useful = |set: &Vec<usize>| {
+        set.is_empty() || set.iter().any(|v| reads.iter().any(|r| r.value == *v))
+    };
     Ok(all.filter(useful).collect())
 }
 

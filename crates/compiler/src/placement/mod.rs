@@ -2,8 +2,9 @@
 //!
 //! # What goes in
 //! A [`Flow`]: blocks of [`Node`]s, one after the other; a block that repeats is written once. A node
-//! is a stage of a circuit that reads values and makes one: it takes all that it reads at one level,
-//! takes `depth` levels away, and has a time for each level that it may start from. A value is some
+//! is a stage of a circuit that reads values and makes one: it takes all that it reads at one level (or
+//! some of it so many levels later), takes `depth` levels away, and has a time for each level that it
+//! may start from. A value is some
 //! ciphertexts that live and are bootstrapped together ([`Value`]: how many, and what their slots
 //! hold). A stage that may be interrupted (a polynomial between two of its powers, an iteration) is a
 //! chain of nodes, each with as many ciphertexts in its value as are alive at that cut; one that is
@@ -49,6 +50,8 @@ pub enum Packing {
     Complex,
     /// Real numbers with a short period: the cheaper bootstrap of few slots each.
     Sparse,
+    /// Numbers without a bound: no bootstrap takes them.
+    Unbounded,
 }
 
 /// Ciphertexts that live and are bootstrapped together.
@@ -60,13 +63,35 @@ pub struct Value {
     pub packing: Packing,
 }
 
+/// A value that a stage reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// Its number in the block.
+    pub value: usize,
+    /// How many levels below the one that the stage starts from it comes in.
+    pub late: usize,
+}
+
+impl Read {
+    /// A value that comes in where the stage starts.
+    #[must_use]
+    pub fn first(value: usize) -> Self {
+        Self { value, late: 0 }
+    }
+
+    /// The highest level that a stage may start from, as far as this value goes.
+    fn start(&self, levels: &[usize]) -> usize {
+        levels.get(self.value).map_or(0, |level| level + self.late)
+    }
+}
+
 /// A stage of a circuit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// For people.
     pub name: String,
-    /// Values that it reads, by their number in the block: all of smaller ones than its own.
-    pub reads: Vec<usize>,
+    /// Values that it reads: all of smaller numbers than its own.
+    pub reads: Vec<Read>,
     /// Levels that it takes.
     pub depth: usize,
     /// Seconds by the level that it starts from, `0..=levels`; those below `depth` are not read.
@@ -151,13 +176,22 @@ impl Machine {
         let (real, sparse) = (count(Packing::Real), count(Packing::Sparse));
         let complex = count(Packing::Complex) + real / 2;
         let single = real % 2;
-        let seconds =
-            complex as f64 * self.complex + single as f64 * self.real + sparse as f64 * self.sparse;
+        let seconds = if count(Packing::Unbounded) > 0 {
+            f64::INFINITY
+        } else {
+            complex as f64 * self.complex + single as f64 * self.real + sparse as f64 * self.sparse
+        };
         (complex + single + sparse, seconds)
     }
 }
 
 impl Block {
+    /// The level from which a node starts at most.
+    fn highest(node: &Node, levels: &[usize], machine: &Machine) -> usize {
+        let starts = node.reads.iter().map(|read| read.start(levels));
+        starts.min().unwrap_or(machine.levels).min(machine.levels)
+    }
+
     /// A value of the block.
     fn value(&self, number: usize) -> Option<Value> {
         let made = number.checked_sub(self.inputs.len());
@@ -171,8 +205,12 @@ impl Block {
         for (index, node) in self.nodes.iter().enumerate() {
             let own = self.inputs.len() + index;
             let fail = |what: String| Err(format!("stage {}: {what}", node.name));
-            if let Some(read) = node.reads.iter().find(|r| **r >= own) {
-                return fail(format!("it reads value {read} and makes number {own}"));
+            if let Some(read) = node.reads.iter().find(|r| r.value >= own) {
+                let value = read.value;
+                return fail(format!("it reads value {value} and makes number {own}"));
+            }
+            if node.reads.iter().any(|r| r.late > node.depth) {
+                return fail("it reads a value after its last level".to_owned());
             }
             if node.depth > machine.levels {
                 return fail(format!(

@@ -5,11 +5,12 @@ use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
 
-use super::machine::{Machine, Refresh};
+use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map};
 use super::norm::{doublings, one, plan};
 use super::{Inputs, Layout};
 use crate::encoder::Substitution;
+use crate::placement::Read;
 
 const NAME: &str = "head of an encoder";
 
@@ -107,31 +108,34 @@ impl Answer {
         }
     }
 
-    pub(super) fn run<O: Ops, R: Refresh<O>>(
+    /// The number of the results, from value 0 of a block. `spare` levels may lie below what a
+    /// bootstrap takes, since none comes after it.
+    pub(super) fn run<O: Ops>(
         &self,
-        m: &mut Machine<'_, O, R>,
-        mut x: Vec<O::Ct>,
-        (layer, masks): (usize, &Inputs<O::Ct>),
-    ) -> Result<Vec<O::Ct>, CircuitError> {
-        m.begin("answer".to_owned());
-        // Nothing is bootstrapped after it.
-        m.floor = 0;
+        m: &mut Machine<'_, O>,
+        (layer, spare): (usize, usize),
+        masks: &Inputs<O::Ct>,
+    ) -> Result<usize, CircuitError> {
+        let read = [Read::first(0)];
         match self {
             Self::Embedding { sum, bias } => {
-                let levels = usize::from(!sum.is_empty());
-                m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
-                m.enter(&x);
-                let mut out = Vec::with_capacity(x.len());
-                for (block, (x, bias)) in x.iter().zip(bias).enumerate() {
-                    let mut y = m.plus((layer, "answer", block), x, bias)?;
-                    if !sum.is_empty() {
-                        y = m.mul(&y, &masks.tokens)?;
-                        y = m.fold(&y, sum)?;
+                let stage = Stage {
+                    spare,
+                    bound: f64::INFINITY,
+                    ..Stage::new("embedding", &read, usize::from(!sum.is_empty()))
+                };
+                m.stage(&stage, |m, inputs| {
+                    let mut out = Vec::with_capacity(bias.len());
+                    for (block, (x, bias)) in inputs.iter().flatten().zip(bias).enumerate() {
+                        let mut y = m.plus((layer, "answer", block), x, bias)?;
+                        if !sum.is_empty() {
+                            y = m.mul(&y, &masks.tokens)?;
+                            y = m.fold(&y, sum)?;
+                        }
+                        out.push(y);
                     }
-                    out.push(y);
-                }
-                m.end(&out, f64::INFINITY);
-                Ok(out)
+                    Ok(out)
+                })
             }
             Self::Classifier(head) => {
                 let Classifier {
@@ -139,20 +143,31 @@ impl Answer {
                     tanh,
                     classifier,
                 } = head.as_ref();
-                let all = &mut x.iter_mut().collect::<Vec<_>>();
-                m.refreshed(all, tanh.depth() + 2)?;
-                m.enter(&x);
-                let site = (layer, "pooler", 0);
-                let pooled = m.product(site, (&pooler.product, &pooler.bias), &x)?;
-                let mut active = Vec::with_capacity(pooled.len());
-                for block in &pooled {
-                    active.push(one(evaluate(m.ops, block, tanh)?)?);
-                }
-                let site = (layer, "classifier", 0);
-                let map = (&classifier.product, &classifier.bias[..]);
-                let answer = m.product(site, map, &active)?;
-                m.end(&answer, f64::INFINITY);
-                Ok(answer)
+                let pooled = m.stage(&Stage::new("pooler", &read, 1), |m, inputs| {
+                    let map = (&pooler.product, &pooler.bias[..]);
+                    m.product((layer, "pooler", 0), map, &inputs.concat())
+                })?;
+                let read = [Read::first(pooled)];
+                let stage = Stage {
+                    spare: spare.saturating_sub(1).min(tanh.depth()),
+                    bound: f64::INFINITY,
+                    ..Stage::new("tanh", &read, tanh.depth())
+                };
+                let active = m.stage(&stage, |m, inputs| {
+                    let blocks = inputs.iter().flatten();
+                    let blocks = blocks.map(|block| one(evaluate(m.ops, block, tanh)?));
+                    blocks.collect()
+                })?;
+                let read = [Read::first(active)];
+                let stage = Stage {
+                    spare,
+                    bound: f64::INFINITY,
+                    ..Stage::new("classifier", &read, 1)
+                };
+                m.stage(&stage, |m, inputs| {
+                    let map = (&classifier.product, &classifier.bias[..]);
+                    m.product((layer, "classifier", 0), map, &inputs.concat())
+                })
             }
         }
     }
