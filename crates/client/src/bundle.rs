@@ -9,12 +9,12 @@
 //! features (little-endian f64, a row per feature).
 
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::{InputKind, Signature};
 use veilformer_models::{Embedding, EmbeddingTable, Matrix, Tokenizer};
-use veilformer_secret::{KeyGenerator, Progress, SecretKey};
+use veilformer_secret::{KeyGenerator, Progress, Resumed, SecretKey};
 
 use crate::ClientError;
 
@@ -193,6 +193,22 @@ impl ClientBundle {
     ) -> Result<u64, ClientError> {
         let program = self.server_content();
         Ok(generator.write_evaluation_keys(secret, self.keys(), program, out, progress)?)
+    }
+
+    /// As [`ClientBundle::write_evaluation_keys`], into a file that may hold what an interrupted call
+    /// came to (see [`KeyGenerator::resume_evaluation_keys`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume_evaluation_keys<F: Read + Write + Seek>(
+        &self,
+        generator: &mut KeyGenerator,
+        secret: &SecretKey,
+        file: F,
+        progress: &mut Progress<'_>,
+    ) -> Result<Resumed, ClientError> {
+        let what = (self.keys(), self.server_content());
+        Ok(generator.resume_evaluation_keys(secret, what, file, progress)?)
     }
 
     /// The bundle's file.

@@ -28,6 +28,7 @@ mod inspect;
 mod keys;
 mod params;
 mod reader;
+mod unfinished;
 mod writer;
 
 use std::fmt;
@@ -45,6 +46,7 @@ pub use keys::{
 };
 pub use params::{append_params, params_from_bytes, params_to_bytes, read_params};
 pub use reader::Reader;
+pub use unfinished::UnfinishedKeys;
 pub use writer::{StreamWriter, Writer};
 
 /// First bytes of every file.
