@@ -177,7 +177,11 @@ impl Compiled {
             real: 1,
         };
         let layout = Layout::choose(&model.encoder, tokens, params.slots())?;
-        println!("{layout:?}; depth {}", model.substitution.depth());
+        let report = model.substitution.report();
+        let depths: Vec<String> = report.iter().map(|site| site.depth.to_string()).collect();
+        let layers: Vec<String> = depths.chunks(5).map(|layer| layer.join("+")).collect();
+        let depth = model.substitution.depth();
+        println!("{layout:?}; depth {depth}: {}", layers.join("  "));
         let parts = (&model.substitution, &model.ranges);
         let circuit = EncoderCircuit::new(&model.encoder, parts, layout)?;
         let times = Times::REFERENCE;
