@@ -171,6 +171,7 @@ fn signature(params: &Params) -> Signature {
         .map(|c| Some(c as u32 % 2))
         .collect();
     Signature {
+        encoder: None,
         answer_bound: 100.0,
         max_tokens: 2,
         run: 2,

@@ -21,7 +21,7 @@ use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content, Pres
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting, IdealBootstrap};
 use veilformer_ckks::{Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
-    Bootstraps, EncoderCircuit, Inputs, Layout, Plains, StageReport,
+    Bootstraps, EncoderCircuit, Event, Inputs, Layout, Plains, StageReport,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
 use veilformer_models::DataSet;
@@ -218,7 +218,7 @@ fn run(a: &Arguments) -> Result<()> {
             for ids in &sentences {
                 let rows = execution.embed(ids)?;
                 let mut poly = Polynomials::new(&substitution);
-                let expected = execution.answer(&rows, &mut poly)?;
+                let expected = execution.finish(execution.answer(&rows, &mut poly)?);
                 let got = job.clear(&mut ops, &mut plains, ids)?;
                 job.compare("poly", &got, &expected);
             }
@@ -248,7 +248,8 @@ struct Job<'a> {
 impl Job<'_> {
     fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
         let rows = self.execution.embed(ids)?;
-        Ok(self.execution.answer(&rows, &mut self.execution.exact())?)
+        let answer = self.execution.answer(&rows, &mut self.execution.exact())?;
+        Ok(self.execution.finish(answer))
     }
 
     fn compare(&mut self, name: &str, got: &[f64], expected: &[f64]) {
@@ -270,20 +271,22 @@ impl Job<'_> {
     ) -> Result<Vec<f64>> {
         let rows = self.execution.embed(ids)?;
         let top = self.bootstraps.output_level;
-        let inputs = self.circuit.inputs(&rows)?;
+        let inputs = self.circuit.encode(&rows)?;
         let inputs = inputs.map(|slots| ops.encrypt(slots, top))?;
         let mut excess = Vec::new();
         #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
-            &mut |ops, name, cts, bound| {
-                let slots = cts.iter().map(|ct| ops.decrypt(ct));
-                let largest = slots
-                    .flatten()
-                    .fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
-                if largest > bound {
-                    excess.push(format!("{name}: {largest:.3}"));
-                }
+        let watch: &mut dyn FnMut(&mut ClearOps, Event<'_, ClearCiphertext>) = &mut |ops, event| {
+            let Event::Bound(name, cts, bound) = event else {
+                return;
             };
+            let slots = cts.iter().map(|ct| ops.decrypt(ct));
+            let largest = slots
+                .flatten()
+                .fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
+            if largest > bound {
+                excess.push(format!("{name}: {largest:.3}"));
+            }
+        };
         let start = Instant::now();
         let (out, stages) = self
             .circuit
@@ -293,7 +296,7 @@ impl Job<'_> {
             println!("  beyond bounds: {}", excess.join(", "));
         }
         let slots: Vec<Vec<Complex>> = out.iter().map(|ct| ops.decrypt(ct)).collect();
-        let got = self.circuit.read(&slots, ids.len());
+        let got = self.circuit.read(&slots);
         if self.a.count == 1 {
             print_stages(&stages);
         }
@@ -307,14 +310,13 @@ impl Job<'_> {
         let mut ops = Counting::new(ClearOps::new(params));
         let table = BootstrapPlan::encode_table(plans, &mut ops)?;
         let rows = self.execution.embed(ids)?;
-        let inputs = self.circuit.inputs(&rows)?;
+        let inputs = self.circuit.encode(&rows)?;
         let top = self.bootstraps.output_level;
         let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
         let mut plains = Plains::default();
         let mut ops = Bootstrapping::new(ops, &table);
         let with = (&self.bootstraps, &mut plains);
-        self.circuit
-            .run(&mut ops, with, &inputs, &mut |_, _, _, _| {})?;
+        self.circuit.run(&mut ops, with, &inputs, &mut |_, _| {})?;
         let c = ops.inner().counts();
         println!("operations: {c:?}");
         Ok(ops.inner().keys().clone())
@@ -350,7 +352,7 @@ impl Job<'_> {
             let rows = self.execution.embed(ids)?;
             let top = self.bootstraps.output_level;
             let mut encryptor = Encryptor::new(&secret, SecureRng::from_os()?)?;
-            let inputs: Inputs<_> = self.circuit.inputs(&rows)?.map(|slots| -> Result<_> {
+            let inputs: Inputs<_> = self.circuit.encode(&rows)?.map(|slots| -> Result<_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
                 Ok(ops.inner().import(ct.expand(params)?)?)
             })?;
@@ -363,7 +365,7 @@ impl Job<'_> {
                 &mut ops,
                 (&self.bootstraps, &mut plains),
                 &inputs,
-                &mut |_, _, _, _| {},
+                &mut |_, _| {},
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
             if at < 2 {
@@ -374,7 +376,7 @@ impl Job<'_> {
                 let opened = Decryptor::new(&secret)?.decrypt(&ct.export(&backend)?)?;
                 slots.push(opened.reveal_to_owner()?);
             }
-            let got = self.circuit.read(&slots, ids.len());
+            let got = self.circuit.read(&slots);
             println!(
                 "{} tokens, {:.1} s, {cpu:.1} s of processor time; {}",
                 ids.len(),

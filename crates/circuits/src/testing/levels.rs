@@ -184,7 +184,9 @@ impl Ops for LevelOps {
         transform: &Transform<AtLevel>,
     ) -> Result<AtLevel> {
         let out = self.linear_transforms(inputs, &[transform])?;
-        out.first().copied().ok_or_else(|| empty("nested_transform"))
+        out.first()
+            .copied()
+            .ok_or_else(|| empty("nested_transform"))
     }
 
     fn mod_raise(&mut self, a: &AtLevel) -> Result<AtLevel> {

@@ -43,6 +43,7 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
     BundleParts {
         model_name: "toy".into(),
         signature: Signature {
+            encoder: None,
             answer_bound: 100.0,
             max_tokens: run,
             run,

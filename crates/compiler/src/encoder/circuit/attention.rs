@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
-use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
+use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{EncoderLayer, LayerRanges};
 
 use super::inverse::Inverses;
 use super::machine::Machine;
 use super::maps::{Affine, Map, bias_of};
-use super::norm::{doublings, one, plan};
+use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::LayerSubstitution;
 
@@ -319,7 +319,15 @@ impl Attention {
             }
             weights.push(weighed);
         }
-        m.end(&weights, 1.0);
+        // Of a complex number either part.
+        m.end(
+            &weights,
+            if self.heads.is_paired() {
+                2f64.sqrt()
+            } else {
+                1.0
+            },
+        );
         Ok(weights)
     }
 
@@ -328,7 +336,7 @@ impl Attention {
         m: &mut Machine<'_, O>,
         x: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
-        let mut value = one(evaluate(m.ops, x, &self.exponential)?)?;
+        let mut value = m.evaluate(x, &self.exponential)?;
         for _ in 0..self.squarings {
             value = m.ops.square(&value)?;
         }

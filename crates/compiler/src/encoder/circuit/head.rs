@@ -1,13 +1,13 @@
 //! From the last layer's tokens to the answer.
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
-use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_circuits::polynomial::EvaluationPlan;
+use veilformer_ckks::{Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
 
 use super::machine::Machine;
 use super::maps::{Affine, Map};
-use super::norm::{doublings, one, plan};
+use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::Substitution;
 
@@ -21,6 +21,8 @@ pub(super) enum Answer {
         /// Rotations that add up the tokens; none for the first one.
         sum: Vec<i64>,
         bias: Vec<SlotVector>,
+        /// Whether it is the mean of all.
+        mean: bool,
     },
     /// `classifier(tanh(pooler))` of the first token.
     Classifier(Box<Classifier>),
@@ -32,16 +34,8 @@ pub(super) struct Classifier {
     pooler: Map,
     tanh: EvaluationPlan,
     classifier: Map,
-}
-
-/// How an answer is read.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reading {
-    pub features: usize,
-    /// What slots were divided by.
-    pub bound: f64,
-    /// Whether it is a sum over the tokens.
-    pub mean: bool,
+    /// One where a logit stands: what is in other slots does not go back.
+    mask: Vec<SlotVector>,
 }
 
 impl Answer {
@@ -52,12 +46,7 @@ impl Answer {
         (head, substitution): (&Head, &Substitution),
         input: &Affine,
         bound: f64,
-    ) -> Result<(Self, Reading), CircuitError> {
-        let read = |features, mean| Reading {
-            features,
-            bound,
-            mean,
-        };
+    ) -> Result<Self, CircuitError> {
         match head {
             Head::Embedding { pooling, .. } => {
                 let mean = *pooling == Pooling::Mean;
@@ -75,7 +64,7 @@ impl Answer {
                 let tokens = if mean { layout.heads.tokens } else { 1 };
                 let sum = doublings(tokens).into_iter().map(|t| t * width as i64);
                 let sum = sum.collect();
-                Ok((Self::Embedding { sum, bias }, read(layout.hidden, mean)))
+                Ok(Self::Embedding { sum, bias, mean })
             }
             Head::Classifier {
                 pooler,
@@ -96,15 +85,25 @@ impl Answer {
                 for bias in &mut classifier.bias {
                     *bias = first_token(layout, bias);
                 }
+                let width = layout.heads.width;
+                let mask = (0..layout.blocks(labels.len())).map(|block| {
+                    let stands = |t, at| t == 0 && block * width + at < labels.len();
+                    layout.per_slot(|t, at| f64::from(u8::from(stands(t, at))))
+                });
                 let head = Classifier {
                     pooler,
                     tanh: plan(tanh)?,
                     classifier,
+                    mask: mask.collect(),
                 };
-                let head = Self::Classifier(Box::new(head));
-                Ok((head, read(labels.len(), false)))
+                Ok(Self::Classifier(Box::new(head)))
             }
         }
+    }
+
+    /// Whether it is the mean of all tokens.
+    pub(super) fn is_mean(&self) -> bool {
+        matches!(self, Self::Embedding { mean: true, .. })
     }
 
     pub(super) fn run<O: Ops>(
@@ -117,20 +116,20 @@ impl Answer {
         // Nothing is bootstrapped after it.
         m.floor = 0;
         match self {
-            Self::Embedding { sum, bias } => {
-                let levels = usize::from(!sum.is_empty());
+            Self::Embedding { sum, bias, mean } => {
+                let levels = usize::from(*mean);
                 m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
                 m.enter(&x);
                 let mut out = Vec::with_capacity(x.len());
                 for (block, (x, bias)) in x.iter().zip(bias).enumerate() {
                     let mut y = m.plus((layer, "answer", block), x, bias)?;
-                    if !sum.is_empty() {
-                        y = m.mul(&y, &masks.tokens)?;
+                    if let (true, Some(weights)) = (*mean, &masks.mean) {
+                        y = m.mul(&y, weights)?;
                         y = m.fold(&y, sum)?;
                     }
                     out.push(y);
                 }
-                m.end(&out, f64::INFINITY);
+                m.end(&out, 1.0);
                 Ok(out)
             }
             Self::Classifier(head) => {
@@ -138,20 +137,24 @@ impl Answer {
                     pooler,
                     tanh,
                     classifier,
+                    mask,
                 } = head.as_ref();
                 let all = &mut x.iter_mut().collect::<Vec<_>>();
-                m.refreshed(all, tanh.depth() + 2)?;
+                m.refreshed(all, tanh.depth() + 3)?;
                 m.enter(&x);
                 let site = (layer, "pooler", 0);
                 let pooled = m.product(site, (&pooler.product, &pooler.bias), &x)?;
                 let mut active = Vec::with_capacity(pooled.len());
                 for block in &pooled {
-                    active.push(one(evaluate(m.ops, block, tanh)?)?);
+                    active.push(m.evaluate(block, tanh)?);
                 }
                 let site = (layer, "classifier", 0);
                 let map = (&classifier.product, &classifier.bias[..]);
-                let answer = m.product(site, map, &active)?;
-                m.end(&answer, f64::INFINITY);
+                let mut answer = m.product(site, map, &active)?;
+                for (block, (ct, mask)) in answer.iter_mut().zip(mask).enumerate() {
+                    *ct = m.times((layer, "mask of logits", block), ct, mask)?;
+                }
+                m.end(&answer, 1.0);
                 Ok(answer)
             }
         }
@@ -163,23 +166,4 @@ fn first_token(layout: &Layout, slots: &SlotVector) -> SlotVector {
     layout
         .per_slot(|t, at| if t == 0 { slots.at(at).re } else { 0.0 })
         .simplified()
-}
-
-impl Reading {
-    /// The answer in the slots of the results, for a sentence of so many tokens.
-    pub(super) fn read(&self, width: usize, slots: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
-        let factor = if self.mean {
-            self.bound / tokens.max(1) as f64
-        } else {
-            self.bound
-        };
-        let at = |feature: usize| {
-            let block = slots.get(feature / width.max(1));
-            block.and_then(|block| block.get(feature % width.max(1)))
-        };
-        let features = 0..self.features;
-        features
-            .map(|feature| at(feature).map_or(0.0, |z| z.re * factor))
-            .collect()
-    }
 }

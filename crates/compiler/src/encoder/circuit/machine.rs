@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted};
 use veilformer_circuits::matrix::{Diagonal, MatrixProduct};
+use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Ops, SlotVector};
+
+use super::norm::one;
 
 /// Which bootstraps stages use: entries of the table of [`Ops::bootstraps`], and their levels, which
 /// are the same for both.
@@ -74,9 +77,18 @@ impl<Pl> Default for Plains<Pl> {
     }
 }
 
-/// What sees every value that a stage ends with: a name, the ciphertexts, and the bound that all of
-/// their slots are promised to keep.
-pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, &str, &[<O as Ops>::Ct], f64);
+/// What [`Watch`] sees of a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'e, Ct> {
+    /// A stage begins: its layer and name.
+    Stage(&'e str),
+    /// In this stage these values, which go into a polynomial or are what it ends with: all of their
+    /// slots, junk and padding included, are promised to keep this bound.
+    Bound(&'e str, &'e [Ct], f64),
+}
+
+/// What sees how a run goes on.
+pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, Event<'_, <O as Ops>::Ct>);
 
 /// Runs stages.
 pub(super) struct Machine<'a, O: Ops> {
@@ -111,6 +123,7 @@ impl<'a, O: Ops> Machine<'a, O> {
     /// Begins a stage.
     pub fn begin(&mut self, name: String) {
         self.start = Instant::now();
+        (self.watch)(self.ops, Event::Stage(&name));
         self.stages.push(StageReport {
             name,
             ..StageReport::default()
@@ -142,7 +155,14 @@ impl<'a, O: Ops> Machine<'a, O> {
             stage.time = all.saturating_sub(stage.bootstrap_time + stage.encode_time);
         });
         let name = self.stages.last().map_or("", |stage| stage.name.as_str());
-        (self.watch)(self.ops, name, outputs, bound);
+        (self.watch)(self.ops, Event::Bound(name, outputs, bound));
+    }
+
+    /// The value of a polynomial, whose input comes mapped to [-1, 1].
+    pub fn evaluate(&mut self, x: &O::Ct, plan: &EvaluationPlan) -> Result<O::Ct, CircuitError> {
+        let name = self.stages.last().map_or("", |stage| stage.name.as_str());
+        (self.watch)(self.ops, Event::Bound(name, std::slice::from_ref(x), 1.0));
+        one(evaluate(self.ops, x, plan)?)
     }
 
     fn encoded<T>(

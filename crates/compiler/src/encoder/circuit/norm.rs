@@ -1,7 +1,7 @@
 //! Normalization of values that the map before has centred already.
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap, evaluate};
+use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap};
 use veilformer_ckks::{Ops, SlotVector};
 
 use super::Layout;
@@ -115,7 +115,7 @@ impl Norm {
         let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
         let sum = m.fold(&sum, &backwards)?;
         let input = m.plus((layer, name, 1), &sum, &self.offset)?;
-        let root = one(evaluate(m.ops, &input, &self.root)?)?;
+        let root = m.evaluate(&input, &self.root)?;
         let mut results = Vec::with_capacity(y.len());
         for (block, (y, gain)) in y.iter().zip(&self.gains).enumerate() {
             let y = m.times((layer, name, 2 + block), y, gain)?;
