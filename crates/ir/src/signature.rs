@@ -162,8 +162,7 @@ impl Signature {
     /// embedding, and how far a slot is from what can be ([`EncoderSlots::answer`]).
     pub fn unpack(&self, outputs: &[Vec<Complex>]) -> Vec<SentenceLogits> {
         if let Some(encoder) = &self.encoder {
-            let (logits, spread) = encoder.answer(outputs);
-            return vec![SentenceLogits { logits, spread }];
+            return vec![encoder.answer(outputs)];
         }
         let batch = self.batch.max(1);
         let one = |b: usize| {
@@ -183,7 +182,12 @@ impl Signature {
                 logits.extend([mean.re, mean.im]);
             }
             logits.truncate(self.labels.len());
-            SentenceLogits { logits, spread }
+            let largest = logits.iter().fold(0.0f64, |m, l| m.max(l.abs()));
+            SentenceLogits {
+                logits,
+                spread,
+                largest,
+            }
         };
         (0..batch).map(one).collect()
     }
@@ -192,9 +196,12 @@ impl Signature {
 /// What a sentence's slots say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentenceLogits {
-    /// One logit per label.
+    /// One logit per label, or the values of an embedding.
     pub logits: Vec<f64>,
+    /// The largest of them in absolute value, of an embedding before it is normalized: at most
+    /// [`Signature::answer_bound`] if the sentence was in the range of the program.
+    pub largest: f64,
     /// The largest distance of a slot from the mean of its sentence, relative to the larger of 1
-    /// and that mean.
+    /// and that mean; of an encoder see [`EncoderSlots::answer`].
     pub spread: f64,
 }

@@ -97,7 +97,7 @@ pub fn build(model: &Model, target: Target) -> Result<Bundles, BuildError> {
         signature,
         keys,
         tokenizer: model.tokenizer_json.to_vec(),
-        embedding: checkpoint.embedding.clone(),
+        embedding: checkpoint.embedding.clone().into(),
         server_content: [0; 32],
     };
     let client = ClientBundle::new(&params, parts)?;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 use veilformer_circuits::encoder::Heads;
+
+use crate::signature::SentenceLogits;
 use veilformer_ckks::Complex;
 
 /// What one input ciphertext of an encoder holds: in the slots of token `t` something of that token.
@@ -82,32 +84,37 @@ impl EncoderSlots {
         }
     }
 
-    /// The answer in the slots of all outputs, and how far a slot is from what any answer can be: by
-    /// how much a real part exceeds 1, or the size of an imaginary part.
-    pub fn answer(&self, outputs: &[Vec<Complex>]) -> (Vec<f64>, f64) {
+    /// The answer in the slots of all outputs. Its spread is how far a slot is from what any answer
+    /// can be: by how much a real part exceeds 2, twice what was promised, or the size of an imaginary
+    /// part.
+    pub fn answer(&self, outputs: &[Vec<Complex>]) -> SentenceLogits {
         let width = self.heads.width.max(1);
         let value = |index: usize| {
-            let slot = outputs
-                .get(index / width)
-                .and_then(|slots| slots.get(index % width));
+            let slots = outputs.get(index / width);
+            let slot = slots.and_then(|slots| slots.get(index % width));
             slot.map_or(f64::NAN, |z| z.re * self.answer_bound)
         };
-        let mut values: Vec<f64> = (0..self.answers).map(value).collect();
-        let mut beyond = 0.0f64;
+        let mut logits: Vec<f64> = (0..self.answers).map(value).collect();
+        let largest = logits.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+        let mut spread = 0.0f64;
         for z in outputs.iter().flatten() {
             let far = z.im.abs().max(z.re.abs() - 2.0);
             // A maximum would pass over what is not a number.
-            beyond = if far.is_nan() {
+            spread = if far.is_nan() {
                 f64::INFINITY
             } else {
-                beyond.max(far)
+                spread.max(far)
             };
         }
         if self.normalize {
-            let length = values.iter().map(|v| v * v).sum::<f64>().sqrt();
-            values.iter_mut().for_each(|v| *v /= length.max(1e-12));
+            let length = logits.iter().map(|v| v * v).sum::<f64>().sqrt();
+            logits.iter_mut().for_each(|v| *v /= length.max(1e-12));
         }
-        (values, beyond)
+        SentenceLogits {
+            logits,
+            largest,
+            spread,
+        }
     }
 
     /// `Ok` if it fits so many slots: what a file says is a stranger's.

@@ -11,11 +11,11 @@ use veilformer::client::Answer;
 /// An answer, encrypted or not.
 #[derive(Debug, Serialize)]
 pub struct LabelledAnswer {
-    /// Name of the label with the largest logit.
+    /// Name of the label with the largest logit; empty for an embedding.
     pub label: String,
-    /// Its probability, the softmax of the logits.
+    /// Its probability, the softmax of the logits; 0 for an embedding.
     pub probability: f64,
-    /// One logit per label, in the model's order.
+    /// One logit per label, in the model's order; of an embedding its values.
     pub logits: Vec<f64>,
 }
 
@@ -23,10 +23,14 @@ impl LabelledAnswer {
     /// An answer with the name of its label.
     pub fn new(answer: &Answer, labels: &[String]) -> Self {
         Self {
-            label: labels.get(answer.label).cloned().unwrap_or_default(),
+            label: answer
+                .label
+                .and_then(|at| labels.get(at))
+                .cloned()
+                .unwrap_or_default(),
             probability: answer
-                .probabilities
-                .get(answer.label)
+                .label
+                .and_then(|at| answer.probabilities.get(at))
                 .copied()
                 .unwrap_or(0.0),
             logits: answer.logits.clone(),

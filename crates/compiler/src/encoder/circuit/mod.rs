@@ -195,7 +195,7 @@ impl EncoderCircuit {
     /// is normalized where the model says so.
     #[must_use]
     pub fn read(&self, results: &[Vec<Complex>]) -> Vec<f64> {
-        self.slots.answer(results).0
+        self.slots.answer(results).logits
     }
 
     /// Runs all stages. `watch` sees what each of them ends with.

@@ -70,7 +70,7 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
         let error = pairs.fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         report.max_logit_error = report.max_logit_error.max(error);
         report.agree += usize::from(answer.label == poly.label);
-        correct += usize::from(answer.label == example.label);
+        correct += usize::from(answer.label == Some(example.label));
     }
     report.accuracy = correct as f64 / items.max(1) as f64;
     context.output.answer(&report, || text(&report, mode))

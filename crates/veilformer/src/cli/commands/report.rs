@@ -75,7 +75,9 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
     let runs = texts.len().div_ceil(encrypted.batch());
     let planned = times(&planned, runs);
     let correct = examples.iter().zip(&answers);
-    let correct = correct.filter(|((e, _), a)| e.label == a.label).count();
+    let correct = correct
+        .filter(|((e, _), a)| Some(e.label) == a.label)
+        .count();
     let measured = Errors::of(&poly, &answers);
     let predicted = Errors::of(&poly, &simulated.answers);
     let report = json::Report {
