@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
 //!     [--tokens T] [--count N] [--calibrate DATA] [--preset NAME] [--threads N] \
-//!     [--clear|--sim|--encrypted]
+//!     [--greedy] [--place|--clear|--sim|--encrypted]
 //! ```
 //!
 //! `SENTENCES` and `DATA` are data sets. `--clear` replaces bootstraps by nothing. With `--wait` each
@@ -21,9 +21,10 @@ use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content, Pres
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting, IdealBootstrap};
 use veilformer_ckks::{Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
-    Bootstraps, EncoderCircuit, Event, Inputs, Layout, Plains, StageReport,
+    Bootstraps, EncoderCircuit, Event, Inputs, Layout, Plains, StageReport, Times,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{EncoderFolder, Execution, calibrate, center_keys};
 use veilformer_ring::{Cpu, CpuConfig, Isa};
@@ -43,6 +44,7 @@ struct Arguments {
     mode: String,
     center: bool,
     wait: bool,
+    greedy: bool,
     budget: Budget,
 }
 
@@ -59,6 +61,7 @@ fn arguments() -> Result<Arguments> {
         mode: "--clear".into(),
         center: true,
         wait: false,
+        greedy: false,
         budget: Budget::default(),
     };
     let mut all = std::env::args().skip(1);
@@ -85,7 +88,8 @@ fn arguments() -> Result<Arguments> {
             }
             "--wait" => a.wait = true,
             "--no-center" => a.center = false,
-            "--clear" | "--sim" | "--encrypted" => a.mode = arg,
+            "--greedy" => a.greedy = true,
+            "--clear" | "--sim" | "--encrypted" | "--place" => a.mode = arg,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
             _ => positional.push(arg),
         }
@@ -198,11 +202,32 @@ fn run(a: &Arguments) -> Result<()> {
     let layout = Layout::choose(model, a.tokens, params.slots())?;
     println!("{layout:?}; depth {}", substitution.depth());
     let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout)?;
+    let times = Times::REFERENCE;
+    let flow = circuit.flow(&params, &bootstraps, &times)?;
+    let machine = times.machine(&bootstraps);
+    let best = place(&flow, &machine, Loops::Free)?;
+    let describe = |name: &str, p: &Placement| {
+        println!(
+            "{name:<10}{:>5} bootstraps, {:>7.1} s predicted",
+            p.bootstraps, p.seconds
+        );
+    };
+    describe("placed", &best);
+    let simple = greedy(&flow, &machine)?;
+    describe("greedy", &simple);
+    match per_layer(&flow, &machine) {
+        Ok(layers) => describe("per layer", &layers),
+        Err(error) => println!("per layer: {error}"),
+    }
+    if a.mode == "--place" {
+        return print_placement(&flow, &best);
+    }
     let mut job = Job {
         a,
         execution: &execution,
         circuit: &circuit,
         bootstraps,
+        placement: if a.greedy { simple } else { best },
         worst: 0.0,
     };
     match a.mode.as_str() {
@@ -242,10 +267,39 @@ struct Job<'a> {
     execution: &'a Execution<'a>,
     circuit: &'a EncoderCircuit,
     bootstraps: Bootstraps,
+    placement: Placement,
     worst: f64,
 }
 
+/// Every stage with its bootstraps, level and predicted time.
+fn print_placement(flow: &Flow, placement: &Placement) -> Result<()> {
+    for (block, runs) in flow.blocks.iter().zip(&placement.blocks) {
+        for (_, run) in runs {
+            for (node, (set, level)) in block.nodes.iter().zip(&run.steps) {
+                println!(
+                    "{:<52} {:>2} > {:>2}{:>4} ciphertexts {:>7.0} ms  {}",
+                    node.name,
+                    level,
+                    level.saturating_sub(node.depth),
+                    node.value.ciphertexts,
+                    node.seconds.get(*level).copied().unwrap_or(0.0) * 1e3,
+                    if set.is_empty() {
+                        String::new()
+                    } else {
+                        format!("bootstraps {set:?}")
+                    }
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 impl Job<'_> {
+    fn with(&self) -> (&Bootstraps, &Placement) {
+        (&self.bootstraps, &self.placement)
+    }
+
     fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
         let rows = self.execution.embed(ids)?;
         let answer = self.execution.answer(&rows, &mut self.execution.exact())?;
@@ -290,7 +344,7 @@ impl Job<'_> {
         let start = Instant::now();
         let (out, stages) = self
             .circuit
-            .run(ops, (&self.bootstraps, plains), &inputs, watch)?;
+            .run(ops, self.with(), (&inputs, plains), watch)?;
         let took = start.elapsed();
         if !excess.is_empty() {
             println!("  beyond bounds: {}", excess.join(", "));
@@ -315,8 +369,9 @@ impl Job<'_> {
         let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
         let mut plains = Plains::default();
         let mut ops = Bootstrapping::new(ops, &table);
-        let with = (&self.bootstraps, &mut plains);
-        self.circuit.run(&mut ops, with, &inputs, &mut |_, _| {})?;
+        let with = (&inputs, &mut plains);
+        self.circuit
+            .run(&mut ops, self.with(), with, &mut |_, _| {})?;
         let c = ops.inner().counts();
         println!("operations: {c:?}");
         Ok(ops.inner().keys().clone())
@@ -363,8 +418,8 @@ impl Job<'_> {
             let (start, cpu) = (Instant::now(), cpu_seconds());
             let (out, stages) = self.circuit.run(
                 &mut ops,
-                (&self.bootstraps, &mut plains),
-                &inputs,
+                self.with(),
+                (&inputs, &mut plains),
                 &mut |_, _| {},
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);

@@ -4,8 +4,11 @@
 use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap};
 use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
-use veilformer_compiler::encoder::circuit::{Bootstraps, EncoderCircuit, Event, Layout, Plains};
+use veilformer_compiler::encoder::circuit::{
+    Bootstraps, EncoderCircuit, Event, Layout, Plains, Times,
+};
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_compiler::placement::{Loops, greedy, place};
 use veilformer_ir::encoder::Encoder;
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
@@ -67,9 +70,15 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
         complex: 0,
         real: 0,
     };
+    let times = Times::REFERENCE;
+    let flow = circuit.flow(&params, &bootstraps, &times).unwrap();
+    let best = place(&flow, &times.machine(&bootstraps), Loops::Free).unwrap();
+    let simple = greedy(&flow, &times.machine(&bootstraps)).unwrap();
+    assert!(best.bootstraps <= simple.bootstraps && best.seconds < simple.seconds);
     let mut plains = Plains::default();
     let mut worst = 0.0f64;
-    for ids in &all[..lengths.len()] {
+    for (at, ids) in all[..lengths.len()].iter().enumerate() {
+        let placement = if at % 2 == 0 { &best } else { &simple };
         let rows = execution.embed(ids).unwrap();
         let mut poly = Polynomials::new(&substitution);
         let expected = execution.finish(execution.answer(&rows, &mut poly).unwrap());
@@ -96,7 +105,12 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
             }
         };
         let (out, stages) = circuit
-            .run(&mut ops, (&bootstraps, &mut plains), &inputs, watch)
+            .run(
+                &mut ops,
+                (&bootstraps, placement),
+                (&inputs, &mut plains),
+                watch,
+            )
             .unwrap();
         let slots: Vec<_> = out.iter().map(|ct| ops.decrypt(ct)).collect();
         let got = circuit.read(&slots);
@@ -104,14 +118,8 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
         for (a, b) in got.iter().zip(&expected) {
             worst = worst.max((a - b).abs() / scale);
         }
-        eprintln!(
-            "{} stages, {} bootstraps, {worst:e}",
-            stages.len(),
-            stages
-                .iter()
-                .map(|s| s.bootstraps + s.real_bootstraps)
-                .sum::<usize>()
-        );
+        let boots = stages.iter().map(|s| s.bootstraps + s.real_bootstraps);
+        assert_eq!(boots.sum::<usize>(), placement.bootstraps);
     }
     worst
 }

@@ -4,7 +4,9 @@
 use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap, toy_bootstrap_of};
 use veilformer_ckks::SlotVector;
-use veilformer_compiler::encoder::{Budget, CompiledEncoder, EncoderOptions, Polynomials, compile};
+use veilformer_compiler::encoder::{
+    Budget, CompiledEncoder, Polynomials, Substitution, compile, substitute,
+};
 use veilformer_ir::ciphertext::{Operation, PlainId, ValueId, replay};
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
@@ -45,37 +47,31 @@ fn folder(labels: usize, tokens: usize) -> EncoderFolder {
     folder
 }
 
-fn options(tokens: usize) -> EncoderOptions {
-    EncoderOptions {
-        tokens,
-        budget: Budget {
-            margin: 0.3,
-            ..Budget::default()
-        },
-    }
-}
-
-fn compiled(folder: &EncoderFolder, tokens: usize) -> CompiledEncoder {
+fn compiled(folder: &EncoderFolder, tokens: usize) -> (CompiledEncoder, Substitution) {
     let (params, spec) = toy_bootstrap_of(12, 11);
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &sentences(tokens)).unwrap();
-    let with = (&params, &spec);
+    let budget = Budget {
+        margin: 0.3,
+        ..Budget::default()
+    };
+    let substitution = substitute(&ranges, folder.encoder.activation, &budget).unwrap();
     let mut heard = Vec::new();
     let progress = &mut |stage: &str| heard.push(stage.to_owned());
-    let compiled = compile(&folder.encoder, &ranges, with, &options(tokens), progress).unwrap();
-    assert_eq!(heard.first().unwrap(), "polynomials");
+    let of = (&substitution, &ranges);
+    let compiled = compile(&folder.encoder, of, (&params, &spec), tokens, progress).unwrap();
+    assert_eq!(heard.first().unwrap(), "layout");
     assert_eq!(heard.last().unwrap(), "verification");
     assert!(heard.iter().any(|stage| stage == "layer 1, scores"));
-    compiled
+    (compiled, substitution)
 }
 
 /// Replays the program in the clear; the largest difference from the polynomials' own run.
 fn replayed(folder: &EncoderFolder, tokens: usize) -> f64 {
+    let (compiled, substitution) = compiled(folder, tokens);
     let CompiledEncoder {
-        compiled,
-        substitution,
-        stages,
-    } = compiled(folder, tokens);
+        compiled, stages, ..
+    } = compiled;
     let (program, params) = (&compiled.program, &compiled.params);
     program.verify(params).unwrap();
     let execution = Execution::new(&folder.encoder).unwrap();

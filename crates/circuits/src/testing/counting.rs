@@ -46,6 +46,13 @@ impl<O: Ops> Counting<O> {
         }
     }
 
+    /// The operations so far, and counts from zero again; keys are kept.
+    pub fn take(&mut self) -> Counts {
+        let counts = self.counts();
+        self.counts = Counts::default();
+        counts
+    }
+
     /// The keys so far, with the highest level that each was used at.
     pub fn keys(&self) -> &KeyList {
         &self.keys

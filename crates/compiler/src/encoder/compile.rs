@@ -7,32 +7,26 @@ use veilformer_ir::ciphertext::{PlainPattern, Recorder, ValueId};
 use veilformer_ir::encoder::{Encoder, EncoderInput, Head, Ranges};
 use veilformer_ir::{InputKind, InputSpec, Signature};
 
-use super::circuit::{Bootstraps, EncoderCircuit, Event, Layout, Plains, StageReport};
-use super::{Budget, Substitution, substitute};
+use super::Substitution;
+use super::circuit::{Bootstraps, EncoderCircuit, Event, Layout, Plains, StageReport, Times};
+use crate::placement::{Loops, Placement, place};
 use crate::{CompileError, Compiled};
-
-/// What the caller decides, beside parameters and bootstraps.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct EncoderOptions {
-    /// Longest sentence in tokens, special ones included: at most the model's own limit.
-    pub tokens: usize,
-    /// How large errors may be.
-    pub budget: Budget,
-}
 
 /// A compiled encoder.
 #[derive(Clone, Debug)]
 pub struct CompiledEncoder {
     /// What becomes the bundles.
     pub compiled: Compiled,
-    /// What stands in place of its functions.
-    pub substitution: Substitution,
+    /// Where it bootstraps.
+    pub placement: Placement,
     /// Its stages: levels, ciphertexts and bootstraps of each.
     pub stages: Vec<StageReport>,
 }
 
-/// Compiles `model` for parameters that bootstrap as `bootstrap` says. `ranges` are those of
-/// calibration; `progress` hears the name of each stage before it is recorded.
+/// Compiles `model` with `substitution` in place of its functions, for sentences of up to `tokens`
+/// tokens (special ones included) and for parameters that bootstrap as `bootstrap` says. `ranges` are
+/// those of calibration, which the substitution was made for; `progress` hears the name of each stage
+/// before it is recorded.
 ///
 /// Weights and all other plaintexts with more than one value are rounded to 32-bit floating point
 /// numbers, with which a file takes half as much: a relative error of at most 2^-24 of each, far below
@@ -42,31 +36,29 @@ pub struct CompiledEncoder {
 /// polynomial is bounded in every slot, and [`CiphertextProgram::verify`] holds the program against that.
 ///
 /// # Errors
-/// A length that the model does not have; ranges that nothing can be fitted on; no layout for so many
-/// tokens; stages that are deeper than what a bootstrap gives.
+/// A length that the model does not have; no layout for so many tokens; stages that are deeper than
+/// what a bootstrap gives.
 ///
 /// [`CiphertextProgram::verify`]: veilformer_ir::ciphertext::CiphertextProgram::verify
 pub fn compile(
     model: &Encoder,
-    ranges: &Ranges,
+    (substitution, ranges): (&Substitution, &Ranges),
     (params, bootstrap): (&Params, &BootstrapSpec),
-    options: &EncoderOptions,
+    tokens: usize,
     progress: &mut dyn FnMut(&str),
 ) -> Result<CompiledEncoder, CompileError> {
-    let (found, limit) = (options.tokens, model.max_tokens());
+    let (found, limit) = (tokens, model.max_tokens());
     if !(1..=limit).contains(&found) {
         return Err(CompileError::Tokens { found, limit });
     }
-    progress("polynomials");
-    let substitution = substitute(ranges, model.activation, &options.budget)?;
     progress("layout");
     let at = |stage: &str| {
         let stage = stage.to_owned();
         move |source| CompileError::Stage { stage, source }
     };
-    let layout = Layout::choose(model, options.tokens, params.slots()).map_err(at("layout"))?;
+    let layout = Layout::choose(model, tokens, params.slots()).map_err(at("layout"))?;
     let circuit =
-        EncoderCircuit::new(model, (&substitution, ranges), layout).map_err(at("layout"))?;
+        EncoderCircuit::new(model, (substitution, ranges), layout).map_err(at("layout"))?;
 
     let mut recorder = Recorder::new(params);
     let mut entry = |content| {
@@ -82,6 +74,11 @@ pub fn compile(
         complex,
         real,
     };
+    progress("placement of bootstraps");
+    let times = Times::REFERENCE;
+    let flow = circuit.flow(params, &bootstraps, &times);
+    let flow = flow.map_err(at("placement of bootstraps"))?;
+    let placement = place(&flow, &times.machine(&bootstraps), Loops::Free)?;
     let mut specs = Vec::new();
     recorder.section("inputs");
     let inputs = circuit.inputs().map(|kind: &EncoderInput| {
@@ -104,10 +101,15 @@ pub fn compile(
                 .iter()
                 .for_each(|value| recorder.tighten(*value, bound));
         }
+        Event::End(_) => {}
     };
     let mut plains = Plains::default();
-    let with = (&bootstraps, &mut plains);
-    let run = circuit.run(&mut recorder, with, &inputs, &mut watch);
+    let run = circuit.run(
+        &mut recorder,
+        (&bootstraps, &placement),
+        (&inputs, &mut plains),
+        &mut watch,
+    );
     let (outputs, stages) = run.map_err(at(&last))?;
     let slots = *circuit.slots();
     let labels = match &model.head {
@@ -124,7 +126,7 @@ pub fn compile(
     progress("verification");
     program.verify(params)?;
     let signature = Signature {
-        max_tokens: options.tokens,
+        max_tokens: tokens,
         run: layout.heads.tokens,
         batch: 1,
         features: model.hidden(),
@@ -140,7 +142,7 @@ pub fn compile(
             program,
             signature,
         },
-        substitution,
+        placement,
         stages,
     })
 }

@@ -24,7 +24,7 @@ mod minimax;
 mod report;
 mod substitute;
 
-pub use compile::{CompiledEncoder, EncoderOptions, compile};
+pub use compile::{CompiledEncoder, compile};
 pub use exponential::Exponential;
 pub use functions::{Polynomials, Violation};
 pub use inverse::Inverse;

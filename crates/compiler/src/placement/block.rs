@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Block, BlockPlacement, Machine, Read};
+use super::{Block, BlockPlacement, Machine, Packing, Read};
 use crate::CompileError;
 
 /// Most states after one node. So many come up only where very many values are alive at once.
@@ -69,7 +69,7 @@ pub(super) fn solve(
     for (index, node) in block.nodes.iter().enumerate() {
         let mut best: HashMap<Vec<usize>, Way> = HashMap::new();
         for way in &ways {
-            for set in sets(way, &node.reads, machine.levels)? {
+            for set in sets(block, way, (&node.reads, machine.levels))? {
                 let (levels, seconds) = bootstrapped(block, machine, way, &set);
                 let highest = Block::highest(node, &levels, machine);
                 for level in node.depth..=highest {
@@ -114,10 +114,20 @@ pub(super) fn solve(
 
 /// Sets of values that may be bootstrapped before a node that reads `reads`: none, and each with one
 /// of these at least.
-fn sets(way: &Way, reads: &[Read], top: usize) -> Result<Vec<Vec<usize>>, CompileError> {
+fn sets(
+    block: &Block,
+    way: &Way,
+    (reads, top): (&[Read], usize),
+) -> Result<Vec<Vec<usize>>, CompileError> {
     let levels = way.levels.iter().enumerate();
     // What is at the top gains nothing.
-    let low: Vec<usize> = levels.filter(|(_, l)| **l < top).map(|(v, _)| v).collect();
+    let low = levels.filter(|(_, l)| **l < top).map(|(v, _)| v);
+    let bounded = |v: &usize| {
+        block
+            .value(*v)
+            .is_some_and(|v| v.packing != Packing::Unbounded)
+    };
+    let low: Vec<usize> = low.filter(bounded).collect();
     if low.len() > MOST_ALIVE {
         return Err(CompileError::Placement(format!(
             "{} values are alive at once; at most {MOST_ALIVE} can be looked at",

@@ -2,7 +2,7 @@
 
 use super::block::last_reads;
 use super::flow::Solver;
-use super::{Block, BlockPlacement, Flow, Machine, Placement};
+use super::{Block, BlockPlacement, Flow, Machine, Packing, Placement};
 use crate::CompileError;
 
 /// Bootstraps what has too few levels for the next node, when it comes; everything starts from the
@@ -37,8 +37,9 @@ fn greedily(block: &Block, machine: &Machine, entry: &[usize]) -> BlockPlacement
         ..BlockPlacement::default()
     };
     let mut levels = entry.to_vec();
-    for node in &block.nodes {
-        let low = node.reads.iter().filter(|r| r.start(&levels) < node.depth);
+    for (node, ahead) in block.nodes.iter().zip(ahead(block)) {
+        let needed = node.depth + ahead;
+        let low = node.reads.iter().filter(|r| r.start(&levels) < needed);
         let mut set: Vec<usize> = low.map(|r| r.value).collect();
         set.sort_unstable();
         set.dedup();
@@ -58,6 +59,24 @@ fn greedily(block: &Block, machine: &Machine, entry: &[usize]) -> BlockPlacement
     let exit = block.outputs.iter().map(|o| levels.get(*o).copied());
     run.exit = exit.map(|level| level.unwrap_or(0)).collect();
     run
+}
+
+/// By node the levels that are needed after it before something can be bootstrapped again.
+fn ahead(block: &Block) -> Vec<usize> {
+    let mut ahead = vec![0; block.nodes.len()];
+    for index in (0..block.nodes.len()).rev() {
+        let own = block.inputs.len() + index;
+        let unbounded = block.nodes.get(index).map(|n| n.value.packing) == Some(Packing::Unbounded);
+        let readers = block.nodes.iter().zip(&ahead).flat_map(|(node, ahead)| {
+            let reads = node.reads.iter().filter(|r| r.value == own);
+            reads.map(move |r| node.depth + ahead - r.late)
+        });
+        let most = readers.max().unwrap_or(0);
+        if let (Some(place), true) = (ahead.get_mut(index), unbounded) {
+            *place = most;
+        }
+    }
+    ahead
 }
 
 /// Each block solved alone, between ends at one level: of all levels the best. After the last block

@@ -50,6 +50,8 @@ pub enum Packing {
     Complex,
     /// Real numbers with a short period: the cheaper bootstrap of few slots each.
     Sparse,
+    /// Numbers without a bound: no bootstrap takes them.
+    Unbounded,
 }
 
 /// Ciphertexts that live and are bootstrapped together.
@@ -174,8 +176,11 @@ impl Machine {
         let (real, sparse) = (count(Packing::Real), count(Packing::Sparse));
         let complex = count(Packing::Complex) + real / 2;
         let single = real % 2;
-        let seconds =
-            complex as f64 * self.complex + single as f64 * self.real + sparse as f64 * self.sparse;
+        let seconds = if count(Packing::Unbounded) > 0 {
+            f64::INFINITY
+        } else {
+            complex as f64 * self.complex + single as f64 * self.real + sparse as f64 * self.sparse
+        };
         (complex + single + sparse, seconds)
     }
 }

@@ -1,19 +1,21 @@
 //! A layer's attention: queries, keys and values, scores, softmax, weighted values.
 
+use std::f64::consts::SQRT_2;
 use std::sync::Arc;
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
 use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Complex, Ops, SlotVector};
-use veilformer_ir::encoder::{EncoderLayer, LayerRanges};
+use veilformer_ir::encoder::{EncoderLayer, LayerRanges, Range};
 
 use super::inverse::Inverses;
-use super::machine::Machine;
+use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map, bias_of};
 use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::LayerSubstitution;
+use crate::placement::{Packing, Read};
 
 /// The attention of one layer up to the heads' results.
 #[derive(Clone, Debug)]
@@ -58,20 +60,26 @@ impl Attention {
     ) -> Result<Self, CircuitError> {
         let heads = layout.heads;
         let (blocks, width, dim) = (heads.blocks(), heads.width, heads.dim);
-        let largest = |all: &[veilformer_ir::encoder::Range]| {
+        let largest = |all: &[Range]| {
             let all = all.iter().map(|range| range.widened(0.1).magnitude());
             all.fold(1e-6, f64::max)
         };
         let inverses = Inverses::new(&substitution.inverses, layout);
         // A head's result is that of the values times the gain that its inverse lacks.
         let least = inverses.gains.iter().fold(1.0, |m, g| f64::min(m, *g));
-        let bounds = [
-            largest(&ranges.query),
-            largest(&ranges.key),
-            largest(&ranges.value) / least,
-        ];
         let dense = [&model.query, &model.key, &model.value];
         let biases = dense.map(|map| bias_of(map, input));
+        // Keys come without their bias first.
+        let keys = ranges.key.iter().zip(&biases[1]);
+        let keys = keys.map(|(range, bias)| Range {
+            low: range.low - bias,
+            high: range.high - bias,
+        });
+        let bounds = [
+            largest(&ranges.query),
+            largest(&keys.collect::<Vec<_>>()),
+            largest(&ranges.value) / least,
+        ];
         let place = |index: usize| {
             let (group, at) = (index / (blocks * width), index % (blocks * width));
             let (head, i, _) = layout.dimension(at)?;
@@ -173,73 +181,139 @@ impl Attention {
         })
     }
 
-    /// The heads' results, in the blocks of queries, each to be multiplied with its head's gain.
-    /// Beside the first copy of heads there is junk that no bound holds for.
+    /// Weighted values and the inverses of the weights' sums: value numbers. Their products, in the
+    /// blocks of queries, are the heads' results, each to be multiplied with its head's gain; beside
+    /// the first copy of heads stands junk in them that no bound holds for.
     pub(super) fn run<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
-        x: &mut [O::Ct],
+        x: usize,
+        masks: &Inputs<O::Ct>,
+    ) -> Result<[usize; 2], CircuitError> {
+        let spreads = usize::from(self.heads.copies > 1);
+        let read = [Read::first(x)];
+        let mut stage = Stage::new("queries, keys, values", &read, 1);
+        if matches!(self.centring, Centring::Neighbours(_)) {
+            // Of sums of keys nothing is promised.
+            stage.bound = f64::INFINITY;
+        }
+        let all = m.stage(&stage, |m, inputs| {
+            self.projections(m, &inputs.concat(), masks)
+        })?;
+        let read = [Read::first(all)];
+        let values = m.stage(&Stage::new("values", &read, spreads), |m, inputs| {
+            self.values(m, &inputs.concat())
+        })?;
+        let stage = Stage {
+            packing: self.packing(),
+            ..Stage::new("scores", &read, 2 + spreads)
+        };
+        let scores = m.stage(&stage, |m, inputs| self.scores(m, &inputs.concat()))?;
+        m.take(all);
+        // With the mask.
+        let depth = self.exponential.depth() + self.squarings + 1;
+        let read = [Read::first(scores)];
+        let stage = Stage {
+            packing: self.packing(),
+            // Either part of a complex number is at most 1: its absolute value may be more.
+            bound: if self.heads.is_paired() { SQRT_2 } else { 1.0 },
+            ..Stage::new("exponential", &read, depth)
+        };
+        let weights = m.stage(&stage, |m, inputs| self.weights(m, &inputs.concat(), masks))?;
+        m.take(scores);
+        let read = [Read::first(weights)];
+        let sum = m.stage(&Stage::new("sums over keys", &read, 1), |m, inputs| {
+            Ok(vec![self.sum(m, &inputs.concat())?])
+        })?;
+        let late = Read {
+            value: values,
+            late: 1,
+        };
+        let read = [Read::first(weights), late];
+        let weighted = m.stage(
+            &Stage::new("weighted values", &read, 2),
+            |m, inputs| match inputs {
+                [weights, values] => self.weighted(m, weights, values),
+                _ => Ok(Vec::new()),
+            },
+        )?;
+        m.take(weights);
+        m.take(values);
+        let inverse = self.inverse(m, sum)?;
+        Ok([weighted, inverse])
+    }
+
+    fn packing(&self) -> Packing {
+        match self.heads.is_paired() {
+            true => Packing::Complex,
+            false => Packing::Real,
+        }
+    }
+
+    /// Blocks of queries, keys without bias, values; where scores are centred by them, sums of keys.
+    fn projections<O: Ops>(
+        &self,
+        m: &mut Machine<'_, O>,
+        x: &[O::Ct],
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
-        let [scores, values] = self.scores(m, x, masks)?;
-        let weights = self.weights(m, scores, masks)?;
-        self.context(m, &weights, &values)
+        let site = (self.layer, "queries, keys, values", 0);
+        let mut all = m.product(site, (&self.maps.product, &self.maps.bias), x)?;
+        if let Centring::Neighbours(map) = &self.centring {
+            let inputs = [x, &masks.neighbours].concat();
+            let site = (self.layer, "keys of neighbours", 0);
+            all.extend(m.product(site, (&map.product, &map.bias), &inputs)?);
+        }
+        Ok(all)
     }
 
-    fn begin<O: Ops>(&self, m: &mut Machine<'_, O>, stage: &str) {
-        m.begin(format!("layer {}, {stage}", self.layer));
+    /// Of what [`Self::projections`] gives, the blocks of queries (0), keys (1), values (2), sums (3).
+    fn part<'c, Ct>(&self, all: &'c [Ct], which: usize) -> &'c [Ct] {
+        let blocks = self.heads.blocks();
+        all.get(which * blocks..(which + 1) * blocks).unwrap_or(&[])
     }
 
-    /// Scores as the exponential wants them, and values.
+    fn values<O: Ops>(
+        &self,
+        m: &mut Machine<'_, O>,
+        all: &[O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        self.spread(m, self.part(all, 2))
+    }
+
+    /// Copies of heads side by side, where there are any.
+    fn spread<O: Ops>(
+        &self,
+        m: &mut Machine<'_, O>,
+        blocks: &[O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
+        if self.heads.copies <= 1 {
+            return Ok(blocks.to_vec());
+        }
+        let level = blocks.first().map_or(0, |ct| m.ops.level(ct));
+        let make = |ops: &mut O| Spread::new(ops, self.heads, level);
+        let spread: Arc<Spread<_>> = m.cached(|p| &mut p.spreads, level, make)?;
+        let spread = blocks.iter().map(|block| spread.apply(m.ops, block));
+        spread.collect()
+    }
+
+    /// Scores as the exponential wants them.
     fn scores<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
-        x: &mut [O::Ct],
-        masks: &Inputs<O::Ct>,
-    ) -> Result<[Vec<O::Ct>; 2], CircuitError> {
+        all: &[O::Ct],
+    ) -> Result<Vec<O::Ct>, CircuitError> {
         let (heads, layer) = (self.heads, self.layer);
-        let blocks = heads.blocks();
-        let spreads = heads.copies > 1;
-        self.begin(m, "queries, keys, values");
-        let levels = 3 + usize::from(spreads);
-        m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
-        m.enter(x);
-        let mut queries = m.product(
-            (layer, "queries, keys, values", 0),
-            (&self.maps.product, &self.maps.bias),
-            x,
-        )?;
-        let sums = match &self.centring {
-            Centring::Neighbours(map) => {
-                let inputs = [&x[..], &masks.neighbours].concat();
-                let site = (layer, "keys of neighbours", 0);
-                m.product(site, (&map.product, &map.bias), &inputs)?
-            }
-            _ => Vec::new(),
-        };
-        let mut values = queries.split_off((2 * blocks).min(queries.len()));
-        let plain_keys = queries.split_off(blocks.min(queries.len()));
-        let mut keys = Vec::with_capacity(blocks);
+        let [queries, plain_keys, sums] = [0, 1, 3].map(|part| self.part(all, part));
+        let mut keys = Vec::with_capacity(plain_keys.len());
         for (block, (key, bias)) in plain_keys.iter().zip(&self.key_bias).enumerate() {
             keys.push(m.plus((layer, "key bias", block), key, bias)?);
         }
-        // Of keys nothing is promised: centring adds to them.
-        m.end(&[&queries[..], &values].concat(), 1.0);
-
-        self.begin(m, "scores");
-        m.enter(&[&queries[..], &keys].concat());
-        let level = queries.first().map_or(0, |ct| m.ops.level(ct));
-        let sums = if sums.is_empty() { &plain_keys } else { &sums };
-        let taken = self.centre(m, &queries, sums)?;
-        if spreads {
-            let make = |ops: &mut O| Spread::new(ops, heads, level);
-            let spread: Arc<Spread<_>> = m.cached(|p| &mut p.spreads, level, make)?;
-            for block in keys.iter_mut().chain(&mut values) {
-                *block = spread.apply(m.ops, block)?;
-            }
-        }
-        let queries = m.level_out(&[&queries[..], &keys].concat())?;
-        let (queries, keys) = queries.split_at(blocks.min(queries.len()));
+        let sums = if sums.is_empty() { plain_keys } else { sums };
+        let taken = self.centre(m, queries, sums)?;
+        let keys = self.spread(m, &keys)?;
+        let both = m.level_out(&[queries, &keys].concat())?;
+        let (queries, keys) = both.split_at(queries.len());
         let level = queries.first().map_or(0, |ct| m.ops.level(ct));
         let make = |ops: &mut O| Scores::new(ops, heads, level, self.scale);
         let circuit = m.cached(|p| &mut p.scores, (layer, level), make)?;
@@ -253,8 +327,7 @@ impl Attention {
             }
             *score = m.plus((layer, "score offset", 0), score, &self.offset)?;
         }
-        m.end(&scores, 1.0);
-        Ok([scores, values])
+        Ok(scores)
     }
 
     /// What the scores of each pair of giant steps are centred by.
@@ -295,14 +368,9 @@ impl Attention {
     fn weights<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
-        mut scores: Vec<O::Ct>,
+        scores: &[O::Ct],
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
-        self.begin(m, "exponential");
-        // With the mask, and the sums after it, which would take two bootstraps more.
-        let levels = self.exponential.depth() + self.squarings + 1 + 2;
-        m.refreshed_complex(&mut scores, levels)?;
-        m.enter(&scores);
         let top = scores.iter().map(|ct| m.ops.level(ct)).max().unwrap_or(0);
         let parts = Parts::new(m.ops, top)?;
         let mut weights = Vec::with_capacity(scores.len());
@@ -319,15 +387,6 @@ impl Attention {
             }
             weights.push(weighed);
         }
-        // Of a complex number either part.
-        m.end(
-            &weights,
-            if self.heads.is_paired() {
-                2f64.sqrt()
-            } else {
-                1.0
-            },
-        );
         Ok(weights)
     }
 
@@ -343,68 +402,83 @@ impl Attention {
         Ok(value)
     }
 
-    /// The weighted values times the inverse of the weights' sum.
-    fn context<O: Ops>(
+    /// The weights' sums, as their inverse wants them.
+    fn sum<O: Ops>(
+        &self,
+        m: &mut Machine<'_, O>,
+        weights: &[O::Ct],
+    ) -> Result<O::Ct, CircuitError> {
+        let (heads, scales) = (self.heads, &self.inverses.scales);
+        let level = weights.first().map_or(0, |ct| m.ops.level(ct));
+        let make = |ops: &mut O| {
+            let scale = |head: usize| scales.get(head).copied().unwrap_or(0.0);
+            KeySum::with_scales(ops, heads, level, (scale, 0.5))
+        };
+        let sum = m.cached(|p| &mut p.sums, (self.layer, level), make)?;
+        sum.apply(m.ops, weights)
+    }
+
+    fn weighted<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
         weights: &[O::Ct],
         values: &[O::Ct],
     ) -> Result<Vec<O::Ct>, CircuitError> {
-        let (heads, layer) = (self.heads, self.layer);
-        self.begin(m, "sums over keys, weighted values");
-        m.enter(weights);
-        let mut weights = m.level_out(weights)?;
-        let mut level = weights.first().map_or(0, |ct| m.ops.level(ct));
-        let scales = &self.inverses.scales;
-        let make = |ops: &mut O| {
-            let scale = |head: usize| scales.get(head).copied().unwrap_or(0.0);
-            KeySum::with_scales(ops, heads, level, (scale, 0.5))
-        };
-        let sum = m.cached(|p| &mut p.sums, (layer, level), make)?;
-        let mut sum = sum.apply(m.ops, &weights)?;
-        let below = values.iter().map(|ct| m.ops.level(ct)).min().unwrap_or(0);
-        if below + 1 < level {
-            level = below + 1;
-            let down = weights.iter().map(|ct| m.ops.adjust(ct, level));
-            weights = down.collect::<Result<_, _>>()?;
-        }
-        let make = |ops: &mut O| Weighted::new(ops, heads, level);
+        let level = weights.first().map_or(0, |ct| m.ops.level(ct));
+        let make = |ops: &mut O| Weighted::new(ops, self.heads, level);
         let weighted: Arc<Weighted<_>> = m.cached(|p| &mut p.weighted, level, make)?;
-        let mut weighted = weighted.apply(m.ops, &weights, values)?;
-        let outputs = [std::slice::from_ref(&sum), &weighted].concat();
-        m.end(&outputs, 1.0);
-
-        self.begin(m, "inverse, context");
-        // The product, and the map after it.
-        m.refreshed(&mut [&mut sum], self.inverses.depth() + 2)?;
-        m.refreshed(&mut weighted.iter_mut().collect::<Vec<_>>(), 2)?;
-        m.enter(std::slice::from_ref(&sum));
-        let inverse = self.inverse(m, sum)?;
-        let mut context = Vec::with_capacity(weighted.len());
-        for block in &weighted {
-            context.push(m.mul(block, &inverse)?);
-        }
-        m.end(&context, f64::INFINITY);
-        Ok(context)
+        weighted.apply(m.ops, weights, values)
     }
 
-    fn inverse<O: Ops>(&self, m: &mut Machine<'_, O>, mut a: O::Ct) -> Result<O::Ct, CircuitError> {
-        for _ in 0..self.inverses.doublings {
-            a = m.ops.add(&a, &a)?;
+    /// A stage for each step of the iteration: the product so far, and what is left to invert.
+    fn inverse<O: Ops>(&self, m: &mut Machine<'_, O>, sum: usize) -> Result<usize, CircuitError> {
+        let steps = self.inverses.terms.len();
+        if steps == 0 {
+            let what = "no step; at least one is expected";
+            return Err(CircuitError::shape("inverse of sums", what));
         }
-        let mut p: Option<O::Ct> = None;
-        let last = self.inverses.terms.len().saturating_sub(1);
+        let mut value = sum;
         for (step, term) in self.inverses.terms.iter().enumerate() {
-            let negative = m.ops.negate(&a)?;
-            let factor = m.plus((self.layer, "inverse", step), &negative, term)?;
-            p = Some(match p {
-                None => factor.clone(),
-                Some(p) => m.mul(&p, &factor)?,
-            });
-            if step < last {
-                a = m.ops.mul(&a, &factor)?;
-            }
+            let last = step + 1 == steps;
+            let name = format!("inverse, step {}", step + 1);
+            let read = [Read::first(value)];
+            // The product's first step is no product.
+            let depth = usize::from(step > 0 || !last);
+            let stage = Stage {
+                bound: self
+                    .inverses
+                    .bounds
+                    .get(step)
+                    .copied()
+                    .unwrap_or(f64::INFINITY),
+                ..Stage::new(&name, &read, depth)
+            };
+            let next = m.stage(&stage, |m, inputs| {
+                let mut inputs = inputs.concat();
+                let mut a = inputs.pop().ok_or_else(none)?;
+                if step == 0 {
+                    for _ in 0..self.inverses.doublings {
+                        a = m.ops.add(&a, &a)?;
+                    }
+                }
+                let negative = m.ops.negate(&a)?;
+                let factor = m.plus((self.layer, "inverse", step), &negative, term)?;
+                let mut outputs = vec![match inputs.pop() {
+                    None => factor.clone(),
+                    Some(p) => m.mul(&p, &factor)?,
+                }];
+                if !last {
+                    outputs.push(m.mul(&a, &factor)?);
+                }
+                Ok(outputs)
+            })?;
+            m.take(value);
+            value = next;
         }
-        p.ok_or_else(|| CircuitError::shape("inverse of sums", "no step; at least one is expected"))
+        Ok(value)
     }
+}
+
+fn none() -> CircuitError {
+    CircuitError::shape("attention of an encoder", "a stage without inputs")
 }

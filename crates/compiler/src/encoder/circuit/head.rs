@@ -5,11 +5,12 @@ use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
 
-use super::machine::Machine;
+use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map};
 use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::Substitution;
+use crate::placement::Read;
 
 const NAME: &str = "head of an encoder";
 
@@ -106,31 +107,33 @@ impl Answer {
         matches!(self, Self::Embedding { mean: true, .. })
     }
 
+    /// The number of the results, from value 0 of a block. `spare` levels may lie below what a
+    /// bootstrap takes, since none comes after it.
     pub(super) fn run<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
-        mut x: Vec<O::Ct>,
-        (layer, masks): (usize, &Inputs<O::Ct>),
-    ) -> Result<Vec<O::Ct>, CircuitError> {
-        m.begin("answer".to_owned());
-        // Nothing is bootstrapped after it.
-        m.floor = 0;
+        (layer, spare): (usize, usize),
+        masks: &Inputs<O::Ct>,
+    ) -> Result<usize, CircuitError> {
+        let read = [Read::first(0)];
         match self {
             Self::Embedding { sum, bias, mean } => {
-                let levels = usize::from(*mean);
-                m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), levels)?;
-                m.enter(&x);
-                let mut out = Vec::with_capacity(x.len());
-                for (block, (x, bias)) in x.iter().zip(bias).enumerate() {
-                    let mut y = m.plus((layer, "answer", block), x, bias)?;
-                    if let (true, Some(weights)) = (*mean, &masks.mean) {
-                        y = m.mul(&y, weights)?;
-                        y = m.fold(&y, sum)?;
+                let stage = Stage {
+                    spare,
+                    ..Stage::new("embedding", &read, usize::from(*mean))
+                };
+                m.stage(&stage, |m, inputs| {
+                    let mut out = Vec::with_capacity(bias.len());
+                    for (block, (x, bias)) in inputs.iter().flatten().zip(bias).enumerate() {
+                        let mut y = m.plus((layer, "answer", block), x, bias)?;
+                        if let (true, Some(weights)) = (*mean, &masks.mean) {
+                            y = m.mul(&y, weights)?;
+                            y = m.fold(&y, sum)?;
+                        }
+                        out.push(y);
                     }
-                    out.push(y);
-                }
-                m.end(&out, 1.0);
-                Ok(out)
+                    Ok(out)
+                })
             }
             Self::Classifier(head) => {
                 let Classifier {
@@ -139,23 +142,35 @@ impl Answer {
                     classifier,
                     mask,
                 } = head.as_ref();
-                let all = &mut x.iter_mut().collect::<Vec<_>>();
-                m.refreshed(all, tanh.depth() + 3)?;
-                m.enter(&x);
-                let site = (layer, "pooler", 0);
-                let pooled = m.product(site, (&pooler.product, &pooler.bias), &x)?;
-                let mut active = Vec::with_capacity(pooled.len());
-                for block in &pooled {
-                    active.push(m.evaluate(block, tanh)?);
-                }
-                let site = (layer, "classifier", 0);
-                let map = (&classifier.product, &classifier.bias[..]);
-                let mut answer = m.product(site, map, &active)?;
-                for (block, (ct, mask)) in answer.iter_mut().zip(mask).enumerate() {
-                    *ct = m.times((layer, "mask of logits", block), ct, mask)?;
-                }
-                m.end(&answer, 1.0);
-                Ok(answer)
+                let pooled = m.stage(&Stage::new("pooler", &read, 1), |m, inputs| {
+                    let map = (&pooler.product, &pooler.bias[..]);
+                    m.product((layer, "pooler", 0), map, &inputs.concat())
+                })?;
+                let read = [Read::first(pooled)];
+                let stage = Stage {
+                    spare: spare.saturating_sub(2).min(tanh.depth()),
+                    bound: f64::INFINITY,
+                    ..Stage::new("tanh", &read, tanh.depth())
+                };
+                let active = m.stage(&stage, |m, inputs| {
+                    let blocks = inputs.iter().flatten();
+                    let blocks = blocks.map(|block| m.evaluate(block, tanh));
+                    blocks.collect()
+                })?;
+                let read = [Read::first(active)];
+                let stage = Stage {
+                    spare,
+                    ..Stage::new("classifier", &read, 2)
+                };
+                m.stage(&stage, |m, inputs| {
+                    let map = (&classifier.product, &classifier.bias[..]);
+                    let logits = m.product((layer, "classifier", 0), map, &inputs.concat())?;
+                    let masked = logits.iter().zip(mask).enumerate();
+                    let masked = masked.map(|(block, (ct, mask))| {
+                        m.times((layer, "mask of logits", block), ct, mask)
+                    });
+                    masked.collect()
+                })
             }
         }
     }

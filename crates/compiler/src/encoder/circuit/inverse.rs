@@ -23,6 +23,8 @@ pub(super) struct Inverses {
     pub doublings: usize,
     /// `2/s` of each step, in the lanes of the heads.
     pub terms: Vec<SlotVector>,
+    /// After each step, a bound of the product and of what is left to invert.
+    pub bounds: Vec<f64>,
     /// What the results of each head have to be multiplied with.
     pub gains: Vec<f64>,
 }
@@ -51,20 +53,19 @@ impl Inverses {
             };
             layout.per_feature(1, of).pop()
         };
+        // No factor is above 2/s, for none of what is left to invert is below zero.
+        let mut product = 1.0;
+        let bounds = (0..steps).map(|step| {
+            let sizes = all.iter().filter_map(|(_, s, _)| s.get(step));
+            product *= sizes.fold(2.0, |m: f64, s| m.max(2.0 / s));
+            product
+        });
         Self {
+            bounds: bounds.collect(),
             scales: all.iter().map(|(scale, ..)| scale * part).collect(),
             doublings,
             terms: (0..steps).filter_map(term).collect(),
             gains: all.iter().map(|(.., gain)| *gain).collect(),
-        }
-    }
-
-    /// Levels.
-    pub(super) fn depth(&self) -> usize {
-        // The first step of P is an addition, for P is one before it; the second waits for A.
-        match self.terms.len() {
-            0 | 1 => 0,
-            steps => steps,
         }
     }
 }

@@ -1,5 +1,8 @@
 //! What runs the stages: operations, bootstraps, plaintexts that are encoded once, and a record of
 //! what each stage took.
+//!
+//! Stages come in blocks: one for each layer and one for the answer. Within a block values are
+//! numbered as in [`crate::placement`], whose decisions are followed here.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,6 +15,9 @@ use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Ops, SlotVector};
 
 use super::norm::one;
+use crate::placement::{BlockPlacement, Packing, Placement, Read};
+
+const NAME: &str = "a stage of an encoder";
 
 /// Which bootstraps stages use: entries of the table of [`Ops::bootstraps`], and their levels, which
 /// are the same for both.
@@ -28,11 +34,19 @@ pub struct Bootstraps {
 }
 
 /// A stage's run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StageReport {
     /// Layer and stage.
     pub name: String,
-    /// Lowest level of its inputs, after their bootstraps.
+    /// The number of its block.
+    pub block: usize,
+    /// The values of the block that it reads.
+    pub reads: Vec<Read>,
+    /// Levels that it takes away from those above the input of a bootstrap.
+    pub depth: usize,
+    /// What its outputs hold.
+    pub packing: Packing,
+    /// Level at which it starts, after bootstraps.
     pub level_in: usize,
     /// Lowest level of its outputs.
     pub level_out: usize,
@@ -48,6 +62,55 @@ pub struct StageReport {
     pub time: Duration,
     /// Time of encoding plaintexts: nothing in a second run.
     pub encode_time: Duration,
+}
+
+/// A stage, besides what it computes.
+pub(super) struct Stage<'a> {
+    /// Its name within the block.
+    pub name: &'a str,
+    /// The values that it reads.
+    pub reads: &'a [Read],
+    /// Levels that it takes.
+    pub depth: usize,
+    /// How many of them may lie below what a bootstrap takes: after it there is none.
+    pub spare: usize,
+    /// What its outputs hold.
+    pub packing: Packing,
+    /// A bound of all their slots; only what stays within 1 may be bootstrapped.
+    pub bound: f64,
+}
+
+impl<'a> Stage<'a> {
+    /// A stage with real outputs within 1.
+    pub fn new(name: &'a str, reads: &'a [Read], depth: usize) -> Self {
+        Self {
+            name,
+            reads,
+            depth,
+            spare: 0,
+            packing: Packing::Real,
+            bound: 1.0,
+        }
+    }
+}
+
+impl Stage<'_> {
+    /// What its outputs hold, as far as bootstraps are concerned.
+    fn kept(&self) -> Packing {
+        if self.bound <= 1.0 {
+            self.packing
+        } else {
+            Packing::Unbounded
+        }
+    }
+}
+
+/// A value of a block.
+struct Held<Ct> {
+    cts: Vec<Ct>,
+    packing: Packing,
+    /// How far below the input of a bootstrap it may be.
+    spare: usize,
 }
 
 /// Layer, name and number of a plaintext.
@@ -85,6 +148,8 @@ pub enum Event<'e, Ct> {
     /// In this stage these values, which go into a polynomial or are what it ends with: all of their
     /// slots, junk and padding included, are promised to keep this bound.
     Bound(&'e str, &'e [Ct], f64),
+    /// The stage ends.
+    End(&'e str),
 }
 
 /// What sees how a run goes on.
@@ -94,68 +159,153 @@ pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, Event<'_, <O as Ops>::Ct>);
 pub(super) struct Machine<'a, O: Ops> {
     pub ops: &'a mut O,
     bootstraps: Bootstraps,
+    /// Without one, each stage begins at the top: only to see what stages there are.
+    placement: Option<Vec<&'a BlockPlacement>>,
     pub plains: &'a mut Plains<O::Plain>,
     pub watch: Watch<'a, O>,
     pub stages: Vec<StageReport>,
     start: Instant,
-    /// Levels below this one are not for stages, but for the next bootstrap.
-    pub floor: usize,
+    /// Name of the block, how many there were before it, and its values so far.
+    name: String,
+    block: usize,
+    values: Vec<Held<O::Ct>>,
 }
 
 impl<'a, O: Ops> Machine<'a, O> {
     pub fn new(
         ops: &'a mut O,
-        bootstraps: &Bootstraps,
+        (bootstraps, placement): (&Bootstraps, Option<&'a Placement>),
         plains: &'a mut Plains<O::Plain>,
         watch: Watch<'a, O>,
     ) -> Self {
+        let blocks = |placement: &'a Placement| {
+            let runs = placement.blocks.iter().flatten();
+            let runs = runs.flat_map(|(times, run)| std::iter::repeat_n(run, *times));
+            runs.collect()
+        };
         Self {
             ops,
             bootstraps: *bootstraps,
+            placement: placement.map(blocks),
             plains,
             watch,
             stages: Vec::new(),
             start: Instant::now(),
-            floor: bootstraps.input_level,
+            name: String::new(),
+            block: 0,
+            values: Vec::new(),
         }
     }
 
-    /// Begins a stage.
-    pub fn begin(&mut self, name: String) {
+    /// Begins a block with its only input, value 0.
+    pub fn begin(&mut self, name: String, input: Vec<O::Ct>) {
+        self.name = name;
+        self.block += usize::from(!self.values.is_empty());
+        self.values = vec![Held {
+            cts: input,
+            packing: Packing::Real,
+            spare: 0,
+        }];
+    }
+
+    /// Takes a value away: nothing reads it any more.
+    pub fn take(&mut self, value: usize) -> Vec<O::Ct> {
+        let held = self.values.get_mut(value);
+        held.map_or(Vec::new(), |held| std::mem::take(&mut held.cts))
+    }
+
+    /// Runs a stage: bootstraps first, then `body` on what it reads, all at the level of its start (or
+    /// as many lower as a [`Read`] says, if it is not lower already). Its value's number.
+    pub fn stage(
+        &mut self,
+        stage: &Stage<'_>,
+        body: impl FnOnce(&mut Self, &[Vec<O::Ct>]) -> Result<Vec<O::Ct>, CircuitError>,
+    ) -> Result<usize, CircuitError> {
         self.start = Instant::now();
-        (self.watch)(self.ops, Event::Stage(&name));
+        let reads = stage.reads.iter().filter_map(|r| self.values.get(r.value));
+        let before = reads.map(|held| held.spare).max().unwrap_or(0);
         self.stages.push(StageReport {
-            name,
-            ..StageReport::default()
+            name: format!("{}, {}", self.name, stage.name),
+            block: self.block,
+            reads: stage.reads.to_vec(),
+            depth: (stage.depth + before).saturating_sub(stage.spare),
+            packing: stage.kept(),
+            level_in: 0,
+            level_out: 0,
+            ciphertexts: (0, 0),
+            real_bootstraps: 0,
+            bootstraps: 0,
+            bootstrap_time: Duration::ZERO,
+            time: Duration::ZERO,
+            encode_time: Duration::ZERO,
         });
-    }
-
-    fn stage(&mut self, change: impl FnOnce(&mut StageReport)) {
-        if let Some(stage) = self.stages.last_mut() {
-            change(stage);
+        let name = self.stages.last().map_or("", |report| report.name.as_str());
+        (self.watch)(self.ops, Event::Stage(name));
+        // The lowest level that will do.
+        let needed = (self.bootstraps.input_level + stage.depth).saturating_sub(stage.spare);
+        let index = self.values.len() - 1;
+        let highest = match &self.placement {
+            Some(blocks) => {
+                let steps = blocks.get(self.block).map(|block| &block.steps);
+                let step = steps.and_then(|steps| steps.get(index));
+                let (set, level) = step.cloned().ok_or_else(|| {
+                    CircuitError::shape(NAME, format!("no placement of {}", stage.name))
+                })?;
+                self.bootstrap(&set)?;
+                level + self.bootstraps.input_level
+            }
+            None => {
+                for read in stage.reads {
+                    self.lift(read.value)?;
+                }
+                self.bootstraps.output_level
+            }
+        };
+        let starts = stage.reads.iter().map(|r| self.start_of(r));
+        let level = starts.fold(highest.max(needed), usize::min);
+        let level = level.min(self.bootstraps.output_level);
+        if level < needed {
+            let circuit = NAME;
+            return Err(CircuitError::Levels {
+                circuit,
+                level,
+                needed,
+            });
         }
+        let mut inputs = Vec::with_capacity(stage.reads.len());
+        for read in stage.reads {
+            let held = self.values.get(read.value);
+            let cts = held.map_or(Vec::new(), |held| held.cts.clone());
+            let highest = level.saturating_sub(read.late);
+            let lower = cts.iter().map(|ct| match self.ops.level(ct) {
+                at if at > highest => self.ops.adjust(ct, highest),
+                _ => Ok(ct.clone()),
+            });
+            inputs.push(lower.collect::<Result<Vec<_>, _>>()?);
+        }
+        let count = inputs.iter().map(Vec::len).sum();
+        let cts = body(self, &inputs)?;
+        drop(inputs);
+        let (low, all) = (self.lowest(&cts), self.start.elapsed());
+        self.report(|report| {
+            report.level_in = level;
+            report.level_out = low.unwrap_or(0);
+            report.ciphertexts = (count, cts.len());
+            report.time = all.saturating_sub(report.bootstrap_time + report.encode_time);
+        });
+        let name = self.stages.last().map_or("", |report| report.name.as_str());
+        (self.watch)(self.ops, Event::Bound(name, &cts, stage.bound));
+        (self.watch)(self.ops, Event::End(name));
+        self.values.push(Held {
+            cts,
+            packing: stage.kept(),
+            spare: stage.spare,
+        });
+        Ok(self.values.len() - 1)
     }
 
-    /// Notes the inputs of a stage.
-    pub fn enter(&mut self, inputs: &[O::Ct]) {
-        let level = inputs.iter().map(|ct| self.ops.level(ct)).min();
-        self.stage(|stage| {
-            stage.level_in = level.unwrap_or(0);
-            stage.ciphertexts.0 = inputs.len();
-        });
-    }
-
-    /// Ends a stage with these outputs, within this bound.
-    pub fn end(&mut self, outputs: &[O::Ct], bound: f64) {
-        let level = outputs.iter().map(|ct| self.ops.level(ct)).min();
-        let all = self.start.elapsed();
-        self.stage(|stage| {
-            stage.level_out = level.unwrap_or(0);
-            stage.ciphertexts.1 = outputs.len();
-            stage.time = all.saturating_sub(stage.bootstrap_time + stage.encode_time);
-        });
-        let name = self.stages.last().map_or("", |stage| stage.name.as_str());
-        (self.watch)(self.ops, Event::Bound(name, outputs, bound));
+    fn lowest(&self, cts: &[O::Ct]) -> Option<usize> {
+        cts.iter().map(|ct| self.ops.level(ct)).min()
     }
 
     /// The value of a polynomial, whose input comes mapped to [-1, 1].
@@ -165,6 +315,77 @@ impl<'a, O: Ops> Machine<'a, O> {
         one(evaluate(self.ops, x, plan)?)
     }
 
+    /// The highest level that a stage may start from, as far as this value goes.
+    fn start_of(&self, read: &Read) -> usize {
+        let held = self.values.get(read.value);
+        let level = held.and_then(|held| self.lowest(&held.cts));
+        level.unwrap_or(0) + read.late
+    }
+
+    /// Bootstraps a value, whatever it holds.
+    fn lift(&mut self, value: usize) -> Result<(), CircuitError> {
+        let cts = self.values.get_mut(value).map(|held| &mut held.cts);
+        for ct in cts.into_iter().flatten() {
+            *ct = self.ops.bootstrap(ct, self.bootstraps.complex)?;
+        }
+        Ok(())
+    }
+
+    /// Bootstraps these values, real ciphertexts two at a time.
+    fn bootstrap(&mut self, set: &[usize]) -> Result<(), CircuitError> {
+        let start = Instant::now();
+        let mut real = Vec::new();
+        for &value in set {
+            let Some(held) = self.values.get_mut(value) else {
+                continue;
+            };
+            match held.packing {
+                Packing::Complex => {
+                    for ct in &mut held.cts {
+                        *ct = self.ops.bootstrap(ct, self.bootstraps.complex)?;
+                    }
+                    let count = held.cts.len();
+                    self.report(|report| report.bootstraps += count);
+                }
+                Packing::Unbounded => {
+                    let what = format!("value {value} has no bound for a bootstrap");
+                    return Err(CircuitError::shape(NAME, what));
+                }
+                Packing::Real | Packing::Sparse => {
+                    real.extend((0..held.cts.len()).map(|at| (value, at)));
+                }
+            }
+        }
+        for two in real.chunks(2) {
+            let find = |(value, at): &(usize, usize)| self.values.get(*value)?.cts.get(*at);
+            let cts: Vec<&O::Ct> = two.iter().filter_map(find).collect();
+            let both = match cts.as_slice() {
+                [one] => vec![self.ops.bootstrap(one, self.bootstraps.real)?],
+                both => self.ops.bootstraps(both, self.bootstraps.complex)?,
+            };
+            for ((value, at), ct) in two.iter().zip(both) {
+                let held = self.values.get_mut(*value);
+                if let Some(place) = held.and_then(|held| held.cts.get_mut(*at)) {
+                    *place = ct;
+                }
+            }
+            let pair = two.len() == 2;
+            self.report(|report| match pair {
+                true => report.bootstraps += 1,
+                false => report.real_bootstraps += 1,
+            });
+        }
+        let took = start.elapsed();
+        self.report(|report| report.bootstrap_time += took);
+        Ok(())
+    }
+
+    fn report(&mut self, change: impl FnOnce(&mut StageReport)) {
+        if let Some(report) = self.stages.last_mut() {
+            change(report);
+        }
+    }
+
     fn encoded<T>(
         &mut self,
         make: impl FnOnce(&mut O) -> Result<T, CircuitError>,
@@ -172,7 +393,7 @@ impl<'a, O: Ops> Machine<'a, O> {
         let start = Instant::now();
         let made = make(self.ops);
         let took = start.elapsed();
-        self.stage(|stage| stage.encode_time += took);
+        self.report(|report| report.encode_time += took);
         made
     }
 
@@ -275,69 +496,5 @@ impl<'a, O: Ops> Machine<'a, O> {
         let level = self.ops.level(a).min(self.ops.level(b));
         let (a, b) = (self.ops.adjust(a, level)?, self.ops.adjust(b, level)?);
         Ok(self.ops.mul(&a, &b)?)
-    }
-
-    /// Bootstraps of these real ciphertexts those that have fewer than `levels` levels left, two at
-    /// a time.
-    pub fn refreshed(&mut self, cts: &mut [&mut O::Ct], levels: usize) -> Result<(), CircuitError> {
-        let needed = self.floor + levels;
-        let low: Vec<usize> = (0..cts.len())
-            .filter(|at| cts.get(*at).is_some_and(|ct| self.ops.level(ct) < needed))
-            .collect();
-        self.check(levels)?;
-        for two in low.chunks(2) {
-            let start = Instant::now();
-            match *two {
-                [a, b] => {
-                    let pair = [&*cts[a], &*cts[b]];
-                    let both = self.ops.bootstraps(&pair, self.bootstraps.complex)?;
-                    for (at, ct) in [a, b].into_iter().zip(both) {
-                        *cts[at] = ct;
-                    }
-                    self.stage(|stage| stage.bootstraps += 1);
-                }
-                [a] => {
-                    *cts[a] = self.ops.bootstrap(cts[a], self.bootstraps.real)?;
-                    self.stage(|stage| stage.real_bootstraps += 1);
-                }
-                _ => {}
-            }
-            let took = start.elapsed();
-            self.stage(|stage| stage.bootstrap_time += took);
-        }
-        Ok(())
-    }
-
-    /// The same for complex ciphertexts.
-    pub fn refreshed_complex(
-        &mut self,
-        cts: &mut [O::Ct],
-        levels: usize,
-    ) -> Result<(), CircuitError> {
-        self.check(levels)?;
-        for ct in cts {
-            if self.ops.level(ct) < self.floor + levels {
-                let start = Instant::now();
-                *ct = self.ops.bootstrap(ct, self.bootstraps.complex)?;
-                let took = start.elapsed();
-                self.stage(|stage| {
-                    stage.bootstraps += 1;
-                    stage.bootstrap_time += took;
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn check(&self, levels: usize) -> Result<(), CircuitError> {
-        let top = self.bootstraps.output_level;
-        if self.floor + levels <= top {
-            return Ok(());
-        }
-        Err(CircuitError::Levels {
-            circuit: "a stage of an encoder",
-            level: top,
-            needed: self.floor + levels,
-        })
     }
 }

@@ -27,6 +27,7 @@
 //! [`Ops`]: veilformer_ckks::Ops
 
 mod attention;
+mod flow;
 mod head;
 mod inverse;
 mod layout;
@@ -34,6 +35,7 @@ mod machine;
 mod maps;
 mod norm;
 
+pub use flow::Times;
 pub use layout::{Inputs, Layout};
 pub use machine::{Bootstraps, Event, Plains, StageReport, Watch};
 
@@ -47,10 +49,11 @@ use veilformer_ir::encoder::{
 
 use self::attention::{Attention, Centring};
 use self::head::Answer;
-use self::machine::Machine;
+use self::machine::{Machine, Stage};
 use self::maps::{Affine, Map};
 use self::norm::{Norm, NormSite, plan};
 use super::{LayerSubstitution, Substitution};
+use crate::placement::{Placement, Read};
 
 const NAME: &str = "encoder";
 
@@ -155,11 +158,14 @@ impl EncoderCircuit {
     /// What the inputs hold, all of them at the level that bootstraps give.
     #[must_use]
     pub fn inputs(&self) -> Inputs<EncoderInput> {
-        let neighbours = self.layers.first().is_some_and(|layer| {
-            let centring = &layer.attention.centring;
-            matches!(centring, Centring::Neighbours(_))
-        });
+        let neighbours = self.reads_neighbours();
         self.layout.inputs(neighbours, self.answer.is_mean())
+    }
+
+    /// Whether the first layer centres scores by the tokens before and behind.
+    fn reads_neighbours(&self) -> bool {
+        let first = self.layers.first().map(|layer| &layer.attention.centring);
+        matches!(first, Some(Centring::Neighbours(_)))
     }
 
     /// Where the client's values stand in the slots of the inputs, and the answer in the results'.
@@ -198,17 +204,29 @@ impl EncoderCircuit {
         self.slots.answer(results).logits
     }
 
-    /// Runs all stages. `watch` sees what each of them ends with.
+    /// Runs all stages, with bootstraps where `placement` has them (see [`EncoderCircuit::flow`]).
+    /// `watch` sees what each stage ends with.
     ///
     /// # Errors
-    /// Inputs that do not fit; fewer levels between bootstraps than a stage takes; what `ops`
-    /// refuses.
+    /// Inputs that do not fit; a placement of another circuit; fewer levels between bootstraps than
+    /// a stage takes; what `ops` refuses.
     pub fn run<O: Ops>(
         &self,
         ops: &mut O,
-        (bootstraps, plains): (&Bootstraps, &mut Plains<O::Plain>),
-        inputs: &Inputs<O::Ct>,
+        (bootstraps, placement): (&Bootstraps, &Placement),
+        (inputs, plains): (&Inputs<O::Ct>, &mut Plains<O::Plain>),
         watch: Watch<'_, O>,
+    ) -> Result<(Vec<O::Ct>, Vec<StageReport>), CircuitError> {
+        let m = Machine::new(ops, (bootstraps, Some(placement)), plains, watch);
+        self.stages(m, bootstraps, inputs)
+    }
+
+    /// Runs all stages on a machine.
+    fn stages<O: Ops>(
+        &self,
+        mut m: Machine<'_, O>,
+        bootstraps: &Bootstraps,
+        inputs: &Inputs<O::Ct>,
     ) -> Result<(Vec<O::Ct>, Vec<StageReport>), CircuitError> {
         let expected = (
             self.layout.blocks(self.layout.hidden),
@@ -222,13 +240,18 @@ impl EncoderCircuit {
             );
             return Err(CircuitError::shape(NAME, what));
         }
-        let mut m = Machine::new(ops, bootstraps, plains, watch);
         let mut x = inputs.features.clone();
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.run(&mut m, index, x, inputs)?;
+            m.begin(format!("layer {index}"), x);
+            let output = layer.run(&mut m, index, inputs)?;
+            x = m.take(output);
         }
-        let results = self.answer.run(&mut m, x, (self.layers.len(), inputs))?;
-        Ok((results, m.stages))
+        m.begin("answer".to_owned(), x);
+        let spare = bootstraps.input_level;
+        let results = self
+            .answer
+            .run(&mut m, (self.layers.len(), spare), inputs)?;
+        Ok((m.take(results), m.stages))
     }
 }
 
@@ -320,41 +343,58 @@ impl Layer {
         Ok((layer, output_affine))
     }
 
+    /// From value 0 of a block to the number of the layer's results.
     fn run<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
         index: usize,
-        mut x: Vec<O::Ct>,
         masks: &Inputs<O::Ct>,
-    ) -> Result<Vec<O::Ct>, CircuitError> {
-        let context = self.attention.run(m, &mut x, masks)?;
-        m.begin(format!("layer {index}, output map, residual"));
-        m.refreshed(&mut x.iter_mut().collect::<Vec<_>>(), 1)?;
-        let inputs = [&context[..], &x].concat();
-        m.enter(&inputs);
-        let map = (&self.output.product, &self.output.bias[..]);
-        let sum = m.product((index, "output map", 0), map, &inputs)?;
-        m.end(&sum, 1.0);
-        let site = (index, "normalization after attention");
-        let mut middle = self.attention_norm.run(m, site, sum)?;
-
-        m.begin(format!("layer {index}, up, activation"));
-        let levels = self.activation.depth() + 2;
-        m.refreshed(&mut middle.iter_mut().collect::<Vec<_>>(), levels)?;
-        m.enter(&middle);
-        let map = (&self.up.product, &self.up.bias[..]);
-        let up = m.product((index, "up", 0), map, &middle)?;
-        let mut active = Vec::with_capacity(up.len());
-        for block in &up {
-            active.push(m.evaluate(block, &self.activation)?);
+    ) -> Result<usize, CircuitError> {
+        let x = 0;
+        let [weighted, inverse] = self.attention.run(m, x, masks)?;
+        let late = |value| Read { value, late: 1 };
+        let reads = [Read::first(weighted), Read::first(inverse), late(x)];
+        let stage = Stage::new("context, output map, residual", &reads, 2);
+        let sum = m.stage(&stage, |m, inputs| {
+            let [weighted, inverse, x] = inputs else {
+                return Ok(Vec::new());
+            };
+            let mut blocks = Vec::with_capacity(weighted.len() + x.len());
+            for block in weighted {
+                for inverse in inverse {
+                    blocks.push(m.mul(block, inverse)?);
+                }
+            }
+            blocks.extend_from_slice(x);
+            let map = (&self.output.product, &self.output.bias[..]);
+            m.product((index, "output map", 0), map, &blocks)
+        })?;
+        for value in [weighted, inverse, x] {
+            m.take(value);
         }
-        m.end(&active, 1.0);
-        m.begin(format!("layer {index}, down, residual"));
-        let inputs = [&active[..], &middle].concat();
-        m.enter(&inputs);
-        let map = (&self.down.product, &self.down.bias[..]);
-        let sum = m.product((index, "down", 0), map, &inputs)?;
-        m.end(&sum, 1.0);
+        let middle = self
+            .attention_norm
+            .run(m, (index, "normalization after attention"), sum)?;
+        let read = [Read::first(middle)];
+        let up = m.stage(&Stage::new("up", &read, 1), |m, inputs| {
+            let map = (&self.up.product, &self.up.bias[..]);
+            m.product((index, "up", 0), map, &inputs.concat())
+        })?;
+        let read = [Read::first(up)];
+        let stage = Stage::new("activation", &read, self.activation.depth());
+        let active = m.stage(&stage, |m, inputs| {
+            let blocks = inputs.iter().flatten();
+            let blocks = blocks.map(|block| m.evaluate(block, &self.activation));
+            blocks.collect()
+        })?;
+        m.take(up);
+        let reads = [Read::first(active), Read::first(middle)];
+        let sum = m.stage(&Stage::new("down, residual", &reads, 1), |m, inputs| {
+            let map = (&self.down.product, &self.down.bias[..]);
+            m.product((index, "down", 0), map, &inputs.concat())
+        })?;
+        m.take(active);
+        m.take(middle);
         self.output_norm.run(m, (index, "last normalization"), sum)
     }
 }

@@ -5,8 +5,10 @@ use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap};
 use veilformer_ckks::{Ops, SlotVector};
 
 use super::Layout;
-use super::machine::Machine;
+use super::machine::{Machine, Stage};
+use super::{magnitude, scaled};
 use crate::encoder::NormSubstitution;
+use crate::placement::Read;
 
 /// `y / sqrt(variance)` times what is wanted, from `y` that has mean zero: the square's sum, a
 /// mask, the polynomial, one product. What is divided out per token class rides on `y` beside.
@@ -17,11 +19,10 @@ pub(super) struct Norm {
     mask: SlotVector,
     /// Added to it.
     offset: SlotVector,
+    /// Divided by its largest value.
     root: EvaluationPlan,
     /// Per block what `y` is multiplied with.
     gains: Vec<SlotVector>,
-    /// Bound of the results.
-    bound: f64,
 }
 
 /// What [`Norm`] is made of.
@@ -71,11 +72,13 @@ impl Norm {
         let offset =
             layout.per_slot(|t, _| part * site.epsilon / scale(t) - (low + high) / (high - low));
         let width = layout.heads.width;
+        let largest = magnitude(&site.substitution.root);
+        let factor = site.bound * largest / site.result;
         let gains = (0..layout.blocks(layout.hidden)).map(|block| {
             layout.per_slot(|t, at| {
                 let feature = block * width + at;
                 if feature < layout.hidden {
-                    gain(t, feature) * site.bound / (site.result * scale(t).sqrt())
+                    gain(t, feature) * factor / scale(t).sqrt()
                 } else {
                     0.0
                 }
@@ -85,44 +88,61 @@ impl Norm {
             width,
             mask: mask.simplified(),
             offset: offset.simplified(),
-            root: plan(&site.substitution.root)?,
+            root: plan(&scaled(&site.substitution.root, largest)?)?,
             gains: gains.map(SlotVector::simplified).collect(),
-            bound: 1.0,
         })
     }
 
-    /// Levels from `y` to the results.
-    pub(super) fn depth(&self) -> usize {
-        3 + self.root.depth()
-    }
-
-    /// The results.
+    /// The results' number, from that of `y`.
     pub(super) fn run<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
         (layer, name): (usize, &'static str),
-        mut y: Vec<O::Ct>,
-    ) -> Result<Vec<O::Ct>, CircuitError> {
-        m.begin(format!("layer {layer}, {name}"));
-        m.refreshed(&mut y.iter_mut().collect::<Vec<_>>(), self.depth())?;
-        let y = m.level_out(&y)?;
-        m.enter(&y);
-        let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
-        let squares = m.ops.mul_sum(&pairs)?;
-        let onwards = doublings(self.width);
-        let sum = m.fold(&squares, &onwards)?;
-        let sum = m.times((layer, name, 0), &sum, &self.mask)?;
-        let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
-        let sum = m.fold(&sum, &backwards)?;
-        let input = m.plus((layer, name, 1), &sum, &self.offset)?;
-        let root = m.evaluate(&input, &self.root)?;
-        let mut results = Vec::with_capacity(y.len());
-        for (block, (y, gain)) in y.iter().zip(&self.gains).enumerate() {
-            let y = m.times((layer, name, 2 + block), y, gain)?;
-            results.push(m.mul(&y, &root)?);
-        }
-        m.end(&results, self.bound);
-        Ok(results)
+        y: usize,
+    ) -> Result<usize, CircuitError> {
+        let read = [Read::first(y)];
+        let stage = format!("{name}, variance");
+        let variance = m.stage(&Stage::new(&stage, &read, 2), |m, inputs| {
+            let y = inputs.concat();
+            let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
+            let squares = m.ops.mul_sum(&pairs)?;
+            let onwards = doublings(self.width);
+            let sum = m.fold(&squares, &onwards)?;
+            let sum = m.times((layer, name, 0), &sum, &self.mask)?;
+            let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
+            let sum = m.fold(&sum, &backwards)?;
+            Ok(vec![m.plus((layer, name, 1), &sum, &self.offset)?])
+        })?;
+        let read = [Read::first(variance)];
+        let stage = format!("{name}, inverse root");
+        let stage = Stage::new(&stage, &read, self.root.depth());
+        let root = m.stage(&stage, |m, inputs| {
+            let roots = inputs.iter().flatten();
+            let roots = roots.map(|input| m.evaluate(input, &self.root));
+            roots.collect()
+        })?;
+        m.take(variance);
+        let late = Read {
+            value: root,
+            late: 1,
+        };
+        let read = [Read::first(y), late];
+        let result = m.stage(&Stage::new(name, &read, 2), |m, inputs| {
+            let [y, root] = inputs else {
+                return Ok(Vec::new());
+            };
+            let mut results = Vec::with_capacity(y.len());
+            for (block, (y, gain)) in y.iter().zip(&self.gains).enumerate() {
+                let y = m.times((layer, name, 2 + block), y, gain)?;
+                for root in root {
+                    results.push(m.mul(&y, root)?);
+                }
+            }
+            Ok(results)
+        })?;
+        m.take(y);
+        m.take(root);
+        Ok(result)
     }
 }
 
