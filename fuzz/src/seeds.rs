@@ -76,7 +76,7 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
             signature: signature(params),
             keys: server.keys().clone(),
             tokenizer: tokenizer.clone().into_bytes(),
-            embedding: checkpoint.embedding.clone(),
+            embedding: checkpoint.embedding.clone().into(),
             server_content: server.content_digest(),
         },
     )?;
@@ -90,7 +90,7 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
             signature: signature(params),
             keys: server.keys().clone(),
             tokenizer: tokenizer.clone().into_bytes(),
-            embedding: state_space.embedding.clone(),
+            embedding: state_space.embedding.clone().into(),
             server_content: server.content_digest(),
         },
     )?;
@@ -171,6 +171,7 @@ fn signature(params: &Params) -> Signature {
         .map(|c| Some(c as u32 % 2))
         .collect();
     Signature {
+        encoder: None,
         answer_bound: 100.0,
         max_tokens: 2,
         run: 2,

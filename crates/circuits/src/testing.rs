@@ -565,8 +565,18 @@ pub fn toy_params(levels: usize) -> Params {
 /// If no such parameters exist, which no ring of 2^9 to 2^12 causes.
 #[doc(hidden)]
 #[must_use]
-#[allow(clippy::expect_used)]
 pub fn toy_bootstrap(log_n: u32) -> (Params, BootstrapSpec) {
+    toy_bootstrap_of(log_n, 3)
+}
+
+/// The same with another number of levels.
+///
+/// # Panics
+/// If no such parameters exist, which no ring of 2^9 to 2^12 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_bootstrap_of(log_n: u32, levels: usize) -> (Params, BootstrapSpec) {
     let above = 12;
     let ladder = veilformer_ckks::Ladder {
         below: vec![44; 2],
@@ -576,7 +586,7 @@ pub fn toy_bootstrap(log_n: u32) -> (Params, BootstrapSpec) {
         log_n,
         first_bits: 50,
         scale_bits: 40,
-        levels: 2 + 3 + above,
+        levels: 2 + levels + above,
         special_bits: 50,
         special_count: 4,
         digit_limbs: 4,

@@ -50,6 +50,15 @@ impl SlotVector {
         }
     }
 
+    /// The same, to be changed; their number stays.
+    #[must_use]
+    pub fn entries_mut(&mut self) -> &mut [Complex] {
+        match self {
+            Self::Constant(value) => std::slice::from_mut(value),
+            Self::Periodic(values) | Self::Dense(values) => values,
+        }
+    }
+
     /// The entry of slot `j`; zero for an empty vector.
     #[must_use]
     pub fn at(&self, j: usize) -> Complex {

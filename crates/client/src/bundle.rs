@@ -6,25 +6,24 @@
 //! (little-endian f64, row after row; empty for a model without one), and the content digest of
 //! the server bundle. Two more where a model has them: the bits of a value of the token table (a
 //! byte per column; without it a column per feature, of 8 bits), and the projection from columns to
-//! features (little-endian f64, a row per feature).
+//! features (little-endian f64, a row per feature). An encoder's has instead the token table
+//! (little-endian f32), the position table, what its vectors are normalized with, and where values
+//! stand in slots ([`veilformer_ir::encoder::EncoderSlots`]).
 
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Seek, Write};
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::{InputKind, Signature};
-use veilformer_models::{Embedding, EmbeddingTable, Matrix, Tokenizer};
+use veilformer_models::encoder::EncoderTokenizer;
+use veilformer_models::{ModelError, Tokenizer};
 use veilformer_secret::{KeyGenerator, Progress, Resumed, SecretKey};
 
 use crate::ClientError;
+use crate::vectors::{Shape, TokenVectors};
 
 const RECORD: Tag = Tag(*b"CLNT");
 const TOKENIZER: Tag = Tag(*b"TOKN");
-const TABLE: Tag = Tag(*b"EMBV");
-const SCALES: Tag = Tag(*b"EMBS");
-const POSITIONS: Tag = Tag(*b"POSN");
-const BITS: Tag = Tag(*b"EMBB");
-const PROJECTION: Tag = Tag(*b"PROJ");
 const SERVER: Tag = Tag(*b"PEER");
 
 /// Most bytes of a tokenizer file that a bundle may hold.
@@ -47,9 +46,8 @@ pub struct BundleParts {
     pub keys: KeyList,
     /// The bytes of `tokenizer.json`.
     pub tokenizer: Vec<u8>,
-    /// From tokens to features: the token table, what maps its rows to `signature.features`
-    /// features, and a position table of at least `signature.max_tokens` rows, if there is one.
-    pub embedding: Embedding,
+    /// From tokens to features.
+    pub embedding: TokenVectors,
     /// Content digest of the server bundle: the name of the program.
     pub server_content: [u8; 32],
 }
@@ -59,7 +57,14 @@ pub struct BundleParts {
 pub struct ClientBundle {
     params: Params,
     parts: BundleParts,
-    tokenizer: Tokenizer,
+    tokenizer: AnyTokenizer,
+}
+
+/// Of our own families, or of an encoder, with special tokens.
+#[derive(Clone, Debug)]
+enum AnyTokenizer {
+    Own(Tokenizer),
+    Encoder(EncoderTokenizer),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -80,14 +85,24 @@ impl ClientBundle {
     pub fn new(params: &Params, parts: BundleParts) -> Result<Self, ClientError> {
         check(params, &parts)?;
         parts.keys.security(params)?;
-        let tokenizer = Tokenizer::from_bytes(&parts.tokenizer)?;
-        let rows = parts.embedding.table.vocab_size();
-        if tokenizer.vocab_size() != rows {
-            return Err(refuse(format!(
-                "the tokenizer knows {} tokens and the token table has {rows} rows",
-                tokenizer.vocab_size(),
-            )));
-        }
+        let rows = parts.embedding.vocab_size();
+        let tokenizer = match &parts.embedding {
+            TokenVectors::Table(_) => {
+                let tokenizer = Tokenizer::from_bytes(&parts.tokenizer)?;
+                if tokenizer.vocab_size() != rows {
+                    return Err(refuse(format!(
+                        "the tokenizer knows {} tokens and the token table has {rows} rows",
+                        tokenizer.vocab_size(),
+                    )));
+                }
+                AnyTokenizer::Own(tokenizer)
+            }
+            TokenVectors::Encoder(_) => {
+                let limit = parts.signature.max_tokens;
+                let tokenizer = EncoderTokenizer::from_bytes(&parts.tokenizer, rows, limit)?;
+                AnyTokenizer::Encoder(tokenizer)
+            }
+        };
         Ok(Self {
             params: params.clone(),
             parts,
@@ -161,7 +176,10 @@ impl ClientBundle {
     /// When no token is left of the text, or more than the limit: a text is never cut.
     pub fn tokenize(&self, text: &str) -> Result<Vec<u32>, ClientError> {
         let limit = self.parts.signature.max_tokens;
-        Ok(self.tokenizer.encode_within(text, limit)?)
+        Ok(match &self.tokenizer {
+            AnyTokenizer::Own(tokenizer) => tokenizer.encode_within(text, limit)?,
+            AnyTokenizer::Encoder(tokenizer) => tokenizer.encode(text)?,
+        })
     }
 
     /// The features of every token: its row of the table, projected where there is a projection,
@@ -173,9 +191,9 @@ impl ClientBundle {
         let limit = self.parts.signature.max_tokens;
         if tokens.len() > limit {
             let count = tokens.len();
-            return Err(veilformer_models::ModelError::TooLong { count, limit }.into());
+            return Err(ModelError::TooLong { count, limit }.into());
         }
-        let rows = self.parts.embedding.lookup(tokens)?;
+        let rows = self.parts.embedding.rows(tokens)?;
         Ok(rows.iter_rows().map(<[f64]>::to_vec).collect())
     }
 
@@ -217,13 +235,6 @@ impl ClientBundle {
     /// None in practice; serialization's.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ClientError> {
         let parts = &self.parts;
-        let floats = |xs: &[f64]| xs.iter().flat_map(|x| x.to_le_bytes()).collect();
-        let Embedding {
-            table,
-            projection,
-            position,
-        } = &parts.embedding;
-        let positions = position.as_ref().map_or(&[][..], Matrix::data);
         let mut writer = Writer::new(Kind::ClientBundle, Some(&self.params))?;
         writer.meta(
             RECORD,
@@ -231,21 +242,13 @@ impl ClientBundle {
                 model_name: parts.model_name.clone(),
                 signature: parts.signature.clone(),
                 keys: parts.keys.clone(),
-                vocab_size: table.vocab_size() as u64,
-                positions: position.as_ref().map_or(0, Matrix::rows) as u64,
+                vocab_size: parts.embedding.vocab_size() as u64,
+                positions: parts.embedding.positions() as u64,
             },
         )?;
         writer.section(TOKENIZER, parts.tokenizer.clone());
-        writer.section(TABLE, table.packed().to_vec());
-        writer.section(SCALES, floats(table.scale()));
-        writer.section(POSITIONS, floats(positions));
+        parts.embedding.write(&mut writer, &parts.signature)?;
         writer.section(SERVER, parts.server_content.to_vec());
-        if table.bits().iter().any(|b| *b != 8) || table.width() != parts.signature.features {
-            writer.section(BITS, table.bits().to_vec());
-        }
-        if let Some(projection) = projection {
-            writer.section(PROJECTION, floats(projection.data()));
-        }
         Ok(writer.to_bytes()?)
     }
 
@@ -261,63 +264,27 @@ impl ClientBundle {
             .meta(RECORD)
             .map_err(|e| refuse(format!("its description is not of this version ({e})")))?;
         let server = reader.section(SERVER)?;
+        let shape = Shape {
+            vocab_size: record.vocab_size,
+            positions: record.positions,
+            features: record.signature.features,
+        };
+        let (embedding, encoder) = TokenVectors::read(&reader, shape)?;
         let parts = BundleParts {
             tokenizer: reader.section(TOKENIZER)?.to_vec(),
-            embedding: read_embedding(&reader, &record)?,
+            embedding,
             server_content: server
                 .try_into()
                 .map_err(|_| refuse("the server bundle's digest is not 32 bytes".into()))?,
             model_name: record.model_name,
-            signature: record.signature,
+            signature: Signature {
+                encoder,
+                ..record.signature
+            },
             keys: record.keys,
         };
         Self::new(&params, parts)
     }
-}
-
-/// The tables, their sections as long as the record and each other say. A bundle without a
-/// projection has one scale per feature.
-fn read_embedding(reader: &Reader<'_>, record: &Record) -> Result<Embedding, ClientError> {
-    let features = record.signature.features;
-    let expect = |tag: Tag, expected: Option<usize>| {
-        let section = reader.section(tag)?;
-        if expected == Some(section.len()) {
-            return Ok(section);
-        }
-        Err(refuse(format!(
-            "section {tag} has {} bytes, its record calls for another length",
-            section.len()
-        )))
-    };
-    let bytes_of = |rows: usize, columns: usize| rows.checked_mul(columns)?.checked_mul(8);
-    let optional = |tag: Tag| reader.sections().find(|s| s.0 == tag).map(|s| s.1);
-    let bits = match optional(BITS) {
-        Some(bits) => bits.to_vec(),
-        None => vec![8; features],
-    };
-    let columns = bits.len();
-    let scale = expect(SCALES, bytes_of(1, columns))?;
-    let rows = usize::try_from(record.vocab_size).unwrap_or(usize::MAX);
-    let values = reader.section(TABLE)?.to_vec();
-    let table = EmbeddingTable::new(rows, bits, floats(scale), values);
-    let matrix = |tag: Tag, rows: usize, width: usize| {
-        let bytes = expect(tag, bytes_of(rows, width))?;
-        Ok::<_, ClientError>(veilformer_models::matrix(rows, width, floats(bytes))?)
-    };
-    let projection = optional(PROJECTION).map(|_| matrix(PROJECTION, features, columns));
-    let positions = usize::try_from(record.positions).unwrap_or(usize::MAX);
-    let position = (positions > 0).then(|| matrix(POSITIONS, positions, features));
-    Ok(Embedding {
-        table: table.map_err(|what| refuse(format!("its token table is {what}")))?,
-        projection: projection.transpose()?,
-        position: position.transpose()?,
-    })
-}
-
-fn floats(bytes: &[u8]) -> Vec<f64> {
-    let chunks = bytes.chunks_exact(8);
-    let value = |c: &[u8]| c.first_chunk().copied().map_or(0.0, f64::from_le_bytes);
-    chunks.map(value).collect()
 }
 
 fn refuse(what: String) -> ClientError {
@@ -338,7 +305,7 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
             "the tokenizer has more than {MAX_TOKENIZER_BYTES} bytes"
         ));
     }
-    check_tables(parts)?;
+    parts.embedding.check(&parts.signature)?;
     check_signature(params, &parts.signature)?;
     let slots = params.slots() as i64;
     let rotations = &parts.keys.rotations;
@@ -350,43 +317,6 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
     {
         return fail(format!(
             "its list of rotation keys is not ascending within 1..{slots}"
-        ));
-    }
-    Ok(())
-}
-
-fn check_tables(parts: &BundleParts) -> Result<(), ClientError> {
-    let Embedding {
-        table,
-        projection,
-        position,
-    } = &parts.embedding;
-    let features = parts.signature.features;
-    let columns = projection.as_ref().map_or(features, Matrix::cols);
-    if table.width() != columns
-        || projection.as_ref().is_some_and(|p| p.rows() != features)
-        || position.as_ref().is_some_and(|p| p.cols() != features)
-    {
-        return Err(refuse(format!(
-            "its tables are not {features} features wide"
-        )));
-    }
-    if let Some(position) = position
-        && position.rows() < parts.signature.max_tokens
-    {
-        return Err(refuse(format!(
-            "its position table has {} rows for sentences of up to {} tokens",
-            position.rows(),
-            parts.signature.max_tokens
-        )));
-    }
-    // Far beyond what a model holds, and no sum of products overflows.
-    let sane = |v: &f64| v.abs() <= 1e12;
-    let matrices = [projection, position].into_iter().flatten();
-    let mut values = table.scale().iter().chain(matrices.flat_map(Matrix::data));
-    if !values.all(sane) {
-        return Err(refuse(
-            "a value of its tables is above 1e12 or not a number".into(),
         ));
     }
     Ok(())
@@ -425,6 +355,15 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
         if !(input.power.is_finite() && input.power.abs() <= 16.0) {
             return fail(format!("a power {} of the length", input.power));
         }
+        match (&input.kind, &signature.encoder) {
+            (InputKind::Encoder(kind), Some(encoder)) => {
+                encoder.check_input(*kind).map_err(refuse)?;
+            }
+            (InputKind::Encoder(_), None) | (_, Some(_)) => {
+                return fail("an input is of another kind of model".into());
+            }
+            _ => {}
+        }
         if let InputKind::Tokens { chunks } = &input.kind {
             let fits = chunks.len().checked_mul(signature.chunk_slots()) == Some(slots);
             let known = |f: &u32| (*f as usize) < signature.features;
@@ -434,9 +373,21 @@ fn check_signature(params: &Params, signature: &Signature) -> Result<(), ClientE
         }
     }
     let names = &signature.labels;
-    if names.is_empty() || names.len() > MAX_LABELS {
+    if let Some(encoder) = &signature.encoder {
+        encoder.check(slots).map_err(refuse)?;
+        let labels = [0, encoder.answers].contains(&names.len());
+        if signature.run != encoder.heads.tokens
+            || signature.features != encoder.hidden
+            || signature.batch != 1
+            || !labels
+        {
+            return fail("its signature does not fit the slots of its encoder".into());
+        }
+    }
+    let least = usize::from(signature.encoder.is_none());
+    if names.len() < least || names.len() > MAX_LABELS {
         return fail(format!(
-            "{} labels, 1 to {MAX_LABELS} are expected",
+            "{} labels, {least} to {MAX_LABELS} are expected",
             names.len()
         ));
     }

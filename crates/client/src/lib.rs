@@ -16,7 +16,9 @@
 mod bundle;
 mod error;
 mod session;
+mod vectors;
 
 pub use bundle::{BundleParts, ClientBundle};
 pub use error::ClientError;
 pub use session::{Answer, MAX_SENTENCES};
+pub use vectors::{EncoderVectors, TokenVectors};

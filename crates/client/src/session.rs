@@ -23,12 +23,12 @@ const LARGEST_SPREAD: f64 = 0.01;
 /// What a sentence came to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// One logit per label.
+    /// One logit per label, or the values of an embedding.
     pub logits: Vec<f64>,
-    /// Their softmax.
+    /// The logits' softmax; none of an embedding.
     pub probabilities: Vec<f64>,
-    /// Index of the label with the largest logit.
-    pub label: usize,
+    /// Index of the label with the largest logit; none of an embedding.
+    pub label: Option<usize>,
 }
 
 impl Answer {
@@ -37,8 +37,18 @@ impl Answer {
     pub fn of_logits(logits: Vec<f64>) -> Self {
         Self {
             probabilities: probabilities(&logits),
-            label: label_of(&logits),
+            label: Some(label_of(&logits)),
             logits,
+        }
+    }
+
+    /// The answer of an embedding.
+    #[must_use]
+    pub fn of_embedding(values: Vec<f64>) -> Self {
+        Self {
+            logits: values,
+            probabilities: Vec::new(),
+            label: None,
         }
     }
 }
@@ -176,12 +186,15 @@ impl ClientBundle {
     }
 
     fn answer(&self, number: usize, sentence: SentenceLogits) -> Result<Answer, ClientError> {
-        let SentenceLogits { logits, spread } = sentence;
+        let SentenceLogits {
+            logits,
+            largest,
+            spread,
+        } = sentence;
         if spread > LARGEST_SPREAD {
             return Err(ClientError::NoAnswer { number, spread });
         }
         let limit = self.signature().answer_bound;
-        let largest = logits.iter().fold(0.0f64, |m, l| m.max(l.abs()));
         if largest > limit {
             return Err(ClientError::OutOfRange {
                 number,
@@ -189,7 +202,17 @@ impl ClientBundle {
                 limit,
             });
         }
-        Ok(Answer::of_logits(logits))
+        Ok(self.answer_of(logits))
+    }
+
+    /// What a sentence came to, of the values that the model gives.
+    #[must_use]
+    pub fn answer_of(&self, values: Vec<f64>) -> Answer {
+        if self.labels().is_empty() {
+            Answer::of_embedding(values)
+        } else {
+            Answer::of_logits(values)
+        }
     }
 
     fn check_count(&self, found: usize) -> Result<(), ClientError> {

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{WORDS, parts, projected};
+use common::{WORDS, parts, projected, tables};
 use veilformer_ckks::testing::{mutate, tiny_params, toy_params};
 use veilformer_client::{BundleParts, ClientBundle};
 use veilformer_models::{EmbeddingTable, Matrix};
@@ -29,8 +29,8 @@ fn a_file_gives_the_bundle_back() {
 #[test]
 fn a_projected_table_without_positions_comes_back_and_is_applied() {
     let params = toy_params();
-    let parts = projected(&params, 8);
-    let embedding = parts.embedding.clone();
+    let mut parts = projected(&params, 8);
+    let embedding = tables(&mut parts).clone();
     let bytes = ClientBundle::new(&params, parts)
         .unwrap()
         .to_bytes()
@@ -62,7 +62,7 @@ fn the_content_digest_is_of_all_but_the_server() {
     assert_eq!(other.content_digest().unwrap(), digest);
     assert_ne!(other.to_bytes().unwrap(), bundle.to_bytes().unwrap());
     let mut changed = parts(&params, 8);
-    let positions = changed.embedding.position.as_mut().unwrap();
+    let positions = tables(&mut changed).position.as_mut().unwrap();
     positions.set(1, 1, positions.get(1, 1) + 1.0);
     let changed = ClientBundle::new(&params, changed).unwrap();
     assert_ne!(changed.content_digest().unwrap(), digest);
@@ -81,27 +81,27 @@ fn parts_that_do_not_fit_are_refused() {
         ("name", |p| p.model_name.clear()),
         ("name", |p| p.model_name = "a\nb".into()),
         ("2 features wide", |p| {
-            p.embedding.position = Some(Matrix::zeros(8, 3))
+            tables(p).position = Some(Matrix::zeros(8, 3))
         }),
-        ("2 features wide", |p| p.embedding.table = table(5, 3, 1.0)),
+        ("2 features wide", |p| tables(p).table = table(5, 3, 1.0)),
         ("2 features wide", |p| {
-            p.embedding.projection = Some(Matrix::zeros(2, 3))
+            tables(p).projection = Some(Matrix::zeros(2, 3))
         }),
         ("2 features wide", |p| {
-            p.embedding.projection = Some(Matrix::zeros(3, 2))
+            tables(p).projection = Some(Matrix::zeros(3, 2))
         }),
         ("the token table has 4 rows", |p| {
-            p.embedding.table = table(4, 2, 1.0)
+            tables(p).table = table(4, 2, 1.0)
         }),
         ("1e12", |p| {
-            p.embedding.position.as_mut().unwrap().set(0, 0, f64::NAN)
+            tables(p).position.as_mut().unwrap().set(0, 0, f64::NAN)
         }),
-        ("1e12", |p| p.embedding.table = table(5, 2, 1e300)),
+        ("1e12", |p| tables(p).table = table(5, 2, 1e300)),
         ("1e12", |p| {
-            p.embedding.projection = Some(Matrix::from_rows(2, 2, vec![1e13; 4]).unwrap())
+            tables(p).projection = Some(Matrix::from_rows(2, 2, vec![1e13; 4]).unwrap())
         }),
         ("position table", |p| {
-            p.embedding.position = Some(Matrix::zeros(4, 2))
+            tables(p).position = Some(Matrix::zeros(4, 2))
         }),
         ("tokens", |p| p.signature.max_tokens = 0),
         ("tokens", |p| p.signature.run = 4),

@@ -27,7 +27,7 @@ use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping};
 use veilformer_circuits::testing::{ClearOps, Counting};
 use veilformer_ckks::{Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList};
 use veilformer_compiler::encoder::Budget;
-use veilformer_compiler::encoder::circuit::{Inputs, Plains, StageReport, layer_of};
+use veilformer_compiler::encoder::circuit::{Event, Inputs, Plains, StageReport, layer_of};
 use veilformer_compiler::placement::{Flow, Placement};
 use veilformer_models::encoder::Execution;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
@@ -275,15 +275,14 @@ impl Job<'_> {
         let mut ops = Counting::new(ClearOps::new(&with.params));
         let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
         let rows = self.execution.embed(ids)?;
-        let inputs = with.circuit.inputs(&rows)?;
+        let inputs = with.circuit.encode(&rows)?;
         let top = with.bootstraps.output_level;
         let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
         let mut plains = Plains::default();
         let mut ops = Bootstrapping::new(ops, &table);
         let run = (&inputs, &mut plains);
         let placed = (&with.bootstraps, &with.placement);
-        with.circuit
-            .run(&mut ops, placed, run, &mut |_, _, _, _| {})?;
+        with.circuit.run(&mut ops, placed, run, &mut |_, _| {})?;
         let c = ops.inner().counts();
         println!("operations: {c:?}");
         Ok(ops.inner().keys().clone())
@@ -321,7 +320,7 @@ impl Job<'_> {
             let rows = self.execution.embed(ids)?;
             let top = with.bootstraps.output_level;
             let mut encryptor = Encryptor::new(&secret, SecureRng::from_os()?)?;
-            let inputs: Inputs<_> = with.circuit.inputs(&rows)?.map(|slots| -> Result<_> {
+            let inputs: Inputs<_> = with.circuit.encode(&rows)?.map(|slots| -> Result<_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
                 Ok(ops.inner().import(ct.expand(params)?)?)
             })?;
@@ -336,10 +335,11 @@ impl Job<'_> {
                 &mut ops,
                 (&with.bootstraps, &with.placement),
                 (&inputs, &mut plains),
-                &mut |_, stage, cts, _| {
-                    if layer_of(stage).is_some() {
+                &mut |_, event| match event {
+                    Event::Bound(stage, cts, _) if layer_of(stage).is_some() => {
                         seen.push((stage.to_owned(), cts.to_vec()));
                     }
+                    _ => {}
                 },
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
@@ -358,7 +358,7 @@ impl Job<'_> {
                 layers.push(&with.circuit, &stage, || (slots, ids.len()));
             }
             let slots = out.iter().map(&open).collect::<Result<Vec<_>>>()?;
-            let answer = with.circuit.read(&slots, ids.len());
+            let answer = with.circuit.read(&slots);
             self.report(ids, &answer, &layers)?;
             println!("done");
         }

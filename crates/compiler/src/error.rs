@@ -1,6 +1,7 @@
 //! Why a program could not be compiled.
 
 use thiserror::Error;
+use veilformer_circuits::CircuitError;
 use veilformer_circuits::polynomial::PolynomialError;
 use veilformer_ckks::{CkksError, OpsError};
 use veilformer_ir::IrError;
@@ -87,6 +88,16 @@ pub enum CompileError {
         site: String,
         /// What was wrong.
         source: PolynomialError,
+    },
+    /// A stage of an encoder that does not fit the parameters.
+    #[error(
+        "{stage}: {source}; compile for fewer tokens, larger errors or another preset of bootstraps"
+    )]
+    Stage {
+        /// Layer and stage.
+        stage: String,
+        /// What was wrong.
+        source: CircuitError,
     },
     /// Stages between which no bootstraps can be placed.
     #[error("placing bootstraps: {0}")]

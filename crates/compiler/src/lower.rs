@@ -115,6 +115,7 @@ pub fn lower(
         features: program.token_features,
         inputs: pass.inputs.iter().map(|i| i.spec.clone()).collect(),
         labels: labels.to_vec(),
+        encoder: None,
     };
     let mut program = pass.recorder.finish(outputs);
     program.batch = batch;

@@ -4,7 +4,9 @@
 use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap};
 use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
-use veilformer_compiler::encoder::circuit::{Bootstraps, EncoderCircuit, Layout, Plains, Times};
+use veilformer_compiler::encoder::circuit::{
+    Bootstraps, EncoderCircuit, Event, Layout, Plains, Times,
+};
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
 use veilformer_compiler::placement::{Loops, greedy, place};
 use veilformer_ir::encoder::Encoder;
@@ -79,7 +81,7 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
         let placement = if at % 2 == 0 { &best } else { &simple };
         let rows = execution.embed(ids).unwrap();
         let mut poly = Polynomials::new(&substitution);
-        let expected = execution.answer(&rows, &mut poly).unwrap();
+        let expected = execution.finish(execution.answer(&rows, &mut poly).unwrap());
         assert!(poly.violations().is_empty(), "{:?}", poly.violations());
         let mut ops = ClearOps::new(&params);
         ops.set_ideal_bootstraps(&[IdealBootstrap {
@@ -87,19 +89,21 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
             input_level: bootstraps.input_level,
             output_level: bootstraps.output_level,
         }]);
-        let inputs = circuit.inputs(&rows).unwrap();
+        let inputs = circuit.encode(&rows).unwrap();
         let top = params.max_level();
         let inputs = inputs.map(|slots| ops.encrypt(slots, top)).unwrap();
         #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
-            &mut |ops, name, cts, bound| {
-                for ct in cts {
-                    let slots = ops.decrypt(ct);
-                    let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
-                    let largest = largest.fold(0.0, f64::max);
-                    assert!(largest <= 1.02 * bound, "{name}: {largest}");
-                }
+        let watch: &mut dyn FnMut(&mut ClearOps, Event<'_, ClearCiphertext>) = &mut |ops, event| {
+            let Event::Bound(name, cts, bound) = event else {
+                return;
             };
+            for ct in cts {
+                let slots = ops.decrypt(ct);
+                let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
+                let largest = largest.fold(0.0, f64::max);
+                assert!(largest <= 1.02 * bound, "{name}: {largest}");
+            }
+        };
         let (out, stages) = circuit
             .run(
                 &mut ops,
@@ -109,7 +113,7 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
             )
             .unwrap();
         let slots: Vec<_> = out.iter().map(|ct| ops.decrypt(ct)).collect();
-        let got = circuit.read(&slots, ids.len());
+        let got = circuit.read(&slots);
         let scale = expected.iter().fold(1.0, |m, e| f64::max(m, e.abs()));
         for (a, b) in got.iter().zip(&expected) {
             worst = worst.max((a - b).abs() / scale);

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use veilformer_ckks::Complex;
 use veilformer_ckks::container::{Reader, Tag};
 
+use crate::encoder::{EncoderInput, EncoderSlots};
+
 /// The section of a file of ciphertexts (inputs and answers) that says which program they are
 /// for: 32 bytes.
 pub const PROGRAM_DIGEST: Tag = Tag(*b"PDIG");
@@ -45,6 +47,8 @@ pub enum InputKind {
     },
     /// One at real tokens, zero at padding, in every chunk.
     Mask,
+    /// An input of an encoder.
+    Encoder(EncoderInput),
 }
 
 /// One input ciphertext.
@@ -61,7 +65,8 @@ pub struct InputSpec {
 /// Inputs and outputs of a compiled program: all that a client must know of it besides its keys.
 ///
 /// A chunk has `run * batch` slots: slot `t * batch + b` is token `t` of sentence `b`. Sentences
-/// are padded on the left, so that the last token of each stands at `t = run - 1`.
+/// are padded on the left, so that the last token of each stands at `t = run - 1`. An encoder's
+/// slots are as [`Signature::encoder`] says instead.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Signature {
     /// Longest sentence in tokens.
@@ -78,13 +83,20 @@ pub struct Signature {
     /// twice as much. A larger one means that the sentence was outside the range of the program.
     pub answer_bound: f64,
     /// Label names; logit `2 k` of sentence `b` is the real part, logit `2 k + 1` the imaginary
-    /// part of every slot `j` of output `k` with `j mod batch = b`.
+    /// part of every slot `j` of output `k` with `j mod batch = b`. None for an encoder's embedding.
     pub labels: Vec<String>,
+    /// Of an encoder, where everything stands. Not part of the serialized form, which is older: a
+    /// client's file has it beside it.
+    #[serde(skip)]
+    pub encoder: Option<EncoderSlots>,
 }
 
 impl Signature {
     /// Number of output ciphertexts.
     pub fn outputs(&self) -> usize {
+        if let Some(encoder) = &self.encoder {
+            return encoder.blocks(encoder.answers);
+        }
         self.labels.len().div_ceil(2)
     }
 
@@ -92,7 +104,7 @@ impl Signature {
     pub fn chunk_count(&self) -> Option<usize> {
         self.inputs.iter().find_map(|i| match &i.kind {
             InputKind::Tokens { chunks } => Some(chunks.len()),
-            InputKind::Mask => None,
+            InputKind::Mask | InputKind::Encoder(_) => None,
         })
     }
 
@@ -113,9 +125,18 @@ impl Signature {
         slots: usize,
     ) -> Vec<f64> {
         let mut out = vec![0.0; slots];
+        if let (InputKind::Encoder(input), Some(encoder)) = (spec.kind.clone(), &self.encoder) {
+            let rows = sentences.first().map_or(&[][..], AsRef::as_ref);
+            let period = encoder.input(input, rows);
+            let repeated = period.iter().cycle();
+            out.iter_mut()
+                .zip(repeated)
+                .for_each(|(slot, v)| *slot = *v);
+            return out;
+        }
         for (c, chunk) in out.chunks_mut(self.chunk_slots()).enumerate() {
             let feature = match &spec.kind {
-                InputKind::Mask => None,
+                InputKind::Mask | InputKind::Encoder(_) => None,
                 InputKind::Tokens { chunks } => match chunks.get(c).copied().flatten() {
                     Some(f) => Some(f as usize),
                     None => continue,
@@ -137,8 +158,12 @@ impl Signature {
     }
 
     /// The logits of each sentence from the slots of all outputs: per sentence the mean over its
-    /// slots, and how far any of its slots is from that mean.
+    /// slots, and how far any of its slots is from that mean. An encoder's answer is its logits or its
+    /// embedding, and how far a slot is from what can be ([`EncoderSlots::answer`]).
     pub fn unpack(&self, outputs: &[Vec<Complex>]) -> Vec<SentenceLogits> {
+        if let Some(encoder) = &self.encoder {
+            return vec![encoder.answer(outputs)];
+        }
         let batch = self.batch.max(1);
         let one = |b: usize| {
             let mut logits = Vec::with_capacity(2 * outputs.len());
@@ -157,7 +182,12 @@ impl Signature {
                 logits.extend([mean.re, mean.im]);
             }
             logits.truncate(self.labels.len());
-            SentenceLogits { logits, spread }
+            let largest = logits.iter().fold(0.0f64, |m, l| m.max(l.abs()));
+            SentenceLogits {
+                logits,
+                spread,
+                largest,
+            }
         };
         (0..batch).map(one).collect()
     }
@@ -166,9 +196,12 @@ impl Signature {
 /// What a sentence's slots say.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SentenceLogits {
-    /// One logit per label.
+    /// One logit per label, or the values of an embedding.
     pub logits: Vec<f64>,
+    /// The largest of them in absolute value, of an embedding before it is normalized: at most
+    /// [`Signature::answer_bound`] if the sentence was in the range of the program.
+    pub largest: f64,
     /// The largest distance of a slot from the mean of its sentence, relative to the larger of 1
-    /// and that mean.
+    /// and that mean; of an encoder see [`EncoderSlots::answer`].
     pub spread: f64,
 }

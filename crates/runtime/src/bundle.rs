@@ -5,7 +5,7 @@ use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer, read
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::ciphertext::CiphertextProgram;
 
-use crate::RuntimeError;
+use crate::{RuntimeError, weights};
 
 /// The model's name: metadata.
 const NAME: Tag = Tag(*b"NAME");
@@ -13,6 +13,10 @@ const NAME: Tag = Tag(*b"NAME");
 const PROGRAM: Tag = Tag(*b"PROG");
 /// The specifications of the program's bootstraps: metadata, absent if there are none.
 const BOOTSTRAPS: Tag = Tag(*b"BOOT");
+/// Where the values of plaintexts are that [`VALUES`] has: metadata, absent if there are none.
+const ENTRIES: Tag = Tag(*b"WGTI");
+/// Values of plaintexts: little-endian 32-bit floating point numbers.
+const VALUES: Tag = Tag(*b"WGTS");
 /// Content digest of the client bundle of the same compilation: 32 bytes.
 const PEER: Tag = Tag(*b"PEER");
 
@@ -22,6 +26,8 @@ const PROGRAM_LIMIT: usize = 1 << 28;
 const NAME_LIMIT: usize = 256;
 /// Longest table of bootstraps, in bytes.
 const BOOTSTRAPS_LIMIT: usize = 1 << 12;
+/// Longest list of plaintexts with values beside the program, in bytes.
+const ENTRIES_LIMIT: usize = 1 << 26;
 
 /// What a server needs of a compiled model: parameters and program, weights included. Nothing
 /// secret, nothing of the client's tokenizer or embedding.
@@ -146,6 +152,13 @@ impl ServerBundle {
                 .map_err(container)?;
             program.set_bootstraps(&params, &table)?;
         }
+        if reader.sections().any(|(tag, _)| tag == ENTRIES) {
+            let entries = reader.meta_up_to(ENTRIES, ENTRIES_LIMIT);
+            let entries: Vec<weights::Entry> = entries.map_err(container)?;
+            let values = reader.section(VALUES).map_err(container)?;
+            weights::put(&mut program, &entries, values)
+                .map_err(|e| RuntimeError::Bundle(format!("{e}; compile the model again")))?;
+        }
         let peer = reader.section(PEER).map_err(container)?;
         let peer = <[u8; 32]>::try_from(peer).map_err(|_| {
             RuntimeError::Bundle(format!(
@@ -159,7 +172,16 @@ impl ServerBundle {
     fn content_writer(&self) -> Result<Writer, RuntimeError> {
         let mut writer = Writer::new(Kind::ServerBundle, Some(&self.params)).map_err(container)?;
         writer.meta(NAME, &self.model_name).map_err(container)?;
-        writer.meta(PROGRAM, &self.program).map_err(container)?;
+        match weights::take(&self.program) {
+            None => {
+                writer.meta(PROGRAM, &self.program).map_err(container)?;
+            }
+            Some(taken) => {
+                writer.meta(PROGRAM, &taken.program).map_err(container)?;
+                writer.meta(ENTRIES, &taken.entries).map_err(container)?;
+                writer.section(VALUES, taken.values);
+            }
+        }
         let table = self.program.bootstraps.iter();
         let table: Vec<(BootstrapSpec, Content)> = table.map(|b| (b.spec, b.content)).collect();
         if !table.is_empty() {

@@ -24,6 +24,7 @@ mod plan;
 mod server;
 mod simulate;
 mod stats;
+mod weights;
 
 pub use bundle::ServerBundle;
 pub use cost::{COST_VERSION, Cost, CostTable, machine_name};

@@ -1,6 +1,7 @@
 //! From a model to its two bundles.
 
 use thiserror::Error;
+use veilformer_circuits::CircuitError;
 use veilformer_ckks::SecurityLevel;
 use veilformer_client::{BundleParts, ClientBundle, ClientError};
 use veilformer_compiler::{CompileError, Compiled, DEFAULT_MARGIN, Options, compile, full_batch};
@@ -19,6 +20,9 @@ pub enum BuildError {
     /// The compiler.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// Bootstraps.
+    #[error(transparent)]
+    Circuit(#[from] CircuitError),
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -97,7 +101,7 @@ pub fn build(model: &Model, target: Target) -> Result<Bundles, BuildError> {
         signature,
         keys,
         tokenizer: model.tokenizer_json.to_vec(),
-        embedding: checkpoint.embedding.clone(),
+        embedding: checkpoint.embedding.clone().into(),
         server_content: [0; 32],
     };
     let client = ClientBundle::new(&params, parts)?;

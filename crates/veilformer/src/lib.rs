@@ -1,8 +1,8 @@
 //! Inference of transformers on fully encrypted data.
 //!
 //! This crate is the facade: it re-exports the crates of the house, and holds what the command
-//! line is made of beside them: the models that ship ([`model`]) and how a model becomes a pair
-//! of bundles ([`build`](mod@build)).
+//! line is made of beside them: the models that ship ([`model`]), encoders from folders ([`encoder`]),
+//! and how a model becomes a pair of bundles ([`build`](mod@build)).
 //!
 //! | to ... | open |
 //! |---|---|
@@ -60,5 +60,7 @@ pub use veilformer_ring as ring;
 pub use veilformer_runtime as runtime;
 pub use veilformer_secret as secret;
 
+pub mod any;
 pub mod build;
+pub mod encoder;
 pub mod model;

@@ -13,7 +13,7 @@ const CIRCUIT: &str = "attention";
 /// `copies` above one the lanes are that many equal groups, each with all heads: a copy of the
 /// keys is as many tokens further on as it has shifts to serve ([`super::Spread`]), so that each
 /// product covers that many distances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Heads {
     /// Padded number of tokens: a power of two.
     pub tokens: usize,

@@ -2,7 +2,7 @@
 #![allow(dead_code)]
 
 use veilformer_ckks::{KeyList, Params};
-use veilformer_client::BundleParts;
+use veilformer_client::{BundleParts, TokenVectors};
 use veilformer_ir::{InputKind, InputSpec, Signature};
 use veilformer_models::{Embedding, EmbeddingTable, Matrix};
 
@@ -43,6 +43,7 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
     BundleParts {
         model_name: "toy".into(),
         signature: Signature {
+            encoder: None,
             answer_bound: 100.0,
             max_tokens: run,
             run,
@@ -62,11 +63,11 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             encapsulation: None,
         },
         tokenizer: tokenizer(),
-        embedding: Embedding {
+        embedding: TokenVectors::Table(Embedding {
             table: EmbeddingTable::quantize(&table).unwrap(),
             projection: None,
             position: Some(Matrix::from_rows(run, 2, positions).unwrap()),
-        },
+        }),
         server_content: [7; 32],
     }
 }
@@ -78,10 +79,18 @@ pub fn projected(params: &Params, run: usize) -> BundleParts {
     let table = Matrix::from_rows(WORDS.len(), 3, table).unwrap();
     let projection = (0..6).map(|i| 0.5 - 0.3 * i as f64).collect();
     let mut parts = parts(params, run);
-    parts.embedding = Embedding {
+    parts.embedding = TokenVectors::Table(Embedding {
         table: EmbeddingTable::quantize_to(&table, &[3, 8, 2]).unwrap(),
         projection: Some(Matrix::from_rows(2, 3, projection).unwrap()),
         position: None,
-    };
+    });
     parts
+}
+
+/// The tables of such parts.
+pub fn tables(parts: &mut BundleParts) -> &mut Embedding {
+    match &mut parts.embedding {
+        TokenVectors::Table(embedding) => embedding,
+        TokenVectors::Encoder(_) => panic!("no encoder's"),
+    }
 }

@@ -10,7 +10,7 @@ use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Preset};
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain, IdealBootstrap};
 use veilformer_ckks::{Complex, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
-    Bootstraps, EncoderCircuit, Layout, Plains, StageReport, Times, layer_of,
+    Bootstraps, EncoderCircuit, Event, Layout, Plains, StageReport, Times, layer_of,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, substitute};
 use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
@@ -109,7 +109,8 @@ impl Prepared {
     /// What the model was trained to answer.
     pub fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
         let execution = self.execution()?;
-        Ok(execution.answer(&execution.embed(ids)?, &mut execution.exact())?)
+        let answer = execution.answer(&execution.embed(ids)?, &mut execution.exact())?;
+        Ok(execution.finish(answer))
     }
 
     /// What the polynomials answer, with the outputs of the layers and violated ranges.
@@ -117,7 +118,7 @@ impl Prepared {
         let execution = self.execution()?;
         let mut trace = Trace::new(Polynomials::new(&self.substitution));
         let answer = execution.answer(&execution.embed(ids)?, &mut trace)?;
-        Ok((answer, trace))
+        Ok((execution.finish(answer), trace))
     }
 }
 
@@ -269,20 +270,22 @@ impl<'a> Clear<'a> {
         let rows = execution.embed(ids)?;
         let (circuit, with) = (&self.compiled.circuit, self.compiled);
         let top = with.bootstraps.output_level;
-        let inputs = circuit.inputs(&rows)?;
+        let inputs = circuit.encode(&rows)?;
         let inputs = inputs.map(|slots| self.ops.encrypt(slots, top))?;
         let (mut excess, mut layers) = (Vec::new(), Layers::default());
         #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, &str, &[ClearCiphertext], f64) =
-            &mut |ops, name, cts, bound| {
-                let slots: Vec<Vec<Complex>> = cts.iter().map(|ct| ops.decrypt(ct)).collect();
-                let all = slots.iter().flatten();
-                let largest = all.fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
-                if !(largest <= bound) {
-                    excess.push(format!("{name}: {largest:.3}"));
-                }
-                layers.push(circuit, name, || (slots, ids.len()));
+        let watch: &mut dyn FnMut(&mut ClearOps, Event<'_, ClearCiphertext>) = &mut |ops, event| {
+            let Event::Bound(name, cts, bound) = event else {
+                return;
             };
+            let slots: Vec<Vec<Complex>> = cts.iter().map(|ct| ops.decrypt(ct)).collect();
+            let all = slots.iter().flatten();
+            let largest = all.fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
+            if !(largest <= bound) {
+                excess.push(format!("{name}: {largest:.3}"));
+            }
+            layers.push(circuit, name, || (slots, ids.len()));
+        };
         let start = Instant::now();
         let (out, stages) = circuit.run(
             &mut self.ops,
@@ -293,7 +296,7 @@ impl<'a> Clear<'a> {
         let took = start.elapsed();
         let slots: Vec<Vec<Complex>> = out.iter().map(|ct| self.ops.decrypt(ct)).collect();
         Ok(Outcome {
-            answer: circuit.read(&slots, ids.len()),
+            answer: circuit.read(&slots),
             layers,
             stages,
             excess,

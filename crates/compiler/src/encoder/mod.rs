@@ -16,6 +16,7 @@
 //! [`Ranges`]: veilformer_ir::encoder::Ranges
 
 pub mod circuit;
+mod compile;
 mod exponential;
 mod functions;
 mod inverse;
@@ -23,6 +24,7 @@ mod minimax;
 mod report;
 mod substitute;
 
+pub use compile::{CompiledEncoder, compile};
 pub use exponential::Exponential;
 pub use functions::{Polynomials, Violation};
 pub use inverse::Inverse;

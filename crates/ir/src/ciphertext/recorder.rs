@@ -4,7 +4,9 @@ use super::{
     CiphertextProgram, Instruction, Operation, PlainId, PlainPattern, PlainSpec, ValueId, ValueInfo,
 };
 use std::collections::HashMap;
-use veilformer_ckks::{Ops, OpsError, Params, Scale, SlotVector, Transform, adjust_constant};
+use veilformer_ckks::{
+    Complex, Ops, OpsError, Params, Scale, SlotVector, Transform, adjust_constant,
+};
 
 /// An implementer of [`Ops`] whose ciphertexts are names: running a circuit on it yields the
 /// circuit's program. It applies the scheme's level and scale rules exactly as the evaluator
@@ -116,19 +118,24 @@ impl Recorder {
             .collect()
     }
 
-    /// Stores a plaintext under the next number even where an equal one is there. It may meet
-    /// anything: a finished program is encoded as its instructions need it.
+    /// Takes the next plaintext of a program that is checked, even where an equal one is there. It
+    /// may meet anything: a finished program is encoded as its instructions need it. What is kept
+    /// is what a check needs, not the values: large models would be in memory twice.
     pub(super) fn keep_plain(&mut self, spec: &PlainSpec) -> Result<(), OpsError> {
         self.params.check_level(spec.level)?;
         spec.pattern.check(self.params.slots())?;
-        self.push_plain(spec.clone(), true);
+        let norms = (spec.pattern.max_abs(), spec.pattern.mean_abs());
+        let known = PlainSpec {
+            pattern: PlainPattern::Constant(Complex::default()),
+            ..*spec
+        };
+        self.push_plain(known, norms, true);
         Ok(())
     }
 
-    fn push_plain(&mut self, spec: PlainSpec, extended: bool) {
+    fn push_plain(&mut self, spec: PlainSpec, norms: (f64, f64), extended: bool) {
         self.extended.push(extended);
-        self.norms
-            .push((spec.pattern.max_abs(), spec.pattern.mean_abs()));
+        self.norms.push(norms);
         self.program.plains.push(spec);
     }
 
@@ -175,7 +182,8 @@ impl Recorder {
             return Ok(id);
         }
         let id = PlainId(self.program.plains.len() as u32);
-        self.push_plain(spec, extended);
+        let norms = (spec.pattern.max_abs(), spec.pattern.mean_abs());
+        self.push_plain(spec, norms, extended);
         self.known.entry(print).or_default().push(id);
         Ok(id)
     }

@@ -9,9 +9,11 @@
 mod functions;
 mod program;
 mod ranges;
+mod slots;
 
 pub use functions::{
     Activation, Functions, HeadSite, NormSite, SublayerNorm, TokenClass, ValueSite,
 };
 pub use program::{Centering, Dense, Embeddings, Encoder, EncoderLayer, Head, LayerNorm, Pooling};
 pub use ranges::{Histogram, LayerRanges, NormRanges, Range, Ranges};
+pub use slots::{EncoderInput, EncoderSlots};

@@ -5,8 +5,8 @@ use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use rayon::prelude::*;
 use veilformer_ir::Matrix;
 use veilformer_ir::encoder::{
-    Activation, Dense, Encoder, EncoderLayer, Functions, Head, HeadSite, LayerNorm, NormSite,
-    Pooling, SublayerNorm, TokenClass, ValueSite,
+    Activation, Dense, Embeddings, Encoder, EncoderLayer, Functions, Head, HeadSite, LayerNorm,
+    NormSite, Pooling, SublayerNorm, TokenClass, ValueSite,
 };
 
 use crate::error::{ModelError, Result};
@@ -82,37 +82,7 @@ impl<'m> Execution<'m> {
     /// # Errors
     /// When there is no token, there are too many, or one lies outside the table.
     pub fn embed(&self, ids: &[u32]) -> Result<Matrix> {
-        let (model, limit) = (self.model, self.model.max_tokens());
-        let (e, d) = (&model.embeddings, model.hidden());
-        if ids.is_empty() {
-            return Err(ModelError::EmptySentence);
-        }
-        if ids.len() > limit {
-            return Err(ModelError::TooLong {
-                count: ids.len(),
-                limit,
-            });
-        }
-        let mut rows = Vec::with_capacity(ids.len() * d);
-        for (id, position) in ids.iter().zip(e.positions.iter_rows()) {
-            let start = *id as usize * d;
-            let Some(token) = e.tokens.get(start..start + d) else {
-                return Err(ModelError::OutOfTable {
-                    what: "token",
-                    found: *id as usize,
-                    limit: e.vocab_size,
-                });
-            };
-            let mut row: Vec<f64> = token
-                .iter()
-                .zip(position)
-                .map(|(t, p)| f64::from(*t) + p)
-                .collect();
-            let eps = model.layer_norm_eps;
-            normalize(&mut row, &e.norm, |v| (v + eps).sqrt().recip());
-            rows.extend(row);
-        }
-        crate::tensors::matrix(ids.len(), d, rows)
+        embed(&self.model.embeddings, self.model.layer_norm_eps, ids)
     }
 
     /// The encrypted part, in the clear: from the rows of [`Execution::embed`] to logits or to the
@@ -291,6 +261,42 @@ impl<'m> Execution<'m> {
         }
         crate::tensors::matrix(x.rows(), x.cols(), data)
     }
+}
+
+/// [`Execution::embed`] without the rest of the model: all of it that a client needs.
+///
+/// # Errors
+/// As there.
+pub fn embed(e: &Embeddings, eps: f64, ids: &[u32]) -> Result<Matrix> {
+    let (limit, d) = (e.positions.rows(), e.norm.weight.len());
+    if ids.is_empty() {
+        return Err(ModelError::EmptySentence);
+    }
+    if ids.len() > limit {
+        return Err(ModelError::TooLong {
+            count: ids.len(),
+            limit,
+        });
+    }
+    let mut rows = Vec::with_capacity(ids.len() * d);
+    for (id, position) in ids.iter().zip(e.positions.iter_rows()) {
+        let start = *id as usize * d;
+        let Some(token) = e.tokens.get(start..start + d) else {
+            return Err(ModelError::OutOfTable {
+                what: "token",
+                found: *id as usize,
+                limit: e.vocab_size,
+            });
+        };
+        let mut row: Vec<f64> = token
+            .iter()
+            .zip(position)
+            .map(|(t, p)| f64::from(*t) + p)
+            .collect();
+        normalize(&mut row, &e.norm, |v| (v + eps).sqrt().recip());
+        rows.extend(row);
+    }
+    crate::tensors::matrix(ids.len(), d, rows)
 }
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {

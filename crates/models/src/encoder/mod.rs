@@ -17,7 +17,7 @@ mod weights;
 
 pub use calibrate::{calibrate, lengthened};
 pub use center::center_keys;
-pub use clear::{Exact, Execution};
+pub use clear::{Exact, Execution, embed};
 pub use config::{Architecture, EncoderConfig};
 pub use folder::EncoderFolder;
 pub use random::{RandomEncoder, write_random_folder};

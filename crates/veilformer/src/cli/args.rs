@@ -35,6 +35,23 @@ pub struct Global {
     /// Overwrite files that exist
     #[arg(long, global = true)]
     pub force: bool,
+    /// How progress is shown on standard error
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "auto",
+        conflicts_with = "quiet"
+    )]
+    pub progress: ProgressKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProgressKind {
+    /// Bars on a terminal, lines elsewhere
+    Auto,
+    /// A JSON object per line
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -96,6 +113,15 @@ pub struct Target {
     /// Security of every key in bits [default: 128]
     #[arg(long, value_parser = ["128", "192", "256"])]
     pub security: Option<String>,
+    /// Of an encoder: sentences like those that it will see, a data set or one per line
+    #[arg(long, value_name = "DATA")]
+    pub calibrate: Option<PathBuf>,
+    /// Of an encoder: how it bootstraps [default: 10-levels]
+    #[arg(long, value_name = "NAME")]
+    pub preset: Option<String>,
+    /// Of an encoder: factor of the errors that its functions' polynomials may have [default: 1]
+    #[arg(long, value_name = "FACTOR")]
+    pub budget: Option<f64>,
 }
 
 fn parse_batch(text: &str) -> Result<Batch, String> {
@@ -111,7 +137,15 @@ fn parse_batch(text: &str) -> Result<Batch, String> {
 impl Target {
     /// True where any of the flags is given.
     pub fn is_given(&self) -> bool {
-        self.tokens.is_some() || self.batch.is_some() || self.security.is_some()
+        self.tokens.is_some()
+            || self.batch.is_some()
+            || self.security.is_some()
+            || self.is_given_for_encoders()
+    }
+
+    /// True where a flag is given that only encoders take.
+    pub fn is_given_for_encoders(&self) -> bool {
+        self.calibrate.is_some() || self.preset.is_some() || self.budget.is_some()
     }
 
     /// With the defaults filled in.
@@ -141,7 +175,7 @@ pub struct Demo {
 
 #[derive(Debug, Args)]
 pub struct Compile {
-    /// A shipped model (see `models`) or a model folder
+    /// A shipped model (see `models`), a model folder, or the Hugging Face folder of an encoder
     #[arg(required_unless_present = "named")]
     pub model: Option<String>,
     /// The same as a flag
@@ -247,6 +281,9 @@ pub struct Explain {
     /// A shipped model or a model folder, as a flag
     #[arg(long, value_name = "MODEL", conflicts_with = "what")]
     pub model: Option<String>,
+    /// Of an encoder only this: what stands in place of its functions, and its stages
+    #[arg(long, conflicts_with = "device")]
+    pub substitutions: bool,
     /// The device program too: order, buffers, keys by first use, for --threads threads
     #[arg(long)]
     pub device: bool,
@@ -314,7 +351,7 @@ pub struct Report {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
-    /// The original model in floating point (here the same as poly)
+    /// The original model in floating point (of our own families the same as poly)
     Clear,
     /// The polynomial model in floating point
     Poly,

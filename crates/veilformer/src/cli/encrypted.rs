@@ -4,9 +4,9 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use veilformer::build::{Target, build};
+use veilformer::any::AnyModel;
+use veilformer::build::Target;
 use veilformer::client::{Answer, ClientBundle};
-use veilformer::model::Model;
 use veilformer::ring::Cpu;
 use veilformer::runtime::{RunStats, Server, ServerBundle};
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
@@ -27,9 +27,9 @@ pub struct Encrypted {
 
 impl Encrypted {
     /// Compiles a model for `target`, makes keys and loads them.
-    pub fn new(context: &Context, model: &Model, target: Target) -> Result<Self> {
+    pub fn new(context: &Context, model: &AnyModel, target: Target) -> Result<Self> {
         let stage = context.progress.stage("compiling the model");
-        let bundles = build(model, target)?;
+        let bundles = model.build(target, &mut |part| stage.part(part))?;
         stage.finish();
         let stage = context.progress.stage("making keys");
         let client = bundles.client;

@@ -7,15 +7,16 @@ use serde::Serialize;
 use veilformer::ckks::SecurityRow;
 use veilformer::ckks::container::Inspection;
 use veilformer::client::Answer;
+use veilformer::compiler::encoder::SiteReport;
 
 /// An answer, encrypted or not.
 #[derive(Debug, Serialize)]
 pub struct LabelledAnswer {
-    /// Name of the label with the largest logit.
+    /// Name of the label with the largest logit; empty for an embedding.
     pub label: String,
-    /// Its probability, the softmax of the logits.
+    /// Its probability, the softmax of the logits; 0 for an embedding.
     pub probability: f64,
-    /// One logit per label, in the model's order.
+    /// One logit per label, in the model's order; of an embedding its values.
     pub logits: Vec<f64>,
 }
 
@@ -23,10 +24,14 @@ impl LabelledAnswer {
     /// An answer with the name of its label.
     pub fn new(answer: &Answer, labels: &[String]) -> Self {
         Self {
-            label: labels.get(answer.label).cloned().unwrap_or_default(),
+            label: answer
+                .label
+                .and_then(|at| labels.get(at))
+                .cloned()
+                .unwrap_or_default(),
             probability: answer
-                .probabilities
-                .get(answer.label)
+                .label
+                .and_then(|at| answer.probabilities.get(at))
                 .copied()
                 .unwrap_or(0.0),
             logits: answer.logits.clone(),
@@ -135,6 +140,10 @@ pub struct Compile {
     pub security: Vec<Security>,
     /// Time of the compilation.
     pub seconds: f64,
+    /// Bootstraps of one run, each of one value or of a pair.
+    pub bootstraps: usize,
+    /// Of an encoder, the levels of all its polynomials one after the other.
+    pub polynomial_depth: Option<usize>,
 }
 
 /// `keygen --json`.
@@ -237,6 +246,8 @@ pub struct Explain {
     pub ciphertext_program: String,
     /// The device program as text, with --device.
     pub device_program: Option<String>,
+    /// Of an encoder, what stands in place of its functions.
+    pub substitutions: Option<Vec<SiteReport>>,
 }
 
 /// `inspect --json`: the fields of [`Inspection`], and what only bundles have.
@@ -309,6 +320,19 @@ pub struct Eval {
     pub batch: Option<usize>,
     /// What left the range that it was compiled for, a line each, in mode `sim`.
     pub range_violations: Option<Vec<String>>,
+    /// Of an encoder, the answers against those of the original model.
+    pub original: Option<Original>,
+}
+
+/// Answers against those of the original model, in `eval --json`.
+#[derive(Debug, Serialize)]
+pub struct Original {
+    /// Sentences whose label is the same; of embeddings 0.
+    pub agree: usize,
+    /// Largest absolute difference of a logit, or of a value of an embedding.
+    pub max_error: f64,
+    /// The least cosine of an answer and the original's.
+    pub min_cosine: f64,
 }
 
 /// `report --json`.

@@ -3,10 +3,13 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use veilformer::build::build;
+use veilformer::any::AnyModel;
+use veilformer::build::Batch;
 use veilformer::ckks::Params;
 use veilformer::client::ClientBundle;
-use veilformer::model::{Model, ModelFiles};
+use veilformer::compiler::encoder::Budget;
+use veilformer::encoder::{DEFAULT_PRESET, EncoderModel, EncoderTarget, sentences_of};
+use veilformer::model::{ModelFiles, shipped};
 use veilformer::ring::Cpu;
 use veilformer::runtime::{Server, ServerBundle};
 use veilformer::secret::SecretKey;
@@ -41,14 +44,14 @@ pub fn named_server_bundle(
     context: &Context,
     what: &str,
     target: &args::Target,
-) -> Result<(ServerBundle, Option<Model>)> {
+) -> Result<(ServerBundle, Option<AnyModel>)> {
     let path = Path::new(what);
     let folder = path.join("server.veil");
     let compiled = [path, &folder].into_iter().find(|p| p.is_file());
     if let Some(compiled) = compiled {
         if target.is_given() {
-            let refused = "it is compiled already; --tokens, --batch and --security are for \
-                           models: name the model, or leave them out";
+            let refused = "it is compiled already; --tokens, --batch, --security and what is for \
+                           encoders are for models: name the model, or leave them out";
             return Err(Failure::input(refused).of(compiled));
         }
         return Ok((server_bundle(compiled)?, None));
@@ -57,12 +60,72 @@ pub fn named_server_bundle(
         // A missing bundle is not a misspelt model.
         files::read(path)?;
     }
-    let files = ModelFiles::find(what)?;
+    let model = model(context, what, target)?;
     let stage = context.progress.stage("compiling the model");
-    let model = files.load()?;
-    let bundles = build(&model, target.resolve())?;
+    let bundles = model.build(target.resolve(), &mut |part| stage.part(part))?;
     stage.finish();
     Ok((bundles.server, Some(model)))
+}
+
+/// A model of either kind by what a user names; an encoder is calibrated as `target` says.
+pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<AnyModel> {
+    let folder = Path::new(what);
+    let own = shipped()?.iter().any(|m| m.name == what) || !EncoderModel::is_one(folder);
+    if own {
+        if target.is_given_for_encoders() {
+            return Err(Failure::input(
+                "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
+                 leave them out",
+            ));
+        }
+        return Ok(AnyModel::Own(Box::new(ModelFiles::find(what)?.load()?)));
+    }
+    let target = encoder_target(target)?;
+    let stage = context
+        .progress
+        .stage("loading and calibrating the encoder");
+    let model = EncoderModel::load(folder, &target).map_err(|e| Failure::from(e).of(folder))?;
+    stage.finish();
+    Ok(AnyModel::Encoder(Box::new(model)))
+}
+
+fn encoder_target(target: &args::Target) -> Result<EncoderTarget> {
+    let refuse = |what: &str| Err(Failure::input(what));
+    if !matches!(target.batch, None | Some(Batch::Of(1))) {
+        return refuse("an encoder answers one sentence a run; leave --batch out");
+    }
+    if !matches!(target.security.as_deref(), None | Some("128")) {
+        return refuse("the presets of bootstraps are of 128 bits; leave --security out");
+    }
+    let Some(path) = &target.calibrate else {
+        return refuse(
+            "an encoder is compiled for the ranges that its values have; name sentences like \
+             those that it will see with --calibrate",
+        );
+    };
+    let factor = target.budget.unwrap_or(1.0);
+    if !(factor > 0.0 && factor.is_finite()) {
+        return refuse("--budget is a factor of errors; a number above 0 is expected");
+    }
+    let mut budget = Budget::default();
+    for error in [
+        &mut budget.exponential,
+        &mut budget.inverse,
+        &mut budget.inverse_root,
+        &mut budget.activation,
+        &mut budget.tanh,
+    ] {
+        *error *= factor;
+    }
+    Ok(EncoderTarget {
+        tokens: target.tokens,
+        preset: target
+            .preset
+            .clone()
+            .unwrap_or_else(|| DEFAULT_PRESET.to_owned()),
+        budget,
+        calibration: sentences_of(path)?,
+    })
 }
 
 pub fn secret_key(path: &Path, params: &Params) -> Result<SecretKey> {

@@ -69,7 +69,7 @@ fn run(started: Instant, cli: Cli) -> Result<()> {
     }
     let context = Context {
         started,
-        progress: Progress::new(global.quiet),
+        progress: Progress::new(global.quiet, global.progress),
         output: Output {
             json: global.json,
             quiet: global.quiet,

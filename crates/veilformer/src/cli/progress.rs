@@ -5,6 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::args::ProgressKind;
 
 /// Time between two plain lines of one stage.
 const LINE_EVERY: Duration = Duration::from_secs(2);
@@ -15,14 +18,16 @@ pub enum Progress {
     Quiet,
     Lines,
     Bars,
+    Json,
 }
 
 impl Progress {
-    pub fn new(quiet: bool) -> Self {
-        match (quiet, std::io::stderr().is_terminal()) {
-            (true, _) => Self::Quiet,
-            (false, true) => Self::Bars,
-            (false, false) => Self::Lines,
+    pub fn new(quiet: bool, kind: ProgressKind) -> Self {
+        match (quiet, kind, std::io::stderr().is_terminal()) {
+            (true, ..) => Self::Quiet,
+            (_, ProgressKind::Json, _) => Self::Json,
+            (.., true) => Self::Bars,
+            (.., false) => Self::Lines,
         }
     }
 
@@ -36,13 +41,17 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(100));
             bar
         });
-        Stage {
+        let stage = Stage {
             name,
             bar,
-            lines: self == Self::Lines,
+            how: self,
             started: Instant::now(),
-            last: Mutex::new(Instant::now()),
+            last: Mutex::new((Instant::now(), String::new())),
+        };
+        if self == Self::Json {
+            stage.json(&Report::default());
         }
+        stage
     }
 }
 
@@ -50,15 +59,67 @@ impl Progress {
 pub struct Stage {
     name: &'static str,
     bar: Option<ProgressBar>,
-    lines: bool,
+    how: Progress,
     started: Instant,
-    last: Mutex<Instant>,
+    /// When it was told of last, and the part that it was in.
+    last: Mutex<(Instant, String)>,
+}
+
+/// What `--progress json` says beside the stage and its seconds.
+#[derive(Debug, Default, Serialize)]
+struct Report<'a> {
+    /// A part of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<f64>,
+    /// Whether the stage is over.
+    finished: bool,
 }
 
 impl Stage {
     /// Tells how far it is.
     pub fn update(&self, done: usize, total: usize) {
+        self.advance(&Report {
+            done: Some(done),
+            total: Some(total),
+            ..Report::default()
+        });
+    }
+
+    /// Tells what part of a model it is at.
+    pub fn part(&self, part: &str) {
         if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {part}", self.name));
+        }
+        self.advance(&Report {
+            part: Some(part),
+            ..Report::default()
+        });
+    }
+
+    /// Tells how far it is, in which part of a model, when the work done is so large a share of all.
+    pub fn share(&self, (done, total): (usize, usize), part: &str, share: f64) {
+        let elapsed = self.started.elapsed().as_secs_f64();
+        let left = (share > 0.0).then(|| elapsed * (1.0 - share) / share);
+        if let Some(bar) = &self.bar {
+            bar.set_message(format!("{}: {part}", self.name));
+        }
+        self.advance(&Report {
+            part: Some(part),
+            done: Some(done),
+            total: Some(total),
+            seconds_left: left,
+            ..Report::default()
+        });
+    }
+
+    fn advance(&self, report: &Report<'_>) {
+        if let (Some(bar), Some(done), Some(total)) = (&self.bar, report.done, report.total) {
             if bar.length() != Some(total as u64) {
                 bar.set_length(total as u64);
                 let template = "{msg} [{bar:30}] {pos}/{len} {elapsed}, {eta} left";
@@ -68,12 +129,48 @@ impl Stage {
             }
             bar.set_position(done as u64);
         }
-        if self.lines {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-            if last.elapsed() >= LINE_EVERY {
-                *last = Instant::now();
-                line(&format!("{}: {done} of {total}", self.name));
-            }
+        if !matches!(self.how, Progress::Lines | Progress::Json) {
+            return;
+        }
+        let part = report.part.unwrap_or_default();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let new_part = self.how == Progress::Json && last.1 != part;
+        if last.0.elapsed() < LINE_EVERY && !new_part {
+            return;
+        }
+        *last = (Instant::now(), part.to_owned());
+        drop(last);
+        if self.how == Progress::Json {
+            return self.json(report);
+        }
+        let mut text = self.name.to_owned();
+        if !part.is_empty() {
+            text.push_str(&format!(", {part}"));
+        }
+        if let (Some(done), Some(total)) = (report.done, report.total) {
+            text.push_str(&format!(": {done} of {total}"));
+        }
+        if let Some(left) = report.seconds_left {
+            text.push_str(&format!(", about {left:.0} s left"));
+        }
+        line(&text);
+    }
+
+    fn json(&self, report: &Report<'_>) {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            stage: &'a str,
+            seconds: f64,
+            #[serde(flatten)]
+            report: &'a Report<'a>,
+        }
+        let object = Line {
+            stage: self.name,
+            seconds: self.started.elapsed().as_secs_f64(),
+            report,
+        };
+        if let Ok(text) = serde_json::to_string(&object) {
+            line(&text);
         }
     }
 
@@ -83,8 +180,13 @@ impl Stage {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        if self.lines {
-            line(&format!("{}: {seconds:.2} s", self.name));
+        match self.how {
+            Progress::Lines => line(&format!("{}: {seconds:.2} s", self.name)),
+            Progress::Json => self.json(&Report {
+                finished: true,
+                ..Report::default()
+            }),
+            _ => {}
         }
         seconds
     }

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use veilformer::any::AnyModel;
 use veilformer::client::Answer;
-use veilformer::model::Model;
 use veilformer::models::{DataSet, Example, ModelError};
 
 use super::args;
@@ -30,11 +30,11 @@ pub fn choose(args: &args::Sentences) -> Result<Vec<Example>> {
 /// out before anything is encrypted. Those that are too long are left out where the flags say so.
 pub fn answer_in_the_clear(
     args: &args::Sentences,
-    model: &Model,
+    model: &AnyModel,
     examples: Vec<Example>,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<(Example, Answer)>> {
-    let classes = model.program.labels.len();
+    let classes = model.labels().len();
     let limit = args.target.tokens.unwrap_or(usize::MAX);
     let total = examples.len();
     let done = AtomicUsize::new(0);
@@ -46,7 +46,7 @@ pub fn answer_in_the_clear(
                 example.text
             ))
         };
-        if example.label >= classes {
+        if classes > 0 && example.label >= classes {
             let what = format!(
                 "its label is {}, the model has {classes} classes; use a data set of this model's \
                  task",
@@ -54,7 +54,7 @@ pub fn answer_in_the_clear(
             );
             return Some(Err(refuse(&what)));
         }
-        let answer = match model.folder.encode(&example.text) {
+        let answer = match model.encode(&example.text) {
             Ok(ids) if ids.len() > limit => Err(ModelError::TooLong {
                 count: ids.len(),
                 limit,
@@ -65,10 +65,18 @@ pub fn answer_in_the_clear(
         let answer = match answer {
             Err(ModelError::TooLong { .. }) if args.long_as_wrong => return None,
             Err(e) => Err(refuse(&e)),
-            Ok(logits) => Ok((example, Answer::of_logits(logits))),
+            Ok(values) => Ok((example, answer_of(model, values))),
         };
         progress(done.fetch_add(1, Ordering::Relaxed) + 1, total);
         Some(answer)
     };
     examples.into_par_iter().filter_map(one).collect()
+}
+
+/// An answer of the values that a model gives.
+pub fn answer_of(model: &AnyModel, values: Vec<f64>) -> Answer {
+    match model.labels() {
+        [] => Answer::of_embedding(values),
+        _ => Answer::of_logits(values),
+    }
 }

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use veilformer::any::AnyModel;
 use veilformer::ckks::SecretKind;
 use veilformer::client::{Answer, ClientBundle};
-use veilformer::model::Model;
 use veilformer::runtime::{RuntimeError, ServerBundle, Simulator};
 
 use super::error::{Failure, Result};
@@ -23,7 +23,7 @@ pub struct Simulated {
 /// Simulates the compiled model on all sentences; what is drawn for one follows from its place in
 /// the list and `seed`.
 pub fn simulate(
-    model: &Model,
+    model: &AnyModel,
     (client, server): (&ClientBundle, &ServerBundle),
     sentences: &[&str],
     seed: u64,
@@ -40,7 +40,7 @@ pub fn simulate(
             .map_err(|e| Failure::system(format!("{e}; please report this")))?;
         let rows = batch
             .iter()
-            .map(|text| model.rows(&model.folder.encode(text)?))
+            .map(|text| model.rows(text))
             .collect::<std::result::Result<Vec<_>, _>>()?;
         let pack = |spec| signature.pack(spec, &rows, params.slots());
         let inputs: Vec<Vec<f64>> = signature.inputs.iter().map(pack).collect();
@@ -48,7 +48,7 @@ pub fn simulate(
         let answers = signature.unpack(&run.outputs).into_iter();
         let answers = answers
             .take(batch.len())
-            .map(|a| Answer::of_logits(a.logits));
+            .map(|a| client.answer_of(a.logits));
         progress(
             done.fetch_add(batch.len(), Ordering::Relaxed) + batch.len(),
             sentences.len(),

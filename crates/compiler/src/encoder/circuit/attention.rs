@@ -1,17 +1,18 @@
 //! A layer's attention: queries, keys and values, scores, softmax, weighted values.
 
+use std::f64::consts::SQRT_2;
 use std::sync::Arc;
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
-use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
+use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{EncoderLayer, LayerRanges, Range};
 
 use super::inverse::Inverses;
 use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map, bias_of};
-use super::norm::{doublings, one, plan};
+use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::LayerSubstitution;
 use crate::placement::{Packing, Read};
@@ -215,6 +216,8 @@ impl Attention {
         let read = [Read::first(scores)];
         let stage = Stage {
             packing: self.packing(),
+            // Either part of a complex number is at most 1: its absolute value may be more.
+            bound: if self.heads.is_paired() { SQRT_2 } else { 1.0 },
             ..Stage::new("exponential", &read, depth)
         };
         let weights = m.stage(&stage, |m, inputs| self.weights(m, &inputs.concat(), masks))?;
@@ -393,7 +396,7 @@ impl Attention {
         m: &mut Machine<'_, O>,
         x: &O::Ct,
     ) -> Result<O::Ct, CircuitError> {
-        let mut value = one(evaluate(m.ops, x, &self.exponential)?)?;
+        let mut value = m.evaluate(x, &self.exponential)?;
         for _ in 0..self.squarings {
             value = m.ops.square(&value)?;
         }

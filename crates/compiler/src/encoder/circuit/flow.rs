@@ -5,7 +5,7 @@ use veilformer_circuits::matrix::{Counts, ProductCosts, UnitCosts};
 use veilformer_circuits::testing::{AtLevel, Counting, LevelOps};
 use veilformer_ckks::Params;
 
-use super::{Bootstraps, EncoderCircuit, Inputs, Plains};
+use super::{Bootstraps, EncoderCircuit, Event, Inputs, Plains};
 use crate::placement::{Block, Flow, Machine, Node, Packing, Value};
 
 /// What operations take, for placement to weigh them. What is decided depends on ratios alone, so
@@ -27,7 +27,7 @@ impl Times {
     pub const REFERENCE: Self = Self {
         units: UnitCosts {
             decomposition: 4.4,
-            hoisted: 6.0,
+            hoisted: 9.0,
             baby: 3.0,
             giant: 9.5,
             plain_giant: 8.0,
@@ -36,7 +36,7 @@ impl Times {
             product: 0.8,
             plain: ProductCosts {
                 dense: 0.9,
-                periodic: 0.4,
+                periodic: 0.3,
                 scalar: 0.4,
             },
             extended: ProductCosts {
@@ -96,12 +96,16 @@ impl EncoderCircuit {
             features: vec![value; blocks],
             neighbours: vec![value; neighbours],
             keys: vec![value; self.layout.heads.rows()],
-            tokens: value,
+            mean: self.answer.is_mean().then_some(value),
         };
         let mut ops = Counting::new(levels);
         let mut counts: Vec<Counts> = Vec::new();
-        let watch: &mut dyn FnMut(&mut Counting<LevelOps>, &str, &[AtLevel], f64) =
-            &mut |ops, _, _, _| counts.push(ops.take());
+        let watch: &mut dyn FnMut(&mut Counting<LevelOps>, Event<'_, AtLevel>) =
+            &mut |ops, event| {
+                if matches!(event, Event::End(_)) {
+                    counts.push(ops.take());
+                }
+            };
         let mut plains = Plains::default();
         let machine = super::Machine::new(&mut ops, (bootstraps, None), &mut plains, watch);
         let (_, stages) = self.stages(machine, bootstraps, &inputs)?;

@@ -1,13 +1,13 @@
 //! From the last layer's tokens to the answer.
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
-use veilformer_ckks::{Complex, Ops, SlotVector};
+use veilformer_circuits::polynomial::EvaluationPlan;
+use veilformer_ckks::{Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
 
 use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map};
-use super::norm::{doublings, one, plan};
+use super::norm::{doublings, plan};
 use super::{Inputs, Layout};
 use crate::encoder::Substitution;
 use crate::placement::Read;
@@ -22,6 +22,8 @@ pub(super) enum Answer {
         /// Rotations that add up the tokens; none for the first one.
         sum: Vec<i64>,
         bias: Vec<SlotVector>,
+        /// Whether it is the mean of all.
+        mean: bool,
     },
     /// `classifier(tanh(pooler))` of the first token.
     Classifier(Box<Classifier>),
@@ -33,16 +35,8 @@ pub(super) struct Classifier {
     pooler: Map,
     tanh: EvaluationPlan,
     classifier: Map,
-}
-
-/// How an answer is read.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Reading {
-    pub features: usize,
-    /// What slots were divided by.
-    pub bound: f64,
-    /// Whether it is a sum over the tokens.
-    pub mean: bool,
+    /// One where a logit stands: what is in other slots does not go back.
+    mask: Vec<SlotVector>,
 }
 
 impl Answer {
@@ -53,12 +47,7 @@ impl Answer {
         (head, substitution): (&Head, &Substitution),
         input: &Affine,
         bound: f64,
-    ) -> Result<(Self, Reading), CircuitError> {
-        let read = |features, mean| Reading {
-            features,
-            bound,
-            mean,
-        };
+    ) -> Result<Self, CircuitError> {
         match head {
             Head::Embedding { pooling, .. } => {
                 let mean = *pooling == Pooling::Mean;
@@ -76,7 +65,7 @@ impl Answer {
                 let tokens = if mean { layout.heads.tokens } else { 1 };
                 let sum = doublings(tokens).into_iter().map(|t| t * width as i64);
                 let sum = sum.collect();
-                Ok((Self::Embedding { sum, bias }, read(layout.hidden, mean)))
+                Ok(Self::Embedding { sum, bias, mean })
             }
             Head::Classifier {
                 pooler,
@@ -97,15 +86,25 @@ impl Answer {
                 for bias in &mut classifier.bias {
                     *bias = first_token(layout, bias);
                 }
+                let width = layout.heads.width;
+                let mask = (0..layout.blocks(labels.len())).map(|block| {
+                    let stands = |t, at| t == 0 && block * width + at < labels.len();
+                    layout.per_slot(|t, at| f64::from(u8::from(stands(t, at))))
+                });
                 let head = Classifier {
                     pooler,
                     tanh: plan(tanh)?,
                     classifier,
+                    mask: mask.collect(),
                 };
-                let head = Self::Classifier(Box::new(head));
-                Ok((head, read(labels.len(), false)))
+                Ok(Self::Classifier(Box::new(head)))
             }
         }
+    }
+
+    /// Whether it is the mean of all tokens.
+    pub(super) fn is_mean(&self) -> bool {
+        matches!(self, Self::Embedding { mean: true, .. })
     }
 
     /// The number of the results, from value 0 of a block. `spare` levels may lie below what a
@@ -118,18 +117,17 @@ impl Answer {
     ) -> Result<usize, CircuitError> {
         let read = [Read::first(0)];
         match self {
-            Self::Embedding { sum, bias } => {
+            Self::Embedding { sum, bias, mean } => {
                 let stage = Stage {
                     spare,
-                    bound: f64::INFINITY,
-                    ..Stage::new("embedding", &read, usize::from(!sum.is_empty()))
+                    ..Stage::new("embedding", &read, usize::from(*mean))
                 };
                 m.stage(&stage, |m, inputs| {
                     let mut out = Vec::with_capacity(bias.len());
                     for (block, (x, bias)) in inputs.iter().flatten().zip(bias).enumerate() {
                         let mut y = m.plus((layer, "answer", block), x, bias)?;
-                        if !sum.is_empty() {
-                            y = m.mul(&y, &masks.tokens)?;
+                        if let (true, Some(weights)) = (*mean, &masks.mean) {
+                            y = m.mul(&y, weights)?;
                             y = m.fold(&y, sum)?;
                         }
                         out.push(y);
@@ -142,6 +140,7 @@ impl Answer {
                     pooler,
                     tanh,
                     classifier,
+                    mask,
                 } = head.as_ref();
                 let pooled = m.stage(&Stage::new("pooler", &read, 1), |m, inputs| {
                     let map = (&pooler.product, &pooler.bias[..]);
@@ -149,24 +148,28 @@ impl Answer {
                 })?;
                 let read = [Read::first(pooled)];
                 let stage = Stage {
-                    spare: spare.saturating_sub(1).min(tanh.depth()),
+                    spare: spare.saturating_sub(2).min(tanh.depth()),
                     bound: f64::INFINITY,
                     ..Stage::new("tanh", &read, tanh.depth())
                 };
                 let active = m.stage(&stage, |m, inputs| {
                     let blocks = inputs.iter().flatten();
-                    let blocks = blocks.map(|block| one(evaluate(m.ops, block, tanh)?));
+                    let blocks = blocks.map(|block| m.evaluate(block, tanh));
                     blocks.collect()
                 })?;
                 let read = [Read::first(active)];
                 let stage = Stage {
                     spare,
-                    bound: f64::INFINITY,
-                    ..Stage::new("classifier", &read, 1)
+                    ..Stage::new("classifier", &read, 2)
                 };
                 m.stage(&stage, |m, inputs| {
                     let map = (&classifier.product, &classifier.bias[..]);
-                    m.product((layer, "classifier", 0), map, &inputs.concat())
+                    let logits = m.product((layer, "classifier", 0), map, &inputs.concat())?;
+                    let masked = logits.iter().zip(mask).enumerate();
+                    let masked = masked.map(|(block, (ct, mask))| {
+                        m.times((layer, "mask of logits", block), ct, mask)
+                    });
+                    masked.collect()
                 })
             }
         }
@@ -178,23 +181,4 @@ fn first_token(layout: &Layout, slots: &SlotVector) -> SlotVector {
     layout
         .per_slot(|t, at| if t == 0 { slots.at(at).re } else { 0.0 })
         .simplified()
-}
-
-impl Reading {
-    /// The answer in the slots of the results, for a sentence of so many tokens.
-    pub(super) fn read(&self, width: usize, slots: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
-        let factor = if self.mean {
-            self.bound / tokens.max(1) as f64
-        } else {
-            self.bound
-        };
-        let at = |feature: usize| {
-            let block = slots.get(feature / width.max(1));
-            block.and_then(|block| block.get(feature % width.max(1)))
-        };
-        let features = 0..self.features;
-        features
-            .map(|feature| at(feature).map_or(0.0, |z| z.re * factor))
-            .collect()
-    }
 }

@@ -3,8 +3,7 @@
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::Heads;
 use veilformer_ckks::{Complex, SlotVector};
-use veilformer_ir::Matrix;
-use veilformer_ir::encoder::Encoder;
+use veilformer_ir::encoder::{Encoder, EncoderInput};
 
 const NAME: &str = "layout of an encoder";
 
@@ -28,8 +27,9 @@ pub struct Inputs<T> {
     pub neighbours: Vec<T>,
     /// Which tokens there are, per row of the scores ([`Heads::of_keys`]).
     pub keys: Vec<T>,
-    /// Which tokens there are, in all slots of each.
-    pub tokens: T,
+    /// One over the number of tokens, in all slots of each that there is, where the answer is their
+    /// mean.
+    pub mean: Option<T>,
 }
 
 impl<T> Inputs<T> {
@@ -46,7 +46,7 @@ impl<T> Inputs<T> {
                 .map(&mut f)
                 .collect::<Result<_, E>>()?,
             keys: self.keys.iter().map(&mut f).collect::<Result<_, E>>()?,
-            tokens: f(&self.tokens)?,
+            mean: self.mean.as_ref().map(f).transpose()?,
         })
     }
 }
@@ -84,53 +84,23 @@ impl Layout {
         features.div_ceil(self.heads.width.max(1))
     }
 
-    /// The slots of a sentence: the rows of its tokens divided by `bound`, and masks that say which
-    /// tokens there are. The slots of the tokens that are not there hold the last one's row: what
-    /// is computed in them stays in the range of that token, and no other token sees it. `neighbours`
-    /// says whether those of each token are wanted.
-    ///
-    /// # Errors
-    /// No row, too many of them, or rows of another width.
-    pub fn inputs(
-        &self,
-        rows: &Matrix,
-        (bound, neighbours): (f64, bool),
-    ) -> Result<Inputs<SlotVector>, CircuitError> {
-        let (tokens, n) = (self.heads.tokens, rows.rows());
-        if n == 0 || n > tokens || rows.cols() != self.hidden {
-            let what = format!(
-                "{n} rows of {} features; 1 to {tokens} rows of {} are expected",
-                rows.cols(),
-                self.hidden
-            );
-            return Err(CircuitError::shape(NAME, what));
-        }
-        let there = |t: usize| if t < n { 1.0 } else { 0.0 };
-        let width = self.heads.width;
-        let blocks = |step: i64| {
-            let value = move |t: usize, feature: usize| {
-                let token = t.min(n - 1) as i64 + step;
-                let token = usize::try_from(token).ok().filter(|t| *t < n);
-                token.map_or(0.0, |t| rows.get(t, feature) / bound)
-            };
-            (0..self.blocks(self.hidden)).map(move |block| {
-                self.per_slot(|t, at| {
-                    let feature = block * width + at;
-                    if feature < self.hidden {
-                        value(t, feature)
-                    } else {
-                        0.0
-                    }
-                })
-            })
+    /// What the inputs of a run hold: `neighbours` says whether those of each token are wanted,
+    /// `mean` whether the answer is a mean of the tokens.
+    #[must_use]
+    pub fn inputs(&self, neighbours: bool, mean: bool) -> Inputs<EncoderInput> {
+        let blocks = 0..self.blocks(self.hidden) as u32;
+        let features = |step: i32| {
+            let blocks = blocks.clone();
+            blocks.map(move |block| EncoderInput::Features { block, step })
         };
-        let steps: &[i64] = if neighbours { &[-1, 1] } else { &[] };
-        Ok(Inputs {
-            features: blocks(0).collect(),
-            neighbours: steps.iter().flat_map(|step| blocks(*step)).collect(),
-            keys: self.heads.of_keys(there),
-            tokens: self.per_slot(|t, _| there(t)),
-        })
+        let steps: &[i32] = if neighbours { &[-1, 1] } else { &[] };
+        let rows = 0..self.heads.rows() as u32;
+        Inputs {
+            features: features(0).collect(),
+            neighbours: steps.iter().flat_map(|step| features(*step)).collect(),
+            keys: rows.map(|row| EncoderInput::Keys { row }).collect(),
+            mean: mean.then_some(EncoderInput::Mean),
+        }
     }
 
     /// The vector of `value(token, place within the token)`.

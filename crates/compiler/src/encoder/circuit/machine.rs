@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted};
 use veilformer_circuits::matrix::{Diagonal, MatrixProduct};
+use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Ops, SlotVector};
 
+use super::norm::one;
 use crate::placement::{BlockPlacement, Packing, Placement, Read};
 
 const NAME: &str = "a stage of an encoder";
@@ -138,9 +140,20 @@ impl<Pl> Default for Plains<Pl> {
     }
 }
 
-/// What sees every value that a stage ends with: a name, the ciphertexts, and the bound that all of
-/// their slots are promised to keep.
-pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, &str, &[<O as Ops>::Ct], f64);
+/// What [`Watch`] sees of a run.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'e, Ct> {
+    /// A stage begins: its layer and name.
+    Stage(&'e str),
+    /// In this stage these values, which go into a polynomial or are what it ends with: all of their
+    /// slots, junk and padding included, are promised to keep this bound.
+    Bound(&'e str, &'e [Ct], f64),
+    /// The stage ends.
+    End(&'e str),
+}
+
+/// What sees how a run goes on.
+pub type Watch<'a, O> = &'a mut dyn FnMut(&mut O, Event<'_, <O as Ops>::Ct>);
 
 /// Runs stages.
 pub(super) struct Machine<'a, O: Ops> {
@@ -226,6 +239,8 @@ impl<'a, O: Ops> Machine<'a, O> {
             time: Duration::ZERO,
             encode_time: Duration::ZERO,
         });
+        let name = self.stages.last().map_or("", |report| report.name.as_str());
+        (self.watch)(self.ops, Event::Stage(name));
         // The lowest level that will do.
         let needed = (self.bootstraps.input_level + stage.depth).saturating_sub(stage.spare);
         let index = self.values.len() - 1;
@@ -279,7 +294,8 @@ impl<'a, O: Ops> Machine<'a, O> {
             report.time = all.saturating_sub(report.bootstrap_time + report.encode_time);
         });
         let name = self.stages.last().map_or("", |report| report.name.as_str());
-        (self.watch)(self.ops, name, &cts, stage.bound);
+        (self.watch)(self.ops, Event::Bound(name, &cts, stage.bound));
+        (self.watch)(self.ops, Event::End(name));
         self.values.push(Held {
             cts,
             packing: stage.kept(),
@@ -290,6 +306,13 @@ impl<'a, O: Ops> Machine<'a, O> {
 
     fn lowest(&self, cts: &[O::Ct]) -> Option<usize> {
         cts.iter().map(|ct| self.ops.level(ct)).min()
+    }
+
+    /// The value of a polynomial, whose input comes mapped to [-1, 1].
+    pub fn evaluate(&mut self, x: &O::Ct, plan: &EvaluationPlan) -> Result<O::Ct, CircuitError> {
+        let name = self.stages.last().map_or("", |stage| stage.name.as_str());
+        (self.watch)(self.ops, Event::Bound(name, std::slice::from_ref(x), 1.0));
+        one(evaluate(self.ops, x, plan)?)
     }
 
     /// The highest level that a stage may start from, as far as this value goes.

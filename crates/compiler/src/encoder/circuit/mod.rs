@@ -37,19 +37,21 @@ mod norm;
 
 pub use flow::Times;
 pub use layout::{Inputs, Layout};
-pub use machine::{Bootstraps, Plains, StageReport, Watch};
+pub use machine::{Bootstraps, Event, Plains, StageReport, Watch};
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, evaluate};
+use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::Matrix;
-use veilformer_ir::encoder::{Encoder, EncoderLayer, Head, LayerRanges, Pooling, Range, Ranges};
+use veilformer_ir::encoder::{
+    Encoder, EncoderInput, EncoderLayer, EncoderSlots, Head, LayerRanges, Pooling, Range, Ranges,
+};
 
 use self::attention::{Attention, Centring};
-use self::head::{Answer, Reading};
+use self::head::Answer;
 use self::machine::{Machine, Stage};
 use self::maps::{Affine, Map};
-use self::norm::{Norm, NormSite, one, plan};
+use self::norm::{Norm, NormSite, plan};
 use super::{LayerSubstitution, Substitution};
 use crate::placement::{Placement, Read};
 
@@ -60,15 +62,13 @@ const NAME: &str = "encoder";
 #[derive(Clone, Debug)]
 pub struct EncoderCircuit {
     layout: Layout,
-    /// What the client divides its rows by.
-    bound: f64,
+    slots: EncoderSlots,
     layers: Vec<Layer>,
     /// What the results of each layer stand for.
     outputs: Vec<Affine>,
     /// Whether the last layer's results are those of the first token only.
     first_only: bool,
     answer: Answer,
-    reading: Reading,
 }
 
 #[derive(Clone, Debug)]
@@ -111,7 +111,8 @@ impl EncoderCircuit {
                 let result = Norm::result(model.hidden());
                 norm.fold(1e-6, |m, (w, b)| f64::max(m, result * w.abs() + b.abs()))
             }
-            _ => largest(&ranges.answer),
+            // Another sentence may have larger ones; nothing but precision depends on it.
+            _ => 1.5 * largest(&ranges.answer),
         };
         let mut layers = Vec::with_capacity(count);
         let mut outputs = Vec::with_capacity(count);
@@ -131,15 +132,28 @@ impl EncoderCircuit {
             input = output;
         }
         let head = (&model.head, substitution);
-        let (answer, reading) = Answer::new(&layout, head, &input, bound_of_answer)?;
+        let answer = Answer::new(&layout, head, &input, bound_of_answer)?;
+        let normalize = matches!(
+            model.head,
+            Head::Embedding {
+                normalize: true,
+                ..
+            }
+        );
         Ok(Self {
+            slots: EncoderSlots {
+                heads: layout.heads,
+                hidden: layout.hidden,
+                bound,
+                answers: model.outputs(),
+                answer_bound: bound_of_answer,
+                normalize,
+            },
             layout,
-            bound,
             layers,
             outputs,
             first_only: !matches!(&model.head, Head::Embedding { pooling, .. } if *pooling == Pooling::Mean),
             answer,
-            reading,
         })
     }
 
@@ -149,13 +163,11 @@ impl EncoderCircuit {
         &self.layout
     }
 
-    /// What the client encrypts, at the level that bootstraps give, for the rows of its tokens.
-    ///
-    /// # Errors
-    /// As [`Layout::inputs`].
-    pub fn inputs(&self, rows: &Matrix) -> Result<Inputs<SlotVector>, CircuitError> {
-        self.layout
-            .inputs(rows, (self.bound, self.reads_neighbours()))
+    /// What the inputs hold, all of them at the level that bootstraps give.
+    #[must_use]
+    pub fn inputs(&self) -> Inputs<EncoderInput> {
+        let neighbours = self.reads_neighbours();
+        self.layout.inputs(neighbours, self.answer.is_mean())
     }
 
     /// Whether the first layer centres scores by the tokens before and behind.
@@ -164,11 +176,40 @@ impl EncoderCircuit {
         matches!(first, Some(Centring::Neighbours(_)))
     }
 
-    /// The answer in the slots of [`EncoderCircuit::run`]'s results, for so many tokens: logits, or
-    /// the embedding before it is normalized.
+    /// Where the client's values stand in the slots of the inputs, and the answer in the results'.
     #[must_use]
-    pub fn read(&self, results: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
-        self.reading.read(self.layout.heads.width, results, tokens)
+    pub fn slots(&self) -> &EncoderSlots {
+        &self.slots
+    }
+
+    /// What the client encrypts for the rows of its tokens.
+    ///
+    /// # Errors
+    /// No row, too many of them, or rows of another width.
+    pub fn encode(&self, rows: &Matrix) -> Result<Inputs<SlotVector>, CircuitError> {
+        let most = self.layout.heads.tokens;
+        if rows.rows() == 0 || rows.rows() > most || rows.cols() != self.layout.hidden {
+            let what = format!(
+                "{} rows of {} features; 1 to {most} rows of {} are expected",
+                rows.rows(),
+                rows.cols(),
+                self.layout.hidden
+            );
+            return Err(CircuitError::shape(NAME, what));
+        }
+        let rows: Vec<&[f64]> = rows.iter_rows().collect();
+        self.inputs().map(|input| {
+            let slots = self.slots.input(*input, &rows).into_iter();
+            let slots = slots.map(|value| Complex::new(value, 0.0));
+            Ok(SlotVector::Periodic(slots.collect()))
+        })
+    }
+
+    /// The answer in the slots of [`EncoderCircuit::run`]'s results: logits, or the embedding, which
+    /// is normalized where the model says so.
+    #[must_use]
+    pub fn read(&self, results: &[Vec<Complex>]) -> Vec<f64> {
+        self.slots.answer(results).logits
     }
 
     /// The outputs of a layer, token after token, in the slots of what its last stage ends with
@@ -371,7 +412,7 @@ impl Layer {
         let stage = Stage::new("activation", &read, self.activation.depth());
         let active = m.stage(&stage, |m, inputs| {
             let blocks = inputs.iter().flatten();
-            let blocks = blocks.map(|block| one(evaluate(m.ops, block, &self.activation)?));
+            let blocks = blocks.map(|block| m.evaluate(block, &self.activation));
             blocks.collect()
         })?;
         m.take(up);

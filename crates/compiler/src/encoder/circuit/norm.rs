@@ -1,7 +1,7 @@
 //! Normalization of values that the map before has centred already.
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap, evaluate};
+use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap};
 use veilformer_ckks::{Ops, SlotVector};
 
 use super::Layout;
@@ -118,7 +118,7 @@ impl Norm {
         let stage = Stage::new(&stage, &read, self.root.depth());
         let root = m.stage(&stage, |m, inputs| {
             let roots = inputs.iter().flatten();
-            let roots = roots.map(|input| one(evaluate(m.ops, input, &self.root)?));
+            let roots = roots.map(|input| m.evaluate(input, &self.root));
             roots.collect()
         })?;
         m.take(variance);

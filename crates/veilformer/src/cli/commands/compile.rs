@@ -1,24 +1,24 @@
 //! `compile`: a model becomes two bundles.
 
-use veilformer::build::build;
-use veilformer::model::ModelFiles;
+use veilformer::any::AnyModel;
+use veilformer::ir::ciphertext::Operation;
+use veilformer::runtime::ServerBundle;
 
 use crate::cli::error::Result;
 use crate::cli::files::{Access, NewFile, commit, make_folder};
 use crate::cli::output::bytes;
-use crate::cli::{Context, args, json};
+use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
     let model = args.named.as_deref().or(args.model.as_deref());
-    let files = ModelFiles::find(model.unwrap_or_default())?;
+    let model = load::model(context, model.unwrap_or_default(), &args.target)?;
     make_folder(&args.output)?;
     let client_path = args.output.join("client.veil");
     let server_path = args.output.join("server.veil");
     let mut client_file = NewFile::create(&client_path, Access::Public, context.force)?;
     let mut server_file = NewFile::create(&server_path, Access::Public, context.force)?;
     let stage = context.progress.stage("compiling the model");
-    let model = files.load()?;
-    let bundles = build(&model, args.target.resolve())?;
+    let bundles = model.build(args.target.resolve(), &mut |part| stage.part(part))?;
     let client_bytes = bundles.client.to_bytes()?;
     let server_bytes = bundles.server.to_bytes()?;
     let seconds = stage.finish();
@@ -30,7 +30,7 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
     let signature = bundles.client.signature();
     let rows = bundles.client.keys().security(params)?.rows;
     let report = json::Compile {
-        model: model.name,
+        model: model.name().to_owned(),
         client: client_path.display().to_string(),
         server: server_path.display().to_string(),
         client_bytes: client_bytes.len() as u64,
@@ -42,6 +42,11 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
         inputs: signature.inputs.len(),
         security: rows.iter().map(json::Security::from).collect(),
         seconds,
+        bootstraps: bootstraps(&bundles.server),
+        polynomial_depth: match &model {
+            AnyModel::Own(_) => None,
+            AnyModel::Encoder(model) => Some(model.substitution.depth()),
+        },
     };
     let least = rows.iter().map(|r| r.bits).min().unwrap_or(0);
     context.output.report(&report, || {
@@ -62,6 +67,20 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
             },
             report.max_tokens,
             rows.len()
-        )
+        ) + &match report.polynomial_depth {
+            None => String::new(),
+            Some(depth) => format!(
+                "\npolynomials of {depth} levels one after the other, {} bootstraps; \
+                 `explain --substitutions` says which",
+                report.bootstraps
+            ),
+        }
     })
+}
+
+/// Bootstraps of one run, each of one value or of a pair.
+fn bootstraps(bundle: &ServerBundle) -> usize {
+    let all = bundle.program().instructions.iter();
+    all.filter(|i| matches!(i.operation, Operation::Bootstrap { .. }))
+        .count()
 }

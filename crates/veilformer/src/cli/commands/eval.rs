@@ -1,18 +1,19 @@
 //! `eval`: a data set through a model.
 
-use veilformer::build::build;
-use veilformer::model::ModelFiles;
+use rayon::prelude::*;
+use veilformer::any::AnyModel;
+use veilformer::client::Answer;
 
 use crate::cli::args::{self, Mode};
 use crate::cli::encrypted::Encrypted;
 use crate::cli::error::Result;
-use crate::cli::sentences::{answer_in_the_clear, choose};
+use crate::cli::sentences::{answer_in_the_clear, answer_of, choose};
 use crate::cli::simulated::simulate;
-use crate::cli::{Context, json};
+use crate::cli::{Context, json, load};
 
 pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
     let (args, mode) = (&eval.sentences, eval.mode);
-    let model = ModelFiles::find(&args.model)?.load()?;
+    let model = load::model(context, &args.model, &args.target)?;
     let data = choose(args)?;
     let stage = context.progress.stage("evaluating in the clear");
     let items = data.len();
@@ -30,7 +31,12 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
         run_seconds: None,
         batch: None,
         range_violations: None,
+        original: None,
     };
+    let originals = originals(
+        &model,
+        examples.iter().map(|(e, _)| e.text.as_str()).collect(),
+    )?;
     let answers = match mode {
         Mode::Encrypted => {
             let mut encrypted = Encrypted::new(context, &model, args.target.resolve())?;
@@ -48,7 +54,7 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
         }
         Mode::Sim => {
             let stage = context.progress.stage("compiling the model");
-            let bundles = build(&model, args.target.resolve())?;
+            let bundles = model.build(args.target.resolve(), &mut |part| stage.part(part))?;
             stage.finish();
             let stage = context.progress.stage("simulating");
             let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
@@ -62,18 +68,55 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
             report.range_violations = Some(simulated.violations);
             simulated.answers
         }
+        Mode::Clear if !originals.is_empty() => originals.clone(),
         _ => examples.iter().map(|(_, poly)| poly.clone()).collect(),
     };
+    if !originals.is_empty() {
+        report.original = Some(against(&answers, &originals));
+    }
     let mut correct = 0;
     for ((example, poly), answer) in examples.iter().zip(&answers) {
         let pairs = answer.logits.iter().zip(&poly.logits);
         let error = pairs.fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
         report.max_logit_error = report.max_logit_error.max(error);
         report.agree += usize::from(answer.label == poly.label);
-        correct += usize::from(answer.label == example.label);
+        correct += usize::from(answer.label == Some(example.label));
     }
     report.accuracy = correct as f64 / items.max(1) as f64;
     context.output.answer(&report, || text(&report, mode))
+}
+
+/// What the original model says, where it is not the polynomial one.
+fn originals(model: &AnyModel, texts: Vec<&str>) -> Result<Vec<Answer>> {
+    if matches!(model, AnyModel::Own(_)) {
+        return Ok(Vec::new());
+    }
+    let one = |text: &str| Ok(answer_of(model, model.original(text)?));
+    texts.into_par_iter().map(one).collect()
+}
+
+fn against(answers: &[Answer], originals: &[Answer]) -> json::Original {
+    let mut report = json::Original {
+        agree: 0,
+        max_error: 0.0,
+        min_cosine: 1.0,
+    };
+    for (a, b) in answers.iter().zip(originals) {
+        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
+        let (a, b, same) = (
+            &a.logits,
+            &b.logits,
+            a.label.is_some() && a.label == b.label,
+        );
+        let lengths = (dot(a, a) * dot(b, b)).sqrt();
+        report.min_cosine = report
+            .min_cosine
+            .min(dot(a, b) / lengths.max(f64::MIN_POSITIVE));
+        let errors = a.iter().zip(b).map(|(a, b)| (a - b).abs());
+        report.max_error = errors.fold(report.max_error, f64::max);
+        report.agree += usize::from(same);
+    }
+    report
 }
 
 /// Range violations that people are shown.
@@ -86,7 +129,7 @@ fn text(report: &json::Eval, mode: Mode) -> String {
         n => format!("\n{n} too long, counted as wrong"),
     };
     let note = match (mode, report.run_seconds, report.batch) {
-        (Mode::Clear, ..) => {
+        (Mode::Clear, ..) if report.original.is_none() => {
             "\nmode clear is mode poly here: the original model is polynomial".to_owned()
         }
         (_, Some(run), Some(batch)) => format!(
@@ -107,9 +150,16 @@ fn text(report: &json::Eval, mode: Mode) -> String {
             None => String::new(),
         },
     };
+    let original = report.original.as_ref().map_or_else(String::new, |o| {
+        format!(
+            "\nagainst the original model: {} labels the same, largest error {:.1e}, least cosine \
+             {:.6}",
+            o.agree, o.max_error, o.min_cosine
+        )
+    });
     format!(
         "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
-         largest logit error {:.1e}, {:.1} s{long}{note}",
+         largest logit error {:.1e}, {:.1} s{long}{note}{original}",
         report.items,
         100.0 * report.accuracy,
         report.agree,

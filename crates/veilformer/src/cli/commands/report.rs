@@ -4,7 +4,6 @@
 use std::path::Path;
 
 use veilformer::client::Answer;
-use veilformer::model::ModelFiles;
 use veilformer::plot::{Figure, Histogram, Labels, Panel, Series};
 use veilformer::runtime::{Plan, plan, report as hold_against};
 
@@ -14,7 +13,7 @@ use crate::cli::error::{Failure, Result};
 use crate::cli::files::{Access, NewFile, commit, make_folder};
 use crate::cli::sentences::{answer_in_the_clear, choose};
 use crate::cli::simulated::{Simulated, simulate};
-use crate::cli::{Context, args, json};
+use crate::cli::{Context, args, json, load};
 
 /// Sentences that are answered where the flags do not say how many.
 const SENTENCES: usize = 50;
@@ -37,7 +36,7 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
         target: chosen.target.clone(),
         ..*chosen
     };
-    let model = ModelFiles::find(&chosen.model)?.load()?;
+    let model = load::model(context, &chosen.model, &chosen.target)?;
     let stage = context.progress.stage("evaluating in the clear");
     let examples = answer_in_the_clear(&chosen, &model, choose(&chosen)?, |done, total| {
         stage.update(done, total);
@@ -75,11 +74,13 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
     let runs = texts.len().div_ceil(encrypted.batch());
     let planned = times(&planned, runs);
     let correct = examples.iter().zip(&answers);
-    let correct = correct.filter(|((e, _), a)| e.label == a.label).count();
+    let correct = correct
+        .filter(|((e, _), a)| Some(e.label) == a.label)
+        .count();
     let measured = Errors::of(&poly, &answers);
     let predicted = Errors::of(&poly, &simulated.answers);
     let report = json::Report {
-        model: model.name.clone(),
+        model: model.name().to_owned(),
         items: texts.len(),
         accuracy: correct as f64 / texts.len() as f64,
         batch: encrypted.batch(),

@@ -2,6 +2,8 @@
 
 use std::ops::ControlFlow;
 
+use veilformer::ir::ciphertext::{CiphertextProgram, Operation};
+
 use crate::cli::error::{Failure, Result};
 use crate::cli::files::{self, Access, NewFile, commit};
 use crate::cli::output::{bytes, peak_rss_bytes};
@@ -21,9 +23,11 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
     let load_seconds = stage.finish();
 
     let stage = context.progress.stage("running on ciphertexts");
+    let work = Work::of(server.bundle().program());
     let run = server
         .run(&input, &|done, total| {
-            stage.update(done, total);
+            let (part, share) = work.at(done, total);
+            stage.share((done, total), part, share);
             ControlFlow::Continue(())
         })
         .map_err(|e| Failure::from(e).of(&args.input))?;
@@ -49,4 +53,63 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
             bytes(report.ciphertext_bytes_down)
         )
     })
+}
+
+/// Roughly what each instruction of a program costs beside the others, to say how much of a run is
+/// left.
+struct Work<'a> {
+    program: &'a CiphertextProgram,
+    /// The cost of all instructions up to each.
+    sums: Vec<f64>,
+}
+
+impl<'a> Work<'a> {
+    fn of(program: &'a CiphertextProgram) -> Self {
+        // Key switches and products with plaintexts, by the primes that they have; a bootstrap is some
+        // hundreds of the former at the highest levels.
+        let cost = |operation: &Operation| {
+            let level = operation
+                .operands()
+                .first()
+                .and_then(|id| program.info(*id));
+            let primes = level.map_or(1.0, |info| 2.0 + info.level as f64);
+            match operation {
+                Operation::Bootstrap { which, .. } => {
+                    let entry = program.bootstraps.get(*which as usize);
+                    entry.map_or(1.0, |b| 20.0 * b.key_switches as f64)
+                }
+                _ => {
+                    let switches = program.key_uses(operation).len() as f64;
+                    primes * (0.2 + switches + 0.1 * operation.plains().len() as f64)
+                }
+            }
+        };
+        let mut sum = 0.0;
+        let sums = program.instructions.iter().map(|instruction| {
+            sum += cost(&instruction.operation);
+            sum
+        });
+        Self {
+            sums: sums.collect(),
+            program,
+        }
+    }
+
+    /// The part of the model that is reached when so many of so many instructions are done, and the
+    /// share of the work that this is.
+    fn at(&self, done: usize, total: usize) -> (&'a str, f64) {
+        let each = self.sums.len().max(1);
+        let runs = (total / each).max(1);
+        let within = (done % each).saturating_sub(1);
+        let whole = self.sums.last().copied().unwrap_or(1.0);
+        let part = if done.is_multiple_of(each) {
+            0.0
+        } else {
+            self.sums.get(within).copied().unwrap_or(0.0) / whole
+        };
+        let share = ((done / each) as f64 + part) / runs as f64;
+        let section = self.program.instructions.get(done % each);
+        let name = section.and_then(|i| self.program.sections.get(i.section as usize));
+        (name.map_or("", String::as_str), share)
+    }
 }

@@ -1,0 +1,229 @@
+//! Encoders from Hugging Face folders: loaded, calibrated, compiled.
+
+use std::path::Path;
+
+use veilformer_circuits::bootstrap::{BootstrapSpec, Preset};
+use veilformer_ckks::Params;
+use veilformer_client::{BundleParts, ClientBundle, EncoderVectors, TokenVectors};
+use veilformer_compiler::encoder::circuit::StageReport;
+use veilformer_compiler::encoder::{
+    Budget, CompiledEncoder, Polynomials, Substitution, compile, substitute,
+};
+use veilformer_ir::encoder::{Encoder, Head, Ranges};
+use veilformer_models::encoder::{
+    EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, calibrate, center_keys,
+};
+use veilformer_models::{DataSet, ModelError};
+use veilformer_runtime::ServerBundle;
+
+use crate::build::{BuildError, Bundles};
+
+/// Most sentences that are calibrated on; more change little and take time.
+pub const CALIBRATION_LIMIT: usize = 2000;
+
+/// The length that an encoder is compiled for unless another one is asked for, or its own limit if
+/// that is smaller.
+pub const DEFAULT_TOKENS: usize = 128;
+
+/// The preset of bootstraps that is taken unless another one is asked for.
+pub const DEFAULT_PRESET: &str = "10-levels";
+
+/// What an encoder is compiled for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncoderTarget {
+    /// Longest sentence in tokens, special ones included.
+    pub tokens: Option<usize>,
+    /// Name of a preset of bootstraps.
+    pub preset: String,
+    /// Errors of the functions' polynomials.
+    pub budget: Budget,
+    /// Sentences like those that it will see.
+    pub calibration: Vec<String>,
+}
+
+/// An encoder, calibrated.
+#[derive(Clone, Debug)]
+pub struct EncoderModel {
+    /// The folder's name.
+    pub name: String,
+    /// The model; its keys are centred.
+    pub encoder: Encoder,
+    /// Its tokenizer, for the length that it is compiled for.
+    pub tokenizer: EncoderTokenizer,
+    /// What stands in place of its functions.
+    pub substitution: Substitution,
+    /// What calibration saw.
+    pub ranges: Ranges,
+    tokenizer_json: Vec<u8>,
+    tokens: usize,
+    preset: String,
+}
+
+/// Both halves, and what was decided.
+pub struct EncoderBuild {
+    /// The bundles.
+    pub bundles: Bundles,
+    /// Stages with their levels and bootstraps.
+    pub stages: Vec<StageReport>,
+}
+
+/// Sentences of a file: a data set, whose labels are left out, or text with a sentence per line.
+///
+/// # Errors
+/// A file that cannot be read, or has no sentence.
+pub fn sentences_of(path: &Path) -> Result<Vec<String>, ModelError> {
+    let set = match DataSet::load(path) {
+        Ok(set) => set.sample(CALIBRATION_LIMIT, 1),
+        Err(error) => {
+            let Ok(text) = std::fs::read_to_string(path) else {
+                return Err(error);
+            };
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let lines: Vec<String> = lines.map(str::to_owned).collect();
+            return match lines.len() {
+                0 => Err(error),
+                _ => Ok(lines),
+            };
+        }
+    };
+    Ok(set.examples.into_iter().map(|e| e.text).collect())
+}
+
+impl EncoderModel {
+    /// Whether a folder is to be read as an encoder's: its `config.json` names a `model_type` (or
+    /// `architectures`) that is none of our own families'.
+    #[must_use]
+    pub fn is_one(folder: &Path) -> bool {
+        let bytes = std::fs::read(folder.join("config.json")).unwrap_or_default();
+        let file: serde_json::Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        match file.get("model_type").and_then(|v| v.as_str()) {
+            Some(kind) => !kind.starts_with("veilformer"),
+            None => file.get("architectures").is_some(),
+        }
+    }
+
+    /// Reads a folder and calibrates its model.
+    ///
+    /// # Errors
+    /// What cannot be read or is not supported; no sentence to calibrate on that fits; ranges for
+    /// which no polynomial will do.
+    pub fn load(folder: &Path, target: &EncoderTarget) -> Result<Self, BuildError> {
+        let read = |file: &str| {
+            let path = folder.join(file);
+            std::fs::read(&path).map_err(|source| ModelError::Read { path, source })
+        };
+        let config = EncoderConfig::from_json(&read("config.json")?)?;
+        let limit = config.max_position_embeddings;
+        let tokens = target.tokens.unwrap_or(DEFAULT_TOKENS.min(limit));
+        let EncoderFolder {
+            mut encoder,
+            tokenizer,
+        } = EncoderFolder::load(folder, tokens)?;
+        let ids = target.calibration.iter();
+        let ids = ids.filter_map(|text| tokenizer.encode(text).ok());
+        let ids: Vec<Vec<u32>> = ids.take(CALIBRATION_LIMIT).collect();
+        center_keys(&mut encoder, &ids)?;
+        let ranges = calibrate(&Execution::new(&encoder)?, &ids)?;
+        let substitution = substitute(&ranges, encoder.activation, &target.budget)?;
+        let name = folder.canonicalize().ok();
+        let name = name.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
+        Ok(Self {
+            name: name.unwrap_or_else(|| "encoder".to_owned()),
+            encoder,
+            tokenizer,
+            substitution,
+            ranges,
+            tokenizer_json: read("tokenizer.json")?,
+            tokens,
+            preset: target.preset.clone(),
+        })
+    }
+
+    /// Names of the labels; none of an embedding.
+    #[must_use]
+    pub fn labels(&self) -> &[String] {
+        match &self.encoder.head {
+            Head::Classifier { labels, .. } => labels,
+            Head::Embedding { .. } => &[],
+        }
+    }
+
+    /// What the client encrypts for these tokens.
+    ///
+    /// # Errors
+    /// No token, too many, or one outside the table.
+    pub fn rows(&self, ids: &[u32]) -> Result<Vec<Vec<f64>>, ModelError> {
+        let rows = Execution::new(&self.encoder)?.embed(ids)?;
+        Ok(rows.iter_rows().map(<[f64]>::to_vec).collect())
+    }
+
+    /// The original model's logits or embedding.
+    ///
+    /// # Errors
+    /// A sentence without tokens or with too many.
+    pub fn original(&self, sentence: &str) -> Result<Vec<f64>, ModelError> {
+        let execution = Execution::new(&self.encoder)?;
+        let rows = execution.embed(&self.tokenizer.encode(sentence)?)?;
+        Ok(execution.finish(execution.answer(&rows, &mut execution.exact())?))
+    }
+
+    /// The same with polynomials in place of the model's functions.
+    ///
+    /// # Errors
+    /// As [`EncoderModel::original`].
+    pub fn poly(&self, sentence: &str) -> Result<Vec<f64>, ModelError> {
+        let execution = Execution::new(&self.encoder)?;
+        let rows = execution.embed(&self.tokenizer.encode(sentence)?)?;
+        let mut poly = Polynomials::new(&self.substitution);
+        Ok(execution.finish(execution.answer(&rows, &mut poly)?))
+    }
+
+    /// Compiles for the preset that was asked for.
+    ///
+    /// # Errors
+    /// An unknown preset; what the compiler refuses.
+    pub fn build(&self, progress: &mut dyn FnMut(&str)) -> Result<EncoderBuild, BuildError> {
+        let preset = Preset::named(&self.preset)?;
+        let params = preset
+            .validate()
+            .map_err(veilformer_compiler::CompileError::Ckks)?;
+        self.build_for((&params, &preset.bootstrap), progress)
+    }
+
+    /// Compiles for parameters that bootstrap.
+    ///
+    /// # Errors
+    /// What the compiler refuses.
+    pub fn build_for(
+        &self,
+        (params, bootstrap): (&Params, &BootstrapSpec),
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<EncoderBuild, BuildError> {
+        let of = (&self.substitution, &self.ranges);
+        let with = (params, bootstrap);
+        let compiled = compile(&self.encoder, of, with, self.tokens, progress)?;
+        let CompiledEncoder {
+            compiled, stages, ..
+        } = compiled;
+        let parts = BundleParts {
+            model_name: self.name.clone(),
+            signature: compiled.signature,
+            keys: compiled.keys,
+            tokenizer: self.tokenizer_json.clone(),
+            embedding: TokenVectors::Encoder(EncoderVectors {
+                embeddings: self.encoder.embeddings.clone(),
+                eps: self.encoder.layer_norm_eps,
+            }),
+            server_content: [0; 32],
+        };
+        progress("bundles");
+        let client = ClientBundle::new(params, parts)?;
+        let digest = client.content_digest()?;
+        let server = ServerBundle::new(params.clone(), compiled.program, &self.name, digest)?;
+        let client = client.with_server_content(server.content_digest());
+        Ok(EncoderBuild {
+            bundles: Bundles { client, server },
+            stages,
+        })
+    }
+}
