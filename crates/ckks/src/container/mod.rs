@@ -25,6 +25,7 @@ pub(crate) mod bits;
 mod ciphertexts;
 mod error;
 mod inspect;
+mod key_file;
 mod keys;
 mod params;
 mod reader;
@@ -39,6 +40,7 @@ pub use ciphertexts::{
 };
 pub use error::{ContainerError, Kind};
 pub use inspect::{Inspection, inspect};
+pub use key_file::KeyFile;
 pub use keys::{
     EvaluationKeysHeader, EvaluationKeysReader, EvaluationKeysWriter, KeyRecord, append_public_key,
     evaluation_keys_to_bytes, public_key_to_bytes, read_evaluation_keys, read_public_key,

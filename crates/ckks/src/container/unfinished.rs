@@ -49,13 +49,7 @@ impl<F: Read + Write + Seek> UnfinishedKeys<F> {
     ) -> Result<Self, CkksError> {
         let mut head = Vec::new();
         EvaluationKeysWriter::begin(&mut head, params, header)?;
-        let mut at = head.len() as u64;
-        let mut places = Vec::with_capacity(header.keys.len());
-        for key in &header.keys {
-            let length = key.bytes(params)? as u64;
-            places.push((at, length));
-            at += length;
-        }
+        let (places, body) = places(params, header, head.len())?;
         let length = file.seek(SeekFrom::End(0)).map_err(ContainerError::Io)?;
         let mut found = vec![0; head.len().min(length as usize)];
         read_at(&mut file, 0, &mut found)?;
@@ -66,7 +60,7 @@ impl<F: Read + Write + Seek> UnfinishedKeys<F> {
             }
             write_at(&mut file, 0, &head)?;
         }
-        let longest = at + (DIGEST_BYTES * (1 + places.len())) as u64;
+        let longest = body + (DIGEST_BYTES * (1 + places.len())) as u64;
         if length > longest {
             let extra = length - longest;
             return Err(ContainerError::Trailing { extra }.into());
@@ -76,7 +70,7 @@ impl<F: Read + Write + Seek> UnfinishedKeys<F> {
             params: params.clone(),
             header: header.clone(),
             places,
-            body: at,
+            body,
         })
     }
 
@@ -147,6 +141,22 @@ impl<F: Read + Write + Seek> UnfinishedKeys<F> {
     }
 }
 
+/// Where the section of every key begins, how long it is, and where the last one ends.
+pub(super) fn places(
+    params: &Params,
+    header: &EvaluationKeysHeader,
+    head: usize,
+) -> Result<(Vec<(u64, u64)>, u64), CkksError> {
+    let mut at = head as u64;
+    let mut places = Vec::with_capacity(header.keys.len());
+    for key in &header.keys {
+        let length = key.bytes(params)? as u64;
+        places.push((at, length));
+        at += length;
+    }
+    Ok((places, at))
+}
+
 /// The hasher of a note: sections of equal keys in each other's places do not fit.
 fn noting(index: usize) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
@@ -155,7 +165,7 @@ fn noting(index: usize) -> blake3::Hasher {
 }
 
 /// Feeds the bytes at a place to a hasher.
-fn hash<F: Read + Seek>(
+pub(super) fn hash<F: Read + Seek>(
     file: &mut F,
     (at, length): (u64, u64),
     hasher: &mut blake3::Hasher,
@@ -174,7 +184,11 @@ fn hash<F: Read + Seek>(
     Ok(())
 }
 
-fn read_at<F: Read + Seek>(file: &mut F, at: u64, out: &mut [u8]) -> Result<(), ContainerError> {
+pub(super) fn read_at<F: Read + Seek>(
+    file: &mut F,
+    at: u64,
+    out: &mut [u8],
+) -> Result<(), ContainerError> {
     file.seek(SeekFrom::Start(at)).map_err(ContainerError::Io)?;
     file.read_exact(out).map_err(ContainerError::Io)
 }
@@ -227,13 +241,13 @@ fn difference<F: Read + Seek>(
 }
 
 /// What a file is whose end may be missing.
-enum Begun {
+pub(super) enum Begun {
     /// Evaluation keys: digest of their parameters, and their list.
     Keys([u8; 32], EvaluationKeysHeader),
     Other(Kind),
 }
 
-fn beginning<F: Read + Seek>(file: &mut F) -> Option<Begun> {
+pub(super) fn beginning<F: Read + Seek>(file: &mut F) -> Option<Begun> {
     let mut fixed = [0; HEADER_BYTES];
     read_at(file, 0, &mut fixed).ok()?;
     if !fixed.starts_with(&super::MAGIC) {
