@@ -413,6 +413,13 @@ pub trait Ops {
         })
     }
 
+    /// States that no slot of a value exceeds `bound` in absolute value, which a circuit knows of and
+    /// its operations do not show: |T_k(x)| <= 1 for |x| <= 1. Who writes circuits down keeps it, for
+    /// others it is nothing.
+    fn promise(&mut self, ct: &Self::Ct, bound: f64) {
+        let _ = (ct, bound);
+    }
+
     /// One value; see [`Ops::bootstraps`].
     ///
     /// # Errors

@@ -150,6 +150,10 @@ impl<O: Ops> Ops for Bootstrapping<'_, O> {
         self.ops.mod_raise(a)
     }
 
+    fn promise(&mut self, ct: &O::Ct, bound: f64) {
+        self.ops.promise(ct, bound);
+    }
+
     fn bootstraps(&mut self, inputs: &[&O::Ct], which: usize) -> Result<Vec<O::Ct>> {
         let bootstrap = entry(self.table, which)?;
         bootstrap.run_many(&mut self.ops, inputs).map_err(refused)

@@ -135,6 +135,7 @@ impl<O: Ops> Run<'_, O> {
                 self.ops.sub(&doubled, &other)?
             }
         };
+        self.ops.promise(&value, 1.0);
         if self.basis.len() <= step.index {
             self.basis.resize(step.index + 1, None);
         }

@@ -259,6 +259,10 @@ impl<O: Ops> Ops for Counting<O> {
         self.ops.mod_raise(a)
     }
 
+    fn promise(&mut self, ct: &O::Ct, bound: f64) {
+        self.ops.promise(ct, bound);
+    }
+
     /// What happens inside is not counted: a [`crate::bootstrap::Bootstrapping`] around this has
     /// that counted too.
     fn bootstraps(&mut self, inputs: &[&O::Ct], which: usize) -> Result<Vec<O::Ct>> {

@@ -527,6 +527,10 @@ impl Ops for Recorder {
         Ok(self.emit(Operation::ModRaise(*a), info))
     }
 
+    fn promise(&mut self, ct: &ValueId, bound: f64) {
+        self.tighten(*ct, bound);
+    }
+
     fn bootstraps(&mut self, inputs: &[&ValueId], which: usize) -> Result<Vec<ValueId>, OpsError> {
         self.bootstrapped(inputs, which)
     }
