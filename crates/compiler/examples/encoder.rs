@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
-//!     [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
+//!     [--forget] [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
 //!     [--greedy] [--place|--clear|--sim|--encrypted]
 //! ```
 //!
 //! `SENTENCES` and `DATA` are data sets, or text files with a paragraph in a line. `--lengths` makes
 //! sentences of so many tokens of them. `--clear` has bootstraps without an error. Each run says by how
-//! much the outputs of each layer differ from those of the polynomials in floating point. With `--wait` each
+//! much the outputs of each layer differ from those of the polynomials in floating point. With `--forget`
+//! the weights of a layer are encoded when they are needed, and not kept. With `--wait` each
 //! encrypted run begins when a line comes on the standard input, so that what is measured can be
 //! alone on the machine without its preparation.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
@@ -24,8 +25,8 @@ use support::{
     Clear, Compiled, Layers, Prepared, Result, cosine, difference, fitted, of_lengths, short, texts,
 };
 use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping};
-use veilformer_circuits::testing::{ClearOps, Counting};
-use veilformer_ckks::{Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList};
+use veilformer_circuits::testing::{Counting, LevelOps};
+use veilformer_ckks::{Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList, OpsError};
 use veilformer_compiler::encoder::Budget;
 use veilformer_compiler::encoder::circuit::{Event, Inputs, Plains, StageReport, layer_of};
 use veilformer_compiler::placement::{Flow, Placement};
@@ -40,6 +41,7 @@ struct Arguments {
     calibrate: String,
     tokens: usize,
     count: usize,
+    forget: bool,
     lengths: Vec<usize>,
     preset: String,
     threads: usize,
@@ -58,6 +60,7 @@ fn arguments() -> Result<Arguments> {
         calibrate: String::new(),
         tokens: 128,
         count: 3,
+        forget: false,
         lengths: Vec::new(),
         preset: "10-levels".into(),
         threads: 1,
@@ -97,6 +100,7 @@ fn arguments() -> Result<Arguments> {
             "--wait" => a.wait = true,
             "--no-center" => a.center = false,
             "--greedy" => a.greedy = true,
+            "--forget" => a.forget = true,
             "--clear" | "--sim" | "--encrypted" | "--place" => a.mode = arg,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
             _ => positional.push(arg),
@@ -270,14 +274,13 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn keys(&self, ids: &[u32]) -> Result<KeyList> {
+    fn keys(&self) -> Result<KeyList> {
         let with = self.compiled;
-        let mut ops = Counting::new(ClearOps::new(&with.params));
+        let mut ops = Counting::new(LevelOps::new(&with.params, &[]));
         let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
-        let rows = self.execution.embed(ids)?;
-        let inputs = with.circuit.encode(&rows)?;
         let top = with.bootstraps.output_level;
-        let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
+        let value = ops.inner().value(top)?;
+        let inputs = with.circuit.inputs().map(|_| Ok::<_, OpsError>(value))?;
         let mut plains = Plains::default();
         let mut ops = Bootstrapping::new(ops, &table);
         let run = (&inputs, &mut plains);
@@ -289,13 +292,13 @@ impl Job<'_> {
     }
 
     fn encrypted(&mut self, sentences: &[Vec<u32>]) -> Result<()> {
-        let Some(first) = sentences.first() else {
+        if sentences.is_empty() {
             return Ok(());
-        };
+        }
         let with = self.compiled;
         let params = &with.params;
         let start = Instant::now();
-        let list = self.keys(first)?;
+        let list = self.keys()?;
         println!("{} keys, listed in {:.1?}", list.len(), start.elapsed());
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() })?;
         let start = Instant::now();
@@ -310,7 +313,10 @@ impl Job<'_> {
         let mut ops = Evaluator::new(params, &backend, &keys)?;
         let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
         let mut ops = Bootstrapping::new(ops, &table);
-        let mut plains = Plains::default();
+        let mut plains = match self.a.forget {
+            true => Plains::for_one_run(),
+            false => Plains::default(),
+        };
         let decryptor = Decryptor::new(&secret)?;
         let open = |ct: &Arc<Ciphertext>| -> Result<Vec<Complex>> {
             let opened = decryptor.decrypt(&ct.export(&backend)?)?;
