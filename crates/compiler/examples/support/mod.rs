@@ -281,7 +281,7 @@ impl<'a> Clear<'a> {
             let slots: Vec<Vec<Complex>> = cts.iter().map(|ct| ops.decrypt(ct)).collect();
             let all = slots.iter().flatten();
             let largest = all.fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
-            if !(largest <= bound) {
+            if largest > bound || largest.is_nan() {
                 excess.push(format!("{name}: {largest:.3}"));
             }
             layers.push(circuit, name, || (slots, ids.len()));
