@@ -39,7 +39,21 @@ fn by_fit(model: &mut Encoder, sentences: &[Vec<u32>]) {
 
 /// Runs the random model of this shape in the clear, on sentences of these lengths; the largest
 /// difference from `poly`.
-fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Centre) -> f64 {
+fn run(shape: &RandomEncoder, sentences: (usize, &[usize]), centre: Centre) -> f64 {
+    let budget = Budget {
+        margin: 0.3,
+        ..Budget::default()
+    };
+    run_with(shape, sentences, centre, (budget, 2))
+}
+
+/// The same with a budget, and with bootstraps that take this level.
+fn run_with(
+    shape: &RandomEncoder,
+    (tokens, lengths): (usize, &[usize]),
+    centre: Centre,
+    (budget, input_level): (Budget, usize),
+) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     write_random_folder(dir.path(), shape, 7).unwrap();
     let mut folder = EncoderFolder::load(dir.path(), tokens).unwrap();
@@ -53,10 +67,6 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
     centre(&mut folder.encoder, &all);
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &all).unwrap();
-    let budget = Budget {
-        margin: 0.3,
-        ..Budget::default()
-    };
     let model = execution.model();
     let substitution = substitute(&ranges, model.activation, &budget).unwrap();
     let params = params(15);
@@ -65,7 +75,7 @@ fn run(shape: &RandomEncoder, (tokens, lengths): (usize, &[usize]), centre: Cent
     let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout).unwrap();
     // An ideal bootstrap is the same for every content.
     let bootstraps = Bootstraps {
-        input_level: 2,
+        input_level,
         output_level: params.max_level(),
         complex: 0,
         real: 0,
@@ -196,4 +206,21 @@ fn neighbours_of_padding() {
         let error = run(&shape, (16, &lengths), centre);
         assert!(error < 1e-6, "{error:e}");
     }
+}
+
+/// An inverse of more steps than a bootstrap gives levels is interrupted within.
+#[test]
+fn a_long_inverse_is_interrupted() {
+    let budget = Budget {
+        margin: 0.3,
+        inverse: 5e-4,
+        ..Budget::default()
+    };
+    let shape = RandomEncoder {
+        layers: 1,
+        ranges: vec![(7.0, 4.0)],
+        ..shape()
+    };
+    let error = run_with(&shape, (48, &LENGTHS), as_trained, (budget, 5));
+    assert!(error < 1e-6, "{error:e}");
 }
