@@ -17,6 +17,8 @@ use crate::{CkksError, Params, StoredSwitchingKey};
 /// the same.
 pub struct KeyFile {
     file: Mutex<File>,
+    /// What sections were read into: fresh pages for each would take longer than to read them.
+    buffers: Mutex<Vec<Vec<u8>>>,
     params: Params,
     header: EvaluationKeysHeader,
     /// Per key where its section begins and how long it is, bytes.
@@ -71,6 +73,7 @@ impl KeyFile {
         }
         Ok(Self {
             file: Mutex::new(file),
+            buffers: Mutex::new(Vec::new()),
             params: params.clone(),
             header,
             places,
@@ -91,11 +94,17 @@ impl KeyFile {
         let found = self.header.keys.get(index).zip(self.places.get(index));
         let (record, &(at, length)) =
             found.ok_or_else(|| bad_section(Tag::KEY, format!("there is no key {index}")))?;
-        let mut bytes = vec![0; length as usize];
-        {
+        let buffers = || self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bytes = buffers().pop().unwrap_or_default();
+        bytes.resize(length as usize, 0);
+        let read = {
             let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-            read_at(&mut *file, at, &mut bytes)?;
-        }
-        key_from(&self.params, record, self.header.key_id, &bytes)
+            read_at(&mut *file, at, &mut bytes)
+        };
+        let key = read
+            .map_err(CkksError::from)
+            .and_then(|()| key_from(&self.params, record, self.header.key_id, &bytes));
+        buffers().push(bytes);
+        key
     }
 }
