@@ -82,8 +82,7 @@ fn full(row: &BootstrapRow, (most_ms, most_gib): (f64, f64), gates: &mut Vec<Gat
         );
     }
     if let Some(details) = &p.details {
-        if let Some(batch) = details.batch_ms {
-            let share = batch / row.ms;
+        if let Some(share) = details.batch_ratio {
             gate(
                 share <= MOST_BATCH,
                 format!("one of a batch takes {share:.3} of one by itself: at most {MOST_BATCH}"),
@@ -145,7 +144,7 @@ mod tests {
         assert_eq!(gates(&[sample()]), []);
         let mut full = ours("bootstrap_10_levels", 1900.0);
         full.params.details = Some(Details {
-            batch_ms: Some(1900.0),
+            batch_ratio: Some(1.0),
             ..Details::default()
         });
         let sparse = ours("bootstrap_512_slots", 1300.0);
@@ -184,7 +183,7 @@ mod tests {
         row.security_bits = 0;
         row.params.resident_bytes = Some(13.0 * 2f64.powi(30));
         row.params.details = Some(Details {
-            batch_ms: Some(2100.0),
+            batch_ratio: Some(1.05),
             one_thread_ms: Some(3000.0),
             ..Details::default()
         });

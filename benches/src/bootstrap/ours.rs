@@ -23,8 +23,10 @@ use crate::machine::{most_resident_bytes, processor_seconds};
 use crate::stats::Summary;
 use crate::threads::pool;
 
-/// Bootstraps of a batch.
+/// Bootstraps of a batch, and those by themselves that are measured beside it.
 const BATCH: usize = 8;
+/// Batches.
+const BATCHES: usize = 3;
 /// Ciphertexts that are raised to see their multiples of q0.
 const RAISES: usize = 20;
 
@@ -61,6 +63,9 @@ pub struct Details {
     pub steps: BTreeMap<String, f64>,
     /// Likewise of one bootstrap of a batch of eight, each thread with one at a time.
     pub batch_ms: Option<f64>,
+    /// What one of a batch takes of one by itself: the median over batches, each compared with the
+    /// mean of eight bootstraps by themselves, half of them before it and half after it.
+    pub batch_ratio: Option<f64>,
     /// Median time on the wall clock on one thread, if `threads` are more.
     pub one_thread_ms: Option<f64>,
     /// Coefficients of raised ciphertexts by the absolute value of their multiple of q0, from 0 up.
@@ -156,8 +161,11 @@ fn measure(setting: &Setting, effort: &Effort) -> Result<Report> {
     };
     let measured = bench.times()?;
     let resident_bytes = most_resident_bytes();
-    let batch_ms = effort.batch.then(|| bench.batch()).transpose()?;
     let full = setting.content == Content::Complex && setting.seeded.is_none();
+    let batch = match effort.batch && full {
+        true => bench.batches()?,
+        false => None,
+    };
     let multiples = if full {
         bench.multiples(preset.bootstrap.message_ratio_bits)?
     } else {
@@ -180,7 +188,8 @@ fn measure(setting: &Setting, effort: &Effort) -> Result<Report> {
         note: note(setting),
         details: Some(Details {
             steps: measured.steps,
-            batch_ms,
+            batch_ms: batch.map(|b| b.0),
+            batch_ratio: batch.map(|b| b.1),
             one_thread_ms: measured.one_thread_ms,
             multiples,
         }),
@@ -347,18 +356,43 @@ impl Bench<'_> {
         })
     }
 
-    /// Milliseconds of one bootstrap of a batch.
-    fn batch(&self) -> Result<f64> {
-        let inputs = (0..BATCH)
-            .map(|i| Ok(self.input(Kind::Random, 100 + i as u64)?.1))
-            .collect::<Result<Vec<_>>>()?;
-        let start = Moment::now();
-        inputs.par_iter().try_for_each(|x| {
+    /// Milliseconds of one bootstrap of a batch, and what that is of one by itself.
+    ///
+    /// The clock of a processor and its neighbours' work drift by more in a minute than what is to
+    /// be seen, and a mean over a batch is above a median; so both are means, of as many bootstraps,
+    /// in turns.
+    fn batches(&self) -> Result<Option<(f64, f64)>> {
+        let (mut times, mut ratios) = (Vec::new(), Vec::new());
+        for batch in 0..BATCHES as u64 {
+            let inputs = (0..2 * BATCH as u64)
+                .map(|i| Ok(self.input(Kind::Random, 100 * (1 + batch) + i)?.1))
+                .collect::<Result<Vec<_>>>()?;
+            let (alone, together) = inputs.split_at(BATCH);
+            let (before, after) = alone.split_at(BATCH / 2);
+            let mut one = self.by_themselves(before)?;
+            let start = Moment::now();
+            together.par_iter().try_for_each(|x| {
+                self.boot.run(&mut self.ops.clone(), x)?;
+                Ok::<_, BenchError>(())
+            })?;
+            let all = counted(start.to(Moment::now()), self.effort.threads);
+            one += self.by_themselves(after)?;
+            times.push(all / BATCH as f64);
+            ratios.push(all / one);
+        }
+        let median = |of: &[f64]| Summary::of(of).map(|s| s.median);
+        Ok(median(&times).zip(median(&ratios)))
+    }
+
+    /// Milliseconds of some bootstraps, one after another on all threads.
+    fn by_themselves(&self, inputs: &[Ct]) -> Result<f64> {
+        let mut sum = 0.0;
+        for x in inputs {
+            let start = Moment::now();
             self.boot.run(&mut self.ops.clone(), x)?;
-            Ok::<_, BenchError>(())
-        })?;
-        let time = start.to(Moment::now());
-        Ok(counted(time, self.effort.threads) / BATCH as f64)
+            sum += counted(start.to(Moment::now()), self.effort.threads);
+        }
+        Ok(sum)
     }
 
     /// See [`Details::multiples`].

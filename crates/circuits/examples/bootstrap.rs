@@ -1,16 +1,22 @@
 //! One bootstrap of a preset with real keys: times by step, precision on four kinds of input.
 //!
-//! `cargo run --release -p veilformer-circuits --example bootstrap [PRESET] [complex|real|PERIOD] [RUNS] [THREADS]`
+//! `cargo run --release -p veilformer-circuits --example bootstrap [PRESET] [complex|real|PERIOD] [RUNS] [THREADS] [KEYS]`
+//!
+//! KEYS is `prepared`, or `seeds` or `disk` (of a temporary file), of which `:KEPT` stay prepared after
+//! their use, while a thread more expands `:AHEAD` before theirs: `disk:1:4`.
 #![allow(clippy::print_stdout)]
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
-use veilformer_circuits::bootstrap::{Content, Preset, Stage};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Preset, Stage};
+use veilformer_ckks::container::KeyFile;
 use veilformer_ckks::{Complex, EvaluationKeys, Evaluator, SlotVector};
 use veilformer_ring::{Cpu, CpuConfig, Isa};
-use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecureRng};
+use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
 
+type Keys = EvaluationKeys<Cpu>;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn resident() -> String {
@@ -34,10 +40,45 @@ fn main() -> Result<()> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()?
-        .install(|| run(preset, content, runs))
+        .install(|| {
+            run(
+                preset,
+                content,
+                runs,
+                arg(5).as_deref().unwrap_or("prepared"),
+            )
+        })
 }
 
-fn run(preset: &Preset, content: Content, runs: usize) -> Result<()> {
+/// Makes the keys and puts them where they are to be.
+fn keys(plan: &BootstrapPlan, secret: &SecretKey, backend: &Cpu, how: &str) -> Result<Keys> {
+    let (params, list) = (plan.params(), plan.keys()?);
+    let mut how = how.split(':');
+    let place = how.next().unwrap_or_default();
+    let kept: usize = how.next().map_or(Ok(1), str::parse)?;
+    let ahead: usize = how.next().map_or(Ok(0), str::parse)?;
+    let mut generator = KeyGenerator::new(params, SecureRng::from_os()?);
+    let mut keys = EvaluationKeys::empty(params, secret.id());
+    let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
+    if place == "disk" {
+        let file = tempfile::tempfile()?;
+        generator.write_evaluation_keys(secret, &list, [0; 32], &file, go)?;
+        let file = Arc::new(KeyFile::open(file, params)?);
+        for index in 0..list.len() {
+            keys.insert_from_file(params, &file, index)?;
+        }
+    } else {
+        generator.each_evaluation_key(secret, &list, go, &mut |key| match place {
+            "seeds" => Ok(keys.insert_seeded(params, key)?),
+            _ => Ok(keys.insert(params, backend, &key)?),
+        })?;
+    }
+    keys.keep_resident(kept);
+    keys.read_ahead(params, ahead)?;
+    Ok(keys)
+}
+
+fn run(preset: &Preset, content: Content, runs: usize, how: &str) -> Result<()> {
     let params = preset.validate()?;
     let plan = preset.plan(&params, content)?;
     let list = plan.keys()?;
@@ -52,11 +93,7 @@ fn run(preset: &Preset, content: Content, runs: usize) -> Result<()> {
     let start = Instant::now();
     let mut generator = KeyGenerator::new(&params, SecureRng::from_os()?);
     let secret = generator.secret_key()?;
-    let mut keys = EvaluationKeys::empty(&params, secret.id());
-    let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
-    generator.each_evaluation_key(&secret, &list, go, &mut |key| {
-        Ok(keys.insert(&params, &backend, &key)?)
-    })?;
+    let keys = keys(&plan, &secret, &backend, how)?;
     println!(
         "keys in {:.1} s; {}",
         start.elapsed().as_secs_f64(),

@@ -1,25 +1,31 @@
 //! Evaluation keys that a backend computes with: prepared for good, or regenerated from their
-//! seeds when they are used.
+//! seeds, or read from disk, when they are used.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use veilformer_ring::{Backend, GaloisElement};
 
-use crate::keys::{StoredEvaluationKeys, StoredSwitchingKey};
+use crate::container::KeyFile;
+use crate::keys::{StoredEvaluationKeys, StoredSwitchingKey, check_switching_key};
+use crate::read_ahead::{ReadAhead, Source};
 use crate::security::SecurityReport;
 use crate::{CkksError, KeyId, KeyPurpose, Params};
 
 /// Evaluation keys that a backend computes with.
 ///
-/// # Prepared or seeded
+/// # Prepared, seeded or on disk
 /// A key that is *prepared* ([`EvaluationKeys::insert`]) stays in memory as its backend wants it:
 /// both halves, ready. A key that is *seeded* ([`EvaluationKeys::insert_seeded`]) stays as it was
 /// sent, with the seed in place of its uniform half, in half the memory; each use expands and
 /// prepares it, on no more limbs than the use needs, unless it is among the few that were
 /// used last ([`EvaluationKeys::keep_resident`]). That is for machines that are short of memory:
-/// it takes about as long as the key switch itself. An operation holds all the keys that it names
-/// while it runs, and a linear transform names many.
+/// it takes about as long as the key switch itself. A key that is *on disk*
+/// ([`EvaluationKeys::insert_from_file`]) is used like a seeded one, and takes no memory otherwise. An
+/// operation holds all the keys that it names while it runs, and a linear transform names many.
+///
+/// What seeded keys and those on disk take can be done by a thread of its own before they are
+/// used ([`EvaluationKeys::read_ahead`]).
 pub struct EvaluationKeys<B: Backend> {
     params: [u8; 32],
     key_id: KeyId,
@@ -28,6 +34,7 @@ pub struct EvaluationKeys<B: Backend> {
     rotations: BTreeMap<i64, Name>,
     recent: Mutex<VecDeque<(Name, Arc<PreparedKey<B>>)>>,
     resident: usize,
+    ahead: Option<ReadAhead<Name>>,
     report: SecurityReport,
 }
 
@@ -42,14 +49,15 @@ enum Name {
 
 enum Entry<B: Backend> {
     Prepared(Arc<PreparedKey<B>>),
-    Seeded(Box<StoredSwitchingKey>),
+    /// Prepared when it is used, up to a level.
+    Source(Source, usize),
 }
 
 impl<B: Backend> Entry<B> {
     fn level(&self) -> usize {
         match self {
             Self::Prepared(key) => key.level,
-            Self::Seeded(stored) => stored.level,
+            Self::Source(_, level) => *level,
         }
     }
 }
@@ -85,6 +93,7 @@ impl<B: Backend> EvaluationKeys<B> {
             rotations: BTreeMap::new(),
             recent: Mutex::new(VecDeque::new()),
             resident: 1,
+            ahead: None,
             report: SecurityReport::default(),
         }
     }
@@ -132,18 +141,9 @@ impl<B: Backend> EvaluationKeys<B> {
         backend: &B,
         stored: &StoredSwitchingKey,
     ) -> Result<PreparedKey<B>, CkksError> {
-        Self::prepare_at(params, backend, stored, stored.level)
-    }
-
-    fn prepare_at(
-        params: &Params,
-        backend: &B,
-        stored: &StoredSwitchingKey,
-        level: usize,
-    ) -> Result<PreparedKey<B>, CkksError> {
         Ok(PreparedKey {
-            key: backend.prepare_key(&stored.expand_at(params, level)?)?,
-            level,
+            key: backend.prepare_key(&stored.expand(params)?)?,
+            level: stored.level,
         })
     }
 
@@ -172,18 +172,68 @@ impl<B: Backend> EvaluationKeys<B> {
         stored: StoredSwitchingKey,
     ) -> Result<(), CkksError> {
         self.admit(params, &stored)?;
-        let purpose = stored.purpose;
-        self.add(params, purpose, Entry::Seeded(Box::new(stored)));
+        let (purpose, level) = (stored.purpose, stored.level);
+        self.add(
+            params,
+            purpose,
+            Entry::Source(Source::Memory(Arc::new(stored)), level),
+        );
         Ok(())
     }
 
-    /// How many seeded keys stay prepared after their use: those used last. 1 at first.
+    /// Adds one key of a file, which is read, checked and prepared when it is used, and not for long.
+    ///
+    /// # Errors
+    /// As [`EvaluationKeys::insert`], as far as it can be told without its polynomials; a key that the
+    /// file does not have.
+    pub fn insert_from_file(
+        &mut self,
+        params: &Params,
+        file: &Arc<KeyFile>,
+        index: usize,
+    ) -> Result<(), CkksError> {
+        let header = file.header();
+        let record = header.keys.get(index).ok_or_else(|| {
+            CkksError::malformed("evaluation key file", format!("it has no key {index}"))
+        })?;
+        self.belongs(params, header.key_id)?;
+        let (purpose, level) = (record.purpose, record.level as usize);
+        let (_, row) = check_switching_key(params, (purpose, level), record.secret)?;
+        self.report.rows.push(row);
+        let source = Source::File(file.clone(), index);
+        self.add(params, purpose, Entry::Source(source, level));
+        Ok(())
+    }
+
+    /// Starts a thread that expands seeded keys and reads those on disk before they are used, at most
+    /// `count` of them, which wait in memory; 0 ends it. It learns the order in which they are used
+    /// while they are, so that a first run gains nothing; runs that use them in another order wait as
+    /// long as without it.
+    ///
+    /// # Errors
+    /// The system's, if there can be no thread.
+    pub fn read_ahead(&mut self, params: &Params, count: usize) -> Result<(), CkksError> {
+        self.ahead = match count {
+            0 => None,
+            count => Some(ReadAhead::start(params, count)?),
+        };
+        Ok(())
+    }
+
+    /// How many keys that are not prepared for good stay so after their use: those used last. 1 at first.
     pub fn keep_resident(&mut self, count: usize) {
         self.resident = count;
         self.recent().truncate(count);
     }
 
     fn admit(&mut self, params: &Params, stored: &StoredSwitchingKey) -> Result<(), CkksError> {
+        self.belongs(params, stored.key_id)?;
+        self.report.rows.push(stored.conform(params)?);
+        Ok(())
+    }
+
+    /// Whether keys under these parameters and of this secret key belong here.
+    fn belongs(&self, params: &Params, key_id: KeyId) -> Result<(), CkksError> {
         if self.params != params.digest() {
             return Err(CkksError::WrongParams {
                 object: "the evaluation key set",
@@ -191,14 +241,13 @@ impl<B: Backend> EvaluationKeys<B> {
                 expected: crate::error::short_hex(&self.params),
             });
         }
-        if stored.key_id != self.key_id {
+        if key_id != self.key_id {
             return Err(CkksError::WrongKey {
                 object: "a switching key",
-                found: stored.key_id,
+                found: key_id,
                 expected: self.key_id,
             });
         }
-        self.report.rows.push(stored.conform(params)?);
         Ok(())
     }
 
@@ -227,21 +276,55 @@ impl<B: Backend> EvaluationKeys<B> {
     ) -> Result<Option<Arc<PreparedKey<B>>>, CkksError> {
         let name = name(params, purpose);
         let entry = self.keys.get(&name).filter(|key| key.level() >= level);
-        let stored = match entry {
+        let source = match entry {
             None => return Ok(None),
             Some(Entry::Prepared(key)) => return Ok(Some(key.clone())),
-            Some(Entry::Seeded(stored)) => stored,
+            Some(Entry::Source(source, _)) => source,
         };
-        if let Some(key) = self.recall(name, level) {
+        let recalled = self.recall(name, level);
+        let made = match &self.ahead {
+            Some(ahead) => {
+                let made = match recalled {
+                    Some(_) => None,
+                    None => ahead.take(name, level),
+                };
+                ahead.used(name, level, |name, level| self.upcoming(name, level));
+                made
+            }
+            None => None,
+        };
+        if let Some(key) = recalled {
             return Ok(Some(key));
         }
         // Not under the lock: other threads may use other keys meanwhile.
-        let key = Arc::new(Self::prepare_at(params, backend, stored, level)?);
+        let (expanded, level) = match made {
+            Some(made) => made,
+            None => (source.expand(params, level)?, level),
+        };
+        let key = Arc::new(PreparedKey {
+            key: backend.prepare_key(&expanded)?,
+            level,
+        });
         let mut recent = self.recent();
         recent.retain(|(other, _)| *other != name);
         recent.push_front((name, key.clone()));
         recent.truncate(self.resident);
         Ok(Some(key))
+    }
+
+    /// Where a key that will be used comes from, unless it is still prepared.
+    fn upcoming(&self, name: Name, level: usize) -> Option<Source> {
+        let recent = self.recent();
+        if recent
+            .iter()
+            .any(|(n, key)| *n == name && key.level >= level)
+        {
+            return None;
+        }
+        match self.keys.get(&name) {
+            Some(Entry::Source(source, most)) if *most >= level => Some(source.clone()),
+            _ => None,
+        }
     }
 
     /// A seeded key that is still prepared, which now is the one used last.

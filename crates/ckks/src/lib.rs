@@ -29,6 +29,7 @@ pub mod pairing;
 mod params;
 mod plain;
 mod primes;
+mod read_ahead;
 mod rotations;
 mod scale;
 pub mod security;

@@ -11,13 +11,13 @@
 //! stand in slots ([`veilformer_ir::encoder::EncoderSlots`]).
 
 use serde::{Deserialize, Serialize};
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer_ckks::{KeyList, Params};
 use veilformer_ir::{InputKind, Signature};
 use veilformer_models::encoder::EncoderTokenizer;
 use veilformer_models::{ModelError, Tokenizer};
-use veilformer_secret::{KeyGenerator, Progress, SecretKey};
+use veilformer_secret::{KeyGenerator, Progress, Resumed, SecretKey};
 
 use crate::ClientError;
 use crate::vectors::{Shape, TokenVectors};
@@ -211,6 +211,22 @@ impl ClientBundle {
     ) -> Result<u64, ClientError> {
         let program = self.server_content();
         Ok(generator.write_evaluation_keys(secret, self.keys(), program, out, progress)?)
+    }
+
+    /// As [`ClientBundle::write_evaluation_keys`], into a file that may hold what an interrupted call
+    /// came to (see [`KeyGenerator::resume_evaluation_keys`]).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume_evaluation_keys<F: Read + Write + Seek>(
+        &self,
+        generator: &mut KeyGenerator,
+        secret: &SecretKey,
+        file: F,
+        progress: &mut Progress<'_>,
+    ) -> Result<Resumed, ClientError> {
+        let what = (self.keys(), self.server_content());
+        Ok(generator.resume_evaluation_keys(secret, what, file, progress)?)
     }
 
     /// The bundle's file.

@@ -3,34 +3,36 @@
 //!
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
-//!     [--tokens T] [--count N] [--calibrate DATA] [--preset NAME] [--threads N] \
+//!     [--forget] [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
 //!     [--greedy] [--place|--clear|--sim|--encrypted]
 //! ```
 //!
-//! `SENTENCES` and `DATA` are data sets. `--clear` replaces bootstraps by nothing. With `--wait` each
+//! `SENTENCES` and `DATA` are data sets, or text files with a paragraph in a line. `--lengths` makes
+//! sentences of so many tokens of them. `--clear` has bootstraps without an error. Each run says by how
+//! much the outputs of each layer differ from those of the polynomials in floating point. With `--forget`
+//! the weights of a layer are encoded when they are needed, and not kept. With `--wait` each
 //! encrypted run begins when a line comes on the standard input, so that what is measured can be
 //! alone on the machine without its preparation.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
-use std::error::Error;
+mod support;
+
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content, Preset};
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting, IdealBootstrap};
-use veilformer_ckks::{Complex, EvaluationKeys, Evaluator, KeyList, Ops, Params, SecretKind};
-use veilformer_compiler::encoder::circuit::{
-    Bootstraps, EncoderCircuit, Event, Inputs, Layout, Plains, StageReport, Times,
+use support::{
+    Clear, Compiled, Layers, Prepared, Result, cosine, difference, fitted, of_lengths, short, texts,
 };
-use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
-use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
-use veilformer_models::DataSet;
-use veilformer_models::encoder::{EncoderFolder, Execution, calibrate, center_keys};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping};
+use veilformer_circuits::testing::{Counting, LevelOps};
+use veilformer_ckks::{Ciphertext, Complex, EvaluationKeys, Evaluator, KeyList, OpsError};
+use veilformer_compiler::encoder::Budget;
+use veilformer_compiler::encoder::circuit::{Event, Inputs, Plains, StageReport, layer_of};
+use veilformer_compiler::placement::{Flow, Placement};
+use veilformer_models::encoder::Execution;
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecureRng};
-
-type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Clone, Debug)]
 struct Arguments {
@@ -39,6 +41,8 @@ struct Arguments {
     calibrate: String,
     tokens: usize,
     count: usize,
+    forget: bool,
+    lengths: Vec<usize>,
     preset: String,
     threads: usize,
     mode: String,
@@ -56,6 +60,8 @@ fn arguments() -> Result<Arguments> {
         calibrate: String::new(),
         tokens: 128,
         count: 3,
+        forget: false,
+        lengths: Vec::new(),
         preset: "10-levels".into(),
         threads: 1,
         mode: "--clear".into(),
@@ -70,6 +76,11 @@ fn arguments() -> Result<Arguments> {
         match arg.as_str() {
             "--tokens" => a.tokens = next()?.parse()?,
             "--count" => a.count = next()?.parse()?,
+            "--lengths" => {
+                let given = next()?;
+                let lengths = given.split(',').map(str::parse);
+                a.lengths = lengths.collect::<std::result::Result<_, _>>()?;
+            }
             "--preset" => a.preset = next()?,
             "--threads" => a.threads = next()?.parse()?,
             "--calibrate" => a.calibrate = next()?,
@@ -89,6 +100,7 @@ fn arguments() -> Result<Arguments> {
             "--wait" => a.wait = true,
             "--no-center" => a.center = false,
             "--greedy" => a.greedy = true,
+            "--forget" => a.forget = true,
             "--clear" | "--sim" | "--encrypted" | "--place" => a.mode = arg,
             _ if arg.starts_with("--") => return Err(format!("unknown option {arg}").into()),
             _ => positional.push(arg),
@@ -167,108 +179,43 @@ fn main() -> Result<()> {
 }
 
 fn run(a: &Arguments) -> Result<()> {
-    let mut folder = EncoderFolder::load(Path::new(&a.folder), a.tokens)?;
-    let tokens = |path: &str, count: usize| -> Result<Vec<Vec<u32>>> {
-        let set = DataSet::load(Path::new(path))?.sample(4 * count, 1);
-        let ids = set
-            .examples
-            .iter()
-            .filter_map(|e| folder.tokenizer.encode(&e.text).ok());
-        Ok(ids.take(count).collect())
-    };
-    let calibration = tokens(&a.calibrate, 500)?;
-    let sentences = tokens(&a.sentences, a.count)?;
-    if a.center {
-        center_keys(&mut folder.encoder, &calibration)?;
+    let model = (&a.folder[..], a.tokens);
+    let model = Prepared::load(model, (&a.calibrate, 500), (&a.budget, a.center))?;
+    let ids = texts(&a.sentences)?;
+    let ids = ids.iter().filter_map(|text| fitted(&model.tokenizer, text));
+    let mut sentences: Vec<Vec<u32>> = ids.take(a.count.max(40)).collect();
+    if !a.lengths.is_empty() {
+        sentences = of_lengths(&sentences, &a.lengths);
     }
-    let execution = Execution::new(&folder.encoder)?;
-    let ranges = calibrate(&execution, &calibration)?;
-    let model = execution.model();
-    let substitution = substitute(&ranges, model.activation, &a.budget)?;
-    let preset = Preset::named(&a.preset)?;
-    let params = preset.validate()?;
-    let plans = [Content::Complex, Content::Real];
-    let plans = plans.map(|content| preset.plan(&params, content));
-    let plans: Vec<BootstrapPlan> = plans.into_iter().collect::<std::result::Result<_, _>>()?;
-    let [first, ..] = plans.as_slice() else {
-        return Err("no bootstrap".into());
-    };
-    let bootstraps = Bootstraps {
-        input_level: first.input_level(),
-        output_level: first.output_level(),
-        complex: 0,
-        real: 1,
-    };
-    let layout = Layout::choose(model, a.tokens, params.slots())?;
-    println!("{layout:?}; depth {}", substitution.depth());
-    let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout)?;
-    let times = Times::REFERENCE;
-    let flow = circuit.flow(&params, &bootstraps, &times)?;
-    let machine = times.machine(&bootstraps);
-    let best = place(&flow, &machine, Loops::Free)?;
-    let describe = |name: &str, p: &Placement| {
-        println!(
-            "{name:<10}{:>5} bootstraps, {:>7.1} s predicted",
-            p.bootstraps, p.seconds
-        );
-    };
-    describe("placed", &best);
-    let simple = greedy(&flow, &machine)?;
-    describe("greedy", &simple);
-    match per_layer(&flow, &machine) {
-        Ok(layers) => describe("per layer", &layers),
-        Err(error) => println!("per layer: {error}"),
-    }
+    sentences.truncate(a.count.max(a.lengths.len()));
+    let compiled = Compiled::new(&model, (a.tokens, &a.preset), a.greedy)?;
     if a.mode == "--place" {
-        return print_placement(&flow, &best);
+        return print_placement(&compiled.flow, &compiled.placement);
     }
     let mut job = Job {
         a,
-        execution: &execution,
-        circuit: &circuit,
-        bootstraps,
-        placement: if a.greedy { simple } else { best },
-        worst: 0.0,
+        model: &model,
+        execution: model.execution()?,
+        compiled: &compiled,
+        worst: (0.0, 1.0),
     };
     match a.mode.as_str() {
-        "--clear" => {
-            let mut ops = ClearOps::new(&params);
-            let ideal = plans.iter().map(|plan| IdealBootstrap {
-                content: plan.content(),
-                input_level: plan.input_level(),
-                output_level: plan.output_level(),
-            });
-            ops.set_ideal_bootstraps(&ideal.collect::<Vec<_>>());
-            let mut plains = Plains::default();
-            for ids in &sentences {
-                let rows = execution.embed(ids)?;
-                let mut poly = Polynomials::new(&substitution);
-                let expected = execution.finish(execution.answer(&rows, &mut poly)?);
-                let got = job.clear(&mut ops, &mut plains, ids)?;
-                job.compare("poly", &got, &expected);
-            }
-        }
-        "--sim" => {
-            let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
-            ops.set_bootstraps(&plans)?;
-            let mut plains = Plains::default();
-            for ids in &sentences {
-                job.clear(&mut ops, &mut plains, ids)?;
-            }
-        }
-        _ => job.encrypted(&params, &sentences, &plans)?,
+        "--clear" => job.clear(Clear::exact(&compiled), &sentences)?,
+        "--sim" => job.clear(Clear::noisy(&compiled)?, &sentences)?,
+        _ => job.encrypted(&sentences)?,
     }
-    println!("worst difference from the original: {:.4}", job.worst);
+    let (error, cosine) = job.worst;
+    println!("from the original: largest difference {error:.4}, least cosine {cosine:.5}");
     Ok(())
 }
 
 struct Job<'a> {
     a: &'a Arguments,
-    execution: &'a Execution<'a>,
-    circuit: &'a EncoderCircuit,
-    bootstraps: Bootstraps,
-    placement: Placement,
-    worst: f64,
+    model: &'a Prepared,
+    execution: Execution<'a>,
+    compiled: &'a Compiled,
+    /// Largest difference from the original, and least cosine.
+    worst: (f64, f64),
 }
 
 /// Every stage with its bootstraps, level and predicted time.
@@ -296,98 +243,62 @@ fn print_placement(flow: &Flow, placement: &Placement) -> Result<()> {
 }
 
 impl Job<'_> {
-    fn with(&self) -> (&Bootstraps, &Placement) {
-        (&self.bootstraps, &self.placement)
-    }
-
-    fn original(&self, ids: &[u32]) -> Result<Vec<f64>> {
-        let rows = self.execution.embed(ids)?;
-        let answer = self.execution.answer(&rows, &mut self.execution.exact())?;
-        Ok(self.execution.finish(answer))
-    }
-
-    fn compare(&mut self, name: &str, got: &[f64], expected: &[f64]) {
-        let largest = |m: f64, (a, b): (&f64, &f64)| m.max((a - b).abs());
-        let error = got.iter().zip(expected).fold(0.0, largest);
-        let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(x, y)| x * y).sum::<f64>();
-        let cosine = dot(got, expected) / (dot(got, got) * dot(expected, expected)).sqrt();
-        println!("  against {name}: largest difference {error:.2e}, cosine {cosine:.6}");
-        if name == "the original" {
-            self.worst = self.worst.max(error);
+    fn report(&mut self, ids: &[u32], answer: &[f64], layers: &Layers) -> Result<()> {
+        let original = self.model.original(ids)?;
+        let (poly, trace) = self.model.poly(ids)?;
+        for v in trace.functions().violations() {
+            println!("  {}: {:.3} outside of {:?}", v.site, v.value, v.range);
         }
+        for (name, expected) in [("poly", &poly), ("the original", &original)] {
+            let (error, cosine) = (difference(answer, expected), cosine(answer, expected));
+            println!("  against {name}: largest difference {error:.2e}, cosine {cosine:.6}");
+        }
+        println!("  layers against poly: {}", short(&layers.errors(&trace)));
+        self.worst.0 = self.worst.0.max(difference(answer, &original));
+        self.worst.1 = self.worst.1.min(cosine(answer, &original));
+        Ok(())
     }
 
-    fn clear(
-        &mut self,
-        ops: &mut ClearOps,
-        plains: &mut Plains<<ClearOps as Ops>::Plain>,
-        ids: &[u32],
-    ) -> Result<Vec<f64>> {
-        let rows = self.execution.embed(ids)?;
-        let top = self.bootstraps.output_level;
-        let inputs = self.circuit.encode(&rows)?;
-        let inputs = inputs.map(|slots| ops.encrypt(slots, top))?;
-        let mut excess = Vec::new();
-        #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, Event<'_, ClearCiphertext>) = &mut |ops, event| {
-            let Event::Bound(name, cts, bound) = event else {
-                return;
-            };
-            let slots = cts.iter().map(|ct| ops.decrypt(ct));
-            let largest = slots
-                .flatten()
-                .fold(0.0, |m: f64, z| m.max(z.re.abs()).max(z.im.abs()));
-            if largest > bound {
-                excess.push(format!("{name}: {largest:.3}"));
+    fn clear(&mut self, mut clear: Clear<'_>, sentences: &[Vec<u32>]) -> Result<()> {
+        for ids in sentences {
+            let outcome = clear.run(&self.execution, ids)?;
+            if !outcome.excess.is_empty() {
+                println!("  beyond bounds: {}", outcome.excess.join(", "));
             }
-        };
-        let start = Instant::now();
-        let (out, stages) = self
-            .circuit
-            .run(ops, self.with(), (&inputs, plains), watch)?;
-        let took = start.elapsed();
-        if !excess.is_empty() {
-            println!("  beyond bounds: {}", excess.join(", "));
+            if sentences.len() == 1 {
+                print_stages(&outcome.stages);
+            }
+            println!("{} tokens, {:.1?}", ids.len(), outcome.took);
+            self.report(ids, &outcome.answer, &outcome.layers)?;
         }
-        let slots: Vec<Vec<Complex>> = out.iter().map(|ct| ops.decrypt(ct)).collect();
-        let got = self.circuit.read(&slots);
-        if self.a.count == 1 {
-            print_stages(&stages);
-        }
-        println!("{} tokens, {took:.1?}", ids.len());
-        let original = self.original(ids)?;
-        self.compare("the original", &got, &original);
-        Ok(got)
+        Ok(())
     }
 
-    fn keys(&self, params: &Params, plans: &[BootstrapPlan], ids: &[u32]) -> Result<KeyList> {
-        let mut ops = Counting::new(ClearOps::new(params));
-        let table = BootstrapPlan::encode_table(plans, &mut ops)?;
-        let rows = self.execution.embed(ids)?;
-        let inputs = self.circuit.encode(&rows)?;
-        let top = self.bootstraps.output_level;
-        let inputs = inputs.map(|slots| ops.inner().encrypt(slots, top))?;
+    fn keys(&self) -> Result<KeyList> {
+        let with = self.compiled;
+        let mut ops = Counting::new(LevelOps::new(&with.params, &[]));
+        let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
+        let top = with.bootstraps.output_level;
+        let value = ops.inner().value(top)?;
+        let inputs = with.circuit.inputs().map(|_| Ok::<_, OpsError>(value))?;
         let mut plains = Plains::default();
         let mut ops = Bootstrapping::new(ops, &table);
-        let with = (&inputs, &mut plains);
-        self.circuit
-            .run(&mut ops, self.with(), with, &mut |_, _| {})?;
+        let run = (&inputs, &mut plains);
+        let placed = (&with.bootstraps, &with.placement);
+        with.circuit.run(&mut ops, placed, run, &mut |_, _| {})?;
         let c = ops.inner().counts();
         println!("operations: {c:?}");
         Ok(ops.inner().keys().clone())
     }
 
-    fn encrypted(
-        &mut self,
-        params: &Params,
-        sentences: &[Vec<u32>],
-        plans: &[BootstrapPlan],
-    ) -> Result<()> {
-        let Some(first) = sentences.first() else {
+    fn encrypted(&mut self, sentences: &[Vec<u32>]) -> Result<()> {
+        if sentences.is_empty() {
             return Ok(());
-        };
+        }
+        let with = self.compiled;
+        let params = &with.params;
         let start = Instant::now();
-        let list = self.keys(params, plans, first)?;
+        let list = self.keys()?;
         println!("{} keys, listed in {:.1?}", list.len(), start.elapsed());
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() })?;
         let start = Instant::now();
@@ -400,14 +311,22 @@ impl Job<'_> {
         })?;
         println!("keys in {:.1?}; {}", start.elapsed(), resident());
         let mut ops = Evaluator::new(params, &backend, &keys)?;
-        let table = BootstrapPlan::encode_table(plans, &mut ops)?;
+        let table = BootstrapPlan::encode_table(&with.plans, &mut ops)?;
         let mut ops = Bootstrapping::new(ops, &table);
-        let mut plains = Plains::default();
+        let mut plains = match self.a.forget {
+            true => Plains::for_one_run(),
+            false => Plains::default(),
+        };
+        let decryptor = Decryptor::new(&secret)?;
+        let open = |ct: &Arc<Ciphertext>| -> Result<Vec<Complex>> {
+            let opened = decryptor.decrypt(&ct.export(&backend)?)?;
+            Ok(opened.reveal_to_owner()?)
+        };
         for (at, ids) in sentences.iter().enumerate() {
             let rows = self.execution.embed(ids)?;
-            let top = self.bootstraps.output_level;
+            let top = with.bootstraps.output_level;
             let mut encryptor = Encryptor::new(&secret, SecureRng::from_os()?)?;
-            let inputs: Inputs<_> = self.circuit.encode(&rows)?.map(|slots| -> Result<_> {
+            let inputs: Inputs<_> = with.circuit.encode(&rows)?.map(|slots| -> Result<_> {
                 let ct = encryptor.encrypt_at(slots, top, params.scale_at(top))?;
                 Ok(ops.inner().import(ct.expand(params)?)?)
             })?;
@@ -415,31 +334,38 @@ impl Job<'_> {
                 println!("ready");
                 std::io::stdin().read_line(&mut String::new())?;
             }
+            // Opened after the run, whose time is taken.
+            let mut seen = Vec::new();
             let (start, cpu) = (Instant::now(), cpu_seconds());
-            let (out, stages) = self.circuit.run(
+            let (out, stages) = with.circuit.run(
                 &mut ops,
-                self.with(),
+                (&with.bootstraps, &with.placement),
                 (&inputs, &mut plains),
-                &mut |_, _| {},
+                &mut |_, event| match event {
+                    Event::Bound(stage, cts, _) if layer_of(stage).is_some() => {
+                        seen.push((stage.to_owned(), cts.to_vec()));
+                    }
+                    _ => {}
+                },
             )?;
             let (took, cpu) = (start.elapsed(), cpu_seconds() - cpu);
             if at < 2 {
                 print_stages(&stages);
             }
-            let mut slots: Vec<Vec<Complex>> = Vec::new();
-            for ct in &out {
-                let opened = Decryptor::new(&secret)?.decrypt(&ct.export(&backend)?)?;
-                slots.push(opened.reveal_to_owner()?);
-            }
-            let got = self.circuit.read(&slots);
             println!(
                 "{} tokens, {:.1} s, {cpu:.1} s of processor time; {}",
                 ids.len(),
                 took.as_secs_f64(),
                 resident()
             );
-            let original = self.original(ids)?;
-            self.compare("the original", &got, &original);
+            let mut layers = Layers::default();
+            for (stage, cts) in seen {
+                let slots = cts.iter().map(&open).collect::<Result<_>>()?;
+                layers.push(&with.circuit, &stage, || (slots, ids.len()));
+            }
+            let slots = out.iter().map(&open).collect::<Result<Vec<_>>>()?;
+            let answer = with.circuit.read(&slots);
+            self.report(ids, &answer, &layers)?;
             println!("done");
         }
         Ok(())

@@ -6,11 +6,13 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::hint::black_box;
+use std::io::Cursor;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use veilformer_ckks::{
-    EPHEMERAL_WEIGHT, EvaluationKeys, Evaluator, KeyPurpose, Ladder, ParamsSpec, SecurityLevel,
-    SlotVector, StoredEvaluationKeys,
+    EPHEMERAL_WEIGHT, EvaluationKeys, Evaluator, KeyList, KeyPurpose, Ladder, ParamsSpec,
+    SecurityLevel, SlotVector, StoredEvaluationKeys,
 };
 use veilformer_ring::{Backend, Cpu, CpuConfig, Isa};
 use veilformer_secret::{Encryptor, KeyGenerator, SecureRng};
@@ -61,6 +63,21 @@ fn main() {
     time("keys to and from an ephemeral secret", 10, || {
         generator.encapsulation(&secret, EPHEMERAL_WEIGHT).unwrap()
     });
+    let mut list = KeyList::default();
+    for by in [1, 2, 3, 4] {
+        list.need(KeyPurpose::Rotation(by), top, params.slots());
+    }
+    let (what, go) = ((&list, [0; 32]), &mut |_, _| ControlFlow::Continue(()));
+    let mut file = Cursor::new(Vec::new());
+    for (name, kept) in [
+        ("four rotation keys to a file", 0),
+        ("the same, resumed", 4),
+    ] {
+        time(name, 1, || {
+            let made = generator.resume_evaluation_keys(&secret, what, &mut file, go);
+            assert_eq!(made.unwrap().kept, kept);
+        });
+    }
 
     let backend = Cpu::new(params.chain().clone(), CpuConfig { isa }).unwrap();
     let pair = generator.encapsulation(&secret, EPHEMERAL_WEIGHT);

@@ -201,16 +201,27 @@ impl KeyGenerator {
         progress: &mut Progress<'_>,
         sink: &mut dyn FnMut(StoredSwitchingKey) -> Result<(), SecretError>,
     ) -> Result<(), SecretError> {
+        let jobs = list.iter().filter_map(Job::of).collect();
+        self.each_job(key, jobs, ((0, list.len()), progress), sink)
+    }
+
+    /// Works off jobs; `count` are the keys that are there already and those that are there at the
+    /// end, as `progress` hears them.
+    pub(crate) fn each_job(
+        &mut self,
+        key: &SecretKey,
+        jobs: Vec<Job>,
+        (count, progress): ((usize, usize), &mut Progress<'_>),
+        sink: &mut dyn FnMut(StoredSwitchingKey) -> Result<(), SecretError>,
+    ) -> Result<(), SecretError> {
         self.check(key)?;
-        let wanted: Vec<_> = list.iter().filter_map(Job::of).collect();
-        let total = list.len();
-        let mut done = 0;
+        let (mut done, total) = count;
         let mut tell = |done| match progress(done, total) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(SecretError::Stopped { done, total }),
         };
-        tell(0)?;
-        for batch in wanted.chunks(rayon::current_num_threads().max(1)) {
+        tell(done)?;
+        for batch in jobs.chunks(rayon::current_num_threads().max(1)) {
             // One stream per key, taken in order: the keys do not depend on the threads.
             let mut jobs: Vec<_> = batch.iter().map(|&job| (job, self.rng.fork())).collect();
             let made = jobs
@@ -259,7 +270,7 @@ impl KeyGenerator {
 
 /// What is made at one go.
 #[derive(Clone, Copy)]
-enum Job {
+pub(crate) enum Job {
     Key(KeyPurpose, usize),
     /// The keys to and from an ephemeral secret, which comes into being and vanishes with the job.
     Encapsulation(usize),
@@ -267,7 +278,7 @@ enum Job {
 
 impl Job {
     /// The job that makes a key of a list, or none if that of another key does.
-    fn of((purpose, level): (KeyPurpose, usize)) -> Option<Self> {
+    pub(crate) fn of((purpose, level): (KeyPurpose, usize)) -> Option<Self> {
         match purpose {
             KeyPurpose::ToEphemeral => None,
             KeyPurpose::FromEphemeral => Some(Self::Encapsulation(level)),

@@ -53,6 +53,7 @@ mod error;
 mod file;
 mod keygen;
 mod poly;
+mod resume;
 mod rng;
 pub mod samplers;
 mod secret_key;
@@ -63,5 +64,6 @@ pub use decrypt::{Decrypted, Decryptor, Disclosure, FLOODING_BITS, Private, Shar
 pub use encrypt::{Encryptor, PublicEncryptor};
 pub use error::SecretError;
 pub use keygen::{KeyGenerator, Progress};
+pub use resume::Resumed;
 pub use rng::{SecretRng, SecureRng};
 pub use secret_key::SecretKey;

@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::io::Write;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::*;
+use veilformer_ckks::container::{self, KeyFile};
 use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, Giant, KeyList, KeyPurpose, Ops, OpsError, Params,
-    SharedCiphertext, SlotVector, StoredEvaluationKeys, Term, Transform, pairing,
+    CkksError, Complex, EvaluationKeys, Evaluator, Giant, KeyList, KeyPurpose, Ops, OpsError,
+    Params, SharedCiphertext, SlotVector, StoredEvaluationKeys, Term, Transform, pairing,
 };
 use veilformer_ring::{Backend, Cpu};
 use veilformer_secret::KeyGenerator;
@@ -85,6 +87,109 @@ fn seeded_keys_do_what_prepared_keys_do() {
             }
         }
     }
+}
+
+/// The same keys in a file.
+fn file_of(params: &Params, stored: &StoredEvaluationKeys) -> std::fs::File {
+    let bytes = container::evaluation_keys_to_bytes(params, stored).unwrap();
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+#[test]
+fn keys_on_disk_do_what_prepared_keys_do() {
+    let params = toy(8);
+    let kit = Kit::new(&params, 1, &[]);
+    let made = stored(&params, &kit, &[1, 2]);
+    let prepared = EvaluationKeys::prepare(&params, &kit.backend, &made).unwrap();
+    let mut expected = Vec::new();
+    let x = slots(7, params.slots());
+    let levels = [params.max_level(), 1, 2];
+    for level in levels {
+        let mut ops = Evaluator::new(&params, &kit.backend, &prepared).unwrap();
+        expected.push(results(&mut ops, &kit.encrypt(3, &x, level)));
+    }
+    let file = Arc::new(KeyFile::open(file_of(&params, &made), &params).unwrap());
+    for (resident, ahead) in [(0, 0), (1, 1), (0, 2), (2, 3), (1, 10)] {
+        let mut keys = EvaluationKeys::empty(&params, made.key_id);
+        for index in 0..file.header().keys.len() {
+            keys.insert_from_file(&params, &file, index).unwrap();
+        }
+        assert!(keys.insert_from_file(&params, &file, 4).is_err());
+        assert_eq!(keys.security(), prepared.security());
+        keys.keep_resident(resident);
+        keys.read_ahead(&params, ahead).unwrap();
+        // The order is learnt in the first round.
+        for _ in 0..3 {
+            for (level, expected) in levels.iter().zip(&expected) {
+                let mut ops = Evaluator::new(&params, &kit.backend, &keys).unwrap();
+                let found = results(&mut ops, &kit.encrypt(3, &x, *level));
+                for (a, b) in found.iter().zip(expected) {
+                    assert!(a.parts() == b.parts() && a.info() == b.info());
+                }
+            }
+        }
+    }
+    let other = KeyGenerator::insecure_deterministic_for_tests(&params, 2)
+        .unwrap()
+        .secret_key();
+    let mut keys = EvaluationKeys::<Cpu>::empty(&params, other.unwrap().id());
+    let refused = keys.insert_from_file(&params, &file, 0).unwrap_err();
+    assert!(matches!(refused, CkksError::WrongKey { .. }), "{refused}");
+}
+
+#[test]
+fn several_threads_read_ahead() {
+    let params = toy(8);
+    let kit = Kit::new(&params, 1, &[]);
+    let mut keys = seeded(&params, stored(&params, &kit, &[1, 2]), 1);
+    keys.read_ahead(&params, 2).unwrap();
+    let ct = kit.encrypt(3, &slots(7, params.slots()), 3);
+    let run = || {
+        results(
+            &mut Evaluator::new(&params, &kit.backend, &keys).unwrap(),
+            &ct,
+        )
+    };
+    let expected = run();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let found = run();
+                    let mut both = found.iter().zip(&expected);
+                    assert!(both.all(|(a, b)| a.parts() == b.parts()));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn damaged_key_files_are_refused() {
+    let params = toy(7);
+    let kit = Kit::new(&params, 1, &[]);
+    let made = stored(&params, &kit, &[1]);
+    let bytes = container::evaluation_keys_to_bytes(&params, &made).unwrap();
+    let open = |bytes: &[u8], params: &Params| {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        KeyFile::open(file, params).map(|_| ())
+    };
+    open(&bytes, &params).unwrap();
+    for at in (0..bytes.len()).step_by(997).chain([bytes.len() - 1]) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        assert!(open(&damaged, &params).is_err(), "byte {at}");
+        assert!(open(&bytes[..at], &params).is_err(), "{at} bytes");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(open(&longer, &params).is_err());
+    assert!(open(&bytes, &toy(8)).is_err());
+    let secret = kit.secret.to_bytes().unwrap();
+    let refused = open(&secret, &params).unwrap_err().to_string();
+    assert!(refused.contains("secret"), "{refused}");
 }
 
 #[test]

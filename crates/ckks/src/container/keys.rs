@@ -180,19 +180,7 @@ impl<W: Write> EvaluationKeysWriter<W> {
             return Err(bad_section(Tag::KEY, what).into());
         }
         self.out.next_section(Tag::KEY)?;
-        let mut buffer = Vec::new();
-        let polys: &[_] = match &key.a {
-            UniformParts::Seed(seed) => {
-                self.out.write(seed)?;
-                &[]
-            }
-            UniformParts::Polys(polys) => polys,
-        };
-        for poly in key.b.iter().chain(polys) {
-            buffer.clear();
-            put_poly(&self.params, poly, &mut buffer);
-            self.out.write(&buffer)?;
-        }
+        put_key(&self.params, key, &mut |bytes| self.out.write(bytes))?;
         Ok(())
     }
 
@@ -313,45 +301,77 @@ impl<'a> EvaluationKeysReader<'a> {
     /// # Errors
     /// If there is no such key, or a residue is not below its prime.
     pub fn key(&self, index: usize) -> Result<StoredSwitchingKey, CkksError> {
-        const TAG: Tag = Tag::KEY;
         let (Some(record), Some(&body)) = (self.header.keys.get(index), self.bodies.get(index))
         else {
-            return Err(bad_section(TAG, format!("there is no key {index}")).into());
+            return Err(bad_section(Tag::KEY, format!("there is no key {index}")).into());
         };
-        let mut bytes = body;
-        let level = record.level as usize;
-        let shape = record.purpose.shape(&self.params, level)?;
-        let (basis, digits) = (shape.basis, shape.digits.len());
-        let seed = if record.seeded {
-            let Some((seed, rest)) = bytes.split_first_chunk::<SEED_BYTES>() else {
-                return Err(bad_section(TAG, "its seed is missing").into());
-            };
-            bytes = rest;
-            Some(*seed)
-        } else {
-            None
-        };
-        let mut parts = || {
-            (0..digits)
-                .map(|_| take_poly(&self.params, basis, TAG, &mut bytes))
-                .collect::<Result<Vec<_>, _>>()
-        };
-        let b = parts()?;
-        let a = match seed {
-            Some(seed) => UniformParts::Seed(seed),
-            None => UniformParts::Polys(parts()?),
-        };
-        expect_end(TAG, bytes)?;
-        Ok(StoredSwitchingKey {
-            purpose: record.purpose,
-            secret: record.secret,
-            level,
-            key_id: self.header.key_id,
-            b,
-            a,
-            expander: ExpanderId::try_from(record.expander)?,
-        })
+        key_from(&self.params, record, self.header.key_id, body)
     }
+}
+
+/// Hands the bytes of a key's section to `put`, a polynomial at a time.
+pub(super) fn put_key(
+    params: &Params,
+    key: &StoredSwitchingKey,
+    put: &mut dyn FnMut(&[u8]) -> Result<(), ContainerError>,
+) -> Result<(), ContainerError> {
+    let polys: &[_] = match &key.a {
+        UniformParts::Seed(seed) => {
+            put(seed)?;
+            &[]
+        }
+        UniformParts::Polys(polys) => polys,
+    };
+    let mut buffer = Vec::new();
+    for poly in key.b.iter().chain(polys) {
+        buffer.clear();
+        put_poly(params, poly, &mut buffer);
+        put(&buffer)?;
+    }
+    Ok(())
+}
+
+/// The key of a section; its lengths, and that residues are below their primes, are checked.
+pub(super) fn key_from(
+    params: &Params,
+    record: &KeyRecord,
+    key_id: KeyId,
+    body: &[u8],
+) -> Result<StoredSwitchingKey, CkksError> {
+    const TAG: Tag = Tag::KEY;
+    let mut bytes = body;
+    let level = record.level as usize;
+    let shape = record.purpose.shape(params, level)?;
+    let (basis, digits) = (shape.basis, shape.digits.len());
+    let seed = if record.seeded {
+        let Some((seed, rest)) = bytes.split_first_chunk::<SEED_BYTES>() else {
+            return Err(bad_section(TAG, "its seed is missing").into());
+        };
+        bytes = rest;
+        Some(*seed)
+    } else {
+        None
+    };
+    let mut parts = || {
+        (0..digits)
+            .map(|_| take_poly(params, basis, TAG, &mut bytes))
+            .collect::<Result<Vec<_>, _>>()
+    };
+    let b = parts()?;
+    let a = match seed {
+        Some(seed) => UniformParts::Seed(seed),
+        None => UniformParts::Polys(parts()?),
+    };
+    expect_end(TAG, bytes)?;
+    Ok(StoredSwitchingKey {
+        purpose: record.purpose,
+        secret: record.secret,
+        level,
+        key_id,
+        b,
+        a,
+        expander: ExpanderId::try_from(record.expander)?,
+    })
 }
 
 /// Reads and checks a whole set of keys.

@@ -25,9 +25,11 @@ pub(crate) mod bits;
 mod ciphertexts;
 mod error;
 mod inspect;
+mod key_file;
 mod keys;
 mod params;
 mod reader;
+mod unfinished;
 mod writer;
 
 use std::fmt;
@@ -38,6 +40,7 @@ pub use ciphertexts::{
 };
 pub use error::{ContainerError, Kind};
 pub use inspect::{Inspection, inspect};
+pub use key_file::KeyFile;
 pub use keys::{
     EvaluationKeysHeader, EvaluationKeysReader, EvaluationKeysWriter, KeyRecord, append_public_key,
     evaluation_keys_to_bytes, public_key_to_bytes, read_evaluation_keys, read_public_key,
@@ -45,6 +48,7 @@ pub use keys::{
 };
 pub use params::{append_params, params_from_bytes, params_to_bytes, read_params};
 pub use reader::Reader;
+pub use unfinished::UnfinishedKeys;
 pub use writer::{StreamWriter, Writer};
 
 /// First bytes of every file.

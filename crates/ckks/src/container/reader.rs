@@ -292,7 +292,7 @@ fn bad_header(what: impl Into<String>) -> ContainerError {
 }
 
 /// A little-endian number of up to eight bytes; missing bytes count as zero.
-fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+pub(super) fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let mut padded = [0; 8];
     for (to, from) in padded.iter_mut().zip(bytes.iter().skip(at).take(len)) {
         *to = *from;

@@ -47,6 +47,34 @@ pub fn calibrate(execution: &Execution<'_>, sentences: &[Vec<u32>]) -> Result<Ra
     Ok(all)
 }
 
+/// Every how many sentences one is made longer, and as many shorter.
+const LENGTHENED: usize = 5;
+
+/// `sentences` and some made of them, of other lengths: from three tokens to `tokens`. Ranges depend
+/// on the length, above all those of the sums in softmax, and what people have at hand rarely has
+/// every length that the compiled model takes. First and last tokens stay where they are.
+#[must_use]
+pub fn lengthened(sentences: &[Vec<u32>], tokens: usize) -> Vec<Vec<u32>> {
+    let mut all = sentences.to_vec();
+    let count = sentences.len().div_ceil(LENGTHENED);
+    let inner = |ids: &[u32]| ids.get(1..ids.len().max(2) - 1).unwrap_or(&[]).to_vec();
+    for (at, ids) in sentences.iter().step_by(LENGTHENED).enumerate() {
+        let (Some(first), Some(last)) = (ids.first(), ids.last()) else {
+            continue;
+        };
+        // The sentence and those after it, over and over, up to each of `count` lengths.
+        let behind = sentences.iter().cycle().skip(at * LENGTHENED);
+        let mut words = behind.take(tokens).flat_map(|ids| inner(ids));
+        let long = (tokens * (at + 1)).div_ceil(count);
+        let length = long.max(3).min(tokens);
+        let inside: Vec<u32> = words.by_ref().take(length.saturating_sub(2)).collect();
+        let short = inside.get(..(at % 8 + 1).min(inside.len())).unwrap_or(&[]);
+        let made = |inside: &[u32]| [&[*first], inside, &[*last]].concat();
+        all.extend([made(&inside), made(short)]);
+    }
+    all
+}
+
 fn empty(model: &Encoder) -> Ranges {
     let (d, f) = (model.hidden(), model.intermediate());
     let ranges = |count| vec![Range::EMPTY; count];

@@ -15,7 +15,7 @@ mod tokens;
 mod trace;
 mod weights;
 
-pub use calibrate::calibrate;
+pub use calibrate::{calibrate, lengthened};
 pub use center::center_keys;
 pub use clear::{Exact, Execution, embed};
 pub use config::{Architecture, EncoderConfig};

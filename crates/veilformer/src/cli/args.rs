@@ -204,6 +204,10 @@ pub struct Keygen {
     /// Where the evaluation keys go (for the server)
     #[arg(long, value_name = "FILE", default_value = "keys.veil")]
     pub keys: PathBuf,
+    /// Go on where an interrupted `keygen --resume` ended: take the secret key if it exists, keep
+    /// the evaluation keys that are there (in KEYS.unfinished), and make the others
+    #[arg(long)]
+    pub resume: bool,
 }
 
 #[derive(Debug, Args)]

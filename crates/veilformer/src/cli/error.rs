@@ -63,7 +63,7 @@ impl Failure {
     pub fn writing<E: Error + Into<Self> + 'static>(path: &Path, error: E) -> Self {
         match io_error(&error) {
             Some(io) => Self::write(path, io),
-            None => error.into(),
+            None => error.into().of(path),
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Output goes to a temporary file in the target's folder, which is synchronized and then renamed.
 //! Ctrl-C removes the temporary files that exist and ends the process; the table of them is
-//! locked around every rename, so that no rename is cut in two.
+//! locked around every rename, so that no rename is cut in two. A file that takes long to make may
+//! instead grow under a name of its own ([`NewFile::go_on`]), which then stays for the next attempt.
 
-use std::collections::BTreeSet;
-use std::fs::{File, Permissions};
-use std::io::{self, BufWriter, Read, Write};
+use std::collections::BTreeMap;
+use std::fs::{File, Permissions, TryLockError};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,8 +17,15 @@ use zeroize::Zeroizing;
 
 use super::error::{Failure, INTERRUPTED, Result};
 
-/// Temporary files that exist now.
-static TEMPORARY: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+/// Temporary files that exist now, and what becomes of each at an interrupt.
+static TEMPORARY: Mutex<BTreeMap<PathBuf, Interrupted>> = Mutex::new(BTreeMap::new());
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Interrupted {
+    Removed,
+    /// Another attempt goes on with it.
+    Stays,
+}
 
 /// Who may read a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +47,8 @@ enum Sink {
     Temporary(BufWriter<NamedTempFile>, Listed),
     /// A device or a pipe, which cannot be renamed over.
     Device(BufWriter<File>),
+    /// What several attempts may write, beside the target; nobody else has it open.
+    Unfinished(File, Listed),
 }
 
 /// An entry of [`TEMPORARY`], taken out when dropped.
@@ -98,6 +108,64 @@ impl NewFile {
         })
     }
 
+    /// Goes on with what an earlier attempt left of a file, or begins it, under the target's name with
+    /// `.unfinished` behind it. Dropped before [`commit`], and at an interrupt, it stays.
+    pub fn go_on(target: &Path, force: bool) -> Result<Self> {
+        match std::fs::metadata(target).map(|m| m.file_type()) {
+            Ok(kind) if !kind.is_file() => {
+                return Err(Failure::input(format!(
+                    "{} is a device or a folder, and what can be gone on with is a file; name a file",
+                    target.display()
+                )));
+            }
+            Ok(_) if !force => return Err(exists(target)),
+            _ => {}
+        }
+        let mut path = target.as_os_str().to_owned();
+        path.push(".unfinished");
+        let path = PathBuf::from(path);
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(|e| Failure::write(&path, &e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::input(format!(
+                    "another process is writing {}; wait until it has ended",
+                    path.display()
+                )));
+            }
+            // Not every file system can lock.
+            Err(TryLockError::Error(_)) => {}
+        }
+        table().insert(path.clone(), Interrupted::Stays);
+        Ok(Self {
+            target: target.to_owned(),
+            force,
+            sink: Sink::Unfinished(file, Listed(path)),
+        })
+    }
+
+    /// Where what several attempts write is, if it is such a file.
+    pub fn unfinished(&self) -> Option<&Path> {
+        match &self.sink {
+            Sink::Unfinished(_, Listed(path)) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Cuts what several attempts wrote to a length in bytes.
+    pub fn cut(&mut self, length: u64) -> Result<()> {
+        match &self.sink {
+            Sink::Unfinished(file, _) => file.set_len(length).map_err(|e| self.error(&e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Turns a write error into a sentence about this file.
     pub fn error(&self, error: &io::Error) -> Failure {
         Failure::write(&self.target, error)
@@ -113,6 +181,7 @@ impl NewFile {
         match &self.sink {
             Sink::Temporary(file, _) => file.get_ref().as_file().sync_all(),
             Sink::Device(_) => Ok(()),
+            Sink::Unfinished(file, _) => file.sync_all(),
         }
     }
 }
@@ -122,6 +191,7 @@ impl Write for NewFile {
         match &mut self.sink {
             Sink::Temporary(file, _) => file.write(bytes),
             Sink::Device(file) => file.write(bytes),
+            Sink::Unfinished(file, _) => file.write(bytes),
         }
     }
 
@@ -129,6 +199,27 @@ impl Write for NewFile {
         match &mut self.sink {
             Sink::Temporary(file, _) => file.flush(),
             Sink::Device(file) => file.flush(),
+            Sink::Unfinished(file, _) => file.flush(),
+        }
+    }
+}
+
+/// Of what several attempts write alone.
+impl Read for NewFile {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match &mut self.sink {
+            Sink::Unfinished(file, _) => file.read(bytes),
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// Of what several attempts write alone.
+impl Seek for NewFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match &mut self.sink {
+            Sink::Unfinished(file, _) => file.seek(to),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -144,12 +235,21 @@ pub fn commit(mut files: Vec<NewFile>) -> Result<()> {
     let mut done = Ok(());
     for file in files {
         let (target, force) = (file.target, file.force);
-        if let Sink::Temporary(writer, entry) = file.sink {
-            // Released with the others, after the lock.
-            listed.push(entry);
-            if done.is_ok() {
-                done = rename(writer, &target, force);
+        // Entries are released with the others, after the lock.
+        match file.sink {
+            Sink::Temporary(writer, entry) => {
+                listed.push(entry);
+                if done.is_ok() {
+                    done = rename(writer, &target, force);
+                }
             }
+            Sink::Unfinished(_, entry) => {
+                if done.is_ok() {
+                    done = give_name(&entry.0, &target, force);
+                }
+                listed.push(entry);
+            }
+            Sink::Device(_) => {}
         }
     }
     drop(lock);
@@ -171,9 +271,23 @@ fn rename(writer: BufWriter<NamedTempFile>, target: &Path, force: bool) -> Resul
         Err(e) => return Err(Failure::write(target, &e)),
         Ok(_) => {}
     }
-    // The rename itself reaches the disk with its folder; not every file system can do it.
-    let _ = File::open(folder_of(target)).and_then(|f| f.sync_all());
+    sync_folder(target);
     Ok(())
+}
+
+fn give_name(unfinished: &Path, target: &Path, force: bool) -> Result<()> {
+    // Where it must not be overwritten: looked at again, since its making took a while.
+    if !force && target.exists() {
+        return Err(exists(target));
+    }
+    std::fs::rename(unfinished, target).map_err(|e| Failure::write(target, &e))?;
+    sync_folder(target);
+    Ok(())
+}
+
+/// A rename itself reaches the disk with its folder; not every file system can do it.
+fn sync_folder(target: &Path) {
+    let _ = File::open(folder_of(target)).and_then(|f| f.sync_all());
 }
 
 fn folder_of(target: &Path) -> &Path {
@@ -194,7 +308,7 @@ fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
         .tempfile_in(folder_of(target))
         .map_err(|e| Failure::write(target, &e))?;
     let path = file.path().to_owned();
-    table.insert(path.clone());
+    table.insert(path.clone(), Interrupted::Removed);
     Ok((file, Listed(path)))
 }
 
@@ -205,7 +319,7 @@ fn exists(target: &Path) -> Failure {
     ))
 }
 
-fn table() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+fn table() -> MutexGuard<'static, BTreeMap<PathBuf, Interrupted>> {
     TEMPORARY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -214,10 +328,16 @@ pub fn clean_up_on_interrupt() {
     let handler = || {
         // Never unlocked again: no file can appear or be renamed any more.
         let table = table();
-        for path in table.iter() {
-            let _ = std::fs::remove_file(path);
+        let mut said = "no partial file was left".to_owned();
+        for (path, then) in table.iter() {
+            match then {
+                Interrupted::Removed => drop(std::fs::remove_file(path)),
+                Interrupted::Stays => {
+                    said = format!("{} has what was made; run it again", path.display());
+                }
+            }
         }
-        let _ = writeln!(io::stderr(), "\ninterrupted; no partial file was left");
+        let _ = writeln!(io::stderr(), "\ninterrupted; {said}");
         std::process::exit(i32::from(INTERRUPTED));
     };
     // Without a handler Ctrl-C still ends the process; only temporary files may stay.

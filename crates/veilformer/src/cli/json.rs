@@ -157,6 +157,8 @@ pub struct Keygen {
     pub keys: String,
     /// Number of evaluation keys.
     pub key_count: usize,
+    /// Those of them that an interrupted generation had made.
+    pub keys_kept: usize,
     /// Size of the evaluation key file.
     pub key_bytes: u64,
     /// Time of the generation.

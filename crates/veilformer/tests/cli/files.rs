@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::setup::{conversation, copy, snapshot, succeed};
+use crate::setup::{conversation, copy, snapshot, succeed, veilformer};
 
 #[test]
 fn secrets_are_for_their_owner_alone() {
@@ -60,11 +60,12 @@ fn the_same_model_gives_the_same_bundles() {
 }
 
 /// Starts `keygen` in a folder and comes back once it is at work on its files.
-fn start_keygen(folder: &Path) -> Child {
+fn start_keygen(folder: &Path, resume: &[&str]) -> Child {
     let client = conversation().join("client.veil");
     let child = Command::new(env!("CARGO_BIN_EXE_veilformer"))
         .args(["--threads", "1", "keygen", "--client"])
         .arg(client)
+        .args(resume)
         .current_dir(folder)
         .stderr(Stdio::null())
         .spawn()
@@ -83,7 +84,7 @@ fn start_keygen(folder: &Path) -> Child {
 #[test]
 fn a_file_that_appears_meanwhile_is_not_overwritten() {
     let folder = TempDir::new().unwrap();
-    let mut child = start_keygen(folder.path());
+    let mut child = start_keygen(folder.path(), &[]);
     let target = folder.path().join("secret.veil");
     assert!(!target.exists());
     std::fs::write(&target, "another's").unwrap();
@@ -95,11 +96,81 @@ fn a_file_that_appears_meanwhile_is_not_overwritten() {
 #[test]
 fn an_interrupt_leaves_no_file() {
     let folder = TempDir::new().unwrap();
-    let mut child = start_keygen(folder.path());
+    assert_eq!(interrupted(start_keygen(folder.path(), &[])), 130);
+    assert!(snapshot(folder.path()).is_empty());
+}
+
+/// Interrupts `keygen --resume` in a folder once it has made a key; `false` if it was done by then.
+fn interrupted_with_keys(folder: &Path) -> bool {
+    let length = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
+    let (begun, all) = (
+        folder.join("keys.veil.unfinished"),
+        conversation().join("keys.veil"),
+    );
+    let child = start_keygen(folder, &["--resume"]);
+    // The note of the first key makes the file longer than it will be in the end.
+    while length(&begun) <= length(&all) && !folder.join("keys.veil").exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    interrupted(child) == 130 && begun.exists()
+}
+
+/// The exit code and standard error of what must fail.
+fn fail(folder: &Path, args: &[&str]) -> (i32, String) {
+    let output = veilformer(folder, args);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code().unwrap(), said)
+}
+
+/// The exit code of a process that is interrupted.
+fn interrupted(mut child: Child) -> i32 {
     let process = child.id().to_string();
     let kill = Command::new("kill").args(["-INT", &process]).status();
-    assert!(kill.unwrap().success());
-    let status = child.wait().unwrap();
-    assert_eq!(status.code(), Some(130));
-    assert!(snapshot(folder.path()).is_empty());
+    assert!(kill.is_ok());
+    child.wait().unwrap().code().unwrap()
+}
+
+#[test]
+fn an_interrupted_generation_goes_on_if_asked_to() {
+    // It may be done before it is interrupted.
+    let folder = (0..10).find_map(|_| {
+        let folder = TempDir::new().unwrap();
+        interrupted_with_keys(folder.path()).then_some(folder)
+    });
+    let folder = folder.unwrap();
+    let at = folder.path();
+    let (whole, begun) = (at.join("keys.veil"), at.join("keys.veil.unfinished"));
+    let secret = std::fs::read(at.join("secret.veil")).unwrap();
+    let mode = std::fs::metadata(at.join("secret.veil"))
+        .unwrap()
+        .permissions();
+    assert_eq!(mode.mode() & 0o777, 0o600);
+    std::fs::copy(conversation().join("client.veil"), at.join("client.veil")).unwrap();
+    let resumed = succeed(at, &["--json", "keygen", "--resume"]);
+    let resumed: serde_json::Value = serde_json::from_str(&resumed).unwrap();
+    let [kept, count] = ["keys_kept", "key_count"].map(|f| resumed[f].as_u64().unwrap());
+    assert!((1..count).contains(&kept), "{resumed}");
+    assert!(whole.exists() && !begun.exists());
+    assert!(secret == std::fs::read(at.join("secret.veil")).unwrap());
+    succeed(at, &["encrypt", "red blue"]);
+    let bundle = conversation().join("server.veil");
+    succeed(at, &["run", "--server", bundle.to_str().unwrap()]);
+    succeed(at, &["decrypt"]);
+    let (code, said) = fail(at, &["keygen", "--resume"]);
+    assert!(code == 2 && said.contains("keys.veil exists"), "{said}");
+    // Another secret key than the one that the keys were begun with.
+    std::fs::rename(&whole, &begun).unwrap();
+    let before = std::fs::read(&begun).unwrap();
+    let refused = |secret: &str, what: &str| {
+        let (code, said) = fail(at, &["keygen", "--resume", "--secret", secret]);
+        assert!(code == 2 && said.contains(what), "{said}");
+        assert!(before == std::fs::read(&begun).unwrap() && !whole.exists());
+    };
+    refused("none.veil", "is not there");
+    assert!(!at.join("none.veil").exists());
+    succeed(
+        at,
+        &["keygen", "--secret", "other.veil", "--keys", "others.veil"],
+    );
+    refused("other.veil", "belongs to the secret key");
 }

@@ -77,7 +77,8 @@ fn the_other_commands() {
     check(
         at,
         &["keygen", "--secret", "s", "--keys", "k"],
-        "{key_bytes: int, key_count: int, key_id: text, keys: text, seconds: float, secret: text}",
+        "{key_bytes: int, key_count: int, key_id: text, keys: text, keys_kept: int, \
+         seconds: float, secret: text}",
     );
     check(
         at,

@@ -66,7 +66,8 @@ impl Attention {
         };
         let inverses = Inverses::new(&substitution.inverses, layout);
         // A head's result is that of the values times the gain that its inverse lacks.
-        let least = inverses.gains.iter().fold(1.0, |m, g| f64::min(m, *g));
+        let gains = inverses.gains.iter().map(|g| g * inverses.start);
+        let least = gains.fold(1.0, f64::min);
         let dense = [&model.query, &model.key, &model.value];
         let biases = dense.map(|map| bias_of(map, input));
         // Keys come without their bias first.
@@ -455,20 +456,23 @@ impl Attention {
             };
             let next = m.stage(&stage, |m, inputs| {
                 let mut inputs = inputs.concat();
-                let mut a = inputs.pop().ok_or_else(none)?;
-                if step == 0 {
-                    for _ in 0..self.inverses.doublings {
-                        a = m.ops.add(&a, &a)?;
-                    }
+                let part = inputs.pop().ok_or_else(none)?;
+                let mut a = part.clone();
+                for _ in 0..self.inverses.doublings {
+                    a = m.ops.add(&a, &a)?;
                 }
                 let negative = m.ops.negate(&a)?;
                 let factor = m.plus((self.layer, "inverse", step), &negative, term)?;
                 let mut outputs = vec![match inputs.pop() {
+                    None if self.inverses.start < 1.0 => {
+                        let start = SlotVector::real_constant(self.inverses.start);
+                        m.times((self.layer, "inverse start", 0), &factor, &start)?
+                    }
                     None => factor.clone(),
                     Some(p) => m.mul(&p, &factor)?,
                 }];
                 if !last {
-                    outputs.push(m.mul(&a, &factor)?);
+                    outputs.push(m.mul(&part, &factor)?);
                 }
                 Ok(outputs)
             })?;

@@ -27,7 +27,7 @@ impl Times {
     pub const REFERENCE: Self = Self {
         units: UnitCosts {
             decomposition: 4.4,
-            hoisted: 6.0,
+            hoisted: 9.0,
             baby: 3.0,
             giant: 9.5,
             plain_giant: 8.0,
@@ -36,7 +36,7 @@ impl Times {
             product: 0.8,
             plain: ProductCosts {
                 dense: 0.9,
-                periodic: 0.4,
+                periodic: 0.3,
                 scalar: 0.4,
             },
             extended: ProductCosts {

@@ -63,7 +63,7 @@ impl Layout {
         let candidates = Heads::candidates(padded, width, model.heads, model.head_dim());
         let cheapest = candidates
             .into_iter()
-            .min_by(|a, b| attention_cost(a).total_cmp(&attention_cost(b)));
+            .min_by(|a, b| cost(a, model.hidden()).total_cmp(&cost(b, model.hidden())));
         let heads = cheapest.ok_or_else(|| {
             let what = format!(
                 "{tokens} tokens of {} heads in {slots} slots: no layout fits; compile for fewer \
@@ -145,21 +145,26 @@ impl Layout {
     }
 }
 
-/// Milliseconds of a layer's attention with these heads, roughly: only to compare shapes. Units are
-/// of N = 2^16 with 12 limbs: products with relinearization 12, tensor products 3, rotations 11,
-/// hoisted ones 6, a pair of bootstraps 2300, a level of everything 230.
-fn attention_cost(h: &Heads) -> f64 {
+/// Milliseconds of a layer's attention with these heads, and of the maps before and behind it, roughly:
+/// only to compare shapes. Units are of N = 2^16 with 8 limbs: products with relinearization 9, tensor
+/// products 2, rotations 8, hoisted ones 4, terms of a map 0.45, its giant steps 7, a pair of
+/// bootstraps 1700, a level of everything 170.
+fn cost(h: &Heads, hidden: usize) -> f64 {
     let [pairs, babies, blocks, giants] =
         [h.pairs(), h.babies, h.blocks(), h.giants()].map(|n| n as f64);
     let (scores, places) = (h.score_ciphertexts() as f64, h.used_places() as f64);
-    let products = 2.0 * pairs * babies * (12.0 + 3.0 * blocks);
-    let rotations = blocks * 6.0 * (giants + 2.0 * babies);
-    let moves = scores * ((2.0 * places - 2.0) * 20.0 + 14.0 * places);
+    let products = 2.0 * pairs * babies * (9.0 + 2.0 * blocks);
+    let rotations = blocks * 4.0 * (giants + 2.0 * babies);
+    let moves = scores * ((2.0 * places - 2.0) * 14.0 + 10.0 * places);
     let copies = if h.copies > 1 {
-        230.0 + 2.0 * blocks * 6.0 * h.copies as f64
+        170.0 + 2.0 * blocks * 4.0 * h.copies as f64
     } else {
         0.0
     };
-    let functions = scores * (2300.0 + 2.0 * 10.0 * 14.0);
-    products + rotations + moves + copies + functions + blocks * 400.0
+    let functions = scores * (1700.0 + 2.0 * 10.0 * 10.0);
+    // Queries, keys, values, and the output map, whose giant steps are those of the features.
+    let width = h.width as f64;
+    let features = hidden.div_ceil(h.width.max(1)) as f64;
+    let maps = blocks * (4.0 * features * width * 0.45 + 3.0 * 7.0 * (width / 32.0).ceil());
+    products + rotations + moves + copies + functions + maps
 }

@@ -125,6 +125,8 @@ pub struct Plains<Pl> {
     pub(super) scores: BTreeMap<(usize, usize), Arc<Scores<Pl>>>,
     pub(super) sums: BTreeMap<(usize, usize), Arc<KeySum<Pl>>>,
     pub(super) weighted: BTreeMap<usize, Arc<Weighted<Pl>>>,
+    /// Whether weights stay for another run.
+    kept: bool,
 }
 
 impl<Pl> Default for Plains<Pl> {
@@ -136,6 +138,19 @@ impl<Pl> Default for Plains<Pl> {
             scores: BTreeMap::new(),
             sums: BTreeMap::new(),
             weighted: BTreeMap::new(),
+            kept: true,
+        }
+    }
+}
+
+impl<Pl> Plains<Pl> {
+    /// Plaintexts for one run: the weights of a layer go when the layer ends. They are most of the
+    /// memory of a large model, and encoding them again takes a few percent of a run.
+    #[must_use]
+    pub fn for_one_run() -> Self {
+        Self {
+            kept: false,
+            ..Self::default()
         }
     }
 }
@@ -200,6 +215,9 @@ impl<'a, O: Ops> Machine<'a, O> {
     /// Begins a block with its only input, value 0.
     pub fn begin(&mut self, name: String, input: Vec<O::Ct>) {
         self.name = name;
+        if !self.plains.kept {
+            self.plains.products.clear();
+        }
         self.block += usize::from(!self.values.is_empty());
         self.values = vec![Held {
             cts: input,

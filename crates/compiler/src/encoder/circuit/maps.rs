@@ -34,6 +34,11 @@ impl Affine {
         }
     }
 
+    /// What a feature's slot stands for.
+    pub(super) fn value(&self, feature: usize, slot: f64) -> f64 {
+        self.gain(feature) * slot + self.bias(feature)
+    }
+
     fn gain(&self, feature: usize) -> f64 {
         self.gain.get(feature).copied().unwrap_or(0.0)
     }
@@ -65,9 +70,11 @@ impl Map {
         let weights = Weights::from_fn(rows * width, cols * width, weight)?;
         let packing = Packing::FeatureFast { width };
         let baby_steps = baby_steps(width, (rows, cols));
+        // Levels are so few that products modulo the special primes too, of which there are as many
+        // as ciphertexts have primes, would cost more than a ModDown of each rotated input saves.
         let method = Method::Diagonals {
             baby_steps,
-            hoisting: Hoisting::Twice,
+            hoisting: Hoisting::Once,
             wrap: Wrap::Paired,
         };
         let bias = layout.per_feature(rows, bias);
@@ -153,12 +160,12 @@ impl Map {
     }
 }
 
-/// Baby steps of least cost, a power of two: a rotated input is an inner product with its key, once
-/// for all outputs; a giant step of an output a decomposition and a division besides, three times as
-/// much. A quarter of the width at most, since each step has a key.
+/// Baby steps of least cost, a power of two: a rotated input is an inner product with its key and a
+/// ModDown, once for all outputs; a giant step of an output a decomposition and an inner product, half
+/// as much again. A quarter of the width at most, since each step has a key.
 fn baby_steps(width: usize, (outputs, inputs): (usize, usize)) -> usize {
     let powers = (0..width.max(1).ilog2().saturating_sub(1)).map(|bit| 1usize << bit);
-    let cost = |babies: &usize| babies * inputs + 3 * outputs * width / babies;
+    let cost = |babies: &usize| 2 * babies * inputs + 3 * outputs * width / babies;
     powers.min_by_key(cost).unwrap_or(1)
 }
 

@@ -44,7 +44,7 @@ use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::Matrix;
 use veilformer_ir::encoder::{
-    Encoder, EncoderInput, EncoderLayer, EncoderSlots, Head, LayerRanges, Range, Ranges,
+    Encoder, EncoderInput, EncoderLayer, EncoderSlots, Head, LayerRanges, Pooling, Range, Ranges,
 };
 
 use self::attention::{Attention, Centring};
@@ -64,6 +64,10 @@ pub struct EncoderCircuit {
     layout: Layout,
     slots: EncoderSlots,
     layers: Vec<Layer>,
+    /// What the results of each layer stand for.
+    outputs: Vec<Affine>,
+    /// Whether the last layer's results are those of the first token only.
+    first_only: bool,
     answer: Answer,
 }
 
@@ -111,6 +115,7 @@ impl EncoderCircuit {
             _ => 1.5 * largest(&ranges.answer),
         };
         let mut layers = Vec::with_capacity(count);
+        let mut outputs = Vec::with_capacity(count);
         for (index, layer) in model.layers.iter().enumerate() {
             let last = (index + 1 == count).then_some((&model.head, bound_of_answer));
             let site = Site {
@@ -123,6 +128,7 @@ impl EncoderCircuit {
             };
             let (made, output) = Layer::new(&site, layer, &input)?;
             layers.push(made);
+            outputs.push(output.clone());
             input = output;
         }
         let head = (&model.head, substitution);
@@ -145,6 +151,8 @@ impl EncoderCircuit {
             },
             layout,
             layers,
+            outputs,
+            first_only: !matches!(&model.head, Head::Embedding { pooling, .. } if *pooling == Pooling::Mean),
             answer,
         })
     }
@@ -202,6 +210,26 @@ impl EncoderCircuit {
     #[must_use]
     pub fn read(&self, results: &[Vec<Complex>]) -> Vec<f64> {
         self.slots.answer(results).logits
+    }
+
+    /// The outputs of a layer, token after token, in the slots of what its last stage ends with
+    /// ([`layer_of`] its name); of the last layer those of the first token, if no other one is
+    /// wanted. Empty for a layer that there is not.
+    #[must_use]
+    pub fn read_layer(&self, layer: usize, slots: &[Vec<Complex>], tokens: usize) -> Vec<f64> {
+        let Some(output) = self.outputs.get(layer) else {
+            return Vec::new();
+        };
+        let only_first = self.first_only && layer + 1 == self.outputs.len();
+        let width = self.layout.heads.width.max(1);
+        let tokens = if only_first { 1 } else { tokens };
+        let value = |token: usize, feature: usize| {
+            let block = slots.get(feature / width);
+            let slot = block.and_then(|block| block.get(token * width + feature % width));
+            output.value(feature, slot.map_or(0.0, |z| z.re))
+        };
+        let features = |token| (0..self.layout.hidden).map(move |f| value(token, f));
+        (0..tokens).flat_map(features).collect()
     }
 
     /// Runs all stages, with bootstraps where `placement` has them (see [`EncoderCircuit::flow`]).
@@ -322,7 +350,7 @@ impl Layer {
             }
             // The gain of each feature is a part of the mask.
             Some((Head::Embedding { pooling, .. }, bound)) => {
-                let mean = *pooling == veilformer_ir::encoder::Pooling::Mean;
+                let mean = *pooling == Pooling::Mean;
                 let gains = output_affine.gain.clone();
                 output_affine.gain = vec![bound; hidden];
                 Norm::new(layout, &last, |t, feature| {
@@ -395,9 +423,19 @@ impl Layer {
         })?;
         m.take(active);
         m.take(middle);
-        self.output_norm.run(m, (index, "last normalization"), sum)
+        self.output_norm.run(m, (index, LAST), sum)
     }
 }
+
+/// The layer whose last stage has this name; none for other stages.
+#[must_use]
+pub fn layer_of(stage: &str) -> Option<usize> {
+    let index = stage.strip_prefix("layer ")?.strip_suffix(LAST)?;
+    index.strip_suffix(", ")?.parse().ok()
+}
+
+/// The last stage of a layer.
+const LAST: &str = "last normalization";
 
 /// The largest magnitude that calibration saw of any feature, and a tenth of the range more.
 fn largest(ranges: &[Range]) -> f64 {
