@@ -78,7 +78,14 @@ pub fn compile(
     let times = Times::REFERENCE;
     let flow = circuit.flow(params, &bootstraps, &times);
     let flow = flow.map_err(at("placement of bootstraps"))?;
-    let placement = place(&flow, &times.machine(&bootstraps), Loops::Free)?;
+    let placement = place(&flow, &times.machine(&bootstraps), Loops::Free).map_err(|e| match e {
+        CompileError::Placement(what) => CompileError::Placement(format!(
+            "{what}: a stage is deeper than the {} levels that a bootstrap gives; allow larger errors or \
+             take a preset with more levels",
+            output_level - input_level
+        )),
+        other => other,
+    })?;
     let mut specs = Vec::new();
     recorder.section("inputs");
     let inputs = circuit.inputs().map(|kind: &EncoderInput| {
