@@ -17,7 +17,7 @@ use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KeyRows, LOW_LOG, Minuend, Tensor};
+use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Minuend, Tensor, key_words};
 use crate::modulus::ShoupConst;
 use crate::poly::{Form, RnsPoly};
 
@@ -433,7 +433,8 @@ impl Cpu {
         let Some(key) = place.key.row_of(place.prime) else {
             return;
         };
-        let key_block = |b: usize| key.get(b * block * rows..(b + 1) * block * rows);
+        let words = key_words(&table.modulus, rows, block);
+        let key_block = |b: usize| key.get(b * words..(b + 1) * words + KEY_PAD);
         let space = &mut scratch.digits[g * call.most * stride..(g + 1) * call.most * stride];
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;

@@ -48,6 +48,12 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
     super::scalar::permute_coefficients(m, out, x, g);
 }
 
+/// Keys are packed once.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize)) {
+    super::scalar::pack_key(m, out, pair, row);
+}
+
 /// Words per vector.
 const LANES: usize = 4;
 
