@@ -209,7 +209,7 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) rows: usize,
     /// Per digit its first row; its second row follows.
     pub(crate) first: &'a [usize],
-    /// The digits, values below 4q.
+    /// The digits: values below 4q, or what `forward_digits` gave.
     pub(crate) digits: &'a [&'a [u64]],
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
@@ -300,6 +300,8 @@ kernels! {
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
+    /// As `forward_low`, for digits: only an inner product may read what comes out.
+    fn forward_digits(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
     /// As `forward_low`; what comes out is subtracted from the minuend and multiplied by its factor:
     /// the end of a division by primes, with their rest in `x`.
     fn divide_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], from: &Minuend<'_>);
@@ -346,7 +348,7 @@ kernels! {
     /// Two rows of a key in Montgomery form, the first (an even number) and the next one of so many,
     /// packed into all columns of a limb.
     fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize));
-    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
+    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
     /// `MOST_PRODUCTS` of them.

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
+pub(super) use forward_low as forward_digits;
 
 const MASK52: u64 = (1 << 52) - 1;
 

@@ -255,7 +255,7 @@ impl Cpu {
             while !left.is_empty() {
                 let (now, rest) = left.split_at_mut(block);
                 let ahead = rest.get(..block).unwrap_or(&[]);
-                self.kernels.forward_low(table, now, b, ahead);
+                self.kernels.forward_digits(table, now, b, ahead);
                 left = rest;
                 b += 1;
             }

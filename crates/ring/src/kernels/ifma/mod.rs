@@ -11,7 +11,7 @@ mod pointwise;
 mod products;
 
 pub(super) use convert::{convert_tile, quotient};
-pub(super) use forward::{divide_low, forward, forward_low};
+pub(super) use forward::{divide_low, forward, forward_digits, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use packed::pack_key;
 pub(super) use pointwise::{

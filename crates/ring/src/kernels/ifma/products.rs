@@ -21,9 +21,10 @@ pub(in crate::kernels) fn inner_product(
     if !n.is_multiple_of(LANES) || out1.len() != n || !fits {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
-    // Digits are below 4q < 2^52, keys, what is added and its factor below q. A factor of a tensor
-    // product is lazy: below 2q, in two products.
-    let steps = steps_of(m, 4 * key.digits.len() + 1 + 4 * extra.tensors.len());
+    // Digits of at most 47 bits are below 10q, others below 4q, in any case below 2^52; keys, what is
+    // added and its factor below q. A factor of a tensor product is lazy: below 2q, in two products.
+    let digit = if m.bits() <= 47 { 10 } else { 4 };
+    let steps = steps_of(m, digit * key.digits.len() + 1 + 4 * extra.tensors.len());
     // SAFETY: the lengths were checked.
     unsafe {
         match (key_width(m).is_multiple_of(8), steps) {
