@@ -27,7 +27,7 @@ impl Unpack {
             *byte = (lane * width / 8 + k) as u8;
             // Of words of whole bytes no other ones; what a half byte leaves stands above bit 52,
             // where no multiply-add looks.
-            mask |= u64::from(width % 8 != 0 || k < width / 8) << i;
+            mask |= u64::from(!width.is_multiple_of(8) || k < width / 8) << i;
         }
         Self {
             // SAFETY: 64 bytes.
@@ -85,7 +85,7 @@ pub(in crate::kernels) fn pack_key(
             shared |= 1 << i;
         }
     }
-    let half = if width % 8 == 0 { 0 } else { 4 };
+    let half = if width.is_multiple_of(8) { 0 } else { 4 };
     let shift = _mm512_setr_epi64(0, half, 0, half, 0, half, 0, half);
     // SAFETY: 64 bytes each.
     let (bytes, others) = unsafe { (load(bytes.as_ptr().cast()), load(others.as_ptr().cast())) };
