@@ -254,7 +254,7 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
         }),
     };
     let (n, all, d) = (shape.n(), shape.l() + shape.k(), shape.d());
-    let bytes = shape.limb_bytes(2.0 * d * all);
+    let bytes = shape.key_bytes(2.0 * d * all);
     let phase = Phase::new("inner product, permuted, times a plaintext")
         .work(
             Unit::MultiplyAccumulate,
@@ -262,7 +262,11 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
             "2(D+1)(L+K) N",
         )
         .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N")
-        .bytes(f64::INFINITY, (bytes, 0.0), "2D(L+K) 8N of key read");
+        .bytes(
+            f64::INFINITY,
+            (bytes, 0.0),
+            format!("2D(L+K) {}/8 N of key read", shape.bits),
+        );
     Ok(named("baby_step", Floor::of(vec![phase]), case))
 }
 

@@ -8,7 +8,7 @@ use crate::scheme::floors::Shape;
 
 /// Bytes of a switching key for inputs of the shape's limbs.
 pub(super) fn key_bytes(s: &Shape) -> f64 {
-    s.limb_bytes(2.0 * s.d() * (s.l() + s.k()))
+    s.key_bytes(2.0 * s.d() * (s.l() + s.k()))
 }
 
 /// Bytes of the plaintexts of a product: those of rotated inputs are modulo the special primes as
@@ -86,6 +86,7 @@ mod tests {
             limbs: 2,
             special: 1,
             digit_limbs: 1,
+            bits: 64,
         };
         let operations = |c: &Counts| of(&s, c).on(&round(), 1).operations;
         let none = Counts::default();

@@ -17,6 +17,8 @@ pub struct Shape {
     pub special: usize,
     /// Limbs per digit.
     pub digit_limbs: usize,
+    /// Bits of a residue: what it takes at least where its form is free, as in prepared keys.
+    pub bits: u32,
 }
 
 /// log2 of the words that a sub-transform in the first cache can have: half of 48 KiB.
@@ -51,6 +53,12 @@ impl Shape {
     #[must_use]
     pub fn limb_bytes(&self, limbs: f64) -> f64 {
         8.0 * self.n() * limbs
+    }
+
+    /// Bytes of so many limbs of a prepared key.
+    #[must_use]
+    pub fn key_bytes(&self, limbs: f64) -> f64 {
+        self.n() * f64::from(self.bits) / 8.0 * limbs
     }
 
     /// Butterflies of a transform of one limb.
@@ -164,12 +172,16 @@ impl Shape {
     #[must_use]
     pub fn inner_product(&self) -> Floor {
         let (n, all, d) = (self.n(), self.l() + self.k(), self.d());
-        let key = self.limb_bytes(2.0 * d * all);
+        let key = self.key_bytes(2.0 * d * all);
         Floor::of(vec![
             Phase::new("inner product")
                 .work(Unit::MultiplyAccumulate, 2.0 * d * all * n, "2D(L+K) N")
                 .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N")
-                .bytes(f64::INFINITY, (key, 0.0), "2D(L+K) 8N of key read"),
+                .bytes(
+                    f64::INFINITY,
+                    (key, 0.0),
+                    format!("2D(L+K) {}/8 N of key read", self.bits),
+                ),
         ])
     }
 
@@ -404,6 +416,7 @@ mod tests {
         limbs: 2,
         special: 1,
         digit_limbs: 1,
+        bits: 64,
     };
 
     /// Everything fits the first cache or is far below memory's share: counts alone.
@@ -439,14 +452,15 @@ mod tests {
 
     #[test]
     fn keys_come_from_memory() {
-        // 24 + 8 limbs, three digits: 96 MiB of key at 1 byte per ns, more than all its work.
+        // 24 + 8 limbs, three digits: 72 MiB of key of 48 bits at 1 byte per ns, more than all its work.
         let shape = Shape {
             log_n: 16,
             limbs: 24,
             special: 8,
             digit_limbs: 8,
+            bits: 48,
         };
-        let key = 2.0 * 3.0 * 32.0 * 65536.0 * 8.0;
+        let key = 2.0 * 3.0 * 32.0 * 65536.0 * 6.0;
         let floor = shape.inner_product();
         assert_eq!(floor.on(&round(), 1).bytes, key);
         assert!((floor.ms(&round(), 1) - key * 1e-6).abs() < 1e-9);

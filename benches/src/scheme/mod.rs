@@ -98,6 +98,7 @@ pub fn shape(params: &Params) -> Shape {
         limbs: spec.levels + 1,
         special: spec.special_count,
         digit_limbs: spec.digit_limbs,
+        bits: spec.scale_bits,
     }
 }
 

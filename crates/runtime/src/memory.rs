@@ -5,6 +5,7 @@
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params, SlotVector};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
+use veilformer_ring::CpuKey;
 
 use crate::stats::{TransformCounts, ciphertext_memory};
 
@@ -213,8 +214,9 @@ impl Estimate<'_> {
         let Ok(shape) = purpose.shape(self.params, level) else {
             return 0;
         };
-        let limbs = 2 * shape.digits.len() * shape.basis.len();
-        limbs_bytes(self.params, limbs) + self.params.n() as u64 / 2
+        let (chain, digits) = (self.params.chain(), shape.digits.len());
+        let bytes = CpuKey::bytes_of(chain, shape.basis, digits).unwrap_or(0);
+        bytes as u64 + self.params.n() as u64 / 2
     }
 
     /// Bytes of the encoded plaintexts.

@@ -12,6 +12,7 @@ use crate::error::{Result, RingError};
 use crate::kernels::{
     Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Minuend, Tile, tile_columns,
 };
+use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
 
 /// The source side of a base conversion: scaled residues `y_i = x_i (D/q_i)^-1 mod q_i` and the
@@ -125,41 +126,59 @@ struct Quotient<'a, 'o> {
 /// Primes to which a rest is converted at a time.
 const GROUP: usize = 8;
 
+/// One limb of a value on its way to scaled residues.
+pub(super) struct Unfilled<'y> {
+    pub(super) prime: usize,
+    /// What it is multiplied by.
+    pub(super) factor: u64,
+    /// Its words in each tile.
+    pub(super) tiles: Vec<&'y mut [u64]>,
+}
+
 impl Cpu {
+    /// Room for scaled residues and quotients.
+    pub(super) fn unscaled(&self, basis: Basis) -> Scaled {
+        let n = self.chain.n();
+        Scaled {
+            basis,
+            y: Buffer::dirty(basis.len() * n),
+            v: vec![0; n],
+        }
+    }
+
+    /// Per limb what has to be filled.
+    pub(super) fn unfilled<'y>(&self, scaled: &'y mut Scaled) -> Vec<Unfilled<'y>> {
+        let count = tiles(self.chain.n()).len();
+        let words = self.chain.n() / count;
+        let (factors, _) = source_constants(&self.chain, scaled.basis);
+        let limb = |(prime, factor)| Unfilled {
+            prime,
+            factor,
+            tiles: Vec::with_capacity(count),
+        };
+        let mut limbs: Vec<Unfilled<'_>> = scaled.basis.iter().zip(factors).map(limb).collect();
+        for tile in scaled.y.chunks_exact_mut(limbs.len().max(1) * words) {
+            for (limb, words) in limbs.iter_mut().zip(tile.chunks_exact_mut(words)) {
+                limb.tiles.push(words);
+            }
+        }
+        limbs
+    }
+
     /// Scaled residues and quotients of several values.
     pub(super) fn scale_sources(&self, sources: Vec<Unscaled<'_>>) -> Vec<Scaled> {
         let n = self.chain.n();
-        let count = tiles(n).len();
-        let words = n / count;
-        let mut scaled: Vec<Scaled> = sources
-            .iter()
-            .map(|s| Scaled {
-                basis: s.basis,
-                y: Buffer::dirty(s.basis.len() * n),
-                v: vec![0; n],
-            })
-            .collect();
-        let mut fractions = Vec::with_capacity(sources.len());
+        let mut scaled: Vec<Scaled> = sources.iter().map(|s| self.unscaled(s.basis)).collect();
         let mut parts = Vec::new();
         for (source, scaled) in sources.into_iter().zip(&mut scaled) {
-            let (scales, f) = source_constants(&self.chain, source.basis);
-            fractions.push(f);
-            let mut outs: Vec<Vec<&mut [u64]>> =
-                scales.iter().map(|_| Vec::with_capacity(count)).collect();
-            for tile in scaled.y.chunks_exact_mut(source.basis.len().max(1) * words) {
-                for (out, words) in outs.iter_mut().zip(tile.chunks_exact_mut(words)) {
-                    out.push(words);
-                }
-            }
-            let limbs = source.basis.iter().zip(source.limbs);
-            for (((prime, limb), c), out) in limbs.zip(scales).zip(outs) {
-                let times = self.chain.product_mod(source.times, prime);
+            for (to, limb) in self.unfilled(scaled).into_iter().zip(source.limbs) {
+                let times = self.chain.product_mod(source.times, to.prime);
                 parts.push(ScaledLimb {
-                    prime,
+                    prime: to.prime,
                     form: source.form,
                     limb,
-                    factor: self.chain.modulus(prime).mul(c, times),
-                    out,
+                    factor: self.chain.modulus(to.prime).mul(to.factor, times),
+                    out: to.tiles,
                 });
             }
         }
@@ -170,8 +189,22 @@ impl Cpu {
         share(threads, parts, temp, |temp, part| {
             self.scale_limb(part, temp)
         });
+        self.quotients(&mut scaled);
+        scaled
+    }
+
+    /// The quotients of scaled residues.
+    pub(super) fn quotients(&self, scaled: &mut [Scaled]) {
+        let count = tiles(self.chain.n()).len();
+        let words = self.chain.n() / count;
+        let limbs: usize = scaled.iter().map(|s| s.basis.len()).sum();
+        let threads = threads_for(limbs * self.chain.n());
         // A quotient takes a fraction of an NTT; each value is cut into as many parts as threads.
         let run = count.div_ceil(threads) * words;
+        let fractions: Vec<Vec<Fraction>> = scaled
+            .iter()
+            .map(|s| source_constants(&self.chain, s.basis).1)
+            .collect();
         let parts = scaled
             .iter_mut()
             .zip(&fractions)
@@ -194,7 +227,6 @@ impl Cpu {
                 }
             },
         );
-        scaled
     }
 
     /// One limb in scaled residues, tile by tile.
@@ -229,20 +261,7 @@ impl Cpu {
                     };
                     self.kernels.inverse_low(table, temp, x, b, &scale);
                 }
-                let mut left = &mut part.out[..];
-                for tile in tiles {
-                    let Some((out, rest)) = left.split_first_mut() else {
-                        return;
-                    };
-                    let from = Columns {
-                        x: temp,
-                        range: tile,
-                        soon: rest.first().map_or(&[], |next| &**next),
-                    };
-                    self.kernels.inverse_top(table, out, &from, &scale);
-                    left = rest;
-                }
-                return;
+                return self.finish_inverse(part.prime, temp, &mut part.out, &scale);
             }
         }
         for (tile, out) in tiles.iter().zip(part.out) {
@@ -250,6 +269,30 @@ impl Cpu {
             for (out, row) in out.chunks_exact_mut(tile.len()).zip(rows) {
                 out.copy_from_slice(&row[tile.clone()]);
             }
+        }
+    }
+
+    /// The last stages of the inverse NTT of a limb that went through `inverse_low`, tile by tile.
+    pub(super) fn finish_inverse(
+        &self,
+        prime: usize,
+        limb: &[u64],
+        out: &mut [&mut [u64]],
+        scale: &InverseScale,
+    ) {
+        let mut left = out;
+        for tile in tiles(self.chain.n()) {
+            let Some((out, rest)) = left.split_first_mut() else {
+                return;
+            };
+            let from = Columns {
+                x: limb,
+                range: tile,
+                soon: rest.first().map_or(&[], |next| &**next),
+            };
+            let table = self.chain.table(prime);
+            self.kernels.inverse_top(table, out, &from, scale);
+            left = rest;
         }
     }
 

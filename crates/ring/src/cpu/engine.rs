@@ -11,14 +11,15 @@
 //! First come the primes that are divided away, then the others. Groups of primes are what threads
 //! share; each has its own scratch.
 
-use super::convert::{Limb, Scaled, Unscaled};
+use super::convert::{Limb, Scaled, Unfilled, Unscaled};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KeyRows, LOW_LOG, Minuend, Tensor};
+use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Minuend, Tensor, key_words};
 use crate::modulus::ShoupConst;
+use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
 
 /// Words of scratch that the groups of primes of all threads may take: a share of the last level of
@@ -73,14 +74,18 @@ pub(super) struct Decomposed<'a> {
 struct Scratch {
     /// Per prime of a group the converted digits of one polynomial.
     digits: Buffer,
-    /// Two blocks.
+    /// Three blocks.
     temp: Buffer,
 }
 
-/// One prime of a group, and per job the two limbs of its sums.
+/// One prime of a group, and where the two halves of its sums go.
 struct Column<'o> {
     prime: usize,
+    /// Per job two limbs.
     outs: Vec<[&'o mut [u64]; 2]>,
+    /// Per job, instead of limbs: what the halves are brought to as soon as they are whole. They have
+    /// one term then.
+    scaled: Vec<[Unfilled<'o>; 2]>,
 }
 
 /// A call: what all its groups read.
@@ -107,6 +112,8 @@ struct Place<'c> {
     first: bool,
     /// Whether ModDown is due.
     divides: bool,
+    /// Where the sums, each of one term, go through their inverse NTT: what it is multiplied by.
+    inverts: Option<&'c InverseScale>,
     /// Whether this is the job's last term.
     last: bool,
 }
@@ -131,6 +138,15 @@ pub(super) fn group_size(n: usize, digits: usize, others: usize, threads: usize)
 /// How many groups of at most `size` primes end together on so many threads.
 pub(super) fn group_count(primes: usize, size: usize, threads: usize) -> usize {
     primes.div_ceil(size).next_multiple_of(threads)
+}
+
+/// The next item of each iterator, in pairs.
+fn pairs<T>(parts: &mut [impl Iterator<Item = T>]) -> Vec<[T; 2]> {
+    let pair = |pair: &mut [_]| match pair {
+        [p0, p1] => Some([Iterator::next(p0)?, Iterator::next(p1)?]),
+        _ => None,
+    };
+    parts.chunks_mut(2).filter_map(pair).collect()
 }
 
 impl Cpu {
@@ -230,7 +246,6 @@ impl Cpu {
         jobs: &[Job<'_>],
         shape: Shape,
     ) -> Vec<Pair<RnsPoly>> {
-        let n = self.chain.n();
         let divisor = shape.special.union(shape.drop);
         let keep = shape.basis.minus(shape.drop);
         let most = sources.iter().map(|s| s.digits.len()).max();
@@ -241,22 +256,11 @@ impl Cpu {
             most: most.unwrap_or(0).max(1),
             divided: None,
         };
-        // Per job and part the limbs of the divisor.
-        let mut limbs = Buffer::dirty(2 * jobs.len() * divisor.len() * n);
-        let parts = limbs.chunks_exact_mut(divisor.len().max(1) * n);
-        let parts = parts.map(|limbs| limbs.chunks_exact_mut(n));
-        self.columns(&call, divisor, parts);
-        let sums: Vec<Unscaled<'_>> = limbs
-            .chunks_exact(divisor.len().max(1) * n)
-            .map(|limbs| Unscaled {
-                basis: divisor,
-                form: Form::Ntt,
-                limbs: limbs.chunks_exact(n).map(Limb::Words).collect(),
-                times: Basis::empty(),
-            })
-            .collect();
-        let divided = self.scale_sources(sums);
-        drop(limbs);
+        let divided = if jobs.iter().all(|job| job.terms.len() == 1) {
+            self.scaled_sums(&call, divisor)
+        } else {
+            self.sums(&call, divisor)
+        };
         call.divided = Some(&divided);
         let new = || RnsPoly::dirty(&self.chain, keep, Form::Ntt);
         let mut results: Vec<Pair<RnsPoly>> = jobs.iter().map(|_| (new(), new())).collect();
@@ -267,6 +271,48 @@ impl Cpu {
             parts.map(|r| r.limbs_mut().map(|(_, limb)| limb)),
         );
         results
+    }
+
+    /// What ModDown converts, of any jobs: their sums at the primes that are divided away.
+    fn sums(&self, call: &Call<'_>, divisor: Basis) -> Vec<Scaled> {
+        let n = self.chain.n();
+        // Per job and part the limbs of the divisor.
+        let mut limbs = Buffer::dirty(2 * call.jobs.len() * divisor.len() * n);
+        let parts = limbs.chunks_exact_mut(divisor.len().max(1) * n);
+        let parts = parts.map(|limbs| limbs.chunks_exact_mut(n));
+        self.columns(call, divisor, parts);
+        let sums: Vec<Unscaled<'_>> = limbs
+            .chunks_exact(divisor.len().max(1) * n)
+            .map(|limbs| Unscaled {
+                basis: divisor,
+                form: Form::Ntt,
+                limbs: limbs.chunks_exact(n).map(Limb::Words).collect(),
+                times: Basis::empty(),
+            })
+            .collect();
+        self.scale_sources(sums)
+    }
+
+    /// The same of jobs with one term each: a limb goes through its inverse NTT block by block as the
+    /// inner product gives them, and is whole while it is in the cache.
+    fn scaled_sums(&self, call: &Call<'_>, divisor: Basis) -> Vec<Scaled> {
+        let halves = 0..2 * call.jobs.len();
+        let mut scaled: Vec<Scaled> = halves.map(|_| self.unscaled(divisor)).collect();
+        let mut parts: Vec<_> = scaled
+            .iter_mut()
+            .map(|s| self.unfilled(s).into_iter())
+            .collect();
+        let columns = divisor
+            .iter()
+            .map(|prime| Column {
+                prime,
+                outs: Vec::new(),
+                scaled: pairs(&mut parts),
+            })
+            .collect();
+        self.share_columns(call, columns);
+        self.quotients(&mut scaled);
+        scaled
     }
 
     /// Adds key switches to two sums on the basis with P, without any division.
@@ -308,41 +354,50 @@ impl Cpu {
         primes: Basis,
         parts: impl Iterator<Item = P>,
     ) {
-        let n = self.chain.n();
         let mut parts: Vec<P> = parts.collect();
-        let columns: Vec<Column<'_>> = primes
+        let columns = primes
             .iter()
             .map(|prime| Column {
                 prime,
-                outs: parts
-                    .chunks_mut(2)
-                    .filter_map(|pair| match pair {
-                        [p0, p1] => Some([p0.next()?, p1.next()?]),
-                        _ => None,
-                    })
-                    .collect(),
+                outs: pairs(&mut parts),
+                scaled: Vec::new(),
             })
             .collect();
+        self.share_columns(call, columns);
+    }
+
+    fn share_columns(&self, call: &Call<'_>, columns: Vec<Column<'_>>) {
+        let n = self.chain.n();
         let down = 2 * usize::from(call.divided.is_some());
         // Of what a job takes at a prime, about the time of two NTTs is not for its digits.
         let digits: usize = call.sources.iter().map(|s| s.digits.len()).sum();
         let ntts = digits + (down + 2) * call.jobs.len();
         let threads = threads_for(columns.len() * ntts * n).min(columns.len().max(1));
         let size = group_size(n, call.most, down, threads);
-        let groups = even_runs(columns, group_count(primes.len(), size, threads));
+        let count = group_count(columns.len(), size, threads);
+        let whole = 2 * n * usize::from(columns.iter().any(|c| !c.scaled.is_empty()));
+        let groups = even_runs(columns, count);
         let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
-        let scratch = || Scratch {
-            digits: Buffer::dirty(longest * call.most * digit_stride(n)),
-            temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
+        let scratch = || {
+            let scratch = Scratch {
+                digits: Buffer::dirty(longest * call.most * digit_stride(n)),
+                temp: Buffer::dirty(3 * n.min(1 << LOW_LOG)),
+            };
+            (scratch, Buffer::dirty(whole))
         };
-        share(threads, groups, scratch, |scratch, mut columns| {
-            self.group(call, &mut columns, scratch);
+        share(threads, groups, scratch, |(scratch, limbs), mut columns| {
+            self.group(call, &mut columns, (scratch, limbs));
         });
     }
 
     /// All jobs at a group of primes: `P add + sum sigma(sum_d digit_d key_d)`, and the end of
-    /// ModDown where it is due.
-    fn group(&self, call: &Call<'_>, columns: &mut [Column<'_>], scratch: &mut Scratch) {
+    /// ModDown where it is due. Two limbs of scratch if sums go on to scaled residues.
+    fn group(
+        &self,
+        call: &Call<'_>,
+        columns: &mut [Column<'_>],
+        (scratch, limbs): (&mut Scratch, &mut [u64]),
+    ) {
         if call.divided.is_none() {
             for column in &mut *columns {
                 self.begin(call, column);
@@ -369,6 +424,11 @@ impl Cpu {
                         self.convert_down(divided, columns, number);
                     }
                     for (g, column) in columns.iter_mut().enumerate() {
+                        let halves = column.scaled.get_mut(number);
+                        // The halves are divided by the same primes.
+                        let scale = halves
+                            .as_ref()
+                            .map(|[half, _]| self.chain.table(column.prime).scaled(half.factor));
                         let place = Place {
                             prime: column.prime,
                             source,
@@ -377,10 +437,18 @@ impl Cpu {
                             raw,
                             first,
                             divides: call.divided.is_some(),
+                            inverts: scale.as_ref(),
                             last,
                         };
-                        let outs = &mut column.outs[number];
-                        self.term((call, g), place, outs, scratch);
+                        let (Some(halves), Some(scale)) = (halves, &scale) else {
+                            self.term((call, g), place, &mut column.outs[number], scratch);
+                            continue;
+                        };
+                        let (limb0, limb1) = limbs.split_at_mut(n);
+                        self.term((call, g), place, &mut [&mut *limb0, &mut *limb1], scratch);
+                        for (half, limb) in halves.iter_mut().zip([limb0, limb1]) {
+                            self.finish_inverse(half.prime, limb, &mut half.tiles, scale);
+                        }
                     }
                     raw = false;
                 }
@@ -433,7 +501,8 @@ impl Cpu {
         let Some(key) = place.key.row_of(place.prime) else {
             return;
         };
-        let key_block = |b: usize| key.get(b * block * rows..(b + 1) * block * rows);
+        let words = key_words(&table.modulus, rows, block);
+        let key_block = |b: usize| key.get(b * words..(b + 1) * words + KEY_PAD);
         let space = &mut scratch.digits[g * call.most * stride..(g + 1) * call.most * stride];
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
@@ -456,7 +525,7 @@ impl Cpu {
                 let mut left = &mut blocks[..];
                 while let Some((now, rest)) = left.split_first_mut() {
                     let ahead: &[u64] = rest.first().map_or(first_next, |x| x);
-                    self.kernels.forward_low(table, now, b, ahead);
+                    self.kernels.forward_digits(table, now, b, ahead);
                     left = rest;
                 }
             }
@@ -522,13 +591,29 @@ impl Cpu {
         let begun = place.job.add_before[0].is_some() || place.job.onto;
         let fresh = place.first && !begun;
         let same = place.key.galois.is_identity();
-        if fresh && same && !place.divides {
+        if fresh && same && !place.divides && place.inverts.is_none() {
             let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
             self.kernels.inner_product(m, out0, out1, rows, &extra);
             return;
         }
         let (temp0, temp1) = temp.split_at_mut(block);
+        let (temp1, temp2) = temp1.split_at_mut(block);
         self.kernels.inner_product(m, temp0, temp1, rows, &extra);
+        if let Some(scale) = place.inverts {
+            let (target, piece) = place.key.permutation.of_piece(b);
+            let table = self.chain.table(place.prime);
+            for (out, temp) in [(out0, temp0), (out1, temp1)] {
+                let out = &mut out[target * block..(target + 1) * block];
+                let x = if same {
+                    temp
+                } else {
+                    self.kernels.permute(temp2, temp, &piece);
+                    &mut *temp2
+                };
+                self.kernels.inverse_low(table, out, x, target, scale);
+            }
+            return;
+        }
         if place.divides && place.first {
             return self.end_division(call, (place, b), outs, [temp0, temp1]);
         }

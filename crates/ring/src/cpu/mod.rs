@@ -15,7 +15,7 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation};
-use crate::kernels::{Isa, Kernels};
+use crate::kernels::{Isa, KEY_PAD, Kernels, key_words};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
@@ -56,9 +56,12 @@ pub struct CpuKey {
     special: Basis,
     /// Q' + P of the stored limbs.
     basis: Basis,
-    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, interleaved by eight words: what an
-    /// inner product reads is one run of memory. All in one buffer, so that it lies in huge pages.
+    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, interleaved by eight words and packed: what
+    /// an inner product reads is one run of memory. All in one buffer, so that it lies in huge pages, with
+    /// `KEY_PAD` words at its end.
     rows: Buffer,
+    /// Where the rows of each prime begin, and where the last ones end.
+    begins: Vec<usize>,
 }
 
 impl CpuKey {
@@ -67,12 +70,35 @@ impl CpuKey {
         self.rows.len() * 8
     }
 
-    /// All rows that prime `i` needs.
-    fn row_of(&self, i: usize) -> Option<&[u64]> {
-        let words = self.rows.len() / self.basis.len().max(1);
-        let pos = self.basis.position_of(i)?;
-        self.rows.get(pos * words..(pos + 1) * words)
+    /// Bytes that a prepared key of so many digits on `basis` occupies: 5, 6 or 6.5 for each residue of
+    /// at most 40, at most 48, more bits.
+    ///
+    /// # Errors
+    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
+    pub fn bytes_of(chain: &Chain, basis: Basis, digits: usize) -> Result<usize> {
+        chain.check_basis("bytes_of", basis)?;
+        Ok(8 * begins(chain, basis, digits)
+            .last()
+            .map_or(0, |end| end + KEY_PAD))
     }
+
+    /// All rows that prime `i` needs, and `KEY_PAD` words more.
+    fn row_of(&self, i: usize) -> Option<&[u64]> {
+        let pos = self.basis.position_of(i)?;
+        let (begin, end) = (*self.begins.get(pos)?, *self.begins.get(pos + 1)?);
+        self.rows.get(begin..end + KEY_PAD)
+    }
+}
+
+/// Where the packed rows of each prime begin in a key of so many digits, and where the last ones end.
+fn begins(chain: &Chain, basis: Basis, digits: usize) -> Vec<usize> {
+    let words = |i| key_words(chain.modulus(i), 2 * digits, chain.n());
+    let mut end = 0;
+    let ends = basis.iter().map(|i| {
+        end += words(i);
+        end
+    });
+    std::iter::once(0).chain(ends).collect()
 }
 
 /// A plaintext prepared for [`Cpu`]: Montgomery form.
@@ -210,20 +236,21 @@ impl Backend for Cpu {
         let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
         let basis = key.basis();
         let count = 2 * key.parts.len();
-        let mut rows = Buffer::dirty(basis.len() * count * n);
-        let mut temp = Buffer::dirty(n);
-        let targets = rows.chunks_exact_mut((count * n).max(1));
-        for ((pos, i), row) in basis.iter().enumerate().zip(targets) {
+        let begins = begins(&self.chain, basis, key.parts.len());
+        let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + KEY_PAD);
+        let mut temp = Buffer::dirty(2 * n);
+        for ((pos, i), run) in basis.iter().enumerate().zip(begins.windows(2)) {
             let m = self.chain.modulus(i);
-            let sources = key.parts.iter().flat_map(|(b, a)| [b, a]);
-            for (r, source) in sources.enumerate() {
-                self.kernels
-                    .permute(&mut temp, source.limb(pos), &inverse.whole());
-                self.kernels.scale(m, &mut temp, m.mont_one());
-                for (column, words) in temp.as_chunks::<8>().0.iter().enumerate() {
-                    let at = (column * count + r) * 8;
-                    row[at..at + 8].copy_from_slice(words);
+            let row = &mut rows[run[0]..run[1]];
+            for (d, (b, a)) in key.parts.iter().enumerate() {
+                let (temp0, temp1) = temp.split_at_mut(n);
+                for (temp, source) in [(&mut *temp0, b), (&mut *temp1, a)] {
+                    self.kernels
+                        .permute(temp, source.limb(pos), &inverse.whole());
+                    self.kernels.scale(m, temp, m.mont_one());
                 }
+                self.kernels
+                    .pack_key(m, row, [temp0, temp1], (2 * d, count));
             }
         }
         Ok(CpuKey {
@@ -233,6 +260,7 @@ impl Backend for Cpu {
             special: key.special,
             basis,
             rows,
+            begins,
         })
     }
 

@@ -12,6 +12,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
+mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::ops::Range;
 use crate::error::{Result, RingError};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
+pub(crate) use packed::{KEY_PAD, key_width, key_words};
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -29,7 +31,7 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and BMI2: products in double precision.
     Avx2,
-    /// x86-64 with AVX-512 F, DQ, VL and IFMA (52-bit multiply-add).
+    /// x86-64 with AVX-512 F, DQ, VL, IFMA (52-bit multiply-add) and VBMI (permutations of bytes).
     Avx512Ifma,
 }
 
@@ -59,6 +61,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512ifma")
+                    && is_x86_feature_detected!("avx512vbmi")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -134,6 +137,16 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ahead: &'a [u64],
 }
 
+/// Whether `key` has the digits, the rows and the packed words for `n` columns.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+fn whole(m: &Modulus, key: &KeyRows<'_>, n: usize) -> bool {
+    key.digits.len() <= key.first.len()
+        && key.digits.iter().all(|d| d.len() >= n)
+        && key.first.iter().all(|first| first + 2 <= key.rows)
+        && key.rows.is_multiple_of(2)
+        && key.words.len() >= key_words(m, key.rows, n) + KEY_PAD
+}
+
 /// What an inner product adds, times a constant.
 #[derive(Clone, Copy)]
 pub(crate) struct Extra<'a> {
@@ -183,20 +196,20 @@ pub(crate) struct PermutationPiece<'a> {
     pub(crate) lanes: &'a [[u64; 8]; 8],
 }
 
-/// How many columns of eight words before its use an inner product fetches its key.
+/// How many bytes before its use an inner product fetches its key.
 #[cfg(target_arch = "x86_64")]
-pub(crate) const COLUMNS_AHEAD: usize = 16;
+pub(crate) const KEY_AHEAD: usize = 9 << 10;
 
 /// Digits and the key rows that they meet in one block, interleaved: for every eight columns, eight words of each row
-/// (Montgomery form). An inner product so reads one run of memory.
+/// (Montgomery form, packed: see `packed`). An inner product so reads one run of memory.
 pub(crate) struct KeyRows<'a> {
-    /// All words of the block.
+    /// All packed words of the block, and [`KEY_PAD`] more.
     pub(crate) words: &'a [u64],
     /// Number of rows, two per digit of the key.
     pub(crate) rows: usize,
     /// Per digit its first row; its second row follows.
     pub(crate) first: &'a [usize],
-    /// The digits, values below 4q.
+    /// The digits: values below 4q, or what `forward_digits` gave.
     pub(crate) digits: &'a [&'a [u64]],
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
@@ -287,6 +300,8 @@ kernels! {
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
+    /// As `forward_low`, for digits: only an inner product may read what comes out.
+    fn forward_digits(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
     /// As `forward_low`; what comes out is subtracted from the minuend and multiplied by its factor:
     /// the end of a division by primes, with their rest in `x`.
     fn divide_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], from: &Minuend<'_>);
@@ -330,7 +345,10 @@ kernels! {
     /// limb. With `top` followed by the first stages of the NTT (lazy words for `forward_low`),
     /// otherwise canonical. Tiles come in ascending order and cover all columns.
     fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Tile);
-    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, digits below 4q, canonical results.
+    /// Two rows of a key in Montgomery form, the first (an even number) and the next one of so many,
+    /// packed into all columns of a limb.
+    fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize));
+    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
     /// `MOST_PRODUCTS` of them.

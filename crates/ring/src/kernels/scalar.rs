@@ -1,11 +1,14 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
+use super::packed::key_word;
+pub(super) use super::packed::pack_key;
 use super::{
     Columns, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Minuend, PermutationPiece,
-    Product, Tile,
+    Product, Tile, key_width,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
+pub(super) use forward_low as forward_digits;
 
 const MASK52: u64 = (1 << 52) - 1;
 
@@ -345,6 +348,7 @@ pub(super) fn inner_product(
     // A tensor product's terms are of canonical words.
     let steps = steps_for(key.digits.len() + 1 + extra.tensors.len());
     let factor = m.shoup(extra.factor);
+    let width = key_width(m);
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for (j, o) in out.iter_mut().enumerate() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
@@ -361,7 +365,7 @@ pub(super) fn inner_product(
             }
             for (digit, first) in key.digits.iter().zip(key.first) {
                 let at = (j / 8 * key.rows + first + part) * 8 + j % 8;
-                let k = key.words.get(at).copied().unwrap_or(0);
+                let k = key_word(key.words, at, width);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);

@@ -20,7 +20,8 @@ use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
-use crate::kernels::{Extra, KeyRows, LOW_LOG, MOST_PRODUCTS, Product};
+use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, Product, key_words};
+use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
@@ -254,7 +255,7 @@ impl Cpu {
             while !left.is_empty() {
                 let (now, rest) = left.split_at_mut(block);
                 let ahead = rest.get(..block).unwrap_or(&[]);
-                self.kernels.forward_low(table, now, b, ahead);
+                self.kernels.forward_digits(table, now, b, ahead);
                 left = rest;
                 b += 1;
             }
@@ -270,6 +271,7 @@ impl Cpu {
         sums: &mut Column<'_>,
     ) {
         let blocks = 2 * work.block;
+        let m = self.chain.modulus(place.prime);
         for (batch, babies) in work.babies.chunks(work.batch).enumerate() {
             for (slot, baby) in babies.iter().enumerate() {
                 let out = &mut scratch.babies[slot * blocks..(slot + 1) * blocks];
@@ -278,7 +280,7 @@ impl Cpu {
                     Some((key, source)) => {
                         let next = babies.get(slot + 1).and_then(|b| b.turn);
                         let next = next.map_or(&[][..], |(key, _)| {
-                            key_block(work, key, place).map_or(&[], |b| b.1)
+                            key_block(m, work, key, place).map_or(&[], |b| b.1)
                         });
                         let digits = &scratch.digits[place.digits..];
                         let turn = Turning {
@@ -324,7 +326,7 @@ impl Cpu {
         let m = self.chain.modulus(place.prime);
         let (from, piece) = turn.key.permutation.piece_for(place.number, work.block);
         let range = from * work.block..(from + 1) * work.block;
-        let Some((_, words)) = key_block(work, turn.key, place) else {
+        let Some((_, words)) = key_block(m, work, turn.key, place) else {
             return;
         };
         let source = &work.sources[turn.source];
@@ -485,9 +487,14 @@ struct Turning<'a> {
 }
 
 /// The block that a rotation reads for a block of its result, and the key's words there.
-fn key_block<'k>(work: &Work<'_>, key: &'k CpuKey, place: Place) -> Option<(usize, &'k [u64])> {
+fn key_block<'k>(
+    m: &Modulus,
+    work: &Work<'_>,
+    key: &'k CpuKey,
+    place: Place,
+) -> Option<(usize, &'k [u64])> {
     let (from, _) = key.permutation.piece_for(place.number, work.block);
-    let words = 2 * key.digits.len() * work.block;
+    let words = key_words(m, 2 * key.digits.len(), work.block);
     let row = key.row_of(place.prime)?;
-    Some((from, row.get(from * words..(from + 1) * words)?))
+    Some((from, row.get(from * words..(from + 1) * words + KEY_PAD)?))
 }

@@ -7,8 +7,8 @@ use super::forward::{Route, Rows, Scratch, forward_top};
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
-    COLUMNS_AHEAD, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Product, TILE_WORDS,
-    Tile, scalar,
+    ConvRow, ConvSource, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, Product, TILE_WORDS, Tile,
+    key_width, scalar, whole,
 };
 use crate::modulus::Modulus;
 use crate::ntt::NttTable;
@@ -274,32 +274,32 @@ pub(in crate::kernels) fn inner_product(
     extra: &Extra<'_>,
 ) {
     let n = out0.len();
-    let short = key.digits.len() > key.first.len()
-        || key.digits.iter().any(|d| d.len() < n)
-        || key.first.iter().any(|first| first + 2 > key.rows)
-        || key.words.len() < n * key.rows
-        || !extra.covers(n);
-    if !n.is_multiple_of(8) || out1.len() != n || short {
+    let fits = whole(m, key, n) && extra.covers(n);
+    if !n.is_multiple_of(8) || out1.len() != n || !fits {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
     let l = Lanes::new(m);
     let leave = leave(m, &l);
     let factor = splat(m, &l, extra.factor);
     let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
+    let unpack = Unpack::new(key_width(m));
+    // Bytes of eight columns.
+    let step = key.rows * unpack.width;
     for j in (0..n).step_by(8) {
-        if let Some(next) = key.ahead.get(j * key.rows..(j + 8) * key.rows) {
-            for line in next.as_chunks::<8>().0 {
+        if let Some(next) = key.ahead.get(j / 8 * step / 8..(j / 8 + 1) * step / 8) {
+            for line in next.chunks(8) {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
         }
         // Keys come from memory; blocks follow each other there, so the next one's begin too.
-        for row in 0..key.rows {
-            let later = (j / 8 + COLUMNS_AHEAD) * key.rows + row;
-            _mm_prefetch::<_MM_HINT_T0>(key.words.as_ptr().wrapping_add(8 * later).cast());
+        let columns = key.words.as_ptr().cast::<u8>().wrapping_add(j / 8 * step);
+        for line in (0..step).step_by(64) {
+            _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(KEY_AHEAD + line).cast());
         }
         // Per output two vectors.
         let mut sum = [[_mm256_setzero_pd(); 2]; 2];
-        // SAFETY: j + 8 <= n; the lengths of digits, rows, extras and outputs were checked.
+        // SAFETY: j + 8 <= n; the lengths of digits, rows, extras and outputs were checked, and that
+        // words follow the rows which a last load may touch.
         unsafe {
             for (sum, x) in sum.iter_mut().zip(extra.x) {
                 if let Some(x) = x {
@@ -325,14 +325,13 @@ pub(in crate::kernels) fn inner_product(
                     *sum = l.reduce(*sum);
                 }
             }
-            let columns = key.words.as_ptr().add(j * key.rows);
             for (digits, firsts) in key.digits.chunks(SUM).zip(key.first.chunks(SUM)) {
                 for (digit, &first) in digits.iter().zip(firsts) {
                     for k in 0..2 {
                         let x = load_lazy::<true>(&l, digit.as_ptr().add(j + k * LANES));
                         for (part, sum) in sum.iter_mut().enumerate() {
-                            let word = columns.add((first + part) * 8 + k * LANES);
-                            let product = l.mul(x, l.double(load(word)));
+                            let half = (first + part) * unpack.width + k * unpack.width / 2;
+                            let product = l.mul(x, l.double(unpack.at(columns.add(half))));
                             sum[k] = _mm256_add_pd(sum[k], product);
                         }
                     }
@@ -404,5 +403,51 @@ pub(in crate::kernels) fn sum_products(
                 store(at, if fresh { sum } else { l.add(load(at), sum) });
             }
         }
+    }
+}
+
+/// How four packed key words of one width are taken apart, see `kernels::packed`.
+struct Unpack {
+    width: usize,
+    /// Per byte of two words where it is.
+    bytes: __m256i,
+    /// Bits of the word before in its first byte.
+    shift: __m256i,
+    mask: __m256i,
+}
+
+impl Unpack {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(width: usize) -> Self {
+        let mut bytes = [0i8; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            // Both halves alike; a byte that is none of the word's is masked.
+            *byte = (i / 8 % 2 * width / 8 + i % 8) as i8;
+        }
+        let half = if width.is_multiple_of(8) { 0 } else { 4 };
+        Self {
+            width,
+            // SAFETY: 32 bytes.
+            bytes: unsafe { load(bytes.as_ptr().cast()) },
+            shift: _mm256_setr_epi64x(0, half, 0, half),
+            mask: _mm256_set1_epi64x((1 << width) - 1),
+        }
+    }
+
+    /// Four words that begin at `p`.
+    ///
+    /// # Safety
+    /// `width / 4 + 16` bytes at `p` must be readable.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    unsafe fn at(&self, p: *const u8) -> __m256i {
+        // SAFETY: the caller's promise; two words take `width / 4` bytes.
+        let pairs = unsafe {
+            let low = _mm_loadu_si128(p.cast());
+            _mm256_set_m128i(_mm_loadu_si128(p.add(self.width / 4).cast()), low)
+        };
+        let words = _mm256_shuffle_epi8(pairs, self.bytes);
+        _mm256_and_si256(_mm256_srlv_epi64(words, self.shift), self.mask)
     }
 }

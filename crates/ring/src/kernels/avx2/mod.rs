@@ -30,6 +30,7 @@ mod inverse;
 mod pointwise;
 
 pub(super) use convert::{convert_tile, inner_product, quotient, sum_products};
+pub(super) use forward::forward_low as forward_digits;
 pub(super) use forward::{divide_low, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use pointwise::{
@@ -46,6 +47,12 @@ use crate::ntt::NttTable;
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64) {
     super::scalar::permute_coefficients(m, out, x, g);
+}
+
+/// Keys are packed once.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize)) {
+    super::scalar::pack_key(m, out, pair, row);
 }
 
 /// Words per vector.

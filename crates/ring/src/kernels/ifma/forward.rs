@@ -60,6 +60,15 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
     low(t, x, block, ahead, &Canonical);
 }
 
+/// If there is room for it, results of the last stage stay as they are: below 10q.
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn forward_digits(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
+    if !fits(t, x, block) || room(t) != WIDE {
+        return forward_low(t, x, block, ahead);
+    }
+    low(t, x, block, ahead, &Lazy);
+}
+
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn divide_low(
     t: &NttTable,
@@ -133,6 +142,17 @@ impl End for Canonical {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, _at: usize) -> __m512i {
         s.canonical::<ROOM>(x)
+    }
+}
+
+/// They stay as they are.
+struct Lazy;
+
+impl End for Lazy {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn end<const ROOM: Room>(&self, _s: &Stages, x: __m512i, _at: usize) -> __m512i {
+        x
     }
 }
 

@@ -6,12 +6,14 @@
 mod convert;
 mod forward;
 mod inverse;
+mod packed;
 mod pointwise;
 mod products;
 
 pub(super) use convert::{convert_tile, quotient};
-pub(super) use forward::{divide_low, forward, forward_low};
+pub(super) use forward::{divide_low, forward, forward_digits, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
+pub(super) use packed::pack_key;
 pub(super) use pointwise::{
     add, add_const, add_mont, mul, mul_acc, mul_const, mul_const_acc, mul_mont, mul_mont_acc, neg,
     permute, permute_acc, scale, sub, sub_from_scaled,
@@ -213,6 +215,26 @@ fn montgomery(l: &Lanes, inv: __m512i, lo: __m512i, hi: __m512i) -> __m512i {
     let high = _mm512_madd52hi_epu64(l.zero, m, l.q);
     let sum = _mm512_add_epi64(hi, _mm512_srli_epi64::<52>(lo));
     _mm512_sub_epi64(_mm512_add_epi64(sum, l.q), high)
+}
+
+/// How many conditional subtractions `montgomery` leaves of a sum below `times q^2`: the least `s` with
+/// a result below `2^s q`.
+#[inline]
+fn steps_of(m: &Modulus, times: usize) -> u32 {
+    let q = u128::from(m.value());
+    let most = ((times as u128 * q * q) >> 52) + 1 + q;
+    (0..).find(|s| most < q << s).unwrap_or(0)
+}
+
+/// Brings a value below `2^steps q` below q; `ONE` if there is one step, and no loop.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn canonical<const ONE: bool>(l: &Lanes, x: __m512i, q: u64, steps: u32) -> __m512i {
+    if ONE {
+        reduce_once(x, l.q)
+    } else {
+        reduce_steps::<0>(x, q, steps)
+    }
 }
 
 /// Brings a value below `2^steps q` below `2^LAZY q`.

@@ -2,12 +2,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, load, montgomery, reduce_steps, splat, store};
-use crate::kernels::scalar::{self, steps_for};
-use crate::kernels::{COLUMNS_AHEAD, Extra, KeyRows, MOST_PRODUCTS, Product};
+use super::packed::Unpack;
+use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_of, store};
+use crate::kernels::scalar;
+use crate::kernels::{Extra, KEY_AHEAD, KeyRows, MOST_PRODUCTS, Product, key_width, whole};
 use crate::modulus::Modulus;
 
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
 pub(in crate::kernels) fn inner_product(
     m: &Modulus,
     out0: &mut [u64],
@@ -16,34 +17,68 @@ pub(in crate::kernels) fn inner_product(
     extra: &Extra<'_>,
 ) {
     let n = out0.len();
-    let short = key.digits.len() > key.first.len()
-        || key.digits.iter().any(|d| d.len() < n)
-        || key.first.iter().any(|first| first + 2 > key.rows)
-        || key.words.len() < n * key.rows
-        || extra.tensors.len() > MOST_PRODUCTS
-        || !extra.covers(n);
-    if !n.is_multiple_of(LANES) || out1.len() != n || short {
+    let fits = whole(m, key, n) && extra.tensors.len() <= MOST_PRODUCTS && extra.covers(n);
+    if !n.is_multiple_of(LANES) || out1.len() != n || !fits {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
+    // Digits of at most 47 bits are below 10q, others below 4q, in any case below 2^52; keys, what is
+    // added and its factor below q. A factor of a tensor product is lazy: below 2q, in two products.
+    let digit = if m.bits() <= 47 { 10 } else { 4 };
+    let steps = steps_of(m, digit * key.digits.len() + 1 + 4 * extra.tensors.len());
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match (key_width(m).is_multiple_of(8), steps) {
+            (true, ..=1) => products_of::<false, true>(m, (out0, out1), key, extra, 1),
+            (true, _) => products_of::<false, false>(m, (out0, out1), key, extra, steps),
+            (false, ..=1) => products_of::<true, true>(m, (out0, out1), key, extra, 1),
+            (false, _) => products_of::<true, false>(m, (out0, out1), key, extra, steps),
+        }
+    }
+}
+
+/// How many words before its use a digit is fetched: the last jobs of a call find it in the last level
+/// of cache only.
+const DIGITS_AHEAD: usize = 128;
+
+/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`canonical`].
+///
+/// # Safety
+/// The key is `whole` for the outputs' length, a multiple of eight, and the extras cover it.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
+unsafe fn products_of<const HALF: bool, const ONE: bool>(
+    m: &Modulus,
+    (out0, out1): (&mut [u64], &mut [u64]),
+    key: &KeyRows<'_>,
+    extra: &Extra<'_>,
+    steps: u32,
+) {
+    let n = out0.len();
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factor = _mm512_set1_epi64(extra.factor as i64);
-    // Digits may be below 4q < 2^52, so each product is below 2^52 q. A factor of a tensor product is
-    // lazy: with the constant below 2q, two products together are below 4 q^2 < 2^52 q.
-    let steps = steps_for(key.digits.len() + 1 + extra.tensors.len());
     let (w, quot) = splat(m.shoup(extra.factor));
-    let words = key.words.as_ptr();
+    let unpack = Unpack::new(key_width(m));
+    // Bytes of eight columns.
+    let step = key.rows * unpack.width;
+    let mut columns = key.words.as_ptr().cast::<u8>();
     let mut j = 0;
     while j < n {
         let (mut lo0, mut hi0, mut lo1, mut hi1) = (l.zero, l.zero, l.zero, l.zero);
-        if let Some(next) = key.ahead.get(j * key.rows..(j + LANES) * key.rows) {
-            for line in next.as_chunks::<LANES>().0 {
+        if let Some(next) = key
+            .ahead
+            .get(j / LANES * step / 8..(j / LANES + 1) * step / 8)
+        {
+            for line in next.chunks(LANES) {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
         }
-        // SAFETY: j + LANES <= n; the lengths of digits, rows, extras and outputs were checked.
+        // SAFETY: j + LANES <= n; digits, extras and outputs are as long. Of the key's rows there are
+        // `step` bytes for each eight columns, and behind them what `at` reads beyond a row.
         unsafe {
             if let Some(x) = extra.x[0] {
+                let later = x.as_ptr().wrapping_add(j + DIGITS_AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(later.cast());
                 let x = load(x.as_ptr().add(j));
                 lo0 = _mm512_madd52lo_epu64(lo0, x, factor);
                 hi0 = _mm512_madd52hi_epu64(hi0, x, factor);
@@ -63,25 +98,26 @@ pub(in crate::kernels) fn inner_product(
                 lo1 = _mm512_madd52lo_epu64(lo1, a1, b0);
                 hi1 = _mm512_madd52hi_epu64(hi1, a1, b0);
             }
-            let columns = words.add(j * key.rows);
             // Keys come from memory; blocks follow each other there, so the next one's begin too.
-            for row in 0..key.rows {
-                let later = columns.wrapping_add((COLUMNS_AHEAD * key.rows + row) * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(later.cast());
+            for line in (0..step).step_by(64) {
+                _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(KEY_AHEAD + line).cast());
             }
             for (digit, &first) in key.digits.iter().zip(key.first) {
+                let later = digit.as_ptr().wrapping_add(j + DIGITS_AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(later.cast());
                 let x = load(digit.as_ptr().add(j));
-                let k0 = load(columns.add(first * LANES));
-                let k1 = load(columns.add((first + 1) * LANES));
+                let k0 = unpack.at::<HALF>(columns.add(first * unpack.width));
+                let k1 = unpack.at::<HALF>(columns.add((first + 1) * unpack.width));
                 lo0 = _mm512_madd52lo_epu64(lo0, x, k0);
                 hi0 = _mm512_madd52hi_epu64(hi0, x, k0);
                 lo1 = _mm512_madd52lo_epu64(lo1, x, k1);
                 hi1 = _mm512_madd52hi_epu64(hi1, x, k1);
             }
-            let r0 = reduce_steps::<0>(montgomery(&l, inv, lo0, hi0), m.value(), steps);
-            let r1 = reduce_steps::<0>(montgomery(&l, inv, lo1, hi1), m.value(), steps);
+            let r0 = canonical::<ONE>(&l, montgomery(&l, inv, lo0, hi0), m.value(), steps);
+            let r1 = canonical::<ONE>(&l, montgomery(&l, inv, lo1, hi1), m.value(), steps);
             store(out0.as_mut_ptr().add(j), r0);
             store(out1.as_mut_ptr().add(j), r1);
+            columns = columns.add(step);
         }
         j += LANES;
     }
@@ -107,17 +143,40 @@ pub(in crate::kernels) fn sum_products(
     {
         return scalar::sum_products(m, out0, out1, products, fresh);
     }
+    // Both factors are canonical.
+    let steps = steps_of(m, products.len());
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match steps {
+            ..=1 => sums_of::<true>(m, (out0, out1), products, fresh, 1),
+            _ => sums_of::<false>(m, (out0, out1), products, fresh, steps),
+        }
+    }
+}
+
+/// The sums of products; `ONE` as for [`canonical`].
+///
+/// # Safety
+/// The outputs have the same length, a multiple of `PAIR * LANES`; every x has as many words, and
+/// every y as many or one for each run of equal length, a power of two and a multiple of LANES.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn sums_of<const ONE: bool>(
+    m: &Modulus,
+    (out0, out1): (&mut [u64], &mut [u64]),
+    products: &[Product<'_>],
+    fresh: bool,
+    steps: u32,
+) {
+    let n = out0.len();
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
-    // Both factors are canonical: each product is below 2^50 q.
-    let steps = steps_for(products.len() / 4 + 1);
     let mut j = 0;
     while j < n {
         let zero = [[l.zero; PAIR]; 2];
         let (mut lo, mut hi) = (zero, zero);
         for p in products {
-            // SAFETY: j + PAIR * LANES <= n; every x has n words, and y as many or one for each run
-            // of equal length, a power of two and a multiple of LANES, as checked above.
+            // SAFETY: j + PAIR * LANES <= n, and the caller's promise.
             unsafe {
                 for k in 0..PAIR {
                     let at = j + k * LANES;
@@ -141,7 +200,7 @@ pub(in crate::kernels) fn sum_products(
         for (part, out) in [&mut *out0, &mut *out1].into_iter().enumerate() {
             for k in 0..PAIR {
                 let sum = montgomery(&l, inv, lo[part][k], hi[part][k]);
-                let sum = reduce_steps::<0>(sum, m.value(), steps);
+                let sum = canonical::<ONE>(&l, sum, m.value(), steps);
                 // SAFETY: j + PAIR * LANES <= n, the length of both outputs.
                 unsafe {
                     let to = out.as_mut_ptr().add(j + k * LANES);
