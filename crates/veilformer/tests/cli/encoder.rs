@@ -1,0 +1,186 @@
+//! Hugging Face folders that cannot be compiled: a sentence, exit code 2, and no bundle.
+
+use std::path::Path;
+
+use veilformer::models::encoder::{RandomEncoder, write_random_folder};
+
+use crate::setup::veilformer;
+
+/// A folder of its own per case, so that what is broken is one thing.
+fn folder(at: &Path, name: &str) {
+    let shape = RandomEncoder {
+        layers: 1,
+        hidden: 16,
+        heads: 2,
+        intermediate: 32,
+        activation: "gelu".into(),
+        positions: 16,
+        vocabulary: 120,
+        labels: 2,
+        ranges: vec![(4.0, 4.0)],
+    };
+    write_random_folder(&at.join(name), &shape, 3).unwrap();
+}
+
+fn replace(at: &Path, file: &str, from: &str, to: &str) {
+    let path = at.join(file);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from} in {text}");
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+/// The first weight of the last layer's first map becomes not a number.
+fn spoil(at: &Path) {
+    let path = at.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let head: serde_json::Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
+    let tensor = &head["bert.encoder.layer.0.output.dense.weight"];
+    let start = tensor["data_offsets"][0].as_u64().unwrap() as usize;
+    let first = 8 + header + start;
+    bytes[first..first + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A folder's name, what is done to it, the arguments beside, and what the message must say.
+type Row = (
+    &'static str,
+    fn(&Path),
+    &'static str,
+    &'static [&'static str],
+);
+
+const ROWS: [Row; 14] = [
+    (
+        "architecture",
+        |at| replace(at, "config.json", r#""bert""#, r#""gpt2""#),
+        "--calibrate ../words.txt",
+        &["model_type is `gpt2`", "only `bert` is supported"],
+    ),
+    (
+        "activation",
+        |at| replace(at, "config.json", r#""gelu""#, r#""swish""#),
+        "--calibrate ../words.txt",
+        &["hidden_act is `swish`", "supported are gelu"],
+    ),
+    (
+        "missing",
+        |at| {
+            replace(
+                at,
+                "config.json",
+                r#""num_hidden_layers":1"#,
+                r#""num_hidden_layers":2"#,
+            );
+        },
+        "--calibrate ../words.txt",
+        &["has no tensor", "layer.1"],
+    ),
+    (
+        "misshapen",
+        |at| {
+            replace(
+                at,
+                "config.json",
+                r#""intermediate_size":32"#,
+                r#""intermediate_size":48"#,
+            );
+        },
+        "--calibrate ../words.txt",
+        &["has shape", "[48, 16]"],
+    ),
+    (
+        "nan",
+        spoil,
+        "--calibrate ../words.txt",
+        &["output.dense.weight", "NaN", "expected a finite number"],
+    ),
+    (
+        "vocabulary",
+        |at| replace(at, "tokenizer.json", "[MASK]", "[MISK]"),
+        "--calibrate ../words.txt",
+        &["vocab.txt", "do not belong together"],
+    ),
+    (
+        "long",
+        |_| {},
+        "--calibrate ../words.txt --tokens 99",
+        &["found 99", "expected 16"],
+    ),
+    (
+        "empty",
+        |_| {},
+        "--calibrate ../empty.txt",
+        &["empty.txt", "no sentence in it"],
+    ),
+    (
+        "beyond",
+        |_| {},
+        "--calibrate ../words.txt --tokens 2",
+        &["no sentence to calibrate with"],
+    ),
+    (
+        "none",
+        |_| {},
+        "",
+        &["--calibrate", "sentences like those that it will see"],
+    ),
+    (
+        "batch",
+        |_| {},
+        "--calibrate ../words.txt --batch 2",
+        &["one sentence a run", "leave --batch out"],
+    ),
+    (
+        "security",
+        |_| {},
+        "--calibrate ../words.txt --security 192",
+        &["128 bits", "leave --security out"],
+    ),
+    (
+        "preset",
+        |_| {},
+        "--calibrate ../words.txt --preset best",
+        &["best", "10-levels"],
+    ),
+    (
+        "budget",
+        |_| {},
+        "--calibrate ../words.txt --budget 0",
+        &["--budget", "above 0"],
+    ),
+];
+
+#[test]
+fn what_is_wrong_with_a_folder_is_said() {
+    let all = tempfile::TempDir::new().unwrap();
+    std::fs::write(
+        all.path().join("words.txt"),
+        "a b c\nd e f\nb a d\nf a c e\n",
+    )
+    .unwrap();
+    std::fs::write(all.path().join("empty.txt"), "").unwrap();
+    for (name, change, arguments, phrases) in ROWS {
+        folder(all.path(), name);
+        let at = all.path().join(name);
+        change(&at);
+        let arguments = arguments.split(' ').filter(|a| !a.is_empty());
+        let line: Vec<&str> = ["compile", ".", "-o", "out"]
+            .into_iter()
+            .chain(arguments)
+            .collect();
+        let output = veilformer(&at, &line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {error}");
+        for phrase in phrases {
+            assert!(error.contains(phrase), "{name}: {phrase} in {error}");
+        }
+        assert!(!at.join("out/server.veil").exists(), "{name}");
+    }
+    // What is for encoders is refused elsewhere.
+    let line = ["compile", "order", "-o", "x", "--calibrate", "words.txt"];
+    let output = veilformer(all.path(), &line);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("are for encoders"), "{error}");
+}
