@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release -p veilformer-compiler --example encoder -- FOLDER SENTENCES \
 //!     [--forget] [--tokens T] [--count N] [--lengths N,N,..] [--calibrate DATA] [--preset NAME] [--threads N] \
-//!     [--greedy] [--place|--clear|--sim|--encrypted]
+//!     [--greedy] [--budget FACTOR] [--place|--clear|--sim|--encrypted]
 //! ```
 //!
 //! `SENTENCES` and `DATA` are data sets, or text files with a paragraph in a line. `--lengths` makes
@@ -49,7 +49,7 @@ struct Arguments {
     center: bool,
     wait: bool,
     greedy: bool,
-    budget: Budget,
+    budget: Option<Budget>,
 }
 
 fn arguments() -> Result<Arguments> {
@@ -68,7 +68,7 @@ fn arguments() -> Result<Arguments> {
         center: true,
         wait: false,
         greedy: false,
-        budget: Budget::default(),
+        budget: None,
     };
     let mut all = std::env::args().skip(1);
     while let Some(arg) = all.next() {
@@ -85,17 +85,7 @@ fn arguments() -> Result<Arguments> {
             "--threads" => a.threads = next()?.parse()?,
             "--calibrate" => a.calibrate = next()?,
             "--budget" => {
-                let factor: f64 = next()?.parse()?;
-                let b = &mut a.budget;
-                for value in [
-                    &mut b.exponential,
-                    &mut b.inverse,
-                    &mut b.inverse_root,
-                    &mut b.activation,
-                    &mut b.tanh,
-                ] {
-                    *value *= factor;
-                }
+                a.budget = Some(Budget::default().scaled(next()?.parse()?));
             }
             "--wait" => a.wait = true,
             "--no-center" => a.center = false,
@@ -180,7 +170,7 @@ fn main() -> Result<()> {
 
 fn run(a: &Arguments) -> Result<()> {
     let model = (&a.folder[..], a.tokens);
-    let model = Prepared::load(model, (&a.calibrate, 500), (&a.budget, a.center))?;
+    let model = Prepared::load(model, (&a.calibrate, 500), (a.budget.as_ref(), a.center))?;
     let ids = texts(&a.sentences)?;
     let ids = ids.iter().filter_map(|text| fitted(&model.tokenizer, text));
     let mut sentences: Vec<Vec<u32>> = ids.take(a.count.max(40)).collect();

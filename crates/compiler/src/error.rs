@@ -89,6 +89,19 @@ pub enum CompileError {
         /// What was wrong.
         source: PolynomialError,
     },
+    /// Answers that stay too far from the model's own, however small the errors of its functions.
+    #[error(
+        "answers to calibration sentences are off by {reached:.1e} at best, and {wanted:.1e} is \
+         wanted; calibrate on more sentences, or give a budget to take what it gives"
+    )]
+    Tolerance {
+        /// The largest error that was wanted.
+        wanted: f64,
+        /// The least that was found.
+        reached: f64,
+        /// Why errors could not be made smaller; nothing where that does not help.
+        source: Option<Box<CompileError>>,
+    },
     /// A stage of an encoder that does not fit the parameters.
     #[error(
         "{stage}: {source}; compile for fewer tokens, larger errors or another preset of bootstraps"

@@ -6,7 +6,11 @@ mod common;
 
 use std::path::Path;
 
-use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, substitute};
+use veilformer_compiler::CompileError;
+use veilformer_compiler::encoder::{
+    Budget, Polynomials, Substitution, answer_error, answer_tolerance, substitute,
+    substitute_within,
+};
 use veilformer_ir::encoder::{Encoder, Ranges};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{
@@ -67,6 +71,67 @@ fn prepared(model: &mut Encoder, sample: &[Vec<u32>], budget: &Budget) -> Substi
     center_keys(model, sample).unwrap();
     let ranges = calibrate(&Execution::new(model).unwrap(), sample).unwrap();
     substitute(&ranges, model.activation, budget).unwrap()
+}
+
+/// With errors as small as the answers to the first sentences want.
+fn accurate(model: &mut Encoder, sample: &[Vec<u32>]) -> Substitution {
+    center_keys(model, sample).unwrap();
+    let execution = Execution::new(model).unwrap();
+    let ranges = calibrate(&execution, sample).unwrap();
+    let judged = &sample[..32];
+    let exact = execution.answers(judged).unwrap();
+    let mut error = |s: &Substitution| -> Result<f64, CompileError> {
+        let answers = execution.answers_with(judged, &|| Polynomials::new(s));
+        Ok(answer_error(&model.head, &exact, &answers.unwrap()))
+    };
+    let (of, budget) = ((&ranges, model.activation), Budget::default());
+    substitute_within(of, &budget, answer_tolerance(&model.head), &mut error).unwrap()
+}
+
+#[test]
+fn errors_are_halved_until_answers_are_near_enough() {
+    let sample = sentences(60, 1000);
+    let mut model = other(2).encoder;
+    center_keys(&mut model, &sample).unwrap();
+    let ranges = calibrate(&Execution::new(&model).unwrap(), &sample).unwrap();
+    let within = |errors: &[f64]| {
+        let mut found = errors.iter();
+        let result = substitute_within::<CompileError>(
+            (&ranges, model.activation),
+            &Budget::default(),
+            0.01,
+            &mut |_| Ok(found.next().copied().unwrap_or(f64::INFINITY)),
+        );
+        (result, found.len())
+    };
+    let after = |halvings: i32| {
+        let budget = Budget::default().scaled(0.5f64.powi(halvings));
+        substitute(&ranges, model.activation, &budget).unwrap()
+    };
+    // No more halvings than it takes, and what is returned is what was measured last.
+    for (errors, halvings) in [(&[0.01, 0.0][..], 0), (&[0.5, 0.02, 0.003, 0.0], 2)] {
+        let (result, left) = within(errors);
+        assert_eq!(left, 1);
+        assert!(result.unwrap() == after(halvings));
+    }
+    assert!(after(0) != after(2));
+    let (result, _) = within(&[0.5, 0.2, 0.3]);
+    let error = result.unwrap_err().to_string();
+    assert!(
+        error.contains("off by 2.0e-1 at best, and 1.0e-2"),
+        "{error}"
+    );
+
+    // The worst sentence counts, and what is no number is worse than any.
+    let (two, embedding) = (&model.head, &other(0).encoder.head);
+    let exact = vec![vec![3.0, 4.0], vec![0.6, -0.8]];
+    let near = vec![vec![3.0, 4.5], vec![0.4, -0.8]];
+    assert_eq!(answer_error(two, &exact, &near), 0.5);
+    assert!((answer_error(embedding, &exact, &near) - 0.2).abs() < 1e-12);
+    for head in [two, embedding] {
+        let nan = vec![vec![3.0, f64::NAN], vec![0.6, -0.8]];
+        assert_eq!(answer_error(head, &exact, &nan), f64::INFINITY);
+    }
 }
 
 #[test]
@@ -246,15 +311,7 @@ fn bert_tiny_keeps_its_logits() {
     ) else {
         return;
     };
-    let budget = Budget {
-        exponential: 3e-3,
-        inverse: 3e-3,
-        inverse_root: 1e-2,
-        activation: 3e-3,
-        tanh: 5e-3,
-        ..Budget::default()
-    };
-    let substitution = prepared(&mut folder.encoder, &sample, &budget);
+    let substitution = accurate(&mut folder.encoder, &sample);
     let (error, _, violations) = compare(&folder.encoder, &substitution, &test);
     assert!(error < 0.02 && violations == 0, "{error} {violations}");
     assert!(substitution.depth() <= 62, "{}", substitution.depth());
@@ -270,7 +327,7 @@ fn minilm_keeps_its_embeddings() {
     ) else {
         return;
     };
-    let substitution = prepared(&mut folder.encoder, &sample, &Budget::default());
+    let substitution = accurate(&mut folder.encoder, &sample);
     let (_, cosine, violations) = compare(&folder.encoder, &substitution, &test);
     assert!(cosine > 0.99 && violations == 0, "{cosine} {violations}");
     assert!(substitution.depth() <= 165, "{}", substitution.depth());

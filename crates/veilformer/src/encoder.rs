@@ -7,7 +7,8 @@ use veilformer_ckks::Params;
 use veilformer_client::{BundleParts, ClientBundle, EncoderVectors, TokenVectors};
 use veilformer_compiler::encoder::circuit::StageReport;
 use veilformer_compiler::encoder::{
-    Budget, CompiledEncoder, Polynomials, Substitution, compile, substitute,
+    Budget, CompiledEncoder, Polynomials, Substitution, answer_error, answer_tolerance, compile,
+    substitute, substitute_within,
 };
 use veilformer_ir::encoder::{Encoder, Head, Ranges};
 use veilformer_models::encoder::{
@@ -20,6 +21,9 @@ use crate::build::{BuildError, Bundles};
 
 /// Most sentences that are calibrated on; more change little and take time.
 pub const CALIBRATION_LIMIT: usize = 2000;
+
+/// Sentences of the calibration whose answers say how small errors have to be.
+const JUDGED: usize = 32;
 
 /// The length that an encoder is compiled for unless another one is asked for, or its own limit if
 /// that is smaller.
@@ -35,8 +39,9 @@ pub struct EncoderTarget {
     pub tokens: Option<usize>,
     /// Name of a preset of bootstraps.
     pub preset: String,
-    /// Errors of the functions' polynomials.
-    pub budget: Budget,
+    /// Errors of the functions' polynomials. If none is given, they are as small as the model's
+    /// answers want.
+    pub budget: Option<Budget>,
     /// Sentences like those that it will see.
     pub calibration: Vec<String>,
 }
@@ -89,6 +94,22 @@ pub fn sentences_of(path: &Path) -> Result<Vec<String>, ModelError> {
     Ok(set.examples.into_iter().map(|e| e.text).collect())
 }
 
+/// Polynomials whose errors let the answers to `sentences` be as near as they are wanted.
+fn accurate(
+    encoder: &Encoder,
+    ranges: &Ranges,
+    sentences: &[Vec<u32>],
+) -> Result<Substitution, BuildError> {
+    let execution = Execution::new(encoder)?;
+    let exact = execution.answers(sentences)?;
+    let mut error = |s: &Substitution| -> Result<f64, BuildError> {
+        let answers = execution.answers_with(sentences, &|| Polynomials::new(s))?;
+        Ok(answer_error(&encoder.head, &exact, &answers))
+    };
+    let (budget, wanted) = (Budget::default(), answer_tolerance(&encoder.head));
+    substitute_within((ranges, encoder.activation), &budget, wanted, &mut error)
+}
+
 impl EncoderModel {
     /// Whether a folder is to be read as an encoder's: its `config.json` names a `model_type` (or
     /// `architectures`) that is none of our own families'.
@@ -124,7 +145,10 @@ impl EncoderModel {
         let ids: Vec<Vec<u32>> = ids.take(CALIBRATION_LIMIT).collect();
         center_keys(&mut encoder, &ids)?;
         let ranges = calibrate(&Execution::new(&encoder)?, &ids)?;
-        let substitution = substitute(&ranges, encoder.activation, &target.budget)?;
+        let substitution = match &target.budget {
+            Some(budget) => substitute(&ranges, encoder.activation, budget)?,
+            None => accurate(&encoder, &ranges, ids.get(..JUDGED).unwrap_or(&ids))?,
+        };
         let name = folder.canonicalize().ok();
         let name = name.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));
         Ok(Self {

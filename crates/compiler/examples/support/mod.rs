@@ -12,7 +12,10 @@ use veilformer_ckks::{Complex, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
     Bootstraps, EncoderCircuit, Event, Layout, Plains, StageReport, Times, layer_of,
 };
-use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, substitute};
+use veilformer_compiler::encoder::{
+    Budget, Polynomials, Substitution, answer_error, answer_tolerance, substitute,
+    substitute_within,
+};
 use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
 use veilformer_ir::encoder::{Encoder, Ranges};
 use veilformer_models::DataSet;
@@ -69,6 +72,9 @@ pub fn of_lengths(sentences: &[Vec<u32>], lengths: &[usize]) -> Vec<Vec<u32>> {
     lengths.iter().map(|length| one(*length)).collect()
 }
 
+/// Sentences whose answers say how small the functions' errors have to be.
+const JUDGED: usize = 32;
+
 /// A model after substitution.
 pub struct Prepared {
     pub encoder: Encoder,
@@ -78,11 +84,12 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Loads the folder, calibrates it on `count` texts of a file.
+    /// Loads the folder, calibrates it on `count` texts of a file. Without a budget, errors are as
+    /// small as its answers want.
     pub fn load(
         (folder, tokens): (&str, usize),
         (calibration, count): (&str, usize),
-        (budget, center): (&Budget, bool),
+        (budget, center): (Option<&Budget>, bool),
     ) -> Result<Self> {
         let mut folder = EncoderFolder::load(Path::new(folder), tokens)?;
         let texts = texts(calibration)?;
@@ -93,7 +100,28 @@ impl Prepared {
             center_keys(&mut folder.encoder, &sentences)?;
         }
         let ranges = calibrate(&Execution::new(&folder.encoder)?, &sentences)?;
-        let substitution = substitute(&ranges, folder.encoder.activation, budget)?;
+        let model = &folder.encoder;
+        let substitution = match budget {
+            Some(budget) => substitute(&ranges, model.activation, budget)?,
+            None => {
+                let execution = Execution::new(model)?;
+                let sample = sentences.get(..JUDGED).unwrap_or(&sentences);
+                let exact = execution.answers(sample)?;
+                let mut error = |s: &Substitution| -> Result<f64> {
+                    let answers = execution.answers_with(sample, &|| Polynomials::new(s))?;
+                    let error = answer_error(&model.head, &exact, &answers);
+                    println!("depth {}: answers off by {error:.4}", s.depth());
+                    Ok(error)
+                };
+                let of = (&ranges, model.activation);
+                substitute_within(
+                    of,
+                    &Budget::default(),
+                    answer_tolerance(&model.head),
+                    &mut error,
+                )?
+            }
+        };
         Ok(Self {
             encoder: folder.encoder,
             tokenizer: folder.tokenizer,

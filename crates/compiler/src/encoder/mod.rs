@@ -11,7 +11,8 @@
 //!   divided by a constant per class of tokens.
 //! * GELU and tanh: one minimax polynomial per layer.
 //!
-//! [`circuit`] runs what comes of it on ciphertexts.
+//! How small errors have to be follows from the answer: [`substitute_within`] halves them until it is
+//! near enough. [`circuit`] runs what comes of it on ciphertexts.
 //!
 //! [`Ranges`]: veilformer_ir::encoder::Ranges
 
@@ -23,6 +24,7 @@ mod inverse;
 mod minimax;
 mod report;
 mod substitute;
+mod target;
 
 pub use compile::{CompiledEncoder, compile};
 pub use exponential::Exponential;
@@ -31,3 +33,4 @@ pub use inverse::Inverse;
 pub use minimax::minimax;
 pub use report::SiteReport;
 pub use substitute::{Budget, LayerSubstitution, NormSubstitution, Substitution, substitute};
+pub use target::{answer_error, answer_tolerance, substitute_within};

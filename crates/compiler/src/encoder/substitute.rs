@@ -49,6 +49,21 @@ impl Default for Budget {
     }
 }
 
+impl Budget {
+    /// With all errors times `factor`; margins and depth stay.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        Self {
+            exponential: self.exponential * factor,
+            inverse: self.inverse * factor,
+            inverse_root: self.inverse_root * factor,
+            activation: self.activation * factor,
+            tanh: self.tanh * factor,
+            ..*self
+        }
+    }
+}
+
 /// One normalization.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NormSubstitution {

@@ -145,8 +145,20 @@ impl<'m> Execution<'m> {
     /// # Errors
     /// As [`Execution::embed`], of the first sentence that has one.
     pub fn answers(&self, sentences: &[Vec<u32>]) -> Result<Vec<Vec<f64>>> {
+        self.answers_with(sentences, &|| self.exact())
+    }
+
+    /// The same with other functions, made anew for every sentence.
+    ///
+    /// # Errors
+    /// As [`Execution::answers`].
+    pub fn answers_with<F: Functions>(
+        &self,
+        sentences: &[Vec<u32>],
+        functions: &(dyn Fn() -> F + Sync),
+    ) -> Result<Vec<Vec<f64>>> {
         let one = |ids: &Vec<u32>| {
-            let answer = self.answer(&self.embed(ids)?, &mut self.exact())?;
+            let answer = self.answer(&self.embed(ids)?, &mut functions())?;
             Ok(self.finish(answer))
         };
         sentences.par_iter().map(one).collect()

@@ -119,7 +119,8 @@ pub struct Target {
     /// Of an encoder: how it bootstraps [default: 10-levels]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
-    /// Of an encoder: factor of the errors that its functions' polynomials may have [default: 1]
+    /// Of an encoder: factor of the errors that its functions' polynomials may have
+    /// [default: what keeps its answers to sentences of the calibration near its own]
     #[arg(long, value_name = "FACTOR")]
     pub budget: Option<f64>,
 }

@@ -103,20 +103,12 @@ fn encoder_target(target: &args::Target) -> Result<EncoderTarget> {
              those that it will see with --calibrate",
         );
     };
-    let factor = target.budget.unwrap_or(1.0);
-    if !(factor > 0.0 && factor.is_finite()) {
-        return refuse("--budget is a factor of errors; a number above 0 is expected");
-    }
-    let mut budget = Budget::default();
-    for error in [
-        &mut budget.exponential,
-        &mut budget.inverse,
-        &mut budget.inverse_root,
-        &mut budget.activation,
-        &mut budget.tanh,
-    ] {
-        *error *= factor;
-    }
+    let budget = match target.budget {
+        Some(factor) if !(factor > 0.0 && factor.is_finite()) => {
+            return refuse("--budget is a factor of errors; a number above 0 is expected");
+        }
+        factor => factor.map(|factor| Budget::default().scaled(factor)),
+    };
     Ok(EncoderTarget {
         tokens: target.tokens,
         preset: target
