@@ -69,8 +69,8 @@ fn the_other_commands() {
     let folder = copy();
     let at = folder.path();
     let compiled = format!(
-        "{{batch: int, client: text, client_bytes: int, inputs: int, levels: int, log_n: int, \
-         max_tokens: int, model: text, seconds: float, security: {SECURITY}, server: text, \
+        "{{batch: int, bootstraps: int, client: text, client_bytes: int, inputs: int, levels: int, log_n: int, \
+         max_tokens: int, model: text, polynomial_depth: null, seconds: float, security: {SECURITY}, server: text, \
          server_bytes: int}}"
     );
     check(at, &["compile", "order", "-o", "out"], &compiled);
@@ -96,12 +96,12 @@ fn the_other_commands() {
     check(
         at,
         &["explain", "server.veil"],
-        "{ciphertext_program: text, device_program: null, tensor_program: null}",
+        "{ciphertext_program: text, device_program: null, substitutions: null, tensor_program: null}",
     );
     check(
         at,
         &["explain", "server.veil", "--device"],
-        "{ciphertext_program: text, device_program: text, tensor_program: null}",
+        "{ciphertext_program: text, device_program: text, substitutions: null, tensor_program: null}",
     );
     let file = "bytes: int, contents: [], digest: text, insecure: bool, kind: text, params: text, \
                 params_digest: text, sections: [[text]], security: [], version: [int]";
@@ -131,7 +131,7 @@ fn the_other_commands() {
     let eval = |batch: &str, ranges: &str, run: &str| {
         format!(
             "{{accuracy: float, agree: int, batch: {batch}, items: int, max_logit_error: float, \
-             range_violations: {ranges}, run_seconds: {run}, seconds: float, too_long: int}}"
+             original: null, range_violations: {ranges}, run_seconds: {run}, seconds: float, too_long: int}}"
         )
     };
     for (mode, eval) in [
