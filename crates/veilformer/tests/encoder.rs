@@ -48,10 +48,10 @@ fn target() -> EncoderTarget {
     EncoderTarget {
         tokens: Some(48),
         preset: DEFAULT_PRESET.into(),
-        budget: Budget {
+        budget: Some(Budget {
             margin: 0.3,
             ..Budget::default()
-        },
+        }),
         calibration: sentences(),
     }
 }
