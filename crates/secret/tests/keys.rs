@@ -14,7 +14,7 @@ use veilformer_ckks::{
     CkksError, Complex, EvaluationKeys, Evaluator, Giant, KeyList, KeyPurpose, Ops, OpsError,
     Params, SharedCiphertext, SlotVector, StoredEvaluationKeys, Term, Transform, pairing,
 };
-use veilformer_ring::{Backend, Cpu};
+use veilformer_ring::{Backend, Cpu, CpuKey};
 use veilformer_secret::KeyGenerator;
 
 fn stored(params: &Params, kit: &Kit, rotations: &[i64]) -> StoredEvaluationKeys {
@@ -237,7 +237,8 @@ fn keys_have_no_limbs_that_are_not_used() {
     for level in 0..=params.max_level() {
         let limbs = level + 1 + special;
         let digits = params.digits_at(level).len();
-        let bytes = |digits: usize| 2 * digits * limbs * params.n() * 8;
+        let bytes =
+            |digits| CpuKey::bytes_of(params.chain(), params.key_basis(level), digits).unwrap();
         let made = generator.rotation(&kit.secret, 1, level).unwrap();
         assert_eq!(made.b.len(), digits);
         assert!(made.b.iter().all(|b| b.basis().len() == limbs));

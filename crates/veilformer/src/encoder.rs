@@ -12,7 +12,7 @@ use veilformer_compiler::encoder::{
 };
 use veilformer_ir::encoder::{Encoder, Head, Ranges};
 use veilformer_models::encoder::{
-    EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, calibrate, center_keys,
+    EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, calibrate, center_keys, lengthened,
 };
 use veilformer_models::{DataSet, ModelError};
 use veilformer_runtime::ServerBundle;
@@ -143,6 +143,8 @@ impl EncoderModel {
         let ids = target.calibration.iter();
         let ids = ids.filter_map(|text| tokenizer.encode(text).ok());
         let ids: Vec<Vec<u32>> = ids.take(CALIBRATION_LIMIT).collect();
+        // Every length that will be taken, whatever lengths these have.
+        let ids = lengthened(&ids, tokens);
         center_keys(&mut encoder, &ids)?;
         let ranges = calibrate(&Execution::new(&encoder)?, &ids)?;
         let substitution = match &target.budget {
