@@ -177,8 +177,19 @@ impl<N> Drop for ReadAhead<N> {
     }
 }
 
+/// Says when the thread is no more, however it ended: nobody waits for it then.
+struct Ending<'s, N>(&'s Shared<N>);
+
+impl<N> Drop for Ending<'_, N> {
+    fn drop(&mut self) {
+        self.0.state().making = None;
+        self.0.changed.notify_all();
+    }
+}
+
 /// Expands what is asked for until the end.
 fn work<N: Copy + Eq>(shared: &Shared<N>, params: &Params) {
+    let _ending = Ending(shared);
     let mut state = shared.state();
     loop {
         if state.ended {

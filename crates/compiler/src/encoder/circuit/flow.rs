@@ -23,7 +23,8 @@ pub struct Times {
 }
 
 impl Times {
-    /// One thread of a Zen 5 with AVX-512 IFMA, N = 2^16, nine special primes, preset 10-levels.
+    /// About what one thread of a Zen 5 with AVX-512 IFMA takes at N = 2^16 with nine special primes:
+    /// rounded from several measurements of the preset 10-levels, and used for the others too.
     pub const REFERENCE: Self = Self {
         units: UnitCosts {
             decomposition: 4.4,
