@@ -86,9 +86,10 @@ impl Attention {
             let (head, i, _) = layout.dimension(at)?;
             Some((group, head * dim + i))
         };
+        let periods = layout.periods(layout.hidden);
         let maps = Map::new(
             layout,
-            (3 * blocks, layout.blocks(layout.hidden)),
+            (3 * blocks, &periods),
             |r, c| {
                 if c >= layout.hidden {
                     return 0.0;
@@ -141,10 +142,10 @@ impl Attention {
         let own = firsts(&|head| centring(head).map_or(0.0, |c| c.own));
         let mut all = model.centering.iter().flatten();
         let centring = if all.any(|c| c.previous != 0.0 || c.next != 0.0) {
-            let blocks_in = layout.blocks(layout.hidden);
+            let blocks_in = periods.len();
             Centring::Neighbours(Map::new(
                 layout,
-                (blocks, 3 * blocks_in),
+                (blocks, &periods.repeat(3)),
                 |r, c| {
                     let (which, c) = (c / (blocks_in * width), c % (blocks_in * width));
                     let Some((head, i, _)) = layout.dimension(r).filter(|_| c < layout.hidden)
@@ -259,11 +260,11 @@ impl Attention {
         masks: &Inputs<O::Ct>,
     ) -> Result<Vec<O::Ct>, CircuitError> {
         let site = (self.layer, "queries, keys, values", 0);
-        let mut all = m.product(site, (&self.maps.product, &self.maps.bias), x)?;
+        let mut all = m.product(site, &self.maps, x)?;
         if let Centring::Neighbours(map) = &self.centring {
             let inputs = [x, &masks.neighbours].concat();
             let site = (self.layer, "keys of neighbours", 0);
-            all.extend(m.product(site, (&map.product, &map.bias), &inputs)?);
+            all.extend(m.product(site, map, &inputs)?);
         }
         Ok(all)
     }

@@ -76,13 +76,16 @@ impl Answer {
                 let tanh = substitution.tanh.as_ref().ok_or_else(none)?;
                 let (low, high) = tanh.interval();
                 let map = (2.0 / (high - low), -(low + high) / (high - low));
-                let mut pooler = Map::dense(layout, pooler, input, map)?;
+                let periods = layout.periods(layout.hidden);
+                let mut pooler = Map::dense(layout, (pooler, &periods), input, map)?;
                 for bias in &mut pooler.bias {
                     *bias = first_token(layout, bias);
                 }
                 let pooled = Affine::bounded(layout.hidden, 1.0);
                 let scale = (1.0 / bound, 0.0);
-                let mut classifier = Map::dense(layout, classifier, &pooled, scale)?;
+                // Behind the features stands what the polynomial makes of 0.
+                let full = vec![layout.heads.width; periods.len()];
+                let mut classifier = Map::dense(layout, (classifier, &full), &pooled, scale)?;
                 for bias in &mut classifier.bias {
                     *bias = first_token(layout, bias);
                 }
@@ -143,8 +146,7 @@ impl Answer {
                     mask,
                 } = head.as_ref();
                 let pooled = m.stage(&Stage::new("pooler", &read, 1), |m, inputs| {
-                    let map = (&pooler.product, &pooler.bias[..]);
-                    m.product((layer, "pooler", 0), map, &inputs.concat())
+                    m.product((layer, "pooler", 0), pooler, &inputs.concat())
                 })?;
                 let read = [Read::first(pooled)];
                 let stage = Stage {
@@ -163,8 +165,8 @@ impl Answer {
                     ..Stage::new("classifier", &read, 2)
                 };
                 m.stage(&stage, |m, inputs| {
-                    let map = (&classifier.product, &classifier.bias[..]);
-                    let logits = m.product((layer, "classifier", 0), map, &inputs.concat())?;
+                    let site = (layer, "classifier", 0);
+                    let logits = m.product(site, classifier, &inputs.concat())?;
                     let masked = logits.iter().zip(mask).enumerate();
                     let masked = masked.map(|(block, (ct, mask))| {
                         m.times((layer, "mask of logits", block), ct, mask)

@@ -84,6 +84,16 @@ impl Layout {
         features.div_ceil(self.heads.width.max(1))
     }
 
+    /// Places of each block of `features` features that may hold something else than zero, rounded up to
+    /// a power of two: all but the last block are full.
+    #[must_use]
+    pub fn periods(&self, features: usize) -> Vec<usize> {
+        let width = self.heads.width.max(1);
+        let left = (0..self.blocks(features)).map(|block| features - block * width);
+        left.map(|left| left.min(width).next_power_of_two().min(width))
+            .collect()
+    }
+
     /// What the inputs of a run hold: `neighbours` says whether those of each token are wanted,
     /// `mean` whether the answer is a mean of the tokens.
     #[must_use]

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted};
-use veilformer_circuits::matrix::{Diagonal, MatrixProduct};
+use veilformer_circuits::matrix::MatrixProduct;
 use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Ops, SlotVector};
 
+use super::maps::Map;
 use super::norm::one;
 use crate::placement::{BlockPlacement, Packing, Placement, Read};
 
@@ -430,15 +431,19 @@ impl<'a, O: Ops> Machine<'a, O> {
         Ok(made)
     }
 
-    /// The product with a matrix, of inputs that are brought to one level first, and a bias.
+    /// The value of a map of inputs that are brought to one level first.
     pub fn product(
         &mut self,
         site: Site,
-        (product, bias): (&MatrixProduct<Diagonal>, &[SlotVector]),
+        map: &Map,
         inputs: &[O::Ct],
     ) -> Result<Vec<O::Ct>, CircuitError> {
-        let inputs = self.level_out(inputs)?;
+        let mut inputs = self.level_out(inputs)?;
+        for (input, steps) in inputs.iter_mut().zip(&map.copies) {
+            *input = self.fold(input, steps)?;
+        }
         let level = inputs.first().map_or(0, |ct| self.ops.level(ct));
+        let (product, bias) = (&map.product, &map.bias);
         let key = (site, level);
         let encoded = self.cached(|p| &mut p.products, key, |ops| product.encode(ops, level))?;
         let inputs: Vec<&O::Ct> = inputs.iter().collect();

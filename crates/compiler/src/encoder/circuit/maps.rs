@@ -53,23 +53,42 @@ impl Affine {
 pub(super) struct Map {
     pub product: MatrixProduct<Diagonal>,
     pub bias: Vec<SlotVector>,
+    /// For each input block the rotations that fill a token with copies of its features.
+    pub copies: Vec<Vec<i64>>,
 }
 
 impl Map {
-    /// The map with these weights between the places of `rows` and `cols` blocks.
+    /// The map with these weights between the places of `rows` blocks and of the input blocks whose
+    /// periods `inputs` are.
+    ///
+    /// A block with a shorter period than a token's width has its features in the first places and zeros
+    /// behind them. It is filled with copies first, by a few rotations. Every output then finds each
+    /// feature within one period onwards, and there are only as many diagonals.
     ///
     /// # Errors
     /// Weights that are not finite.
     pub(super) fn new(
         layout: &Layout,
-        (rows, cols): (usize, usize),
+        (rows, inputs): (usize, &[usize]),
         weight: impl Fn(usize, usize) -> f64,
         bias: impl Fn(usize) -> f64,
     ) -> Result<Self, CircuitError> {
         let width = layout.heads.width;
-        let weights = Weights::from_fn(rows * width, cols * width, weight)?;
+        let weights = Weights::from_fn(rows * width, inputs.len() * width, |r, c| {
+            let (block, at) = (c / width, c % width);
+            let period = inputs.get(block).copied().unwrap_or(width);
+            match (at + width - r % width) % width < period {
+                true => weight(r, block * width + at % period),
+                false => 0.0,
+            }
+        })?;
         let packing = Packing::FeatureFast { width };
-        let baby_steps = baby_steps(width, (rows, cols));
+        let longest = inputs.iter().copied().max().unwrap_or(width);
+        let baby_steps = baby_steps(longest, (rows, inputs.len()));
+        let steps = |period: usize| {
+            let doubled = std::iter::successors(Some(period), |by| by.checked_mul(2));
+            doubled.take_while(|by| *by < width).map(|by| -(by as i64))
+        };
         // Levels are so few that products modulo the special primes too, of which there are as many
         // as ciphertexts have primes, would cost more than a ModDown of each rotated input saves.
         let method = Method::Diagonals {
@@ -81,16 +100,18 @@ impl Map {
         Ok(Self {
             product: MatrixProduct::new(&weights, packing, method)?,
             bias: bias.into_iter().map(SlotVector::simplified).collect(),
+            copies: inputs.iter().map(|p| steps(*p).collect()).collect(),
         })
     }
 
-    /// `(W x + b) * scale + offset` between features in their own order.
+    /// `(W x + b) * scale + offset` between features in their own order; `inputs` are the periods of the
+    /// input blocks.
     ///
     /// # Errors
     /// As [`Map::new`].
     pub(super) fn dense(
         layout: &Layout,
-        map: &Dense,
+        (map, inputs): (&Dense, &[usize]),
         input: &Affine,
         (scale, offset): (f64, f64),
     ) -> Result<Self, CircuitError> {
@@ -98,7 +119,7 @@ impl Map {
         let biases = bias_of(map, input);
         Self::new(
             layout,
-            (layout.blocks(rows), layout.blocks(cols)),
+            (layout.blocks(rows), inputs),
             |r, c| {
                 if r < rows && c < cols {
                     scale * map.weight.get(r, c) * input.gain(c)
@@ -135,7 +156,7 @@ impl Map {
         let first = blocks * width;
         Self::new(
             layout,
-            (layout.blocks(d), blocks + layout.blocks(d)),
+            (layout.blocks(d), &vec![width; blocks + layout.blocks(d)]),
             |r, c| {
                 if r >= d {
                     0.0
@@ -163,9 +184,9 @@ impl Map {
 /// Baby steps of least cost, a power of two: a rotated input is an inner product with its key and a
 /// ModDown, once for all outputs; a giant step of an output a decomposition and an inner product, half
 /// as much again. A quarter of the width at most, since each step has a key.
-fn baby_steps(width: usize, (outputs, inputs): (usize, usize)) -> usize {
-    let powers = (0..width.max(1).ilog2().saturating_sub(1)).map(|bit| 1usize << bit);
-    let cost = |babies: &usize| 2 * babies * inputs + 3 * outputs * width / babies;
+fn baby_steps(diagonals: usize, (outputs, inputs): (usize, usize)) -> usize {
+    let powers = (0..diagonals.max(1).ilog2().saturating_sub(1)).map(|bit| 1usize << bit);
+    let cost = |babies: &usize| 2 * babies * inputs + 3 * outputs * diagonals / babies;
     powers.min_by_key(cost).unwrap_or(1)
 }
 

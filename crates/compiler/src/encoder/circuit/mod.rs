@@ -330,7 +330,7 @@ impl Layer {
         let polynomial = &substitution.activation;
         let (low, high) = polynomial.interval();
         let map = (2.0 / (high - low), -(low + high) / (high - low));
-        let up = Map::dense(layout, &model.up, &middle, map)?;
+        let up = Map::dense(layout, (&model.up, &layout.periods(hidden)), &middle, map)?;
         let active = magnitude(polynomial);
         let width = model.up.weight.rows();
         let last = norm(&substitution.output_norm, result);
@@ -394,8 +394,7 @@ impl Layer {
                 }
             }
             blocks.extend_from_slice(x);
-            let map = (&self.output.product, &self.output.bias[..]);
-            m.product((index, "output map", 0), map, &blocks)
+            m.product((index, "output map", 0), &self.output, &blocks)
         })?;
         for value in [weighted, inverse, x] {
             m.take(value);
@@ -405,8 +404,7 @@ impl Layer {
             .run(m, (index, "normalization after attention"), sum)?;
         let read = [Read::first(middle)];
         let up = m.stage(&Stage::new("up", &read, 1), |m, inputs| {
-            let map = (&self.up.product, &self.up.bias[..]);
-            m.product((index, "up", 0), map, &inputs.concat())
+            m.product((index, "up", 0), &self.up, &inputs.concat())
         })?;
         let read = [Read::first(up)];
         let stage = Stage::new("activation", &read, self.activation.depth());
@@ -418,8 +416,7 @@ impl Layer {
         m.take(up);
         let reads = [Read::first(active), Read::first(middle)];
         let sum = m.stage(&Stage::new("down, residual", &reads, 1), |m, inputs| {
-            let map = (&self.down.product, &self.down.bias[..]);
-            m.product((index, "down", 0), map, &inputs.concat())
+            m.product((index, "down", 0), &self.down, &inputs.concat())
         })?;
         m.take(active);
         m.take(middle);

@@ -14,7 +14,8 @@ use crate::placement::Read;
 /// mask, the polynomial, one product. What is divided out per token class rides on `y` beside.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
-    width: usize,
+    /// Places of a token, from its first, that features stand in: a power of two.
+    places: usize,
     /// In the first slot of each token, what makes the sum of squares the root's input.
     mask: SlotVector,
     /// Added to it.
@@ -69,9 +70,14 @@ impl Norm {
                 0.0
             }
         });
-        let offset =
-            layout.per_slot(|t, _| part * site.epsilon / scale(t) - (low + high) / (high - low));
         let width = layout.heads.width;
+        let places = layout.periods(layout.hidden).into_iter().max();
+        let places = places.unwrap_or(width);
+        // Behind the features there is no sum: the middle of the range.
+        let offset = layout.per_slot(|t, at| match at < places {
+            true => part * site.epsilon / scale(t) - (low + high) / (high - low),
+            false => 0.0,
+        });
         let largest = magnitude(&site.substitution.root);
         let factor = site.bound * largest / site.result;
         let gains = (0..layout.blocks(layout.hidden)).map(|block| {
@@ -85,7 +91,7 @@ impl Norm {
             })
         });
         Ok(Self {
-            width,
+            places,
             mask: mask.simplified(),
             offset: offset.simplified(),
             root: plan(&scaled(&site.substitution.root, largest)?)?,
@@ -106,7 +112,7 @@ impl Norm {
             let y = inputs.concat();
             let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
             let squares = m.ops.mul_sum(&pairs)?;
-            let onwards = doublings(self.width);
+            let onwards = doublings(self.places);
             let sum = m.fold(&squares, &onwards)?;
             let sum = m.times((layer, name, 0), &sum, &self.mask)?;
             let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
