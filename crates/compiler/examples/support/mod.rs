@@ -193,7 +193,8 @@ impl Compiled {
     pub fn new(model: &Prepared, (tokens, preset): (usize, &str), greedily: bool) -> Result<Self> {
         let preset = preset_of(preset)?;
         let params = preset.validate()?;
-        let plans = [Content::Complex, Content::Real];
+        let layout = Layout::choose(&model.encoder, tokens, params.slots())?;
+        let plans = [Content::Complex, layout.real_content(params.slots())];
         let plans = plans.map(|content| preset.plan(&params, content));
         let plans: Vec<BootstrapPlan> = plans.into_iter().collect::<std::result::Result<_, _>>()?;
         let [first, ..] = plans.as_slice() else {
@@ -205,7 +206,6 @@ impl Compiled {
             complex: 0,
             real: 1,
         };
-        let layout = Layout::choose(&model.encoder, tokens, params.slots())?;
         let report = model.substitution.report();
         let depths: Vec<String> = report.iter().map(|site| site.depth.to_string()).collect();
         let layers: Vec<String> = depths.chunks(5).map(|layer| layer.join("+")).collect();

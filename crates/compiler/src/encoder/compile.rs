@@ -65,7 +65,8 @@ pub fn compile(
         let entry = recorder.bootstrap_entry(bootstrap, content);
         entry.map_err(at("bootstraps"))
     };
-    let (complex, real) = (entry(Content::Complex)?, entry(Content::Real)?);
+    let complex = entry(Content::Complex)?;
+    let real = entry(layout.real_content(params.slots()))?;
     let levels = recorder.bootstrap_info(complex);
     let (input_level, output_level) = levels.map_or((0, 0), |b| (b.input_level, b.output_level));
     let bootstraps = Bootstraps {

@@ -1,6 +1,7 @@
 //! Where features, heads and tokens stand, and what the client sends.
 
 use veilformer_circuits::CircuitError;
+use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::encoder::Heads;
 use veilformer_ckks::{Complex, SlotVector};
 use veilformer_ir::encoder::{Encoder, EncoderInput};
@@ -82,6 +83,16 @@ impl Layout {
     #[must_use]
     pub fn blocks(&self, features: usize) -> usize {
         features.div_ceil(self.heads.width.max(1))
+    }
+
+    /// What one real ciphertext holds, as far as its bootstrap is concerned: short sentences are repeated
+    /// until they fill the slots.
+    #[must_use]
+    pub fn real_content(&self, slots: usize) -> Content {
+        match self.heads.period() {
+            period if period <= slots / 2 => Content::Periodic(period),
+            _ => Content::Real,
+        }
     }
 
     /// Places of each block of `features` features that may hold something else than zero, rounded up to
