@@ -22,7 +22,7 @@ use veilformer_ir::signature::SENTENCES;
 use veilformer_models::{Checkpoint, ModelConfig, random_checkpoint};
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_runtime::{
-    CostTable, MEASURE_DEADLINE, PROGRAM_DIGEST, Server, ServerBundle, machine_name, measure,
+    CostTable, PROGRAM_DIGEST, Server, ServerBundle, machine_name, measure, measure_deadline,
     plan_scheduled, report,
 };
 use veilformer_secret::{Encryptor, KeyGenerator, SecureRng};
@@ -174,7 +174,7 @@ fn measure_machine(dir: &Path, threads: usize) {
     let started = Instant::now();
     let who = (machine.as_str(), threads);
     let (program, params) = (bundle.program(), bundle.params());
-    let table = measure(program, params, &backend, who, MEASURE_DEADLINE).unwrap();
+    let table = measure(program, params, &backend, who, measure_deadline(program)).unwrap();
     println!(
         "measured {machine} in {:.1} s:",
         started.elapsed().as_secs_f64()

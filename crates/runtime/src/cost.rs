@@ -261,6 +261,21 @@ pub(crate) fn inside(
     Ok(table.map(|b| b.inside(params)).collect::<Result<_, _>>()?)
 }
 
+/// The programs whose plaintexts are encoded: those inside of bootstraps that do not share an earlier
+/// one's, and `program` itself.
+pub(crate) fn encoded<'a>(
+    program: &'a CiphertextProgram,
+    inside: &'a [CiphertextProgram],
+) -> impl Iterator<Item = &'a CiphertextProgram> {
+    let table = &program.bootstraps;
+    let own = inside.iter().zip(table).enumerate();
+    let own = own.filter(|(index, (_, entry))| {
+        let mut earlier = table.iter().take(*index);
+        !earlier.any(|e| e.spec == entry.spec && e.content.shares_plaintexts(entry.content))
+    });
+    own.map(|(_, (circuit, _))| circuit).chain([program])
+}
+
 /// The costs that a program needs, with the levels at which it needs them.
 pub(crate) fn needs(
     program: &CiphertextProgram,

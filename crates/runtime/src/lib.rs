@@ -30,7 +30,7 @@ pub use bundle::ServerBundle;
 pub use cost::{COST_VERSION, Cost, CostTable, machine_name};
 pub use error::RuntimeError;
 pub use executor::{Inputs, Prepared, Progress, Stream, run};
-pub use measure::{MEASURE_DEADLINE, measure};
+pub use measure::{measure, measure_deadline};
 pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, plan_scheduled, report};
 pub use server::{Server, ServerRun};
 pub use simulate::{BootstrapRange, Simulation, Simulator, Violation};

@@ -7,6 +7,7 @@ use veilformer_ckks::{KeyList, KeyPurpose, Params, SlotVector};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 use veilformer_ring::CpuKey;
 
+use crate::cost::encoded;
 use crate::stats::{TransformCounts, ciphertext_memory};
 
 /// What a process has before it opens a bundle: code, stacks, allocator.
@@ -199,8 +200,9 @@ pub(crate) struct Estimate<'a> {
 }
 
 impl Estimate<'_> {
+    /// Those whose plaintexts there are.
     fn programs(&self) -> impl Iterator<Item = &CiphertextProgram> {
-        self.inside.iter().chain([self.program])
+        encoded(self.program, self.inside)
     }
 
     /// Bytes of the prepared keys.

@@ -11,7 +11,7 @@ use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, Value
 use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, encodings, inside, pieces};
+use crate::cost::{Cost, CostTable, encoded, encodings, inside, pieces};
 use crate::executor::Stream;
 use crate::memory::{self, Scratch};
 use crate::stats::{OpKind, RunStats, key_switches, multiplications};
@@ -100,7 +100,7 @@ pub fn plan_scheduled(
     );
     schedule.run();
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
-    let plains = inside.iter().chain([program]).flat_map(encodings);
+    let plains = encoded(program, &inside).flat_map(encodings);
     let plains = plains.map(|(cost, level)| costs.at(cost, level));
     let keys_time = keys
         .iter()

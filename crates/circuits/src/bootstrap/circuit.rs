@@ -41,6 +41,16 @@ pub enum Content {
     Periodic(usize),
 }
 
+impl Content {
+    /// Whether bootstraps of one specification with this content and the other have the same plaintexts:
+    /// complex and real content differ in EvalMod alone.
+    #[must_use]
+    pub fn shares_plaintexts(self, other: Self) -> bool {
+        let full = |content| !matches!(content, Self::Periodic(_));
+        self == other || full(self) && full(other)
+    }
+}
+
 /// The steps of a bootstrap, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Stage {
@@ -283,8 +293,8 @@ impl BootstrapPlan {
         })
     }
 
-    /// The bootstraps of a table of plans. Complex and real content differ in EvalMod alone: entries
-    /// of one specification share their plaintexts.
+    /// The bootstraps of a table of plans; entries of one specification share what they can
+    /// ([`Content::shares_plaintexts`]).
     ///
     /// # Errors
     /// As [`BootstrapPlan::encode`].
@@ -292,12 +302,11 @@ impl BootstrapPlan {
         plans: &[Self],
         ops: &mut O,
     ) -> Result<Vec<Bootstrap<O::Plain>>, CircuitError> {
-        let full = |plan: &Self| !matches!(plan.content, Content::Periodic(_));
         let mut table: Vec<Bootstrap<O::Plain>> = Vec::with_capacity(plans.len());
         for plan in plans {
-            let known = table
-                .iter()
-                .find(|b| b.plan.spec == plan.spec && full(&b.plan) && full(plan));
+            let known = table.iter().find(|b| {
+                b.plan.spec == plan.spec && b.plan.content.shares_plaintexts(plan.content)
+            });
             let entry = match known {
                 Some(known) => Bootstrap {
                     plan: plan.clone(),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use veilformer::ckks::Params;
 use veilformer::runtime::{
-    CostTable, MEASURE_DEADLINE, Plan, ServerBundle, machine_name, measure, plan,
+    CostTable, Plan, ServerBundle, machine_name, measure, measure_deadline, plan,
 };
 
 use crate::cli::error::Result;
@@ -64,7 +64,7 @@ pub fn costs(
         params,
         &backend,
         (&machine, threads),
-        MEASURE_DEADLINE,
+        measure_deadline(bundle.program()),
     )?);
     stage.finish();
     if let Some(path) = cache {
