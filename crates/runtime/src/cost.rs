@@ -15,7 +15,7 @@ use crate::stats::TransformCounts;
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 5;
+pub const COST_VERSION: u32 = 6;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -42,10 +42,16 @@ pub enum Cost {
     TransformGiant,
     /// Each giant step over a rotated input: the ModDown of its sum.
     TransformDown,
-    /// Each product with a plaintext of an input that is not rotated.
+    /// Each product with a plaintext of an input that is not rotated, beside the plaintext's words.
     TransformProduct,
-    /// Each product with a plaintext of a rotated input, modulo the special primes as well.
+    /// What the words of such plaintexts take to arrive: of each without a period, and of as many
+    /// with one as have its words.
+    TransformWords,
+    /// Each product with a plaintext of a rotated input, modulo the special primes as well, beside the
+    /// plaintext's words.
     TransformTurnedProduct,
+    /// What the words of these take to arrive.
+    TransformTurnedWords,
     /// Rescale of one ciphertext.
     Rescale,
     /// Adjust *to* the level.
@@ -372,8 +378,9 @@ pub(crate) fn pieces(
         }
         Operation::LinearTransform { inputs, .. } | Operation::NestedTransform { inputs, .. } => {
             let at = inputs.first().map_or(0, level);
-            let counts = TransformCounts::of(operation, program.slots);
+            let counts = TransformCounts::of(program, operation);
             let switched = counts.babies + counts.giants;
+            let n = 2 * program.slots.max(1);
             vec![
                 (Cost::Transform, at, counts.outputs),
                 (Cost::TransformSwitch, at, switched.min(counts.outputs)),
@@ -382,7 +389,13 @@ pub(crate) fn pieces(
                 (Cost::TransformGiant, at, counts.giants),
                 (Cost::TransformDown, at, counts.divided),
                 (Cost::TransformProduct, at, counts.products),
+                (Cost::TransformWords, at, counts.words.div_ceil(n)),
                 (Cost::TransformTurnedProduct, at, counts.turned_products),
+                (
+                    Cost::TransformTurnedWords,
+                    at,
+                    counts.turned_words.div_ceil(n),
+                ),
             ]
         }
     }

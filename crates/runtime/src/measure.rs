@@ -42,6 +42,8 @@ const ROTATIONS: usize = 8;
 const MANY: usize = 8;
 /// Plaintexts of one measured transform.
 const PLAINS: usize = 32;
+/// Period of plaintexts whose words are no part of a product's time, a power of two.
+const SHORT: usize = 64;
 /// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
 const MOST_PLAINS: usize = 512;
 const PLAIN_BYTES: usize = 1 << 26;
@@ -359,15 +361,21 @@ impl<B: Backend> Bench<'_, B> {
         let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, MOST_PLAINS);
         let most = at_hand.min(PLAINS);
         let scale = self.params.scale_at(level);
-        let plains: Vec<SharedPlain<B>> = (0..at_hand)
-            .map(|number| {
-                let slots = self.slots(number);
+        let plains = |slots: &dyn Fn(usize) -> SlotVector| {
+            let plains = (0..at_hand).map(|number| {
+                let slots = slots(number);
                 self.evaluator.encode_extended(&slots, level, scale)
-            })
-            .collect::<Result<_, _>>()?;
+            });
+            plains.collect::<Result<Vec<SharedPlain<B>>, _>>()
+        };
+        let dense = plains(&|number| self.slots(number))?;
+        let short = plains(&|number| {
+            let slots = self.slots(number);
+            SlotVector::Periodic(slots.entries()[..SHORT.min(slots.entries().len())].to_vec())
+        })?;
         let next = std::cell::Cell::new(0);
         // Per giant step its rotation and the baby steps of its terms.
-        let run = |giants: Vec<(i64, Vec<i64>)>| {
+        let run_with = |plains: &[SharedPlain<B>], giants: Vec<(i64, Vec<i64>)>| {
             // Other plaintexts in every repetition: a program's are used once a run.
             let another = || {
                 let first = next.get();
@@ -391,6 +399,7 @@ impl<B: Backend> Bench<'_, B> {
             };
             time(|| self.evaluator.linear_transforms(&[a], &[&another()]))
         };
+        let run = |giants| run_with(&short, giants);
         let steps = |count: usize| 1..=count as i64;
         let (base, product) = two_points(most, |count| run(vec![(0, vec![0; count])]))?;
         let (switched, giant) = two_points(MANY, |count| {
@@ -398,11 +407,19 @@ impl<B: Backend> Bench<'_, B> {
         })?;
         let (hoisted, baby) = two_points(MANY, |count| run(vec![(0, steps(count).collect())]))?;
         let (_, turned) = two_points(most, |count| run(vec![(0, vec![1; count])]))?;
+        let long = |baby: i64| {
+            let (_, each) =
+                two_points(most, |count| run_with(&dense, vec![(0, vec![baby; count])]))?;
+            Ok::<_, OpsError>(each)
+        };
+        let (long_product, long_turned) = (long(0)?, long(1)?);
         let (_, divided) = two_points(MANY, |count| {
             run(steps(count).map(|giant| (giant, vec![1])).collect())
         })?;
         put(Cost::Transform, base);
         put(Cost::TransformProduct, product);
+        put(Cost::TransformWords, long_product - product);
+        put(Cost::TransformTurnedWords, long_turned - turned);
         put(Cost::TransformSwitch, switched - base);
         put(Cost::TransformGiant, giant - product);
         put(Cost::TransformInput, hoisted - switched);

@@ -3,12 +3,12 @@
 //! Buffers that are let go wait in a pool, by size, for the next of their size: what a process
 //! holds in the end is, for each size, the most that was in use at once.
 
-use veilformer_ckks::{KeyList, KeyPurpose, Params, SlotVector};
+use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 use veilformer_ring::CpuKey;
 
 use crate::cost::encoded;
-use crate::stats::{TransformCounts, ciphertext_memory};
+use crate::stats::{TransformCounts, ciphertext_memory, plain_words};
 
 /// What a process has before it opens a bundle: code, stacks, allocator.
 const PROCESS: u64 = 12 << 20;
@@ -130,7 +130,7 @@ pub(crate) fn scratch(
         // Three components of the product, and the result.
         Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
         Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
-            let counts = TransformCounts::of(operation, program.slots);
+            let counts = TransformCounts::of(program, operation);
             if counts.babies + counts.giants == 0 {
                 // The sums, of the operands' level.
                 return Scratch::of(level, counts.outputs as u64 * ct, 0);
@@ -235,13 +235,8 @@ impl Estimate<'_> {
                 self.params.basis_at(level)
             };
             let limbs = basis.len();
-            // A period of slots has twice as many values, for the conjugates.
-            let words = match &plain.pattern {
-                PlainPattern::Constant(_) => 1,
-                PlainPattern::Slots(SlotVector::Periodic(period)) => 2 * period.len(),
-                _ => self.params.n(),
-            };
-            (8 * (limbs * words.min(self.params.n())) as u64).max(SMALLEST_BUFFER) + PLAIN
+            let words = plain_words(&plain.pattern, self.params.slots());
+            (8 * (limbs * words) as u64).max(SMALLEST_BUFFER) + PLAIN
         });
         bytes.sum()
     }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::{Giant, Params, Transform, moves};
-use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, PlainId};
+use veilformer_ckks::{Giant, Params, SlotVector, Transform, moves};
+use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, PlainId, PlainPattern};
 
 /// The kind of an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,7 +136,7 @@ pub fn key_switches(program: &CiphertextProgram, operation: &Operation) -> u64 {
             entry.map_or(0, |b| b.key_switches)
         }
         _ => {
-            let counts = TransformCounts::of(operation, slots);
+            let counts = TransformCounts::of(program, operation);
             counts.giants + counts.babies
         }
     };
@@ -162,12 +162,17 @@ pub(crate) struct TransformCounts {
     pub(crate) products: usize,
     /// Products of rotated inputs.
     pub(crate) turned_products: usize,
+    /// Words per prime of the plaintexts of inputs as they are.
+    pub(crate) words: usize,
+    /// Of those of rotated inputs.
+    pub(crate) turned_words: usize,
 }
 
 impl TransformCounts {
-    /// Of an operation: zeros if it is not a transform.
-    pub(crate) fn of(operation: &Operation, slots: usize) -> Self {
-        let counts = Self::beside(operation.transforms(), slots);
+    /// Of an operation of `program`: zeros if it is not a transform.
+    pub(crate) fn of(program: &CiphertextProgram, operation: &Operation) -> Self {
+        let slots = program.slots;
+        let counts = Self::beside(program, operation.transforms());
         let Operation::NestedTransform { transform, .. } = operation else {
             return counts;
         };
@@ -187,22 +192,31 @@ impl TransformCounts {
     }
 
     /// Of transforms of the same inputs, which share the rotated ones.
-    fn beside(transforms: &[Transform<PlainId>], slots: usize) -> Self {
+    fn beside(program: &CiphertextProgram, transforms: &[Transform<PlainId>]) -> Self {
+        let slots = program.slots;
+        let words = |plain: &PlainId| {
+            let plain = program.plains.get(plain.0 as usize);
+            plain.map_or(0, |plain| plain_words(&plain.pattern, slots))
+        };
         let mut babies = BTreeSet::new();
         let mut counts = Self {
             outputs: transforms.len(),
             ..Self::default()
         };
         for giant in transforms.iter().flat_map(|t| &t.giants) {
-            let turned = giant.terms.iter().filter(|t| moves(t.baby, slots));
-            babies.extend(
-                turned
-                    .clone()
-                    .map(|t| (t.input, t.baby.rem_euclid(slots as i64))),
-            );
-            let turned = turned.count();
+            let mut turned = 0;
+            for term in &giant.terms {
+                let words = words(&term.plain);
+                if moves(term.baby, slots) {
+                    babies.insert((term.input, term.baby.rem_euclid(slots as i64)));
+                    turned += 1;
+                    counts.turned_words += words;
+                } else {
+                    counts.products += 1;
+                    counts.words += words;
+                }
+            }
             counts.turned_products += turned;
-            counts.products += giant.terms.len() - turned;
             if !giant.terms.is_empty() && moves(giant.rotation, slots) {
                 counts.giants += 1;
                 counts.divided += usize::from(turned > 0);
@@ -211,6 +225,15 @@ impl TransformCounts {
         counts.babies = babies.len();
         counts.inputs = babies.iter().map(|b| b.0).collect::<BTreeSet<_>>().len();
         counts
+    }
+}
+
+/// Words per prime that an encoded plaintext takes: twice its period, for the conjugates.
+pub(crate) fn plain_words(pattern: &PlainPattern, slots: usize) -> usize {
+    match pattern {
+        PlainPattern::Constant(_) => 1,
+        PlainPattern::Slots(SlotVector::Periodic(period)) => 2 * period.len().min(slots),
+        _ => 2 * slots,
     }
 }
 
@@ -372,5 +395,23 @@ impl Tally {
             sections: self.sections,
             kinds: self.kinds,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use veilformer_ckks::Complex;
+
+    #[test]
+    fn plaintexts_have_as_many_words_as_they_are_kept_with() {
+        let half = Complex::new(0.5, 0.0);
+        let periodic =
+            |period: usize| PlainPattern::Slots(SlotVector::Periodic(vec![half; period]));
+        let dense = PlainPattern::Slots(SlotVector::Dense(vec![half; 64]));
+        assert_eq!(plain_words(&PlainPattern::Constant(half), 64), 1);
+        assert_eq!(plain_words(&periodic(8), 64), 16);
+        assert_eq!(plain_words(&periodic(64), 64), 128);
+        assert_eq!(plain_words(&dense, 64), 128);
     }
 }
