@@ -9,7 +9,7 @@ use veilformer_compiler::encoder::circuit::{
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
 use veilformer_compiler::placement::{Loops, greedy, place};
-use veilformer_ir::encoder::Encoder;
+use veilformer_ir::encoder::{AttentionFunction, Encoder};
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
 };
@@ -68,7 +68,7 @@ fn run_with(
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &all).unwrap();
     let model = execution.model();
-    let substitution = substitute(&ranges, model.activation, &budget).unwrap();
+    let substitution = substitute(&ranges, model, &budget).unwrap();
     let params = params(15);
     let layout = Layout::choose(model, tokens, params.slots()).unwrap();
     eprintln!("{layout:?}, depth {}", substitution.depth());
@@ -142,6 +142,7 @@ fn shape() -> RandomEncoder {
         heads: 3,
         intermediate: 384,
         activation: "gelu_pytorch_tanh".into(),
+        attention: AttentionFunction::Softmax,
         positions: 64,
         vocabulary: 96,
         labels: 3,
@@ -161,6 +162,22 @@ fn classifier_of_three_heads() {
 fn centred_scores() {
     let error = run(&shape(), (48, &LENGTHS), by_fit);
     assert!(error < 1e-6, "{error:e}");
+}
+
+/// Powers of scores in place of exponentials, a square in place of the activation; every even power.
+#[test]
+fn powers_and_squares() {
+    for (power, epsilon, labels) in [(4, 0.5, 3), (2, 2.0, 0), (6, 1.0, 2), (8, 1.0, 0)] {
+        let shape = RandomEncoder {
+            layers: 1 + usize::from(power == 4),
+            activation: "quadratic".into(),
+            attention: AttentionFunction::PowerSoftmax { power, epsilon },
+            labels,
+            ..shape()
+        };
+        let error = run(&shape, (48, &LENGTHS), by_fit);
+        assert!(error < 1e-6, "power {power}: {error:e}");
+    }
 }
 
 /// The mean of all tokens, of heads across two blocks, features in one and a half.
