@@ -131,7 +131,7 @@ pub fn estimate(spec: &BootstrapSpec) -> Result<NoiseEstimate, CircuitError> {
 
 /// `P(round(S) = i)`.
 fn probability(spec: &BootstrapSpec, i: i64) -> f64 {
-    let terms = spec.ephemeral_weight.saturating_add(1);
+    let terms = spec.ephemeral_weight;
     let distance = i.unsigned_abs() as f64;
     let outer = uniform_sum_tail(terms, distance + 0.5);
     if i == 0 {
