@@ -99,6 +99,17 @@ impl BootstrapSpec {
         key_switch_multiple: 0.0,
     };
 
+    /// The preset that begins with ModRaise: EvalMod at 2^60, a message at the program's 2^40 of 2^-7
+    /// of the modulus. All errors of EvalMod pass through the embedding, sqrt(N) of them; at this
+    /// scale and ratio they and what the inverse sine leaves are alike.
+    pub const MODRAISE_FIRST: Self = Self {
+        order: Order::SlotToCoeffLast,
+        eval_mod_scale_bits: 60,
+        bottom_scale_bits: 40,
+        message_ratio_bits: 7,
+        ..Self::PRESET
+    };
+
     /// # Errors
     /// A field outside of what the model (or any bootstrap) makes sense for.
     pub fn validate(&self) -> Result<(), CircuitError> {

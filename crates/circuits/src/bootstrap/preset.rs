@@ -13,8 +13,8 @@ use veilformer_ckks::{
     SecurityReport,
 };
 
-use super::circuit::{BootstrapPlan, Content};
 use super::noise::BootstrapSpec;
+use super::plan::{BootstrapPlan, Content};
 use crate::CircuitError;
 use crate::testing::{ClearOps, Counting};
 
