@@ -303,8 +303,10 @@ impl BootstrapPlan {
     }
 
     /// The scales of SlotToCoeff's plaintexts. Where it comes first, the first factor brings the
-    /// message to the bottom's scale and the others keep it. Where it comes last, all have one scale and
-    /// descend together, from EvalMod's to the output's.
+    /// message to the bottom's scale and the others keep it. Where it comes last, they descend
+    /// together, from EvalMod's to the output's: with the period of its diagonals, each factor's radix
+    /// longer than the one before, grows the number of rounded coefficients, so scales grow with its
+    /// root and all factors' rounding counts alike.
     fn slot_to_coeff_scales(&self) -> Vec<Scale> {
         let (base, count) = (self.coefficient_level(), self.slot_to_coeff.len());
         if self.spec.order == Order::SlotToCoeffFirst {
@@ -318,8 +320,14 @@ impl BootstrapPlan {
         }
         let (from, to) = (self.message_scale(), self.params.scale_at(base));
         let steps: f64 = (base + 1..=base + count).map(|l| self.divisor(l)).product();
-        let each = (steps * to.value() / from.value()).powf(1.0 / count.max(1) as f64);
-        vec![Scale::power_of_two(0).multiply(each); count]
+        let number = count.max(1) as f64;
+        let each = (steps * to.value() / from.value()).powf(1.0 / number);
+        let radix_bits = f64::from(self.spec.log_n - 1) / number;
+        let scale = |i: usize| {
+            let place = i as f64 - (number - 1.0) / 2.0;
+            Scale::power_of_two(0).multiply(each * (place * radix_bits / 2.0).exp2())
+        };
+        (0..count).map(scale).collect()
     }
 
     /// The bootstraps of a table of plans. Complex and real content differ in EvalMod alone: entries
