@@ -317,7 +317,7 @@ mod tests {
             Preset::named("11")
                 .unwrap_err()
                 .to_string()
-                .contains("10-levels, 14-levels")
+                .contains("10-levels, 14-levels, modraise-first")
         );
     }
 
