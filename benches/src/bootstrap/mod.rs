@@ -88,7 +88,7 @@ const FOURTEEN: Setting = Setting {
 const KEPT: usize = 8;
 
 /// All presets, in the order in which they run.
-pub const PRESETS: [Preset; 10] = [
+pub const PRESETS: [Preset; 11] = [
     Preset::ours(
         "bootstrap_10_levels",
         "ours, complex full slots: 10 levels at 2^40",
@@ -99,6 +99,15 @@ pub const PRESETS: [Preset; 10] = [
         "bootstrap_14_levels",
         "ours, complex full slots: 14 levels at 2^40",
         FOURTEEN,
+        12.0,
+    ),
+    Preset::ours(
+        "bootstrap_modraise_first",
+        "ours, complex full slots, SlotToCoeff last, EvalMod at 2^60: 14 levels at 2^40",
+        Setting {
+            preset: "modraise-first",
+            ..TEN
+        },
         12.0,
     ),
     Preset::ours(

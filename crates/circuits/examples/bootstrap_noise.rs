@@ -1,7 +1,7 @@
 //! Precision of a full-size bootstrap by simulation: the circuit on plain slots with samples of the
 //! scheme's noise.
 //!
-//! `cargo run --release -p veilformer-circuits --example bootstrap_noise [LEVELS]`
+//! `cargo run --release -p veilformer-circuits --example bootstrap_noise [PRESET]`
 #![allow(clippy::print_stdout)]
 
 use std::time::Instant;
@@ -10,8 +10,8 @@ use veilformer_circuits::testing::ClearOps;
 use veilformer_ckks::{Complex, SecretKind, SlotVector};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let levels: usize = std::env::args().nth(1).map_or(Ok(10), |a| a.parse())?;
-    let preset = Preset::generate(levels)?;
+    let name = std::env::args().nth(1);
+    let preset = Preset::named(name.as_deref().unwrap_or("10-levels"))?;
     let params = preset.validate()?;
     let plan = preset.plan(&params, Content::Complex)?;
     let predicted = estimate(&preset.bootstrap)?;

@@ -602,6 +602,58 @@ pub fn toy_bootstrap_of(log_n: u32, levels: usize) -> (Params, BootstrapSpec) {
     (params, spec)
 }
 
+/// Parameters with a bootstrap that ends with SlotToCoeff, from level 0 to level 3: two factors each
+/// way, EvalMod at 2^60 on levels of two primes.
+///
+/// # Panics
+/// As [`toy_modraise_first_of`].
+#[doc(hidden)]
+#[must_use]
+pub fn toy_modraise_first(log_n: u32) -> (Params, BootstrapSpec) {
+    let spec = BootstrapSpec::MODRAISE_FIRST;
+    toy_modraise_first_of(log_n, spec.eval_mod_scale_bits, spec.message_ratio_bits)
+}
+
+/// The same with another scale of EvalMod, and a message of another part of the modulus.
+///
+/// # Panics
+/// If no such parameters exist, which no ring of 2^9 to 2^12 causes.
+#[doc(hidden)]
+#[must_use]
+#[allow(clippy::expect_used)]
+pub fn toy_modraise_first_of(
+    log_n: u32,
+    eval_mod_scale_bits: u32,
+    message_ratio_bits: u32,
+) -> (Params, BootstrapSpec) {
+    let mut above = vec![44; 2];
+    above.extend([eval_mod_scale_bits; 11]);
+    above.push(50);
+    let spec = BootstrapSpec {
+        log_n,
+        eval_mod_scale_bits,
+        message_ratio_bits,
+        secret_weight: (2 << log_n) / 3,
+        ..BootstrapSpec::MODRAISE_FIRST
+    };
+    let params = veilformer_ckks::ParamsSpec {
+        log_n,
+        first_bits: spec.bottom_scale_bits + spec.message_ratio_bits,
+        scale_bits: spec.bottom_scale_bits,
+        levels: 3 + above.len(),
+        special_bits: 50,
+        special_count: 4,
+        digit_limbs: 4,
+        security: veilformer_ckks::SecurityLevel::Bits128,
+    }
+    .validate_ladder_insecure_for_tests(&veilformer_ckks::Ladder {
+        below: Vec::new(),
+        above,
+    })
+    .expect("toy parameters exist");
+    (params, spec)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

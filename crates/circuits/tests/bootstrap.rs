@@ -6,8 +6,10 @@ mod support;
 use std::f64::consts::PI;
 
 use support::{Client, check_multiples, iterate, worst};
-use veilformer_circuits::bootstrap::{BootstrapPlan, Bootstrapping, Content};
-use veilformer_circuits::testing::{ClearOps, Counting, toy_bootstrap};
+use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Bootstrapping, Content};
+use veilformer_circuits::testing::{
+    ClearOps, Counting, toy_bootstrap, toy_modraise_first, toy_modraise_first_of,
+};
 use veilformer_ckks::{Complex, Ops, Params, SecretKind, SlotVector};
 
 /// A number in [-1, 1] for slot `j` of a vector with this content.
@@ -58,34 +60,76 @@ fn in_the_clear() {
     }
 }
 
+/// The order that ends with SlotToCoeff: from level 0, and from above.
+#[test]
+fn modraise_first_in_the_clear() {
+    let (params, spec) = toy_modraise_first(9);
+    for content in CONTENTS {
+        let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
+        assert_eq!((plan.input_level(), plan.output_level()), (0, 3));
+        let mut ops = ClearOps::new(&params);
+        let boot = plan.encode(&mut ops).unwrap();
+        let expected = input(&params, content);
+        for level in [0, 3] {
+            let x = ops
+                .encrypt(&SlotVector::Dense(expected.clone()), level)
+                .unwrap();
+            let y = boot.run(&mut ops, &x).unwrap();
+            assert_eq!(ops.level(&y), 3);
+            assert!(ops.scale(&y).matches(params.scale_at(3)));
+            let error = worst(&ops.decrypt(&y), &expected);
+            eprintln!("{content:?} from level {level}: 2^{:.1}", error.log2());
+            // The sine's relative error of fourth order.
+            assert!(error < 2f64.powi(-23), "{content:?}: {error:e}");
+        }
+        // The real part alone.
+        let x = ops
+            .encrypt(&SlotVector::Dense(expected.clone()), 0)
+            .unwrap();
+        let y = boot.run_real(&mut ops, &x).unwrap();
+        let real: Vec<Complex> = expected.iter().map(|z| z.re.into()).collect();
+        assert!(worst(&ops.decrypt(&y), &real) < 2f64.powi(-23));
+    }
+}
+
 /// A second bootstrap of the first one's error.
 #[test]
 fn a_second_bootstrap_makes_the_error_smaller() {
-    let (params, spec) = toy_bootstrap(9);
-    let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
-    let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
-    let boot = plan.encode(&mut ops).unwrap();
-    let expected = input(&params, Content::Complex);
-    let x = ops
-        .encrypt(&SlotVector::Dense(expected.clone()), plan.output_level())
-        .unwrap();
-    let once = boot.run(&mut ops, &x).unwrap();
-    let go = &mut |_| std::ops::ControlFlow::Continue(());
-    let twice = boot.run_twice(&mut ops, &x, 10, go).unwrap();
-    assert_eq!(ops.level(&twice), plan.output_level());
-    let [once, twice] = [once, twice].map(|y| worst(&ops.decrypt(&y), &expected));
-    eprintln!("once 2^{:.1}, twice 2^{:.1}", once.log2(), twice.log2());
-    // Down to the noise of rescales at 2^40: sqrt(N) sqrt(N / 18) is 2^6.9 here.
-    assert!(once > 2f64.powi(-22) && twice < 2f64.powi(-28));
-    // An observer that stops it.
-    let stop = &mut |_| std::ops::ControlFlow::Break(());
-    assert!(boot.run_twice(&mut ops, &x, 10, stop).is_err());
+    for ((params, spec), least) in [(toy_bootstrap(9), -22), (toy_modraise_first(9), -25)] {
+        let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
+        let mut ops = ClearOps::with_noise(&params, SecretKind::DenseTernary, 1);
+        let boot = plan.encode(&mut ops).unwrap();
+        let expected = input(&params, Content::Complex);
+        let x = ops
+            .encrypt(&SlotVector::Dense(expected.clone()), plan.output_level())
+            .unwrap();
+        let once = boot.run(&mut ops, &x).unwrap();
+        let go = &mut |_| std::ops::ControlFlow::Continue(());
+        let twice = boot.run_twice(&mut ops, &x, 10, go).unwrap();
+        assert_eq!(ops.level(&twice), plan.output_level());
+        let [once, twice] = [once, twice].map(|y| worst(&ops.decrypt(&y), &expected));
+        eprintln!("once 2^{:.1}, twice 2^{:.1}", once.log2(), twice.log2());
+        // Down to the noise of rescales at 2^40: sqrt(N) sqrt(N / 18) is 2^6.9 here.
+        assert!(once > 2f64.powi(least) && twice < 2f64.powi(-28));
+        // An observer that stops it.
+        let stop = &mut |_| std::ops::ControlFlow::Break(());
+        assert!(boot.run_twice(&mut ops, &x, 10, stop).is_err());
+    }
 }
 
 /// Real keys: the error is that of a simulation with the scheme's noise.
 #[test]
 fn with_real_keys() {
-    let (params, spec) = toy_bootstrap(10);
+    as_simulated(toy_bootstrap(10));
+}
+
+/// The same where SlotToCoeff comes last.
+#[test]
+fn modraise_first_with_real_keys() {
+    as_simulated(toy_modraise_first(10));
+}
+
+fn as_simulated((params, spec): (Params, BootstrapSpec)) {
     for content in CONTENTS {
         let plan = BootstrapPlan::new(&params, &spec, content).unwrap();
         let client = Client::new(plan, Some(1));
@@ -121,7 +165,11 @@ fn with_real_keys() {
 /// A pair of real values rides as one complex number; the table's entry is looked up by number.
 #[test]
 fn pairs_and_tables() {
-    let (params, spec) = toy_bootstrap(9);
+    pairs_of(toy_bootstrap(9));
+    pairs_of(toy_modraise_first(9));
+}
+
+fn pairs_of((params, spec): (Params, BootstrapSpec)) {
     let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
     let mut ops = ClearOps::new(&params);
     ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
@@ -132,14 +180,15 @@ fn pairs_and_tables() {
     };
     let (a, b) = (real(0), real(5));
     let x = ops.encrypt(&SlotVector::Dense(a.clone()), 2).unwrap();
-    let y = ops.encrypt(&SlotVector::Dense(b.clone()), 4).unwrap();
+    let y = ops.encrypt(&SlotVector::Dense(b.clone()), 3).unwrap();
     let out = ops.bootstraps(&[&x, &y], 0).unwrap();
     let [p, q] = &out[..] else {
         panic!("two results")
     };
     for (ct, expected) in [(p, &a), (q, &b)] {
-        assert_eq!(ops.level(ct), 5);
-        assert!(ops.scale(ct).matches(params.scale_at(5)));
+        let output = *params.middle().end();
+        assert_eq!(ops.level(ct), output);
+        assert!(ops.scale(ct).matches(params.scale_at(output)));
         assert!(worst(&ops.decrypt(ct), expected) < 2f64.powi(-20));
     }
     // The wrapper gives any operations a table: the same circuit, the same result.
@@ -186,6 +235,65 @@ fn slots_out_of_range_are_named() {
     // Just beyond one is what noise does.
     let edge = with(&mut ops, 17, Complex::new(1.0005, 0.0));
     assert!(ops.bootstrap(&edge, 0).is_ok());
+}
+
+/// Where noise decides, not the sine: EvalMod at 2^52, a message of 2^-10 of the modulus.
+#[test]
+fn modraise_first_has_the_noise_of_the_model() {
+    let (params, spec) = toy_modraise_first_of(10, 52, 10);
+    let plan = BootstrapPlan::new(&params, &spec, Content::Complex).unwrap();
+    let slots = input(&params, Content::Complex);
+    let predicted = (-plan.noise().unwrap().mean_bits).exp2();
+    let client = Client::new(plan, Some(3));
+    let mut ops = client.ops();
+    let boot = client.plan.encode(&mut ops).unwrap();
+    let mut clear = ClearOps::with_noise(&params, SecretKind::DenseTernary, 3);
+    let simulated = client.plan.encode(&mut clear).unwrap();
+    let mean = |got: &[Complex]| {
+        let errors = got.iter().zip(&slots).map(|(a, b)| a - b);
+        let sum: f64 = errors.map(|e| e.re.abs() + e.im.abs()).sum();
+        sum / (2 * slots.len()) as f64
+    };
+    let (mut real, mut sampled) = (0.0, 0.0);
+    for seed in 0..4 {
+        let y = boot
+            .run(&mut ops, &client.encrypt(&slots, 0, seed))
+            .unwrap();
+        real += mean(&client.decrypt(&y)) / 4.0;
+        let x = clear.encrypt(&SlotVector::Dense(slots.clone()), 0).unwrap();
+        let y = simulated.run(&mut clear, &x).unwrap();
+        sampled += mean(&clear.decrypt(&y)) / 4.0;
+    }
+    let bits = |x: f64| -x.log2();
+    eprintln!(
+        "mean {:.2} bits, sampled {:.2}, predicted {:.2}",
+        bits(real),
+        bits(sampled),
+        bits(predicted)
+    );
+    assert!((bits(real) - bits(predicted)).abs() < 0.4);
+    assert!((bits(sampled) - bits(predicted)).abs() < 0.4);
+}
+
+/// Chains that a specification does not fit.
+#[test]
+fn modraise_first_wants_its_levels() {
+    let (params, spec) = toy_modraise_first(9);
+    let (other, first) = toy_bootstrap(9);
+    let refused = |params, spec: &BootstrapSpec| {
+        let plan = BootstrapPlan::new(params, spec, Content::Complex);
+        plan.unwrap_err().to_string()
+    };
+    let error = refused(&other, &spec);
+    assert!(error.contains("2 levels below"), "{error}");
+    let error = refused(&params, &first);
+    assert!(error.contains("0 levels below"), "{error}");
+    let bits = BootstrapSpec {
+        message_ratio_bits: 9,
+        ..spec
+    };
+    let error = refused(&params, &bits);
+    assert!(error.contains("q0 is 2^7.0 of the lowest scale"), "{error}");
 }
 
 #[test]

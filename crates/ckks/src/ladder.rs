@@ -10,13 +10,21 @@ use veilformer_ring::Basis;
 
 use crate::primes::SPECIAL_SLACK_BITS;
 use crate::security::log2_product;
-use crate::{CkksError, ParamsSpec, Scale};
+use crate::{CkksError, MAX_PRIMES, ParamsSpec, Scale};
 
-/// Least distance in bits of an outer prime from the ordinary scale.
+/// Least distance in bits of an outer level from the ordinary scale.
 const LEAST_DISTANCE: u32 = 2;
 
-/// Sizes in bits of the primes of the outer levels, see [`ParamsSpec::validate_ladder`]; none by
-/// default.
+/// Most bits of a prime.
+const PRIME_BITS: u32 = 50;
+
+/// Primes of a level of so many bits: two of half the size each where one cannot be so large.
+fn words_of(bits: u32) -> usize {
+    bits.div_ceil(PRIME_BITS) as usize
+}
+
+/// Sizes in bits of the outer levels, see [`ParamsSpec::validate_ladder`]; none by default. A level
+/// of more than 50 bits has two primes, which its rescale divides by together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ladder {
     /// Of the lowest levels, from level 1 up.
@@ -36,7 +44,7 @@ impl Ladder {
         self
     }
 
-    /// `least` to `most` bits are possible.
+    /// Primes of `least` bits and levels of `most` are possible.
     pub(crate) fn check(
         &self,
         spec: &ParamsSpec,
@@ -50,19 +58,26 @@ impl Ladder {
                 spec.levels
             ));
         }
+        let mut count = spec.levels - outer + 1 + spec.special_count;
         for &bits in self.below.iter().chain(&self.above) {
-            if !(least..=most).contains(&bits) {
+            let words = words_of(bits).max(1);
+            if bits > most || bits / (words as u32) < least {
                 return fail(format!(
-                    "an outer prime of {bits} bits, expected {least} to {most}"
+                    "an outer level of {bits} bits, expected at most {most} in primes of at least \
+                     {least}"
                 ));
             }
             if bits.abs_diff(spec.scale_bits) < LEAST_DISTANCE {
                 return fail(format!(
-                    "an outer prime of {bits} bits next to scales of {}, expected {LEAST_DISTANCE} \
+                    "an outer level of {bits} bits next to scales of {}, expected {LEAST_DISTANCE} \
                      bits more or less",
                     spec.scale_bits
                 ));
             }
+            count += words;
+        }
+        if count > MAX_PRIMES {
+            return fail(format!("{count} primes, at most {MAX_PRIMES} are possible"));
         }
         Ok(())
     }
@@ -70,8 +85,10 @@ impl Ladder {
 
 /// The sizes of all levels.
 pub(crate) struct Sizes {
-    /// Bits of the prime of each level, q0's first.
-    primes: Vec<u32>,
+    /// Bits of each level's step, those of level 0 first.
+    steps: Vec<u32>,
+    /// Primes of each of them.
+    words: Vec<usize>,
     /// log2 of the scale that each level is meant to have.
     scales: Vec<u32>,
     middle: RangeInclusive<usize>,
@@ -81,13 +98,13 @@ impl Sizes {
     /// Of a ladder that was checked.
     pub(crate) fn of_ladder(spec: &ParamsSpec, ladder: &Ladder) -> Self {
         let ordinary = spec.levels - ladder.below.len() - ladder.above.len();
-        let mut primes = vec![spec.first_bits];
-        primes.extend(&ladder.below);
-        primes.extend(std::iter::repeat_n(spec.scale_bits, ordinary));
-        primes.extend(&ladder.above);
+        let mut steps = vec![spec.first_bits];
+        steps.extend(&ladder.below);
+        steps.extend(std::iter::repeat_n(spec.scale_bits, ordinary));
+        steps.extend(&ladder.above);
         Self::new(
             spec,
-            primes,
+            steps,
             ladder.below.len()..=spec.levels - ladder.above.len(),
         )
     }
@@ -97,42 +114,79 @@ impl Sizes {
         Self::of_ladder(spec, &Ladder::default())
     }
 
-    /// Of the primes q0..qL: those more than one bit off the ordinary scale are outer ones.
-    pub(crate) fn of_primes(spec: &ParamsSpec, primes: &[u64]) -> Self {
-        let outer = |q: &&u64| ((**q as f64).log2() - f64::from(spec.scale_bits)).abs() > 1.0;
-        let bits = |q: &u64| (*q as f64).log2().round() as u32;
-        let ladder = primes.get(1..).unwrap_or_default();
+    /// Of a chain whose levels have the primes of the ones below and more: levels more than one bit
+    /// off the ordinary scale are outer ones. None if no ladder makes it.
+    pub(crate) fn of_levels(spec: &ParamsSpec, primes: &[u64], levels: &[Basis]) -> Option<Self> {
+        let mut below = Basis::empty();
+        let mut steps = Vec::with_capacity(levels.len());
+        for &level in levels {
+            let added = level.minus(below);
+            if level != Basis::first(level.len()) || added.is_empty() {
+                return None;
+            }
+            let own = added.iter().filter_map(|i| primes.get(i).copied());
+            steps.push((log2_product(&own.collect::<Vec<_>>()), added.len()));
+            below = level;
+        }
+        let outer =
+            |step: &&(f64, usize)| step.1 > 1 || (step.0 - f64::from(spec.scale_bits)).abs() > 1.0;
+        let bits = |step: &(f64, usize)| step.0.round() as u32;
+        let ladder = steps.get(1..).unwrap_or_default();
         let below = ladder.iter().take_while(outer).count();
         let (below, rest) = ladder.split_at(below);
         let above = rest.iter().rev().take_while(outer).count();
-        let (_, above) = rest.split_at(rest.len() - above);
+        let (middle, above) = rest.split_at(rest.len() - above);
+        let words = |steps: &[(f64, usize)]| steps.iter().all(|s| s.1 == words_of(bits(s)));
+        let single = steps.iter().all(|s| s.1 == 1);
+        let single_middle = middle.iter().all(|s| s.1 == 1) && steps.first()?.1 == 1;
+        if !single && (middle.is_empty() || !single_middle || !words(below) || !words(above)) {
+            return None;
+        }
+        if below.len() + above.len() >= spec.levels {
+            // No ordinary level: a chain of another specification, to be refused as such.
+            return Some(Self::ordinary(spec));
+        }
         let ladder = Ladder {
             below: below.iter().map(bits).collect(),
             above: above.iter().map(bits).collect(),
         };
-        if ladder.below.len() + ladder.above.len() < spec.levels {
-            Self::of_ladder(spec, &ladder)
-        } else {
-            // No ordinary level: a chain of another specification, to be refused as such.
-            Self::ordinary(spec)
-        }
+        Some(Self::of_ladder(spec, &ladder))
     }
 
-    fn new(spec: &ParamsSpec, primes: Vec<u32>, middle: RangeInclusive<usize>) -> Self {
+    fn new(spec: &ParamsSpec, steps: Vec<u32>, middle: RangeInclusive<usize>) -> Self {
         let own = |level: usize| {
-            // q0 is no prime of a scale; level 0 is meant to be like the one above it.
-            let prime = if middle.contains(&level) {
+            // Level 0 is no step between scales; it is meant to be like the one above it.
+            let step = if middle.contains(&level) {
                 None
             } else {
-                primes.get(level.max(1))
+                steps.get(level.max(1))
             };
-            prime.copied().unwrap_or(spec.scale_bits)
+            step.copied().unwrap_or(spec.scale_bits)
         };
         Self {
             scales: (0..=spec.levels).map(own).collect(),
-            primes,
+            words: steps.iter().map(|&bits| words_of(bits)).collect(),
+            steps,
             middle,
         }
+    }
+
+    /// The primes of each level.
+    pub(crate) fn levels(&self) -> Vec<Basis> {
+        let mut count = 0;
+        let counts = self.words.iter().map(|words| {
+            count += words;
+            Basis::first(count)
+        });
+        counts.collect()
+    }
+
+    /// Bits that each prime is meant to have, up to one.
+    pub(crate) fn prime_bits(&self) -> Vec<u32> {
+        let words = self.steps.iter().zip(&self.words);
+        words
+            .flat_map(|(bits, &words)| std::iter::repeat_n(bits / words.max(1) as u32, words))
+            .collect()
     }
 
     /// The ordinary levels, with those at which they meet the outer ones.
@@ -144,9 +198,10 @@ impl Sizes {
         self.middle == (0..=self.scales.len() - 1)
     }
 
-    /// Bits that the prime of a level is meant to have.
-    pub(crate) fn prime_bits(&self, level: usize) -> Option<u32> {
-        self.primes.get(level).copied()
+    /// Bits that the step of a level is meant to have, and the number of its primes.
+    pub(crate) fn step(&self, level: usize) -> (u32, usize) {
+        let words = self.words.get(level).copied().unwrap_or(1);
+        (self.steps.get(level).copied().unwrap_or_default(), words)
     }
 
     /// Bits that the scale of a level is meant to have.

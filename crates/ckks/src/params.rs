@@ -66,9 +66,9 @@ pub struct LevelStep {
 ///
 /// # The chain
 /// Prime indices: 0 is q0, `1..=levels` are q1..qL, then come the special primes. Level l has
-/// the basis {q0..ql}. Chains of words ([`ParamsSpec::validate_words`]) have main words first, then
-/// side words, then the special primes, and each level is a set of them; a lower level then
-/// need not be a subset of a higher one.
+/// the basis {q0..ql}; levels of a [`Ladder`] may add two primes each. Chains of words
+/// ([`ParamsSpec::validate_words`]) have main words first, then side words, then the special
+/// primes, and each level is a set of them; a lower level then need not be a subset of a higher one.
 ///
 /// # The per-level table of scales
 /// s_L = 2^scale_bits, and going down: q_l is the free NTT prime nearest to
@@ -193,10 +193,11 @@ impl ParamsSpec {
         Params::assemble(self, words.primes, words.levels, insecure)
     }
 
-    /// As [`ParamsSpec::validate`], with primes of other sizes at the lowest and highest levels:
-    /// for what a bootstrap does there. `levels` counts all levels, `scale_bits` is that of the middle
-    /// ones; for their scales see [`Params`]. Primes of 50 bits are the largest below 2^50; the
-    /// levels take those nearest to their scales, before q0 and the special primes.
+    /// As [`ParamsSpec::validate`], with other sizes of the lowest and highest levels: for what a
+    /// bootstrap does there. `levels` counts all levels, `scale_bits` is that of the middle ones; for
+    /// their scales see [`Params`]. Primes of 50 bits are the largest below 2^50; the levels take
+    /// those nearest to their scales, before q0 and the special primes. A level of 51 to 60 bits has
+    /// two primes of half its size.
     ///
     /// ```
     /// use veilformer_ckks::{Ladder, ParamsSpec, SecurityLevel};
@@ -244,10 +245,10 @@ impl ParamsSpec {
     fn build_ladder(self, ladder: &Ladder, insecure: bool) -> Result<Params, CkksError> {
         self.check_ranges(SINGLE_MOST)?;
         let ladder = ladder.clone().trimmed(self.scale_bits);
-        ladder.check(&self, (self.log_n + 5, SINGLE_MOST.0))?;
+        ladder.check(&self, (self.log_n + 5, WORDS_MOST.1))?;
         let sizes = Sizes::of_ladder(&self, &ladder);
         let primes = crate::primes::choose(&self, &sizes)?;
-        let levels = self.single_primes();
+        let levels = sizes.levels();
         let params = Params::assemble(self, primes, levels, insecure)?;
         // The sizes are read off the primes from now on.
         if params.middle() != sizes.middle() {
@@ -352,16 +353,13 @@ impl Params {
         levels: Vec<Basis>,
         insecure: bool,
     ) -> Result<Self, CkksError> {
-        let single = is_single(&levels);
         let count = primes.len().saturating_sub(spec.special_count);
         let (ciphertext, special) = primes.split_at(count);
-        let sizes = if single {
-            Sizes::of_primes(&spec, ciphertext)
-        } else {
-            Sizes::ordinary(&spec)
-        };
+        let ladder = Sizes::of_levels(&spec, ciphertext, &levels);
+        let known = ladder.is_some();
+        let sizes = ladder.unwrap_or_else(|| Sizes::ordinary(&spec));
         let digits = sizes.digits(&spec, ciphertext, special);
-        crate::primes::check(&spec, &primes, (single.then_some(&sizes), &digits))?;
+        crate::primes::check(&spec, &primes, (known.then_some(&sizes), &digits))?;
         let covering = check_levels(&spec, ciphertext, &levels)?;
         let report = security_report(&spec, &primes, insecure)?;
         let scales = scale_table(&sizes, &primes, &levels)?;

@@ -35,15 +35,23 @@ pub(crate) fn choose(spec: &ParamsSpec, sizes: &Sizes) -> Result<Vec<u64>, CkksE
     let mut scale = power(sizes.scale_bits(spec.levels));
     let mut ladder = Vec::with_capacity(spec.levels);
     for level in (1..=spec.levels).rev() {
-        if sizes.continues(level) {
-            let prime = take(scale * scale / power(sizes.scale_bits(level)), 1)?;
-            scale = scale * scale / prime[0] as f64;
+        let (bits, words) = sizes.step(level);
+        let continues = sizes.continues(level);
+        let target = match continues {
+            true => scale * scale / power(sizes.scale_bits(level)),
+            false => power(bits),
+        };
+        // The last of several makes up for the others.
+        let mut product = 1.0;
+        for left in (1..=words).rev() {
+            let prime = take((target / product).powf(1.0 / left as f64), 1)?;
+            product *= prime.iter().map(|&q| q as f64).product::<f64>();
             ladder.extend(prime);
-        } else {
-            let bits = sizes.prime_bits(level).unwrap_or(spec.scale_bits);
-            ladder.extend(take(power(bits), 1)?);
-            scale = power(sizes.scale_bits(level - 1));
         }
+        scale = match continues {
+            true => scale * scale / product,
+            false => power(sizes.scale_bits(level - 1)),
+        };
     }
     ladder.reverse();
     let mut primes = take(power(spec.first_bits), 1)?;
@@ -53,8 +61,8 @@ pub(crate) fn choose(spec: &ParamsSpec, sizes: &Sizes) -> Result<Vec<u64>, CkksE
 }
 
 /// Checks a chain against its specification: count, size, residue class, primality, distinctness,
-/// and that P is large enough for the largest digit. `sizes` are those of plain CKKS; the sizes of
-/// words are judged by the scales that they make.
+/// and that P is large enough for the largest digit. `sizes` are those of plain CKKS and of ladders;
+/// the sizes of other words are judged by the scales that they make.
 pub(crate) fn check(
     spec: &ParamsSpec,
     primes: &[u64],
@@ -66,7 +74,9 @@ pub(crate) fn check(
             "the specification and the primes must belong together",
         ))
     };
-    let expected = spec.levels + 1 + spec.special_count;
+    let sizes = sizes.map(Sizes::prime_bits);
+    let levels = sizes.as_ref().map_or(spec.levels + 1, Vec::len);
+    let expected = levels + spec.special_count;
     let least = if sizes.is_some() {
         expected
     } else {
@@ -84,7 +94,7 @@ pub(crate) fn check(
             ));
         }
         let bits = if i < count {
-            sizes.and_then(|sizes| sizes.prime_bits(i))
+            sizes.as_ref().and_then(|sizes| sizes.get(i).copied())
         } else {
             Some(spec.special_bits)
         };

@@ -78,7 +78,7 @@ fn check_digits(params: &Params) {
             assert!(full || log(digit) + log(first) > room, "digit {i}");
         }
     }
-    assert_eq!(next, params.max_level() + 1);
+    assert_eq!(next, params.basis_at(params.max_level()).len());
 }
 
 #[test]
@@ -163,7 +163,8 @@ fn impossible_ladders_are_errors() {
     assert!(refused(&[], &[29]));
     assert!(refused(&[34], &[40, 40]), "no middle level");
     assert!(refused(&[34, 34, 34, 34], &[]));
-    assert!(refused(&[], &[51]));
+    assert!(!refused(&[], &[51]), "two primes");
+    assert!(refused(&[], &[61]));
     assert!(refused(&[14], &[]));
     assert!(refused(&[30, 34], &[]), "an ordinary level outside");
     assert!(refused(&[], &[40, 30]));
@@ -210,8 +211,8 @@ fn files_and_digests_are_stable() {
 proptest! {
     #[test]
     fn ladders_follow_their_rules(
-        below in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=50], 0..4),
-        above in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=50], 0..4),
+        below in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=60], 0..4),
+        above in proptest::collection::vec(prop_oneof![22u32..=28, 32u32..=60], 0..4),
         middle in 1usize..5,
         special_count in 2usize..5,
         digit_limbs in 1usize..4,
@@ -229,8 +230,21 @@ proptest! {
         if !sizes.below.is_empty() || !sizes.above.is_empty() {
             check_digits(&params);
         }
-        let back = Params::from_primes_insecure_for_tests(spec, params.primes()).unwrap();
+        let mut known = 1;
+        for (level, step) in (1..=params.max_level()).map(|l| (l, params.step_at(l))) {
+            let bits = params.product(step.drop).log2();
+            prop_assert_eq!(step.drop.len(), if bits.round() > 50.0 { 2 } else { 1 });
+            known += step.drop.len();
+            prop_assert_eq!(params.basis_at(level), veilformer_ring::Basis::first(known));
+        }
+        let levels: Vec<_> = (0..=params.max_level()).map(|l| params.basis_at(l)).collect();
+        let back = Params::from_levels(spec, params.primes(), &levels, false).unwrap();
         prop_assert_eq!(back.digest(), params.digest());
         prop_assert_eq!(back.middle(), params.middle());
+        let back = params_from_bytes(&params_to_bytes(&params).unwrap()).unwrap();
+        prop_assert_eq!(back.digest(), params.digest());
+        for level in 0..=params.max_level() {
+            prop_assert_eq!(back.scale_at(level), params.scale_at(level));
+        }
     }
 }

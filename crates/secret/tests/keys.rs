@@ -192,6 +192,32 @@ fn damaged_key_files_are_refused() {
     assert!(refused.contains("secret"), "{refused}");
 }
 
+/// A file that is whole, its digest included, but has not the head that its list of keys makes: another
+/// version, no watermark, reserved bytes, other parameters within.
+#[test]
+fn key_files_of_another_head_are_refused() {
+    let params = toy(7);
+    let kit = Kit::new(&params, 1, &[]);
+    let bytes = container::evaluation_keys_to_bytes(&params, &stored(&params, &kit, &[1])).unwrap();
+    let open = |at: usize, bits: u8| {
+        let mut changed = bytes.clone();
+        changed[at] ^= bits;
+        let body = changed.len() - blake3::OUT_LEN;
+        let digest = blake3::hash(&changed[..body]);
+        changed[body..].copy_from_slice(digest.as_bytes());
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&changed).unwrap();
+        KeyFile::open(file, &params).map(|_| ())
+    };
+    open(0, 0).unwrap();
+    let sections = u32::from_le_bytes(bytes[48..52].try_into().unwrap()) as usize;
+    let parameters = 64 + 16 * sections;
+    for at in [8, 10, 14, 52, 56, 64, 68, parameters, parameters + 9] {
+        let refused = open(at, 1).unwrap_err().to_string();
+        assert!(refused.contains("corrupted"), "byte {at}: {refused}");
+    }
+}
+
 #[test]
 fn as_many_seeded_keys_stay_prepared_as_are_allowed() {
     let params = toy(7);

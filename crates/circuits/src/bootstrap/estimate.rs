@@ -34,7 +34,8 @@ pub struct NoiseEstimate {
     pub total: f64,
     /// Largest approximation error of the sine on messages in `[-1, 1]`, over all covered `I`
     /// weighted as likely at all (`2^-20` per coefficient or more); in the order that ends with
-    /// SlotToCoeff per coefficient, before the embedding.
+    /// SlotToCoeff the largest relative error of a coefficient, which those of constant slots (one
+    /// large coefficient) and of others (small ones) hand on to slots of 1.
     pub sine_error: f64,
     /// `-log2` of the mean absolute noise (without the sine's error).
     pub mean_bits: f64,
@@ -72,9 +73,14 @@ pub fn estimate(spec: &BootstrapSpec) -> Result<NoiseEstimate, CircuitError> {
         }
         mixture.push((p, by_stage.iter().sum::<f64>().sqrt()));
         if p > (-20f64).exp2() {
-            for m in [-1.0, -0.5, 0.0, 0.5, 1.0] {
+            for m in [-1.0, -0.5, -1.0 / 64.0, 0.0, 1.0 / 64.0, 0.5, 1.0] {
                 let t = Noiseless.shifted(i as f64, m, spec);
-                sine_error = sine_error.max((eval_mod.run(&mut Noiseless, &t) - m).abs());
+                let error = (eval_mod.run(&mut Noiseless, &t) - m).abs();
+                let relative = match spec.order {
+                    Order::SlotToCoeffFirst => error,
+                    Order::SlotToCoeffLast => error / f64::max(m.abs(), 1.0 / 64.0),
+                };
+                sine_error = sine_error.max(relative);
             }
         }
     }
@@ -131,7 +137,7 @@ pub fn estimate(spec: &BootstrapSpec) -> Result<NoiseEstimate, CircuitError> {
 
 /// `P(round(S) = i)`.
 fn probability(spec: &BootstrapSpec, i: i64) -> f64 {
-    let terms = spec.ephemeral_weight.saturating_add(1);
+    let terms = spec.ephemeral_weight;
     let distance = i.unsigned_abs() as f64;
     let outer = uniform_sum_tail(terms, distance + 0.5);
     if i == 0 {

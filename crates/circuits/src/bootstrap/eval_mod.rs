@@ -7,7 +7,7 @@
 
 use std::f64::consts::PI;
 
-use super::noise::{BootstrapSpec, InverseSine};
+use super::noise::{BootstrapSpec, InverseSine, Order};
 use crate::CircuitError;
 use crate::polynomial::{Chebyshev, EvaluationPlan, InputMap, Node};
 
@@ -75,7 +75,7 @@ impl EvalMod {
             range,
             double_angles: spec.double_angles,
             inverse_sine: spec.inverse_sine,
-            arcsine: arcsine((2.0 * PI * width).sin()),
+            arcsine: arcsine((2.0 * PI * width).sin(), spec.order),
             gain: f64::from(spec.message_ratio_bits).exp2() / (2.0 * PI),
             key_switch_multiple: spec.key_switch_multiple,
         })
@@ -163,14 +163,23 @@ impl EvalMod {
 }
 
 /// `(c1, c3)` such that `c1 u + c3 u^3` is nearest to `arcsin u = u + u^3/6 + 3 u^5/40 + ..` on
-/// `[-bound, bound]`, up to terms of seventh order: with `x = u/bound`, the best approximation of `x^5`
-/// by lower odd powers is `x^5 - T_5(x)/16 = (20 x^3 - 5 x)/16`. That leaves one sixteenth of the
-/// error of `u + u^3/6`.
-fn arcsine(bound: f64) -> (f64, f64) {
+/// `[-bound, bound]`, up to terms of seventh order.
+///
+/// Slots as they are: with `x = u/bound`, the best approximation of `x^5` by lower odd powers is
+/// `x^5 - T_5(x)/16 = (20 x^3 - 5 x)/16`. That leaves one sixteenth of the error of `u + u^3/6`.
+///
+/// Coefficients: nearly all are small and make slots of about 1 together, so that their relative
+/// error counts. With `y = x^2`, the best approximation of `y^2` by `y` and a constant on [0, 1] is
+/// `y^2 - T_2(2 y - 1)/8 = y - 1/8`. That leaves an eighth.
+fn arcsine(bound: f64, order: Order) -> (f64, f64) {
     let fifth = 3.0 / 40.0;
+    let (linear, cubic) = match order {
+        Order::SlotToCoeffFirst => (5.0 / 16.0, 20.0 / 16.0),
+        Order::SlotToCoeffLast => (1.0 / 8.0, 1.0),
+    };
     (
-        1.0 - fifth * bound.powi(4) * 5.0 / 16.0,
-        1.0 / 6.0 + fifth * bound.powi(2) * 20.0 / 16.0,
+        1.0 - fifth * bound.powi(4) * linear,
+        1.0 / 6.0 + fifth * bound.powi(2) * cubic,
     )
 }
 

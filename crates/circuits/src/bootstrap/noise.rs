@@ -99,6 +99,17 @@ impl BootstrapSpec {
         key_switch_multiple: 0.0,
     };
 
+    /// The preset that begins with ModRaise: EvalMod at 2^60, a message at the program's 2^40 of 2^-7
+    /// of the modulus. All errors of EvalMod pass through the embedding, sqrt(N) of them; at this
+    /// scale and ratio they and what the inverse sine leaves are alike.
+    pub const MODRAISE_FIRST: Self = Self {
+        order: Order::SlotToCoeffLast,
+        eval_mod_scale_bits: 60,
+        bottom_scale_bits: 40,
+        message_ratio_bits: 7,
+        ..Self::PRESET
+    };
+
     /// # Errors
     /// A field outside of what the model (or any bootstrap) makes sense for.
     pub fn validate(&self) -> Result<(), CircuitError> {
@@ -151,19 +162,21 @@ impl BootstrapSpec {
     }
 
     /// log2 of (a bound on) the probability that in one bootstrap some coefficient's `|I|`
-    /// exceeds `covered`: `N P(|S| >= covered + 1/2)`, `S` the sum of `h + 1` uniforms on
-    /// `[-1/2, 1/2]`, since `I = round(S)` up to the message's `2^-r`. Beyond it the result is
-    /// wrong without notice. Negative infinity if it cannot happen.
+    /// exceeds `covered`. Beyond it the result is wrong without notice. Negative infinity if it
+    /// cannot happen.
+    ///
+    /// With `q0 I = c0 + c1 s' - m` and `c0 = m - c1 s'` modulo q0, centred, `I` is the integer
+    /// nearest to `S - m/q0`: `S`, the coefficient of `c1 s'` over q0, is a sum of h uniforms on
+    /// `[-1/2, 1/2]`, and `c0` is what rounds it. Hence `N P(|S| >= covered + 1/2 - 2^-r)`.
     #[must_use]
     pub fn range_failure_log2(&self) -> f64 {
-        self.overflow_log2(f64::from(self.covered) + 0.5)
+        let message = (-f64::from(self.message_ratio_bits)).exp2();
+        self.overflow_log2(f64::from(self.covered) + 0.5 - message)
     }
 
     /// log2 of the union bound `N P(|S| >= limit)`.
-    #[must_use]
-    pub fn overflow_log2(&self, limit: f64) -> f64 {
-        let terms = self.ephemeral_weight.saturating_add(1);
-        uniform_sum_tail(terms, limit).log2() + f64::from(self.log_n)
+    fn overflow_log2(&self, limit: f64) -> f64 {
+        uniform_sum_tail(self.ephemeral_weight, limit).log2() + f64::from(self.log_n)
     }
 
     /// Standard deviation of a rescale's error per real part of a slot, in units of the last bit.
@@ -362,10 +375,9 @@ struct Samples {
 
 impl Samples {
     fn bootstrap(&mut self, spec: &BootstrapSpec, eval_mod: &EvalMod, m: f64) -> Complex {
-        let terms = spec.ephemeral_weight.saturating_add(1);
         let (re, im) = (self.random.gaussian(), self.random.gaussian());
         self.secret = ((re * re + im * im) / 2.0).sqrt();
-        let overflow = self.random.rounded_uniform_sum(terms);
+        let overflow = self.random.rounded_uniform_sum(spec.ephemeral_weight);
         let t = overflow + m / f64::from(spec.message_ratio_bits).exp2();
         eval_mod.run(self, &Complex::new(t, 0.0))
     }
@@ -501,16 +513,55 @@ mod tests {
     #[test]
     fn range_failures() {
         let spec = BootstrapSpec::PRESET;
-        // The figure of the design: the sum of 33 uniforms exceeds K itself.
-        assert!((spec.overflow_log2(12.0) + 34.1).abs() < 0.1);
-        // With exact nodes up to +-12 only |I| >= 13 fails; with nodes up to +-11, |I| >= 12 does.
-        assert!((spec.range_failure_log2() + 39.7).abs() < 0.1);
+        // Of 32 uniforms in exact fractions: at 12.5, and with the message's 2^-6 in the way.
+        assert!((spec.overflow_log2(12.5) + 42.829).abs() < 0.001);
+        assert!((spec.range_failure_log2() + 42.623).abs() < 0.001);
+        // With nodes up to +-11, |I| >= 12 fails.
         let short = BootstrapSpec {
             covered: 11,
             ..spec
         };
-        assert!((short.range_failure_log2() + 29.1).abs() < 0.1);
+        assert!((short.range_failure_log2() + 31.081).abs() < 0.001);
         assert!(LAST.range_failure_log2() < -100.0);
+    }
+
+    /// Ciphertexts of one coefficient in integers: `I` follows `h` uniforms, not one more.
+    #[test]
+    fn multiples_of_q0_in_integers() {
+        const COUNT: usize = 1 << 18;
+        let q = 1_099_511_480_321_i64;
+        let spec = BootstrapSpec::PRESET;
+        let mut rng = Random::new(7);
+        let mut counts = [0.0f64; 16];
+        for _ in 0..COUNT {
+            let m = q >> spec.message_ratio_bits;
+            let product: i64 = (0..spec.ephemeral_weight)
+                .map(|_| (rng.uniform() * q as f64).round() as i64)
+                .sum();
+            let rest = (m - product).rem_euclid(q);
+            let c0 = if 2 * rest > q { rest - q } else { rest };
+            let multiple = (c0 + product - m) / q;
+            assert_eq!(multiple * q, c0 + product - m);
+            for count in &mut counts[..=multiple.unsigned_abs() as usize] {
+                *count += 1.0;
+            }
+        }
+        let shift = (-f64::from(spec.message_ratio_bits)).exp2();
+        let tail = |terms: u32, k: usize| {
+            let k = k as f64 - 0.5;
+            let sides = [k - shift, k + shift].map(|t| uniform_sum_tail(terms, t));
+            COUNT as f64 * (sides[0] + sides[1]) / 2.0
+        };
+        for (k, &count) in counts.iter().enumerate().take(7).skip(1) {
+            let expected = tail(32, k);
+            let deviations = (count - expected) / expected.sqrt();
+            let other = (count - tail(33, k)) / tail(33, k).sqrt();
+            eprintln!(
+                "|I| >= {k}: {count}, {deviations:.1} deviations from 32, {other:.1} from 33"
+            );
+            assert!(deviations.abs() < 4.0, "{k}: {deviations}");
+            assert!(!(2..5).contains(&k) || other < -3.0, "{k}: {other}");
+        }
     }
 
     #[test]

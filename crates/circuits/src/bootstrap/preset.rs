@@ -13,8 +13,8 @@ use veilformer_ckks::{
     SecurityReport,
 };
 
-use super::circuit::{BootstrapPlan, Content};
-use super::noise::BootstrapSpec;
+use super::noise::{BootstrapSpec, Order};
+use super::plan::{BootstrapPlan, Content};
 use crate::CircuitError;
 use crate::testing::{ClearOps, Counting};
 
@@ -29,13 +29,13 @@ pub const LEAST_BITS: f64 = 18.0;
 /// Parameters with a bootstrap.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Preset {
-    /// A name: the number of levels that a bootstrap gives.
+    /// A name: the number of levels that a bootstrap gives, or its order if it is not the default.
     pub name: String,
     /// The chain; its `levels` are all levels.
     pub params: ParamsSpec,
-    /// Bits of the primes of SlotToCoeff's levels, from level 1 up.
+    /// Bits of the levels below a program's, from level 1 up: SlotToCoeff's where it comes first.
     pub below: Vec<u32>,
-    /// Bits of the primes of EvalMod's and CoeffToSlot's levels, upwards.
+    /// Bits of the levels above, upwards: SlotToCoeff's where it comes last, EvalMod's, CoeffToSlot's.
     pub above: Vec<u32>,
     /// What decides the noise.
     pub bootstrap: BootstrapSpec,
@@ -94,35 +94,21 @@ impl Preset {
         })
     }
 
-    /// The cheapest preset with so many levels of 2^40 at N = 2^16 and 128 bits: of all numbers of
-    /// special primes the one with the fewest NTTs in a key switch at the highest level.
+    /// The cheapest preset of this order with so many levels of 2^40 at N = 2^16 and 128 bits: of all
+    /// numbers of special primes the one with the fewest NTTs in a key switch at the highest level.
     ///
     /// # Errors
     /// If no chain with so many levels is secure, or what the checks of a preset refuse.
-    pub fn generate(levels: usize) -> Result<Self, CircuitError> {
-        let bootstrap = BootstrapSpec::PRESET;
-        let depth = bootstrap.eval_mod_depth()?;
-        let ladder = Ladder {
-            below: vec![bootstrap.bottom_scale_bits; TRANSFORM_LEVELS],
-            above: vec![bootstrap.eval_mod_scale_bits; TRANSFORM_LEVELS + depth],
+    pub fn generate(order: Order, levels: usize) -> Result<Self, CircuitError> {
+        let (bootstrap, name) = match order {
+            Order::SlotToCoeffFirst => (BootstrapSpec::PRESET, format!("{levels}-levels")),
+            Order::SlotToCoeffLast => (BootstrapSpec::MODRAISE_FIRST, "modraise-first".to_owned()),
         };
+        let ladder = ladder(&bootstrap)?;
         let mut best: Option<(usize, ParamsSpec, Params)> = None;
         for special in 2..=16 {
-            let spec = ParamsSpec {
-                log_n: bootstrap.log_n,
-                first_bits: bootstrap.bottom_scale_bits + bootstrap.message_ratio_bits,
-                scale_bits: 40,
-                levels: ladder.below.len() + levels + ladder.above.len(),
-                special_bits: 50,
-                special_count: special,
-                digit_limbs: special,
-                security: SecurityLevel::Bits128,
-            };
-            let params = match spec.clone().validate_ladder(&ladder) {
-                Ok(params) => params,
-                // More special primes would not make it secure.
-                Err(CkksError::Insecure { .. }) => break,
-                Err(_) => continue,
+            let Some((spec, params)) = secure(&bootstrap, &ladder, (levels, special)) else {
+                continue;
             };
             let cost = transforms_of_a_key_switch(&params);
             if best.as_ref().is_none_or(|b| cost < b.0) {
@@ -134,7 +120,7 @@ impl Preset {
         })?;
         let predicted = Predicted::of(&params, &bootstrap)?;
         let preset = Self {
-            name: format!("{levels}-levels"),
+            name,
             params: spec,
             below: ladder.below,
             above: ladder.above,
@@ -193,9 +179,65 @@ impl Preset {
 /// Levels of each transform: three factors at N = 2^16.
 const TRANSFORM_LEVELS: usize = 3;
 
+/// The outer levels of a preset.
+///
+/// SlotToCoeff first: its levels below at the bottom's scale, EvalMod and CoeffToSlot above.
+///
+/// SlotToCoeff last: nothing below. Its own levels descend from EvalMod's scale over what EvalMod's
+/// output is multiplied with, 18 bits, and leave its plaintexts 32 each: their rounding is below that of
+/// the last rescale, at 2^40. The first two factors of CoeffToSlot end at 2^50 and need no more than
+/// primes of that size; what they leave of the plaintexts' scales, 60 bits each, keeps their rounding
+/// below the rescales' at 2^60.
+fn ladder(bootstrap: &BootstrapSpec) -> Result<Ladder, CircuitError> {
+    let depth = bootstrap.eval_mod_depth()?;
+    let scale = bootstrap.eval_mod_scale_bits;
+    Ok(match bootstrap.order {
+        Order::SlotToCoeffFirst => Ladder {
+            below: vec![bootstrap.bottom_scale_bits; TRANSFORM_LEVELS],
+            above: vec![scale; TRANSFORM_LEVELS + depth],
+        },
+        Order::SlotToCoeffLast => {
+            let mut above = vec![38; TRANSFORM_LEVELS];
+            above.extend(std::iter::repeat_n(scale, depth + 1));
+            above.extend([50, 50]);
+            Ladder {
+                below: Vec::new(),
+                above,
+            }
+        }
+    })
+}
+
+/// The chain with so many levels to give and special primes: the largest ones that are secure.
+fn secure(
+    bootstrap: &BootstrapSpec,
+    ladder: &Ladder,
+    (levels, special_count): (usize, usize),
+) -> Option<(ParamsSpec, Params)> {
+    let chain = |special_bits| {
+        let spec = ParamsSpec {
+            log_n: bootstrap.log_n,
+            first_bits: bootstrap.bottom_scale_bits + bootstrap.message_ratio_bits,
+            scale_bits: 40,
+            levels: ladder.below.len() + levels + ladder.above.len(),
+            special_bits,
+            special_count,
+            digit_limbs: special_count,
+            security: SecurityLevel::Bits128,
+        };
+        let params = spec.clone().validate_ladder(ladder).ok()?;
+        Some((spec, params))
+    };
+    (LEAST_SPECIAL_BITS..=50).rev().find_map(chain)
+}
+
+/// Below it a special prime more would be as good.
+const LEAST_SPECIAL_BITS: u32 = 45;
+
 /// NTTs of one limb in a key switch at the highest level.
 fn transforms_of_a_key_switch(params: &Params) -> usize {
-    let (limbs, special) = (params.max_level() + 1, params.special().len());
+    let top = params.basis_at(params.max_level());
+    let (limbs, special) = (top.len(), params.special().len());
     let digits = params.digits().len();
     // Into coefficients, the digits into all other primes, and ModDown of two polynomials.
     limbs + digits * (limbs + special) - limbs + 2 * (special + limbs)
@@ -265,14 +307,17 @@ mod tests {
     #[test]
     fn presets_are_what_the_generator_makes() {
         for preset in Preset::all().unwrap() {
-            assert_eq!(&Preset::generate(preset.predicted.levels).unwrap(), preset);
+            assert_eq!(
+                &Preset::generate(preset.bootstrap.order, preset.predicted.levels).unwrap(),
+                preset
+            );
         }
         assert!(Preset::named("10-levels").is_ok() && Preset::named("14-levels").is_ok());
         assert!(
             Preset::named("11")
                 .unwrap_err()
                 .to_string()
-                .contains("10-levels, 14-levels")
+                .contains("10-levels, 14-levels, modraise-first")
         );
     }
 
@@ -304,7 +349,7 @@ mod tests {
             assert!(bad.check().is_err());
         }
         // No secure chain has so many levels, and no ring of another size this specification.
-        assert!(Preset::generate(40).is_err());
+        assert!(Preset::generate(Order::SlotToCoeffFirst, 40).is_err());
         assert!(
             BootstrapPlan::new(
                 &crate::testing::toy_params(3),

@@ -10,16 +10,16 @@ use crate::bootstrap::{to_coefficients, to_slots};
 const WEIGHT: u32 = 32;
 
 impl ClearOps {
-    /// [`veilformer_ckks::Ops::mod_raise`]. Under a secret of weight h a coefficient of the phase
-    /// is, in units of q0, a sum of h + 1 values that are uniform on `[-1/2, 1/2)`: of c0's and of
-    /// h of c1's. What is added to the message is q0 times its nearest integer.
+    /// [`veilformer_ckks::Ops::mod_raise`]. Under a secret of weight h a coefficient of
+    /// c1's product with it is, in units of q0, a sum of h values that are uniform on
+    /// `[-1/2, 1/2)`. What is added to the message is q0 times the integer nearest to that.
     pub(super) fn raise(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {
         const OP: &str = "mod_raise";
         OpsError::expect_level(OP, a.level, 0)?;
         let q0 = self.params.product(self.params.basis_at(0));
         let mut coefficients: Vec<Complex> = to_coefficients(&a.raw)
             .into_iter()
-            .map(|m| Complex::from(m + q0 * self.overflows.rounded_uniform_sum(WEIGHT + 1)))
+            .map(|m| Complex::from(m + q0 * self.overflows.rounded_uniform_sum(WEIGHT)))
             .collect();
         let upper = coefficients.split_off(a.raw.len());
         let top = self.params.max_level();
@@ -60,9 +60,9 @@ mod tests {
             assert!((multiple - multiple.round()).abs() < 1e-9, "{multiple}");
             square += multiple.round().powi(2);
         }
-        // Variance 33/12, and 1/12 for the rounding.
+        // Variance 32/12, and 1/12 for the rounding.
         let variance = square / (2 * n) as f64;
-        assert!((variance - 34.0 / 12.0).abs() < 1.0, "{variance}");
+        assert!((variance - 33.0 / 12.0).abs() < 1.0, "{variance}");
         // Only from the lowest level.
         assert!(matches!(
             ops.mod_raise(&y),
