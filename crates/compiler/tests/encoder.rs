@@ -11,7 +11,7 @@ use veilformer_compiler::encoder::{
     Budget, Polynomials, Substitution, answer_error, answer_tolerance, substitute,
     substitute_within,
 };
-use veilformer_ir::encoder::{Encoder, Ranges};
+use veilformer_ir::encoder::{AttentionFunction, Encoder, Ranges};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
@@ -25,6 +25,7 @@ fn other(labels: usize) -> EncoderFolder {
         heads: 3,
         intermediate: 480,
         activation: "gelu_new".into(),
+        attention: AttentionFunction::Softmax,
         positions: 48,
         vocabulary: 1000,
         labels,

@@ -9,7 +9,7 @@ use veilformer_compiler::encoder::circuit::{
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
 use veilformer_compiler::placement::{Loops, greedy, place};
-use veilformer_ir::encoder::Encoder;
+use veilformer_ir::encoder::{AttentionFunction, Encoder};
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
 };
@@ -142,6 +142,7 @@ fn shape() -> RandomEncoder {
         heads: 3,
         intermediate: 384,
         activation: "gelu_pytorch_tanh".into(),
+        attention: AttentionFunction::Softmax,
         positions: 64,
         vocabulary: 96,
         labels: 3,

@@ -8,6 +8,7 @@ use veilformer_compiler::encoder::{
     Budget, CompiledEncoder, Polynomials, Substitution, compile, substitute,
 };
 use veilformer_ir::ciphertext::{Operation, PlainId, ValueId, replay};
+use veilformer_ir::encoder::AttentionFunction;
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
 };
@@ -20,6 +21,7 @@ fn shape(labels: usize) -> RandomEncoder {
         heads: 3,
         intermediate: 384,
         activation: "gelu_pytorch_tanh".into(),
+        attention: AttentionFunction::Softmax,
         positions: 64,
         vocabulary: 96,
         labels,

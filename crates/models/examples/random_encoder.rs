@@ -1,17 +1,38 @@
-//! Writes the Hugging Face folder of a random encoder in the shape of BERT-base:
+//! Writes the Hugging Face folder of a random encoder in the shape of BERT-base or MiniLM:
 //!
-//! `cargo run --release -p veilformer-models --example random_encoder -- DIR [LAYERS]`
+//! `cargo run --release -p veilformer-models --example random_encoder -- DIR [LAYERS] [--minilm] [--power]`
+//!
+//! With `--power` it has power-softmax and a quadratic activation.
 #![allow(clippy::print_stdout)]
 
 use std::path::PathBuf;
 
+use veilformer_ir::encoder::AttentionFunction;
 use veilformer_models::encoder::{RandomEncoder, write_random_folder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let dir = PathBuf::from(arguments.next().ok_or("DIR [LAYERS]")?);
+    let arguments = std::env::args().skip(1);
+    let (options, arguments): (Vec<_>, Vec<_>) = arguments.partition(|a| a.starts_with("--"));
+    let usage = "DIR [LAYERS] [--minilm] [--power]";
+    let dir = PathBuf::from(arguments.first().ok_or(usage)?);
     let mut shape = RandomEncoder::bert_base();
-    if let Some(layers) = arguments.next() {
+    for option in &options {
+        match option.as_str() {
+            "--minilm" => {
+                (shape.layers, shape.hidden, shape.intermediate) = (6, 384, 1536);
+                shape.ranges = shape.ranges.iter().step_by(2).copied().collect();
+            }
+            "--power" => {
+                shape.activation = "quadratic".into();
+                shape.attention = AttentionFunction::PowerSoftmax {
+                    power: 4,
+                    epsilon: 1.0,
+                };
+            }
+            _ => return Err(usage.into()),
+        }
+    }
+    if let Some(layers) = arguments.get(1) {
         shape.layers = layers.parse()?;
     }
     write_random_folder(&dir, &shape, 1)?;

@@ -5,9 +5,10 @@ mod common;
 
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use veilformer_ir::encoder::{Activation, Encoder, Head, Pooling};
+use veilformer_ir::encoder::{Activation, AttentionFunction, Encoder, Head, Pooling};
 use veilformer_models::encoder::{
-    EncoderConfig, EncoderFolder, Execution, RandomEncoder, encoder_from_bytes, write_random_folder,
+    EncoderConfig, EncoderFolder, Execution, RandomEncoder, calibrate, center_keys,
+    encoder_from_bytes, write_random_folder,
 };
 use veilformer_models::interpreter::label_of;
 use veilformer_models::{DataSet, ModelError};
@@ -20,6 +21,7 @@ fn other(labels: usize) -> RandomEncoder {
         heads: 3,
         intermediate: 480,
         activation: "gelu_pytorch_tanh".into(),
+        attention: AttentionFunction::Softmax,
         positions: 48,
         vocabulary: 1000,
         labels,
@@ -152,6 +154,111 @@ fn any_shape_is_as_an_independent_program_computes_it() {
             }
         }
     }
+}
+
+/// The same with power-softmax and a quadratic activation; the weights are the same.
+fn powers(labels: usize) -> RandomEncoder {
+    RandomEncoder {
+        activation: "quadratic".into(),
+        attention: AttentionFunction::PowerSoftmax {
+            power: 4,
+            epsilon: 0.5,
+        },
+        ..other(labels)
+    }
+}
+
+/// Logits of an independent program (Python, from the definition in doubles) for these folders.
+#[test]
+fn power_softmax_is_as_an_independent_program_computes_it() {
+    let golden = [
+        (
+            "the cat sat",
+            [0.7444149826059061, -1.0658464185231413, 0.2829394009265143],
+        ),
+        (
+            "a",
+            [
+                1.1863639088907638,
+                -1.2105425113117618,
+                -0.03288014704992316,
+            ],
+        ),
+    ];
+    let dir = folder(&powers(3));
+    let loaded = EncoderFolder::load(dir.path(), 48).unwrap();
+    assert_eq!(loaded.encoder.activation, Activation::Quadratic);
+    assert_eq!(loaded.encoder.attention, powers(3).attention);
+    let execution = Execution::new(&loaded.encoder).unwrap();
+    for (text, logits) in golden {
+        let answer = &execution.answers(&tokens(&loaded, &[text])).unwrap()[0];
+        for (a, l) in answer.iter().zip(logits) {
+            assert!((a - l).abs() < 1e-9, "{answer:?} is not {logits:?}");
+        }
+    }
+    // The absence of its fields, and the name, are softmax.
+    let usual = EncoderFolder::load(folder(&other(3)).path(), 48).unwrap();
+    let named = changed("config.json", |text| {
+        text.replacen('{', "{\"attention_function\":\"softmax\",", 1)
+    });
+    assert_eq!(usual.encoder.attention, AttentionFunction::Softmax);
+    assert!(named.unwrap().encoder == usual.encoder);
+    // Nothing is centred, and calibration sees the sums with their epsilon.
+    let ids = tokens(&loaded, &["the cat sat", "a b c d e f"]);
+    let mut encoder = loaded.encoder.clone();
+    center_keys(&mut encoder, &ids).unwrap();
+    assert!(encoder == loaded.encoder);
+    let ranges = calibrate(&execution, &ids).unwrap();
+    for layer in &ranges.layers {
+        for (sums, scores) in layer.log_sums.iter().zip(&layer.scores) {
+            let most = (11.0 * scores.magnitude().powi(4) + 0.5).ln();
+            assert!(sums.low >= 0.5f64.ln() && sums.high <= most, "{sums:?}");
+        }
+    }
+    encoder.layers[0].centering = Some(Vec::new());
+    let error = Execution::new(&encoder).unwrap_err().to_string();
+    assert!(error.contains("no softmax"), "{error}");
+}
+
+#[test]
+fn power_softmax_without_what_belongs_to_it_is_refused() {
+    let refused_as = |from: &str, to: &str, words: &[&str]| {
+        let dir = folder(&powers(3));
+        let path = dir.path().join("config.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from} in {text}");
+        std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+        refused(EncoderFolder::load(dir.path(), 48), words);
+    };
+    let power = r#""power_softmax_power":4"#;
+    let epsilon = r#""power_softmax_epsilon":0.5"#;
+    let needs = "needs power_softmax_power (even, 2 to 8) and power_softmax_epsilon (above 0)";
+    for wrong in [0, 1, 3, 10] {
+        let to = format!(r#""power_softmax_power":{wrong}"#);
+        let found = format!("power_softmax_power is {wrong}");
+        refused_as(power, &to, &[&found, "an even power from 2 to 8"]);
+    }
+    for wrong in ["0", "-1.0", "0.0"] {
+        let to = format!(r#""power_softmax_epsilon":{wrong}"#);
+        refused_as(epsilon, &to, &["power_softmax_epsilon", "a number above 0"]);
+    }
+    refused_as(power, r#""x":1"#, &[needs]);
+    refused_as(epsilon, r#""x":1"#, &[needs]);
+    refused_as(
+        power,
+        r#""power_softmax_power":-4"#,
+        &["copy the model folder"],
+    );
+    refused_as(
+        r#""attention_function":"power_softmax""#,
+        r#""attention_function":"sparsemax""#,
+        &["`sparsemax`", "supported are softmax and power_softmax"],
+    );
+    refused_as(
+        r#""attention_function":"power_softmax""#,
+        r#""x":1"#,
+        &["attention_function is not `power_softmax`"],
+    );
 }
 
 /// A folder of three labels whose `file` was changed.

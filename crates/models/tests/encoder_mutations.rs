@@ -3,6 +3,7 @@
 mod common;
 
 use common::Xorshift;
+use veilformer_ir::encoder::AttentionFunction;
 use veilformer_models::encoder::{
     EncoderConfig, EncoderTokenizer, Execution, RandomEncoder, encoder_from_bytes,
     write_random_folder,
@@ -15,7 +16,11 @@ fn mutations_of_each_file_never_panic() {
         hidden: 6,
         heads: 2,
         intermediate: 7,
-        activation: "relu".into(),
+        activation: "quadratic".into(),
+        attention: AttentionFunction::PowerSoftmax {
+            power: 4,
+            epsilon: 0.5,
+        },
         positions: 5,
         vocabulary: 96,
         labels: 2,

@@ -9,6 +9,7 @@ use veilformer::ckks::SecretKind;
 use veilformer::client::{Answer, ClientBundle, ClientError};
 use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderBuild, EncoderModel, EncoderTarget};
+use veilformer::ir::encoder::AttentionFunction;
 use veilformer::models::encoder::{RandomEncoder, write_random_folder};
 use veilformer::ring::{Cpu, CpuConfig};
 use veilformer::runtime::{RuntimeError, Server, ServerBundle, Simulator};
@@ -23,6 +24,7 @@ fn folder(labels: usize) -> TempDir {
         heads: 3,
         intermediate: 384,
         activation: "gelu_pytorch_tanh".into(),
+        attention: AttentionFunction::Softmax,
         positions: 48,
         vocabulary: 300,
         labels,

@@ -12,6 +12,8 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
+    /// `x^2/8 + x/4 + 1/2` (Li et al., arXiv 2211.01452, section 4.1): a polynomial already.
+    Quadratic,
 }
 
 impl Activation {
@@ -24,8 +26,86 @@ impl Activation {
                 0.5 * x * (1.0 + inner.tanh())
             }
             Self::Relu => x.max(0.0),
+            Self::Quadratic => {
+                let [a, b, c] = Self::QUADRATIC;
+                (a * x + b) * x + c
+            }
         }
     }
+
+    /// The coefficients of [`Activation::Quadratic`], that of the square first.
+    pub const QUADRATIC: [f64; 3] = [0.125, 0.25, 0.5];
+}
+
+/// From the scores of a query to its attention weights.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionFunction {
+    /// `e^(s_j) / sum_k e^(s_k)`.
+    Softmax,
+    /// `s_j^p / (epsilon + sum_k s_k^p)`: power-softmax with a Lipschitz division (Zimerman et al.,
+    /// arXiv 2410.09457). Unlike softmax it changes when a number is added to all scores.
+    PowerSoftmax {
+        /// `p`: 2, 4, 6 or 8.
+        power: u32,
+        /// Above 0.
+        epsilon: f64,
+    },
+}
+
+impl AttentionFunction {
+    /// Whether its parameters are within what they have to be.
+    pub fn is_valid(self) -> bool {
+        match self {
+            Self::Softmax => true,
+            Self::PowerSoftmax { power, epsilon } => {
+                power.is_multiple_of(2)
+                    && (2..=8).contains(&power)
+                    && epsilon > 0.0
+                    && epsilon.is_finite()
+            }
+        }
+    }
+
+    /// Scores to weights, in place.
+    pub fn apply(self, scores: &mut [f64]) {
+        let mut sum = 0.0;
+        match self {
+            Self::Softmax => {
+                let top = largest(scores);
+                for s in scores.iter_mut() {
+                    *s = (*s - top).exp();
+                    sum += *s;
+                }
+            }
+            Self::PowerSoftmax { power, epsilon } => {
+                for s in scores.iter_mut() {
+                    *s = s.powi(power as i32);
+                    sum += *s;
+                }
+                sum += epsilon;
+            }
+        }
+        scores.iter_mut().for_each(|s| *s /= sum);
+    }
+
+    /// The logarithm of what the weights' numerators are divided by.
+    pub fn log_sum(self, scores: &[f64]) -> f64 {
+        match self {
+            Self::Softmax => {
+                let top = largest(scores);
+                top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln()
+            }
+            Self::PowerSoftmax { power, epsilon } => {
+                let powers = scores.iter().map(|s| s.powi(power as i32));
+                (epsilon + powers.sum::<f64>()).ln()
+            }
+        }
+    }
+}
+
+fn largest(scores: &[f64]) -> f64 {
+    scores.iter().copied().fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// Which of the two normalizations of a layer.
@@ -114,8 +194,8 @@ pub enum ValueSite {
 ///
 /// They are exact, or recorded, or polynomials. One value of the type goes through one sentence.
 pub trait Functions {
-    /// Attention weights of one query from its (centred) scores, in place:
-    /// `e^(s_j) / sum_k e^(s_k)`.
+    /// Attention weights of one query from its (centred) scores, in place: the model's
+    /// [`AttentionFunction`].
     fn softmax(&mut self, at: HeadSite, scores: &mut [f64]);
     /// `1 / sqrt(x)` for the sum `x` of variance and eps.
     fn inverse_root(&mut self, at: NormSite, x: f64) -> f64;

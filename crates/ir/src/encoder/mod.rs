@@ -1,4 +1,4 @@
-//! The encoder program: a bidirectional transformer with softmax attention and LayerNorm after
+//! The encoder program: a bidirectional transformer with attention and LayerNorm after
 //! each residual sum (Devlin et al., arXiv 1810.04805), as it was trained.
 //!
 //! Unlike a [`crate::tensor::TensorProgram`] it is not polynomial, and it is kept as a list of
@@ -12,7 +12,8 @@ mod ranges;
 mod slots;
 
 pub use functions::{
-    Activation, Functions, HeadSite, NormSite, SublayerNorm, TokenClass, ValueSite,
+    Activation, AttentionFunction, Functions, HeadSite, NormSite, SublayerNorm, TokenClass,
+    ValueSite,
 };
 pub use program::{Centering, Dense, Embeddings, Encoder, EncoderLayer, Head, LayerNorm, Pooling};
 pub use ranges::{Histogram, LayerRanges, NormRanges, Range, Ranges};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Activation;
+use super::{Activation, AttentionFunction};
 use crate::{IrError, Matrix};
 
 /// An affine map `y = W x + b`.
@@ -65,7 +65,7 @@ pub struct EncoderLayer {
     pub key: Dense,
     /// hidden x hidden.
     pub value: Dense,
-    /// Per head; none in a model as it was trained.
+    /// Per head; none in a model as it was trained, and none with another function than softmax.
     pub centering: Option<Vec<Centering>>,
     /// hidden x hidden, from the heads' results.
     pub output: Dense,
@@ -116,6 +116,8 @@ pub enum Head {
 pub struct Encoder {
     /// Attention heads of every layer.
     pub heads: usize,
+    /// From scores to attention weights.
+    pub attention: AttentionFunction,
     /// Between the two maps of the feed-forward part.
     pub activation: Activation,
     /// Added to every variance.
@@ -180,6 +182,12 @@ impl Encoder {
                 self.layer_norm_eps
             ));
         }
+        if !self.attention.is_valid() {
+            return wrong(format!(
+                "{:?}; an even power from 2 to 8 and an epsilon above 0 are expected",
+                self.attention
+            ));
+        }
         let e = &self.embeddings;
         if e.vocab_size.checked_mul(d) != Some(e.tokens.len())
             || e.tokens.is_empty()
@@ -201,9 +209,10 @@ impl Encoder {
                         && finite(&[c.previous, c.own, c.next])
                         && !(neighbours && i > 0)
                 };
-                if centering.len() != self.heads || !centering.iter().all(fits) {
+                let softmax = self.attention == AttentionFunction::Softmax;
+                if !softmax || centering.len() != self.heads || !centering.iter().all(fits) {
                     return wrong(format!(
-                        "layer {i}: a centering that does not fit its heads"
+                        "layer {i}: a centering that does not fit its heads, or no softmax"
                     ));
                 }
             }

@@ -141,7 +141,7 @@ pub struct LayerRanges {
     pub value: Vec<Range>,
     /// Scores of each head, with their factor.
     pub scores: Vec<Range>,
-    /// Logarithm of each head's sum of `e^score`.
+    /// Logarithm of each head's sums, of what its attention function divides by.
     pub log_sums: Vec<Range>,
     /// How often which of these, per head.
     pub log_sum_counts: Vec<Histogram>,

@@ -135,7 +135,7 @@ impl Functions for Recorder {
             )
         {
             scores.iter().for_each(|s| range.include(*s));
-            let sum = log_sum(scores);
+            let sum = self.exact.attention.log_sum(scores);
             sums.include(sum);
             counts.include(sum);
         }
@@ -188,10 +188,4 @@ impl Functions for Recorder {
             ValueSite::Answer => include(&mut self.ranges.answer, features),
         }
     }
-}
-
-/// `ln sum_j e^(s_j)`, from the largest of them on.
-pub(super) fn log_sum(scores: &[f64]) -> f64 {
-    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    top + scores.iter().map(|s| (s - top).exp()).sum::<f64>().ln()
 }

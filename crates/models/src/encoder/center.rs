@@ -8,10 +8,9 @@
 
 use rayon::prelude::*;
 use veilformer_ir::encoder::{
-    Centering, Encoder, Functions, HeadSite, NormSite, TokenClass, ValueSite,
+    AttentionFunction, Centering, Encoder, Functions, HeadSite, NormSite, TokenClass, ValueSite,
 };
 
-use super::calibrate::log_sum;
 use super::clear::{Exact, Execution};
 use crate::error::{ModelError, Result};
 
@@ -28,13 +27,19 @@ const RIDGE: f64 = 1e-4;
 
 /// Gives every head of `model` the centering that leaves its sums of exponentials in a narrow
 /// range on `sentences`. The model computes what it did, up to rounding. What a model has of
-/// centering before is replaced.
+/// centering before is replaced. A model with another function than softmax has none.
 ///
 /// # Errors
 /// When there is no sentence, or as [`Execution::embed`].
 pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
     for layer in &mut model.layers {
         layer.centering = None;
+    }
+    if model.attention != AttentionFunction::Softmax {
+        return match sentences {
+            [] => Err(ModelError::Calibration),
+            _ => Ok(()),
+        };
     }
     let execution = Execution::new(model)?;
     let (layers, heads, dim) = (model.layers.len(), model.heads, model.head_dim());
@@ -218,7 +223,7 @@ impl Functions for Collector {
         if let Some(rows) = rows {
             let score = |at: Option<usize>| at.and_then(|at| scores.get(at).copied());
             rows.push(Row {
-                sum: log_sum(scores),
+                sum: AttentionFunction::Softmax.log_sum(scores),
                 own: score(Some(at.position)).unwrap_or(0.0),
                 previous: score(at.position.checked_sub(1)),
                 next: score(Some(at.position + 1)),

@@ -5,8 +5,8 @@ use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 use rayon::prelude::*;
 use veilformer_ir::Matrix;
 use veilformer_ir::encoder::{
-    Activation, Dense, Embeddings, Encoder, EncoderLayer, Functions, Head, HeadSite, LayerNorm,
-    NormSite, Pooling, SublayerNorm, TokenClass, ValueSite,
+    Activation, AttentionFunction, Dense, Embeddings, Encoder, EncoderLayer, Functions, Head,
+    HeadSite, LayerNorm, NormSite, Pooling, SublayerNorm, TokenClass, ValueSite,
 };
 
 use crate::error::{ModelError, Result};
@@ -14,21 +14,15 @@ use crate::error::{ModelError, Result};
 /// The functions that a model was trained with.
 #[derive(Clone, Copy, Debug)]
 pub struct Exact {
+    /// From scores to attention weights.
+    pub attention: AttentionFunction,
     /// The model's activation.
     pub activation: Activation,
 }
 
 impl Functions for Exact {
     fn softmax(&mut self, _: HeadSite, scores: &mut [f64]) {
-        let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mut sum = 0.0;
-        for s in scores.iter_mut() {
-            *s = (*s - top).exp();
-            sum += *s;
-        }
-        for s in scores.iter_mut() {
-            *s /= sum;
-        }
+        self.attention.apply(scores);
     }
 
     fn inverse_root(&mut self, _: NormSite, x: f64) -> f64 {
@@ -72,6 +66,7 @@ impl<'m> Execution<'m> {
     /// The functions that the model was trained with.
     pub fn exact(&self) -> Exact {
         Exact {
+            attention: self.model.attention,
             activation: self.model.activation,
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use veilformer_ir::encoder::{Activation, Pooling};
+use veilformer_ir::encoder::{Activation, AttentionFunction, Pooling};
 
 use crate::error::{ModelError, Result};
 
@@ -43,6 +43,8 @@ pub struct EncoderConfig {
     pub type_vocab_size: usize,
     /// Rows of the token table.
     pub vocab_size: usize,
+    /// From scores to attention weights.
+    pub attention: AttentionFunction,
     /// Between the two maps of the feed-forward part.
     pub activation: Activation,
     /// Added to every variance.
@@ -65,6 +67,12 @@ struct File {
     type_vocab_size: usize,
     vocab_size: usize,
     hidden_act: String,
+    #[serde(default)]
+    attention_function: Option<String>,
+    #[serde(default)]
+    power_softmax_power: Option<u32>,
+    #[serde(default)]
+    power_softmax_epsilon: Option<f64>,
     #[serde(default = "default_eps")]
     layer_norm_eps: f64,
     #[serde(default)]
@@ -143,13 +151,16 @@ impl EncoderConfig {
                 Activation::GeluTanh
             }
             "relu" => Activation::Relu,
+            "quadratic" => Activation::Quadratic,
             other => {
                 return refuse(format!(
-                    "hidden_act is `{}`; supported are gelu, gelu_new, gelu_pytorch_tanh and relu",
+                    "hidden_act is `{}`; supported are gelu, gelu_new, gelu_pytorch_tanh, relu and \
+                     quadratic (x^2/8 + x/4 + 1/2)",
                     short(other)
                 ));
             }
         };
+        let attention = attention(&file)?;
         let named = file.architectures.as_deref().unwrap_or_default();
         let architecture = match named {
             [one] if one == "BertForSequenceClassification" => Architecture::Classifier {
@@ -174,6 +185,7 @@ impl EncoderConfig {
             max_position_embeddings: file.max_position_embeddings,
             type_vocab_size: file.type_vocab_size,
             vocab_size: file.vocab_size,
+            attention,
             activation,
             layer_norm_eps: file.layer_norm_eps,
         };
@@ -252,6 +264,38 @@ impl EncoderConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// Softmax unless `attention_function` says otherwise.
+fn attention(file: &File) -> Result<AttentionFunction> {
+    let parameters = (file.power_softmax_power, file.power_softmax_epsilon);
+    match (file.attention_function.as_deref(), parameters) {
+        (None | Some("softmax"), (None, None)) => Ok(AttentionFunction::Softmax),
+        (None | Some("softmax"), _) => refuse(
+            "power_softmax_power or power_softmax_epsilon is there, but attention_function is not \
+             `power_softmax`"
+                .into(),
+        ),
+        (Some("power_softmax"), (Some(power), Some(epsilon))) => {
+            let function = AttentionFunction::PowerSoftmax { power, epsilon };
+            if function.is_valid() {
+                return Ok(function);
+            }
+            refuse(format!(
+                "power_softmax_power is {power} and power_softmax_epsilon {epsilon}; an even power \
+                 from 2 to 8 and a number above 0 are expected"
+            ))
+        }
+        (Some("power_softmax"), _) => refuse(
+            "attention_function is `power_softmax`, which needs power_softmax_power (even, 2 to 8) \
+             and power_softmax_epsilon (above 0)"
+                .into(),
+        ),
+        (Some(other), _) => refuse(format!(
+            "attention_function is `{}`; supported are softmax and power_softmax",
+            short(other)
+        )),
     }
 }
 

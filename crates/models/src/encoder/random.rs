@@ -7,6 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use veilformer_ir::encoder::AttentionFunction;
 
 use crate::error::{ModelError, Result};
 
@@ -23,6 +24,8 @@ pub struct RandomEncoder {
     pub intermediate: usize,
     /// Name of the activation, as config.json has it.
     pub activation: String,
+    /// From scores to attention weights.
+    pub attention: AttentionFunction,
     /// Rows of the position table.
     pub positions: usize,
     /// Rows of the token table, at least 96: special tokens, letters and digits come first.
@@ -52,6 +55,7 @@ impl RandomEncoder {
             heads: 12,
             intermediate: 3072,
             activation: "gelu".into(),
+            attention: AttentionFunction::Softmax,
             positions: 512,
             vocabulary: 30522,
             labels: 2,
@@ -126,6 +130,11 @@ fn config(s: &RandomEncoder) -> serde_json::Value {
         "vocab_size": s.vocabulary, "layer_norm_eps": 1e-12, "pad_token_id": 0,
         "position_embedding_type": "absolute"
     });
+    if let AttentionFunction::PowerSoftmax { power, epsilon } = s.attention {
+        file["attention_function"] = "power_softmax".into();
+        file["power_softmax_power"] = power.into();
+        file["power_softmax_epsilon"] = epsilon.into();
+    }
     if s.labels > 0 {
         let labels: serde_json::Map<String, serde_json::Value> = (0..s.labels)
             .map(|l| (l.to_string(), format!("label {l}").into()))

@@ -51,6 +51,7 @@ pub fn encoder_from_bytes(
     };
     let encoder = Encoder {
         heads: config.num_attention_heads,
+        attention: config.attention,
         activation: config.activation,
         layer_norm_eps: config.layer_norm_eps,
         embeddings: reader.embeddings(config, max_tokens)?,

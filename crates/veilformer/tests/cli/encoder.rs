@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use veilformer::ir::encoder::AttentionFunction;
 use veilformer::models::encoder::{RandomEncoder, write_random_folder};
 
 use crate::setup::veilformer;
@@ -14,6 +15,7 @@ fn folder(at: &Path, name: &str) {
         heads: 2,
         intermediate: 32,
         activation: "gelu".into(),
+        attention: AttentionFunction::Softmax,
         positions: 16,
         vocabulary: 120,
         labels: 2,
