@@ -6,13 +6,12 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use veilformer_ir::encoder::{Activation as Known, Dense, Encoder, Head, LayerNorm};
+use veilformer_ir::encoder::{Dense, Encoder, Head, LayerNorm};
 use veilformer_models::encoder::{
     Architecture, EncoderConfig, EncoderTokenizer, encoder_from_bytes,
 };
 
 use super::network::Shape;
-use super::ops::{Activation, Weighting};
 use super::recipe::{EncoderRecipe, StudentRecipe};
 use crate::error::{Result, TrainError, at};
 use crate::export::write_atomically;
@@ -95,17 +94,12 @@ impl Pretrained {
         )?;
         let tensors = read("model.safetensors")?;
         let encoder = encoder_from_bytes(&config, &tensors, limit)?;
-        let activation = match encoder.activation {
-            Known::Gelu => Activation::Gelu,
-            Known::GeluTanh => Activation::GeluTanh,
-            Known::Relu => Activation::Relu,
-        };
         let shape = Shape {
             layers: encoder.layers.len(),
             heads: encoder.heads,
             layer_norm_eps: encoder.layer_norm_eps,
-            activation,
-            weighting: Weighting::Softmax,
+            activation: encoder.activation,
+            attention: encoder.attention,
         };
         let d = encoder.hidden();
         let mut collector = Collector {

@@ -5,10 +5,9 @@
 //! heads, C labels.
 
 use candle_core::{DType, Device, Tensor};
+use veilformer_ir::encoder::{Activation, AttentionFunction};
 
-use super::ops::{
-    Activation, Attention, Weighting, activate, add_bias, attend, excess, layer_norm, log_variance,
-};
+use super::ops::{Attention, activate, add_bias, attend, excess, layer_norm, log_variance};
 use super::ranges::{RangeLimits, Seen, Site};
 use crate::error::Result;
 use crate::network::Weights;
@@ -26,7 +25,7 @@ pub struct Shape {
     /// Between the two maps of the feed-forward part.
     pub activation: Activation,
     /// How scores become weights.
-    pub weighting: Weighting,
+    pub attention: AttentionFunction,
 }
 
 /// Sentences of any lengths, one after the other.
@@ -183,7 +182,7 @@ impl<'a> Network<'a> {
         let shape = Attention {
             lengths: batch.lengths.clone(),
             heads: self.shape.heads,
-            weighting: self.shape.weighting,
+            function: self.shape.attention,
             sums: pass.watches(),
         };
         let attended = attend(&q?, &k?, &v?, shape)?;
@@ -214,7 +213,7 @@ impl<'a> Network<'a> {
         let shape = Attention {
             lengths: batch.lengths.clone(),
             heads: self.shape.heads,
-            weighting: self.shape.weighting,
+            function: self.shape.attention,
             sums: true,
         };
         let attended = attend(&q, &k, &k, shape)?;

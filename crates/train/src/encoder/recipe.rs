@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use veilformer_ir::encoder::AttentionFunction;
 
 use super::ranges::RangeLimits;
 use crate::error::{Result, TrainError, at};
@@ -99,6 +100,16 @@ pub struct StudentRecipe {
     pub ranges: RangeLimits,
 }
 
+impl StudentRecipe {
+    /// The attention with the given epsilon.
+    pub fn attention(&self, epsilon: f64) -> AttentionFunction {
+        AttentionFunction::PowerSoftmax {
+            power: self.power,
+            epsilon,
+        }
+    }
+}
+
 impl EncoderRecipe {
     /// Reads and checks a recipe file.
     ///
@@ -155,10 +166,11 @@ impl EncoderRecipe {
                 ("student.temperature", s.temperature),
                 ("student.hidden", s.hidden),
             ]);
-            if s.power == 0 || s.power % 2 != 0 || s.power > 16 {
+            if !s.attention(s.epsilon).is_valid() {
                 return Err(format!(
-                    "student.power is {}, expected an even number from 2 to 16",
-                    s.power
+                    "student.power is {} and student.epsilon {}, expected 2, 4, 6 or 8 and a number \
+                     above 0",
+                    s.power, s.epsilon
                 ));
             }
             if !(0.0..=1.0).contains(&s.layer_norm_eps) {

@@ -1,13 +1,13 @@
 //! The training loop of an encoder: steps, losses, evaluation.
 
 use candle_core::{D, Device, Tensor};
+use veilformer_ir::encoder::Activation;
 use veilformer_models::data::permutation;
 use veilformer_models::encoder::lengthened;
 
 use super::corpus::EncoderCorpus;
 use super::folder::Pretrained;
 use super::network::{Batch, Network, Output, Purpose, Shape};
-use super::ops::{Activation, Weighting};
 use super::optimizer::Parameters;
 use super::ranges::Seen;
 use super::recipe::{EncoderRecipe, StudentRecipe};
@@ -61,10 +61,7 @@ impl<'a> EncoderTrainer<'a> {
             this.shape = Shape {
                 layer_norm_eps: student.layer_norm_eps,
                 activation: Activation::Quadratic,
-                weighting: Weighting::Power {
-                    half: student.power / 2,
-                    epsilon: student.epsilon as f32,
-                },
+                attention: student.attention(student.epsilon),
                 ..source.shape
             };
             let teacher: Weights = source.weights.iter().cloned().collect();
@@ -172,10 +169,7 @@ impl<'a> EncoderTrainer<'a> {
         let all: Weights = weights.iter().cloned().collect();
         let hidden = Network::new(teacher, &all).forward(&batch, Purpose::Answer)?;
         let powers = Shape {
-            weighting: Weighting::Power {
-                half: student.power / 2,
-                epsilon: f32::MIN_POSITIVE,
-            },
+            attention: student.attention(f64::from(f32::MIN_POSITIVE)),
             ..teacher
         };
         for (layer, x) in hidden.hidden.iter().take(teacher.layers).enumerate() {

@@ -3,23 +3,10 @@
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use veilformer_ir::encoder::AttentionFunction;
 
 use super::math::{add_scaled, exp, sum};
 use super::{read, result, rows_and_columns, tensor, values};
-
-/// How scores become weights.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Weighting {
-    /// `e^(s_j) / sum_k e^(s_k)`; the sum is the denominator.
-    Softmax,
-    /// `s_j^p / (epsilon + sum_k s_k^p)` (arXiv 2410.09457); the sum is the denominator.
-    Power {
-        /// Half of the power `p`, at least 1.
-        half: u32,
-        /// Added to the sum, above 0.
-        epsilon: f32,
-    },
-}
 
 /// The shape of an attention.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,7 +16,7 @@ pub struct Attention {
     /// Number of heads; they divide the columns.
     pub heads: usize,
     /// How scores become weights.
-    pub weighting: Weighting,
+    pub function: AttentionFunction,
     /// Whether the logarithms of the sums are given too.
     pub sums: bool,
 }
@@ -62,12 +49,12 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, shape: Attention) -> Result<At
     })
 }
 
-impl Weighting {
-    /// Scores become weights; returns the sum.
-    fn weigh(self, scores: &mut [f32]) -> LogSum {
+impl Attention {
+    /// Scores become weights, as [`AttentionFunction::apply`]; returns the sum.
+    fn weigh(&self, scores: &mut [f32]) -> LogSum {
         let n = scores.len();
-        match self {
-            Self::Softmax => {
+        match self.function {
+            AttentionFunction::Softmax => {
                 let top = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 scores.iter_mut().for_each(|s| *s = exp(*s - top));
                 let total = sum(n, |i| scores[i]);
@@ -78,9 +65,11 @@ impl Weighting {
                     log: top + total.ln(),
                 }
             }
-            Self::Power { half, epsilon } => {
-                scores.iter_mut().for_each(|s| *s = power(*s * *s, half));
-                let total = epsilon + sum(n, |i| scores[i]);
+            AttentionFunction::PowerSoftmax { power, epsilon } => {
+                scores
+                    .iter_mut()
+                    .for_each(|s| *s = raise(*s * *s, power / 2));
+                let total = epsilon as f32 + sum(n, |i| scores[i]);
                 let factor = 1.0 / total;
                 scores.iter_mut().for_each(|s| *s *= factor);
                 LogSum {
@@ -93,18 +82,18 @@ impl Weighting {
 
     /// The gradient of weights becomes that of scores. `log` is the gradient of the logarithm of
     /// the sum.
-    fn back(self, sums: LogSum, [scores, weights]: [&[f32]; 2], g: &mut [f32], log: f32) {
+    fn back(&self, sums: LogSum, [scores, weights]: [&[f32]; 2], g: &mut [f32], log: f32) {
         let mean = sum(g.len(), |i| g[i] * weights[i]) - log;
-        match self {
-            Self::Softmax => {
+        match self.function {
+            AttentionFunction::Softmax => {
                 for (g, w) in g.iter_mut().zip(weights) {
                     *g = w * (*g - mean);
                 }
             }
-            Self::Power { half, .. } => {
-                let factor = 2.0 * half as f32 / sums.total;
+            AttentionFunction::PowerSoftmax { power, .. } => {
+                let factor = power as f32 / sums.total;
                 for (g, s) in g.iter_mut().zip(scores) {
-                    *g = factor * s * power(s * s, half - 1) * (*g - mean);
+                    *g = factor * s * raise(s * s, power / 2 - 1) * (*g - mean);
                 }
             }
         }
@@ -112,13 +101,13 @@ impl Weighting {
 }
 
 #[inline(always)]
-fn power(square: f32, half: u32) -> f32 {
+fn raise(square: f32, exponent: u32) -> f32 {
     // The field's power is 4; a loop of unknown length is not vectorized.
-    match half {
+    match exponent {
         0 => 1.0,
         1 => square,
         2 => square * square,
-        _ => (2..half).fold(square * square, |y, _| y * square),
+        _ => (2..exponent).fold(square * square, |y, _| y * square),
     }
 }
 
@@ -217,7 +206,7 @@ impl CustomOp3 for Attention {
             for token in tokens.clone() {
                 let query = &q[token * d..][columns.clone()];
                 key.products(query, scale, &mut weights);
-                let sums = self.weighting.weigh(&mut weights);
+                let sums = self.weigh(&mut weights);
                 let row = &mut out[token * width..(token + 1) * width];
                 for (w, other) in weights.iter().zip(tokens.clone()) {
                     let value = &v[other * d..][columns.clone()];
@@ -258,13 +247,12 @@ impl CustomOp3 for Attention {
                 let own = &query.rows[at * dim..(at + 1) * dim];
                 key.products(own, scale, &mut scores);
                 weights.copy_from_slice(&scores);
-                let sums = self.weighting.weigh(&mut weights);
+                let sums = self.weigh(&mut weights);
                 let row = &g[token * width..(token + 1) * width];
                 let context = &row[columns.clone()];
                 value.products(context, 1.0, &mut gradient);
                 let log = if self.sums { row[d + head] } else { 0.0 };
-                self.weighting
-                    .back(sums, [&scores, &weights], &mut gradient, log);
+                self.back(sums, [&scores, &weights], &mut gradient, log);
                 let dq = &mut dq[token * d..][columns.clone()];
                 for (other, (w, g)) in weights.iter().zip(&gradient).enumerate() {
                     let at = (tokens.start + other) * d;

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 use super::math::add_scaled;
-use super::{read, result, tensor, values};
+use super::{check_columns, read, result, tensor, values};
 
 /// `x + b` for every row of `x` (rows x columns), `b` of as many values as columns.
 ///
@@ -29,6 +29,7 @@ impl CustomOp2 for AddBias {
     ) -> Result<(CpuStorage, Shape)> {
         let mut y = values(s1, l1)?.to_vec();
         let b = values(s2, l2)?;
+        check_columns(l1, &[b])?;
         for row in y.chunks_exact_mut(b.len().max(1)) {
             add_scaled(row, 1.0, b);
         }

@@ -12,8 +12,8 @@ mod excess;
 mod math;
 mod norm;
 
-pub use activation::{Activation, activate};
-pub use attention::{Attended, Attention, Weighting, attend};
+pub use activation::activate;
+pub use attention::{Attended, Attention, attend};
 pub use bias::add_bias;
 pub use excess::excess;
 pub use norm::{layer_norm, log_variance};
@@ -35,6 +35,15 @@ fn values<'s>(storage: &'s CpuStorage, layout: &Layout) -> Result<&'s [f32]> {
 /// Rows and columns of an operand.
 fn rows_and_columns(layout: &Layout) -> Result<(usize, usize)> {
     layout.shape().dims2()
+}
+
+/// The columns of `x`, which every one of `rows` must fill.
+fn check_columns(x: &Layout, rows: &[&[f32]]) -> Result<usize> {
+    let (_, columns) = rows_and_columns(x)?;
+    if rows.iter().any(|row| row.len() != columns) {
+        bail!("a row of other than {columns} values");
+    }
+    Ok(columns)
 }
 
 fn result(values: Vec<f32>, shape: impl Into<Shape>) -> (CpuStorage, Shape) {

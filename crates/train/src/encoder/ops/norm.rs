@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp3, Layout, Result, Shape, Tensor};
 
 use super::math::{add_scaled, sum};
-use super::{read, result, rows_and_columns, tensor, values};
+use super::{check_columns, read, result, rows_and_columns, tensor, values};
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` for every row of `x`.
 ///
@@ -48,7 +48,7 @@ impl CustomOp3 for LayerNorm {
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, bias) = (values(s1, l1)?, values(s2, l2)?, values(s3, l3)?);
-        let (_, d) = rows_and_columns(l1)?;
+        let d = check_columns(l1, &[weight, bias])?;
         let mut y = x.to_vec();
         for row in y.chunks_exact_mut(d.max(1)) {
             let (mean, variance) = moments(row);
