@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{
     Heads, KeySum, LayerNorm, Mask, Parts, Pool, Scores, Softmax, Spread, Variance, Weighted,
-    attend, fourth_power,
+    attend, power,
 };
 use veilformer_circuits::matrix::Packing;
 use veilformer_circuits::polynomial::{Chebyshev, InputMap, evaluate_one};
@@ -223,7 +223,7 @@ proptest! {
             let slots: Vec<f64> = ops.decrypt(z).iter().map(|z| 1.0 / (z.re + 0.01)).collect();
             Ok(ops.encrypt(&SlotVector::real(&slots), ops.level(z))?)
         };
-        let softmax = Softmax { scores: &scores, weight: fourth_power, inverse };
+        let softmax = Softmax { scores: &scores, weight: |ops: &mut ClearOps, x: &ClearCiphertext| power(ops, x, 4), inverse };
         let got = attend(&mut ops, heads, softmax, None, (&values, (1.0, 0.0))).unwrap();
         prop_assert!(got.iter().all(|ct| ops.level(ct) == 0));
         let got: Vec<_> = got.iter().map(|ct| ops.decrypt(ct)).collect();
@@ -408,7 +408,7 @@ fn what_does_not_fit_is_refused() {
     assert!(sum.apply(&mut ops, &[]).is_err());
     let softmax = Softmax {
         scores: &found,
-        weight: fourth_power,
+        weight: |ops: &mut ClearOps, x: &ClearCiphertext| power(ops, x, 4),
         inverse: |_: &mut ClearOps, z: &ClearCiphertext| Ok(z.clone()),
     };
     let none = attend(&mut ops, good, softmax, Some(&[]), (&blocks, (1.0, 0.0)));
@@ -418,6 +418,20 @@ fn what_does_not_fit_is_refused() {
         width: 4,
     };
     assert!(pool.of_tokens(|_| 1.0).is_err());
+}
+
+#[test]
+fn powers_take_the_levels_of_their_logarithm() {
+    let params = toy_params(5);
+    let mut ops = ClearOps::new(&params);
+    let x = ops.encrypt(&SlotVector::real_constant(-0.9), 5).unwrap();
+    for exponent in 1u32..=9 {
+        let y = power(&mut ops, &x, exponent).unwrap();
+        let levels = exponent.next_power_of_two().ilog2() as usize;
+        assert_eq!(ops.level(&y), 5 - levels, "{exponent}");
+        let error = ops.decrypt(&y)[0].re - (-0.9f64).powi(exponent as i32);
+        assert!(error.abs() < 1e-9, "{exponent}: {error:e}");
+    }
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn run(
     settings: &Settings,
 ) -> Result<(), Box<dyn Error>> {
     let model = execution.model();
-    let substitution = substitute(ranges, model.activation, &settings.budget)?;
+    let substitution = substitute(ranges, model, &settings.budget)?;
     let report = substitution.report();
     if settings.verbose > 0.0 {
         report.iter().for_each(|site| println!("{site}"));

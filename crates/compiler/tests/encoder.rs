@@ -6,10 +6,11 @@ mod common;
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use veilformer_compiler::CompileError;
 use veilformer_compiler::encoder::{
-    Budget, Polynomials, Substitution, answer_error, answer_tolerance, substitute,
-    substitute_within,
+    Budget, Inverse, Polynomials, Substitution, Weights, answer_error, answer_tolerance,
+    substitute, substitute_within,
 };
 use veilformer_ir::encoder::{AttentionFunction, Encoder, Ranges};
 use veilformer_models::DataSet;
@@ -18,8 +19,8 @@ use veilformer_models::encoder::{
 };
 
 /// Two layers, another width and vocabulary than any published model, GELU by tanh, 48 tokens.
-fn other(labels: usize) -> EncoderFolder {
-    let shape = RandomEncoder {
+fn shape(labels: usize) -> RandomEncoder {
+    RandomEncoder {
         layers: 2,
         hidden: 192,
         heads: 3,
@@ -30,10 +31,17 @@ fn other(labels: usize) -> EncoderFolder {
         vocabulary: 1000,
         labels,
         ranges: vec![(12.0, 9.0), (6.0, 5.0)],
-    };
+    }
+}
+
+fn loaded(shape: &RandomEncoder) -> EncoderFolder {
     let dir = tempfile::tempdir().unwrap();
-    write_random_folder(dir.path(), &shape, 3).unwrap();
+    write_random_folder(dir.path(), shape, 3).unwrap();
     EncoderFolder::load(dir.path(), 48).unwrap()
+}
+
+fn other(labels: usize) -> EncoderFolder {
+    loaded(&shape(labels))
 }
 
 /// Sentences of 3 to 48 tokens, from a generator that is the same everywhere.
@@ -71,7 +79,7 @@ fn compare(model: &Encoder, substitution: &Substitution, test: &[Vec<u32>]) -> (
 fn prepared(model: &mut Encoder, sample: &[Vec<u32>], budget: &Budget) -> Substitution {
     center_keys(model, sample).unwrap();
     let ranges = calibrate(&Execution::new(model).unwrap(), sample).unwrap();
-    substitute(&ranges, model.activation, budget).unwrap()
+    substitute(&ranges, model, budget).unwrap()
 }
 
 /// With errors as small as the answers to the first sentences want.
@@ -85,7 +93,7 @@ fn accurate(model: &mut Encoder, sample: &[Vec<u32>]) -> Substitution {
         let answers = execution.answers_with(judged, &|| Polynomials::new(s));
         Ok(answer_error(&model.head, &exact, &answers.unwrap()))
     };
-    let (of, budget) = ((&ranges, model.activation), Budget::default());
+    let (of, budget) = ((&ranges, &*model), Budget::default());
     substitute_within(of, &budget, answer_tolerance(&model.head), &mut error).unwrap()
 }
 
@@ -98,7 +106,7 @@ fn errors_are_halved_until_answers_are_near_enough() {
     let within = |errors: &[f64]| {
         let mut found = errors.iter();
         let result = substitute_within::<CompileError>(
-            (&ranges, model.activation),
+            (&ranges, &model),
             &Budget::default(),
             0.01,
             &mut |_| Ok(found.next().copied().unwrap_or(f64::INFINITY)),
@@ -107,7 +115,7 @@ fn errors_are_halved_until_answers_are_near_enough() {
     };
     let after = |halvings: i32| {
         let budget = Budget::default().scaled(0.5f64.powi(halvings));
-        substitute(&ranges, model.activation, &budget).unwrap()
+        substitute(&ranges, &model, &budget).unwrap()
     };
     // No more halvings than it takes, and what is returned is what was measured last.
     for (errors, halvings) in [(&[0.01, 0.0][..], 0), (&[0.5, 0.02, 0.003, 0.0], 2)] {
@@ -172,6 +180,104 @@ fn any_shape_goes_through_and_a_smaller_budget_is_nearer() {
     }
 }
 
+/// Nothing but the inverses of sums and roots is approximated: with those exact, `poly` is the model.
+#[test]
+fn powers_and_squares_stay_what_they_are() {
+    for (power, epsilon) in [(4, 0.5), (8, 1e3)] {
+        let shape = RandomEncoder {
+            activation: "quadratic".into(),
+            attention: AttentionFunction::PowerSoftmax { power, epsilon },
+            ranges: vec![(6.0, 4.0)],
+            ..shape(2)
+        };
+        let mut model = loaded(&shape).encoder;
+        let all = sentences(80, 1000);
+        let (sample, test) = all.split_at(70);
+        let budget = Budget {
+            exponential: 0.0,
+            activation: 0.0,
+            inverse: 1e-5,
+            inverse_root: 1e-4,
+            tanh: 1e-5,
+            max_depth: 14,
+            margin: 0.3,
+            ..Budget::default()
+        };
+        let substitution = prepared(&mut model, sample, &budget);
+        let (error, _, violations) = compare(&model, &substitution, test);
+        assert!(
+            error < 2e-3 && violations == 0,
+            "{power}: {error} {violations}"
+        );
+        for (index, layer) in substitution.layers.iter().enumerate() {
+            assert_eq!(layer.activation.depth(), 1);
+            assert_eq!(layer.weights.depth(), power.ilog2() as usize);
+            // Sums of weights are at most 1, and no inverse is for what is below the epsilon.
+            for (head, inverse) in layer.inverses.iter().enumerate() {
+                let least = layer.weights.epsilon(head);
+                assert!(least > 0.0 && inverse.interval().0 >= least);
+            }
+            let Weights::Power { scales, .. } = &layer.weights else {
+                panic!("{:?}", layer.weights);
+            };
+            let ranges = calibrate(&Execution::new(&model).unwrap(), sample).unwrap();
+            for (sums, scale) in ranges.layers[index].log_sums.iter().zip(scales) {
+                let most = (sums.high - f64::from(power) * scale.ln()).exp();
+                assert!((0.05..1.0).contains(&most), "{most}");
+            }
+        }
+        let report = substitution.report();
+        let names = ["layer 0, power", "layer 1, activation"];
+        let exact = report
+            .iter()
+            .filter(|site| names.contains(&site.site.as_str()));
+        for site in exact.clone() {
+            assert!(
+                site.max_error == 0.0 && site.method.contains("itself"),
+                "{site}"
+            );
+        }
+        assert_eq!(exact.count(), 2);
+        let levels: usize = report.iter().map(|site| site.depth).sum();
+        assert_eq!(levels + 5 * model.layers.len(), substitution.depth());
+        let bytes = postcard::to_stdvec(&substitution).unwrap();
+        let back = postcard::from_bytes::<Substitution>(&bytes).unwrap();
+        assert_eq!(back, substitution);
+    }
+}
+
+proptest! {
+    /// What is off by in attention is what the inverse is off by, whatever the scores.
+    #[test]
+    fn powers_differ_by_their_inverse(
+        scores in prop::collection::vec(-5.0..5.0f64, 1..40),
+        power in (1u32..=4).prop_map(|half| 2 * half),
+        epsilon in 1e-3..10.0f64,
+        headroom in 0.01..2.0f64,
+    ) {
+        let function = AttentionFunction::PowerSoftmax { power, epsilon };
+        let top = function.log_sum(&scores) + headroom;
+        let weights = Weights::Power {
+            power,
+            epsilon,
+            scales: vec![1.0, (top / f64::from(power)).exp()],
+        };
+        let inverse = Inverse::new(weights.epsilon(1), 1.0, 5).unwrap();
+        let powers = scores.iter().map(|s| weights.evaluate(weights.input(1, *s)));
+        let powers: Vec<f64> = powers.collect();
+        let sum = weights.epsilon(1) + powers.iter().sum::<f64>();
+        prop_assert!(sum <= 1.0);
+        let (low, high) = weights.interval();
+        prop_assert!(scores.iter().all(|s| (low..=high).contains(&weights.input(1, *s))));
+        let mut exact = scores.clone();
+        function.apply(&mut exact);
+        for (exact, power) in exact.iter().zip(&powers) {
+            let error = (power * inverse.evaluate(sum) - exact).abs();
+            prop_assert!(error <= inverse.error() * exact + 1e-12, "{error}");
+        }
+    }
+}
+
 #[test]
 fn centering_changes_nothing_but_the_range_of_sums() {
     let folder = other(2);
@@ -232,7 +338,7 @@ fn values_out_of_their_range_are_named() {
     };
     let execution = Execution::new(&model).unwrap();
     let ranges = calibrate(&execution, sample).unwrap();
-    let substitution = substitute(&ranges, model.activation, &budget).unwrap();
+    let substitution = substitute(&ranges, &model, &budget).unwrap();
     let mut seen = 0;
     for ids in test {
         let mut poly = Polynomials::new(&substitution);
@@ -264,13 +370,11 @@ fn ranges_that_allow_no_polynomial_are_refused() {
     let sample = sentences(20, 1000);
     center_keys(&mut model, &sample).unwrap();
     let ranges = calibrate(&Execution::new(&model).unwrap(), &sample).unwrap();
-    let function = model.activation;
+    let model = &model;
     let refused = |change: &dyn Fn(&mut Ranges, &mut Budget), words: &str| {
         let (mut ranges, mut budget) = (ranges.clone(), Budget::default());
         change(&mut ranges, &mut budget);
-        let message = substitute(&ranges, function, &budget)
-            .unwrap_err()
-            .to_string();
+        let message = substitute(&ranges, model, &budget).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
     refused(&|r, _| r.sentences = 0, "of no sentence");

@@ -68,7 +68,7 @@ fn run_with(
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &all).unwrap();
     let model = execution.model();
-    let substitution = substitute(&ranges, model.activation, &budget).unwrap();
+    let substitution = substitute(&ranges, model, &budget).unwrap();
     let params = params(15);
     let layout = Layout::choose(model, tokens, params.slots()).unwrap();
     eprintln!("{layout:?}, depth {}", substitution.depth());
@@ -162,6 +162,22 @@ fn classifier_of_three_heads() {
 fn centred_scores() {
     let error = run(&shape(), (48, &LENGTHS), by_fit);
     assert!(error < 1e-6, "{error:e}");
+}
+
+/// Powers of scores in place of exponentials, a square in place of the activation; every even power.
+#[test]
+fn powers_and_squares() {
+    for (power, epsilon, labels) in [(4, 0.5, 3), (2, 2.0, 0), (6, 1.0, 2), (8, 1.0, 0)] {
+        let shape = RandomEncoder {
+            layers: 1 + usize::from(power == 4),
+            activation: "quadratic".into(),
+            attention: AttentionFunction::PowerSoftmax { power, epsilon },
+            labels,
+            ..shape()
+        };
+        let error = run(&shape, (48, &LENGTHS), by_fit);
+        assert!(error < 1e-6, "power {power}: {error:e}");
+    }
 }
 
 /// The mean of all tokens, of heads across two blocks, features in one and a half.

@@ -57,7 +57,7 @@ fn compiled(folder: &EncoderFolder, tokens: usize) -> (CompiledEncoder, Substitu
         margin: 0.3,
         ..Budget::default()
     };
-    let substitution = substitute(&ranges, folder.encoder.activation, &budget).unwrap();
+    let substitution = substitute(&ranges, &folder.encoder, &budget).unwrap();
     let mut heard = Vec::new();
     let progress = &mut |stage: &str| heard.push(stage.to_owned());
     let of = (&substitution, &ranges);

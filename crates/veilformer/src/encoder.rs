@@ -107,7 +107,7 @@ fn accurate(
         Ok(answer_error(&encoder.head, &exact, &answers))
     };
     let (budget, wanted) = (Budget::default(), answer_tolerance(&encoder.head));
-    substitute_within((ranges, encoder.activation), &budget, wanted, &mut error)
+    substitute_within((ranges, encoder), &budget, wanted, &mut error)
 }
 
 impl EncoderModel {
@@ -148,7 +148,7 @@ impl EncoderModel {
         center_keys(&mut encoder, &ids)?;
         let ranges = calibrate(&Execution::new(&encoder)?, &ids)?;
         let substitution = match &target.budget {
-            Some(budget) => substitute(&ranges, encoder.activation, budget)?,
+            Some(budget) => substitute(&ranges, &encoder, budget)?,
             None => accurate(&encoder, &ranges, ids.get(..JUDGED).unwrap_or(&ids))?,
         };
         let name = folder.canonicalize().ok();

@@ -54,5 +54,5 @@ pub use norm::{LayerNorm, Variance};
 pub use pool::Pool;
 pub use scores::{Scores, Spread};
 pub use slots::{Mask, Parts};
-pub use softmax::{KeySum, Softmax, attend, fourth_power};
+pub use softmax::{KeySum, Softmax, attend, power};
 pub use weighted::Weighted;

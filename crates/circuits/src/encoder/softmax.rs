@@ -112,7 +112,7 @@ impl<Pl: Clone> KeySum<Pl> {
 
 /// What softmax is of, and how. With `f` the weight of a score and `z` the sum of a query's weights
 /// (as [`KeySum`] scales it), the result is `sum_u f(s_u) v_u * inverse(z)`: with `exp` and `1/z`
-/// it is softmax, with [`fourth_power`] power-softmax (arXiv 2410.09457) at `p = 4`. A public shift
+/// it is softmax, with [`power`] power-softmax (arXiv 2410.09457). A public shift
 /// of the scores changes nothing but the scale of both.
 pub struct Softmax<'a, Ct, F, I> {
     /// Ciphertexts of scores, as [`super::Scores`] leaves them.
@@ -180,11 +180,21 @@ where
     normalized.collect()
 }
 
-/// `x^4`, two levels: the weight of power-softmax.
+/// `x^exponent` for an exponent of at least 1, the weight of power-softmax: as many levels as the
+/// logarithm of the exponent to base 2, rounded up.
 ///
 /// # Errors
 /// What `ops` refuses.
-pub fn fourth_power<O: Ops>(ops: &mut O, x: &O::Ct) -> Result<O::Ct, CircuitError> {
-    let square = ops.square(x)?;
-    Ok(ops.square(&square)?)
+pub fn power<O: Ops>(ops: &mut O, x: &O::Ct, exponent: u32) -> Result<O::Ct, CircuitError> {
+    let half = exponent / 2;
+    if half == 0 {
+        return Ok(x.clone());
+    }
+    let low = power(ops, x, half)?;
+    if exponent == 2 * half {
+        return Ok(ops.square(&low)?);
+    }
+    let high = power(ops, x, exponent - half)?;
+    let (low, high) = meet(ops, &low, &high)?;
+    Ok(ops.mul(&low, &high)?)
 }

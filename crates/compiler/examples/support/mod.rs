@@ -102,7 +102,7 @@ impl Prepared {
         let ranges = calibrate(&Execution::new(&folder.encoder)?, &sentences)?;
         let model = &folder.encoder;
         let substitution = match budget {
-            Some(budget) => substitute(&ranges, model.activation, budget)?,
+            Some(budget) => substitute(&ranges, model, budget)?,
             None => {
                 let execution = Execution::new(model)?;
                 let sample = sentences.get(..JUDGED).unwrap_or(&sentences);
@@ -113,7 +113,7 @@ impl Prepared {
                     println!("depth {}: answers off by {error:.4}", s.depth());
                     Ok(error)
                 };
-                let of = (&ranges, model.activation);
+                let of = (&ranges, model);
                 substitute_within(
                     of,
                     &Budget::default(),

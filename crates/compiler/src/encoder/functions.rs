@@ -69,15 +69,14 @@ impl Functions for Polynomials<'_> {
         let Some(layer) = self.substitution.layers.get(at.layer) else {
             return;
         };
-        let shift = layer.shifts.get(at.head).copied().unwrap_or(0.0);
-        let range = layer.exponential.polynomial().interval();
-        let mut sum = 0.0;
+        let (weights, range) = (&layer.weights, layer.weights.interval());
+        let mut sum = weights.epsilon(at.head);
         for score in scores.iter_mut() {
-            let x = *score - shift;
+            let x = weights.input(at.head, *score);
             self.check(x, range, || {
                 format!("layer {}, scores of head {}", at.layer, at.head)
             });
-            *score = layer.exponential.evaluate(x);
+            *score = weights.evaluate(x);
             sum += *score;
         }
         let Some(inverse) = layer.inverses.get(at.head) else {

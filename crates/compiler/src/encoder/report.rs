@@ -6,7 +6,7 @@ use serde::Serialize;
 use veilformer_circuits::polynomial::{Chebyshev, optimal_depth};
 
 use super::substitute::{NormSubstitution, relative_error};
-use super::{Inverse, Substitution};
+use super::{ActivationSubstitution, Inverse, Substitution, Weights};
 
 /// One function's place, and what stands there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -31,20 +31,7 @@ impl Substitution {
         let mut all = Vec::new();
         for (index, layer) in self.layers.iter().enumerate() {
             let at = |site: &str| format!("layer {index}, {site}");
-            let e = &layer.exponential;
-            let times = 1usize << e.squarings().min(20);
-            all.push(SiteReport {
-                site: at("exp"),
-                range: e.polynomial().interval(),
-                method: format!(
-                    "minimax of degree {}, {} squarings",
-                    e.polynomial().degree(),
-                    e.squarings()
-                ),
-                degree: e.polynomial().degree() * times,
-                depth: e.depth(),
-                max_error: e.max_error(),
-            });
+            all.push(weights(at, &layer.weights));
             let lows = layer.inverses.iter().map(|inverse| inverse.interval().0);
             let errors = layer.inverses.iter().map(Inverse::error);
             all.push(SiteReport {
@@ -59,15 +46,57 @@ impl Substitution {
                 max_error: errors.fold(0.0, f64::max),
             });
             all.push(norm(at("1/sqrt after attention"), &layer.attention_norm));
-            all.push(plain(at("activation"), &layer.activation, |x| {
-                self.function.apply(x)
-            }));
+            all.push(match &layer.activation {
+                ActivationSubstitution::Polynomial(p) => {
+                    plain(at("activation"), p, |x| self.function.apply(x))
+                }
+                square @ ActivationSubstitution::Square { .. } => SiteReport {
+                    site: at("activation"),
+                    range: square.interval(),
+                    method: "itself: a square".into(),
+                    degree: square.degree(),
+                    depth: square.depth(),
+                    max_error: 0.0,
+                },
+            });
             all.push(norm(at("1/sqrt, last"), &layer.output_norm));
         }
         if let Some(tanh) = &self.tanh {
             all.push(plain("tanh of the pooler".into(), tanh, f64::tanh));
         }
         all
+    }
+}
+
+fn weights(at: impl Fn(&str) -> String, weights: &Weights) -> SiteReport {
+    let (range, depth) = (weights.interval(), weights.depth());
+    match weights {
+        Weights::Exponential { exponential, .. } => {
+            let (degree, squarings) = (exponential.polynomial().degree(), exponential.squarings());
+            SiteReport {
+                site: at("exp"),
+                range,
+                method: format!("minimax of degree {degree}, {squarings} squarings"),
+                degree: degree << squarings.min(20),
+                depth,
+                max_error: exponential.max_error(),
+            }
+        }
+        Weights::Power { power, scales, .. } => {
+            let ends = (f64::INFINITY, 0.0f64);
+            let ends = (scales.iter()).fold(ends, |(a, b), s| (a.min(*s), b.max(*s)));
+            SiteReport {
+                site: at("power"),
+                range,
+                method: format!(
+                    "itself: scores over {:.3} to {:.3}, squared",
+                    ends.0, ends.1
+                ),
+                degree: *power as usize,
+                depth,
+                max_error: 0.0,
+            }
+        }
     }
 }
 

@@ -2,14 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use veilformer_circuits::polynomial::{Chebyshev, PolynomialError, optimal_depth};
-use veilformer_ir::encoder::{Activation, Histogram, LayerRanges, NormRanges, Range, Ranges};
+use veilformer_ir::encoder::{Activation, Encoder, NormRanges, Range, Ranges};
 
-use super::{Exponential, Inverse, minimax};
+use super::weights::{Attention, bad_range};
+use super::{ActivationSubstitution, Inverse, Weights, minimax};
 use crate::CompileError;
-
-/// Added to the upper end of the logarithms of sums, beside their margin: a range may be narrow
-/// because calibration saw little.
-const SUM_HEADROOM: f64 = 0.25;
 
 /// How large errors may be, and how much wider than calibration's the ranges are made.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -84,10 +81,8 @@ impl NormSubstitution {
 /// One layer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LayerSubstitution {
-    /// Taken from each head's scores: no sum of exponentials exceeds 1 then.
-    pub shifts: Vec<f64>,
-    /// `e^x` of scores less their shift, for all heads.
-    pub exponential: Exponential,
+    /// Of scores, before they are divided by their sums.
+    pub weights: Weights,
     /// Of each head's sums, all of one depth.
     pub inverses: Vec<Inverse>,
     /// Root of the mean square of their relative errors.
@@ -95,7 +90,7 @@ pub struct LayerSubstitution {
     /// After attention.
     pub attention_norm: NormSubstitution,
     /// In place of the activation.
-    pub activation: Chebyshev,
+    pub activation: ActivationSubstitution,
     /// After the feed-forward part.
     pub output_norm: NormSubstitution,
 }
@@ -120,15 +115,15 @@ impl LayerSubstitution {
 
 impl Substitution {
     /// Levels of all functions one after the other, with the products that belong to them: in
-    /// softmax one by the inverse, in a normalization the square and the product by the root.
+    /// attention one by the inverse, in a normalization the square and the product by the root.
     pub fn depth(&self) -> usize {
         let layer = |l: &LayerSubstitution| {
-            l.exponential.depth()
+            l.weights.depth()
                 + l.inverse_depth()
                 + 1
                 + l.attention_norm.depth()
                 + 2
-                + optimal_depth(l.activation.degree())
+                + l.activation.depth()
                 + l.output_norm.depth()
                 + 2
         };
@@ -137,14 +132,14 @@ impl Substitution {
     }
 }
 
-/// Chooses polynomials of the least depth for the functions of the model that `ranges` are of;
-/// `function` is its activation.
+/// Chooses polynomials of the least depth for the functions of the `model` that `ranges` are of.
+/// Functions that are polynomials stay what they are.
 ///
 /// # Errors
 /// When ranges are empty or not finite, or no polynomial meets the budget within its depth.
 pub fn substitute(
     ranges: &Ranges,
-    function: Activation,
+    model: &Encoder,
     budget: &Budget,
 ) -> Result<Substitution, CompileError> {
     if ranges.sentences == 0 {
@@ -154,23 +149,22 @@ pub fn substitute(
     let layers = layers
         .map(|(index, layer)| {
             let at = |site: &str| format!("layer {index}, {site}");
-            let (shifts, exponential, inverses, inverse_error) =
-                softmax(layer, budget).map_err(refused(at("softmax")))?;
+            let attention = Attention::fit(layer, model.attention, budget);
+            let Attention {
+                weights,
+                inverses,
+                inverse_error,
+            } = attention.map_err(refused(at("softmax")))?;
             let norm = |norm: &NormRanges, site: &str| {
                 normalization(norm, budget).map_err(refused(at(site)))
             };
             Ok(LayerSubstitution {
-                shifts,
-                exponential,
+                weights,
                 inverses,
                 inverse_error,
                 attention_norm: norm(&layer.attention_norm, "normalization after attention")?,
-                activation: elementwise(
-                    |x| function.apply(x),
-                    &layer.activation,
-                    (budget.activation, budget),
-                )
-                .map_err(refused(at("activation")))?,
+                activation: activation(model.activation, &layer.activation, budget)
+                    .map_err(refused(at("activation")))?,
                 output_norm: norm(&layer.output_norm, "last normalization")?,
             })
         })
@@ -182,7 +176,7 @@ pub fn substitute(
         Some(fitted.map_err(refused("tanh of the pooler".into()))?)
     };
     Ok(Substitution {
-        function,
+        function: model.activation,
         layers,
         tanh,
     })
@@ -190,88 +184,6 @@ pub fn substitute(
 
 fn refused(site: String) -> impl FnOnce(PolynomialError) -> CompileError {
     move |source| CompileError::Substitution { site, source }
-}
-
-fn bad_range(range: Range) -> PolynomialError {
-    PolynomialError::Interval {
-        low: range.low,
-        high: range.high,
-    }
-}
-
-fn softmax(
-    layer: &LayerRanges,
-    budget: &Budget,
-) -> Result<(Vec<f64>, Exponential, Vec<Inverse>, f64), PolynomialError> {
-    let sums = layer.log_sums.iter();
-    let wide = |r: &Range| r.widened(budget.sum_margin).high + SUM_HEADROOM;
-    let shifts: Vec<f64> = sums.map(wide).collect();
-    let mut width = 0.0f64;
-    for (scores, shift) in layer.scores.iter().zip(&shifts) {
-        if scores.is_empty() || !shift.is_finite() {
-            return Err(bad_range(*scores));
-        }
-        width = width.max(shift - scores.widened(budget.margin).low);
-    }
-    // Sums less the shifts, each head's: what the exponential's error is held against, and what
-    // the inverse is for.
-    let heads: Vec<Vec<(f64, f64)>> = layer
-        .log_sum_counts
-        .iter()
-        .zip(&shifts)
-        .map(|(counts, shift)| {
-            counts
-                .shares()
-                .map(|(s, share)| ((s - shift).exp(), share))
-                .collect()
-        })
-        .collect();
-    let small = layer.log_sum_counts.iter().zip(&shifts);
-    let small = small.map(|(counts, shift)| (quantile(counts, 0.01) - shift).exp());
-    let small = small.fold(1.0, f64::min);
-    let exponential = Exponential::fit(width, budget.exponential * small, budget.max_depth)?;
-    let mut reached = f64::INFINITY;
-    for steps in 1..=budget.max_depth {
-        let best: Option<Vec<(f64, Inverse)>> = heads.iter().map(|h| best(h, steps)).collect();
-        let best = best.unwrap_or_default();
-        let squares: f64 = best.iter().map(|(square, _)| square).sum();
-        let error = (squares / best.len() as f64).sqrt();
-        reached = reached.min(error);
-        if error <= budget.inverse {
-            let inverses = best.into_iter().map(|(_, inverse)| inverse).collect();
-            return Ok((shifts, exponential, inverses, error));
-        }
-    }
-    Err(PolynomialError::Accuracy {
-        wanted: budget.inverse,
-        reached,
-        max_degree: (1 << budget.max_depth.min(20)) - 1,
-    })
-}
-
-/// The inverse of least mean square error for the sums that occur, and that error. Its lower end
-/// is not their least one: rare small ones may fall below it.
-fn best(sums: &[(f64, f64)], steps: usize) -> Option<(f64, Inverse)> {
-    let error = |inverse: &Inverse| {
-        let square = |(s, share): &(f64, f64)| share * (1.0 - s * inverse.evaluate(*s)).powi(2);
-        sums.iter().map(square).sum::<f64>()
-    };
-    let ends = (1..120).filter_map(|i| Inverse::new((-0.25 * f64::from(i)).exp(), 1.0, steps));
-    ends.map(|inverse| (error(&inverse), inverse))
-        .min_by(|a, b| a.0.total_cmp(&b.0))
-}
-
-fn quantile(counts: &Histogram, share: f64) -> f64 {
-    let mut below = 0.0;
-    let mut last = 0.0;
-    for (value, part) in counts.shares() {
-        below += part;
-        last = value;
-        if below >= share {
-            break;
-        }
-    }
-    last
 }
 
 fn normalization(
@@ -332,6 +244,33 @@ pub(super) fn relative_error(root: &Chebyshev) -> f64 {
     })
 }
 
+/// The range of all channels, widened.
+fn widened(channels: &[Range], budget: &Budget) -> Result<Range, PolynomialError> {
+    let all = channels.iter().fold(Range::EMPTY, |all, r| all.union(*r));
+    if all.is_empty() || !all.magnitude().is_finite() {
+        return Err(bad_range(all));
+    }
+    Ok(all.widened(budget.margin))
+}
+
+fn activation(
+    function: Activation,
+    channels: &[Range],
+    budget: &Budget,
+) -> Result<ActivationSubstitution, PolynomialError> {
+    if function == Activation::Quadratic {
+        let wide = widened(channels, budget)?;
+        let interval = (wide.low, wide.high);
+        return Ok(ActivationSubstitution::square(
+            Activation::QUADRATIC,
+            interval,
+        ));
+    }
+    let errors = (budget.activation, budget);
+    let polynomial = elementwise(|x| function.apply(x), channels, errors)?;
+    Ok(ActivationSubstitution::Polynomial(polynomial))
+}
+
 /// A function of one number on all channels of a layer: the better of the interval that occurs and
 /// the one around 0, on which half of the coefficients of an odd function, or of an even one and a
 /// line, are zero.
@@ -340,11 +279,7 @@ fn elementwise(
     channels: &[Range],
     (max_error, budget): (f64, &Budget),
 ) -> Result<Chebyshev, PolynomialError> {
-    let all = channels.iter().fold(Range::EMPTY, |all, r| all.union(*r));
-    if all.is_empty() {
-        return Err(bad_range(all));
-    }
-    let wide = all.widened(budget.margin);
+    let wide = widened(channels, budget)?;
     let around = (-wide.magnitude(), wide.magnitude());
     let mut reached = f64::INFINITY;
     let mut degree = 1;

@@ -1,6 +1,6 @@
 //! Errors of functions from what the answer may be off by.
 
-use veilformer_ir::encoder::{Activation, Head, Ranges};
+use veilformer_ir::encoder::{Encoder, Head, Ranges};
 
 use super::{Budget, Substitution, substitute};
 use crate::CompileError;
@@ -44,7 +44,7 @@ fn larger(a: f64, b: f64) -> f64 {
 /// # Errors
 /// As [`substitute`]; whatever `error` returns; a tolerance that no budget meets.
 pub fn substitute_within<E: From<CompileError>>(
-    (ranges, function): (&Ranges, Activation),
+    (ranges, model): (&Ranges, &Encoder),
     budget: &Budget,
     tolerance: f64,
     error: &mut dyn FnMut(&Substitution) -> Result<f64, E>,
@@ -53,7 +53,7 @@ pub fn substitute_within<E: From<CompileError>>(
     let mut refused = None;
     for halvings in 0..=HALVINGS {
         let budget = budget.scaled(0.5f64.powi(halvings as i32));
-        let substitution = match substitute(ranges, function, &budget) {
+        let substitution = match substitute(ranges, model, &budget) {
             Ok(substitution) => substitution,
             Err(source) if halvings == 0 => return Err(source.into()),
             Err(source) => {

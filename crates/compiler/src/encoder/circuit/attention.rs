@@ -1,18 +1,18 @@
-//! A layer's attention: queries, keys and values, scores, softmax, weighted values.
+//! A layer's attention: queries, keys and values, scores, weights, weighted values.
 
 use std::f64::consts::SQRT_2;
 use std::sync::Arc;
 
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
-use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{EncoderLayer, LayerRanges, Range};
 
 use super::inverse::Inverses;
 use super::machine::{Machine, Stage};
 use super::maps::{Affine, Map, bias_of};
-use super::norm::{doublings, plan};
+use super::norm::doublings;
+use super::weights::{ScoreMap, Weighing};
 use super::{Inputs, Layout};
 use crate::encoder::LayerSubstitution;
 use crate::placement::{Packing, Read};
@@ -33,8 +33,11 @@ pub(super) struct Attention {
     scale: f64,
     /// Added to scores.
     offset: SlotVector,
-    exponential: EvaluationPlan,
-    squarings: usize,
+    weighing: Weighing,
+    /// Levels of the weights.
+    depth: usize,
+    /// Added to the sums of weights.
+    epsilon: SlotVector,
     inverses: Inverses,
     /// What the results of each head have to be multiplied with.
     pub gains: Vec<f64>,
@@ -76,11 +79,18 @@ impl Attention {
             low: range.low - bias,
             high: range.high - bias,
         });
-        let bounds = [
-            largest(&ranges.query),
-            largest(&keys.collect::<Vec<_>>()),
-            largest(&ranges.value) / least,
-        ];
+        let keys = largest(&keys.collect::<Vec<_>>());
+        let values = largest(&ranges.value) / least;
+        let factor = (dim as f64).sqrt().recip();
+        let queries = ranges.query.chunks(dim).map(largest);
+        let queries: Vec<f64> = queries.collect();
+        let weights = &substitution.weights;
+        let map = ScoreMap::new(weights, (&queries, keys), factor);
+        let bound = |group: usize, feature: usize| match group {
+            0 => map.queries.get(feature / dim).copied().unwrap_or(1.0),
+            1 => keys,
+            _ => values,
+        };
         let place = |index: usize| {
             let (group, at) = (index / (blocks * width), index % (blocks * width));
             let (head, i, _) = layout.dimension(at)?;
@@ -95,15 +105,14 @@ impl Attention {
                 }
                 let gain = input.gain.get(c).copied().unwrap_or(0.0);
                 place(r).map_or(0.0, |(group, feature)| {
-                    dense[group].weight.get(feature, c) * gain / bounds[group]
+                    dense[group].weight.get(feature, c) * gain / bound(group, feature)
                 })
             },
             |r| match place(r) {
-                Some((group @ (0 | 2), feature)) => biases[group][feature] / bounds[group],
+                Some((group @ (0 | 2), feature)) => biases[group][feature] / bound(group, feature),
                 _ => 0.0,
             },
         )?;
-        let factor = (dim as f64).sqrt().recip();
         let centring = |head: usize| model.centering.as_ref().and_then(|all| all.get(head));
         let key_bias = layout.per_feature(blocks, |index| {
             let Some((head, i, _)) = layout.dimension(index) else {
@@ -114,16 +123,12 @@ impl Attention {
                 let key = c.key.get(i).unwrap_or(&0.0);
                 bias * (1.0 - c.own - c.previous - c.next) - key / factor
             });
-            left / bounds[1]
+            left / keys
         });
-        let (low, high) = substitution.exponential.polynomial().interval();
-        let scale = factor * bounds[0] * bounds[1] * 2.0 / (high - low);
+        let scale = map.scale;
         // Scores come as halves where two of them ride in one ciphertext.
         let part = if heads.is_paired() { 0.5 } else { 1.0 };
-        let offset = |head: usize| {
-            let shift = substitution.shifts.get(head).unwrap_or(&0.0);
-            part * (-2.0 * shift - low - high) / (high - low)
-        };
+        let offset = |head: usize| part * map.offsets.get(head).unwrap_or(&0.0);
         let imaginary = if heads.is_paired() { 1.0 } else { 0.0 };
         let slots = layout.per_feature(1, |at| match layout.lane(at) {
             Some(head) if at % heads.places() < heads.used_places() => offset(head),
@@ -157,7 +162,7 @@ impl Attention {
                         _ => c.next,
                     });
                     let gain = input.gain.get(c).copied().unwrap_or(0.0);
-                    multiple * model.key.weight.get(head * dim + i, c) * gain / bounds[1]
+                    multiple * model.key.weight.get(head * dim + i, c) * gain / keys
                 },
                 |_| 0.0,
             )?)
@@ -166,6 +171,14 @@ impl Attention {
         } else {
             Centring::Own(own)
         };
+        let epsilon = layout.per_feature(1, |at| {
+            let head = layout.lane(at);
+            head.map_or(0.0, |head| {
+                weights.epsilon(head) * inverses.scales.get(head).unwrap_or(&0.0)
+            })
+        });
+        let epsilon = epsilon.into_iter().next();
+        let epsilon = epsilon.unwrap_or(SlotVector::real_constant(0.0));
         Ok(Self {
             layer,
             heads,
@@ -175,9 +188,10 @@ impl Attention {
             factor: firsts(&|_| 1.0),
             scale,
             offset: SlotVector::Periodic(offset),
-            exponential: plan(substitution.exponential.polynomial())?,
-            squarings: substitution.exponential.squarings(),
-            gains: inverses.gains.iter().map(|g| g * bounds[2]).collect(),
+            weighing: Weighing::new(weights)?,
+            depth: weights.depth(),
+            epsilon: epsilon.simplified(),
+            gains: inverses.gains.iter().map(|g| g * values).collect(),
             inverses,
         })
     }
@@ -212,19 +226,24 @@ impl Attention {
         let scores = m.stage(&stage, |m, inputs| self.scores(m, &inputs.concat()))?;
         m.take(all);
         // With the mask.
-        let depth = self.exponential.depth() + self.squarings + 1;
+        let depth = self.depth + 1;
         let read = [Read::first(scores)];
         let stage = Stage {
             packing: self.packing(),
             // Either part of a complex number is at most 1: its absolute value may be more.
             bound: if self.heads.is_paired() { SQRT_2 } else { 1.0 },
-            ..Stage::new("exponential", &read, depth)
+            ..Stage::new(self.weighing.name(), &read, depth)
         };
         let weights = m.stage(&stage, |m, inputs| self.weights(m, &inputs.concat(), masks))?;
         m.take(scores);
         let read = [Read::first(weights)];
         let sum = m.stage(&Stage::new("sums over keys", &read, 1), |m, inputs| {
-            Ok(vec![self.sum(m, &inputs.concat())?])
+            let sum = self.sum(m, &inputs.concat())?;
+            Ok(vec![m.plus(
+                (self.layer, "epsilon", 0),
+                &sum,
+                &self.epsilon,
+            )?])
         })?;
         let late = Read {
             value: values,
@@ -298,7 +317,7 @@ impl Attention {
         spread.collect()
     }
 
-    /// Scores as the exponential wants them.
+    /// Scores as their weights want them.
     fn scores<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
@@ -365,7 +384,7 @@ impl Attention {
         Ok(joined.collect::<Result<_, _>>()?)
     }
 
-    /// Exponentials, zero where no token is.
+    /// Weights of scores, zero where no token is.
     fn weights<O: Ops>(
         &self,
         m: &mut Machine<'_, O>,
@@ -378,10 +397,10 @@ impl Attention {
         for (at, score) in scores.iter().enumerate() {
             let mut weighed = if self.heads.is_paired() {
                 let [re, im] = parts.split(m.ops, score)?;
-                let (re, im) = (self.exponential(m, &re)?, self.exponential(m, &im)?);
+                let (re, im) = (self.weighing.apply(m, &re)?, self.weighing.apply(m, &im)?);
                 parts.join(m.ops, &re, &im)?
             } else {
-                self.exponential(m, score)?
+                self.weighing.apply(m, score)?
             };
             if let Some(mask) = masks.keys.get(at % self.heads.rows().max(1)) {
                 weighed = m.mul(&weighed, mask)?;
@@ -389,18 +408,6 @@ impl Attention {
             weights.push(weighed);
         }
         Ok(weights)
-    }
-
-    fn exponential<O: Ops>(
-        &self,
-        m: &mut Machine<'_, O>,
-        x: &O::Ct,
-    ) -> Result<O::Ct, CircuitError> {
-        let mut value = m.evaluate(x, &self.exponential)?;
-        for _ in 0..self.squarings {
-            value = m.ops.square(&value)?;
-        }
-        Ok(value)
     }
 
     /// The weights' sums, as their inverse wants them.

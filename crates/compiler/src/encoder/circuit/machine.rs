@@ -326,10 +326,15 @@ impl<'a, O: Ops> Machine<'a, O> {
         cts.iter().map(|ct| self.ops.level(ct)).min()
     }
 
+    /// Says that no slot of `x` exceeds `bound`.
+    pub fn promise(&mut self, x: &O::Ct, bound: f64) {
+        let name = self.stages.last().map_or("", |stage| stage.name.as_str());
+        (self.watch)(self.ops, Event::Bound(name, std::slice::from_ref(x), bound));
+    }
+
     /// The value of a polynomial, whose input comes mapped to [-1, 1].
     pub fn evaluate(&mut self, x: &O::Ct, plan: &EvaluationPlan) -> Result<O::Ct, CircuitError> {
-        let name = self.stages.last().map_or("", |stage| stage.name.as_str());
-        (self.watch)(self.ops, Event::Bound(name, std::slice::from_ref(x), 1.0));
+        self.promise(x, 1.0);
         one(evaluate(self.ops, x, plan)?)
     }
 

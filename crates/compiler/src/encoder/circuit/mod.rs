@@ -13,7 +13,7 @@
 //! |---|---|
 //! | queries, keys, values | 1 |
 //! | scores | 2, with copies of heads 3 |
-//! | exponential, mask | its depth, 1 |
+//! | exponential or power, mask | its depth, 1 |
 //! | sums over keys; weighted values | 1; 2 |
 //! | inverse of sums, product | its depth, 1 |
 //! | output map with the residual, centred | 1 |
@@ -34,6 +34,7 @@ mod layout;
 mod machine;
 mod maps;
 mod norm;
+mod weights;
 
 pub use flow::Times;
 pub use layout::{Inputs, Layout};
@@ -52,7 +53,7 @@ use self::head::Answer;
 use self::machine::{Machine, Stage};
 use self::maps::{Affine, Map};
 use self::norm::{Norm, NormSite, plan};
-use super::{LayerSubstitution, Substitution};
+use super::{ActivationSubstitution, LayerSubstitution, Substitution};
 use crate::placement::{Placement, Read};
 
 const NAME: &str = "encoder";
@@ -77,9 +78,15 @@ struct Layer {
     output: Map,
     attention_norm: Norm,
     up: Map,
-    activation: EvaluationPlan,
+    activation: Activation,
     down: Map,
     output_norm: Norm,
+}
+
+#[derive(Clone, Debug)]
+enum Activation {
+    Polynomial(EvaluationPlan),
+    Square,
 }
 
 impl EncoderCircuit {
@@ -327,16 +334,33 @@ impl Layer {
         let attention_norm = Norm::new(layout, &first, |_, _| 1.0)?;
         let middle = Affine::normalized(&model.attention_norm, result);
 
-        let polynomial = &substitution.activation;
-        let (low, high) = polynomial.interval();
+        let (low, high) = substitution.activation.interval();
         let map = (2.0 / (high - low), -(low + high) / (high - low));
         let up = Map::dense(layout, &model.up, &middle, map)?;
-        let active = magnitude(polynomial);
+        // What the activation's results have to be multiplied with, and what is to be added then.
+        let (activation, active, offset) = match &substitution.activation {
+            ActivationSubstitution::Polynomial(polynomial) => {
+                let active = magnitude(polynomial);
+                let plan = plan(&scaled(polynomial, active)?)?;
+                (Activation::Polynomial(plan), active, 0.0)
+            }
+            ActivationSubstitution::Square {
+                gain,
+                offset,
+                bound,
+                ..
+            } => (Activation::Square, gain * bound * bound, *offset),
+        };
         let width = model.up.weight.rows();
+        let mut down_bias = model.down.weight.apply(&vec![offset; width]);
+        down_bias
+            .iter_mut()
+            .zip(&model.down.bias)
+            .for_each(|(y, b)| *y += b);
         let last = norm(&substitution.output_norm, result);
         let down = Map::centred_sum(
             layout,
-            (&model.down, &model.down.bias),
+            (&model.down, &down_bias),
             &middle,
             (layout.blocks(width), last.bound),
             |column| (column < width).then_some((column, active)),
@@ -364,7 +388,7 @@ impl Layer {
             output,
             attention_norm,
             up,
-            activation: plan(&scaled(polynomial, active)?)?,
+            activation,
             down,
             output_norm,
         };
@@ -409,10 +433,19 @@ impl Layer {
             m.product((index, "up", 0), map, &inputs.concat())
         })?;
         let read = [Read::first(up)];
-        let stage = Stage::new("activation", &read, self.activation.depth());
-        let active = m.stage(&stage, |m, inputs| {
+        let depth = match &self.activation {
+            Activation::Polynomial(plan) => plan.depth(),
+            Activation::Square => 1,
+        };
+        let active = m.stage(&Stage::new("activation", &read, depth), |m, inputs| {
             let blocks = inputs.iter().flatten();
-            let blocks = blocks.map(|block| m.evaluate(block, &self.activation));
+            let blocks = blocks.map(|block| match &self.activation {
+                Activation::Polynomial(plan) => m.evaluate(block, plan),
+                Activation::Square => {
+                    m.promise(block, 1.0);
+                    Ok(m.ops.square(block)?)
+                }
+            });
             blocks.collect()
         })?;
         m.take(up);
