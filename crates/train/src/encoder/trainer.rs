@@ -1,7 +1,7 @@
 //! The training loop of an encoder: steps, losses, evaluation.
 
 use candle_core::{D, Device, Tensor};
-use veilformer_ir::encoder::Activation;
+use veilformer_ir::encoder::{Activation, AttentionFunction};
 use veilformer_models::data::permutation;
 use veilformer_models::encoder::lengthened;
 
@@ -65,7 +65,9 @@ impl<'a> EncoderTrainer<'a> {
                 ..source.shape
             };
             let teacher: Weights = source.weights.iter().cloned().collect();
-            this.scale_queries(student, source.shape, &mut weights)?;
+            if source.shape.attention == AttentionFunction::Softmax {
+                this.scale_queries(student, source.shape, &mut weights)?;
+            }
             this.teacher = Some((source.shape, teacher));
             if student.lengthened > 0 {
                 let all: Vec<Vec<u32>> = corpus.train.iter().map(|i| i.ids.clone()).collect();
