@@ -2,15 +2,19 @@
 
 use std::error::Error;
 
+use veilformer_circuits::bootstrap::Content;
+use veilformer_circuits::encoder::Heads;
+use veilformer_circuits::testing::toy_bootstrap_of;
 use veilformer_ckks::container::{
     Kind, ciphertexts_to_bytes, evaluation_keys_to_bytes, params_to_bytes, public_key_to_bytes,
 };
 use veilformer_ckks::testing::tiny_params;
-use veilformer_ckks::{Ops, Params};
-use veilformer_client::{BundleParts, ClientBundle};
+use veilformer_ckks::{Complex, Ops, Params, SlotVector};
+use veilformer_client::{BundleParts, ClientBundle, EncoderVectors, TokenVectors};
 use veilformer_ir::ciphertext::{CiphertextProgram, Recorder};
+use veilformer_ir::encoder::{AttentionFunction, EncoderInput, EncoderSlots};
 use veilformer_ir::{InputKind, InputSpec, Signature};
-use veilformer_models::encoder::{RandomEncoder, write_random_folder};
+use veilformer_models::encoder::{EncoderFolder, RandomEncoder, write_random_folder};
 use veilformer_models::{
     EmbeddingTable, Matrix, ModelConfig, random_checkpoint, tokenizer::wordpiece_json,
 };
@@ -100,14 +104,33 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
         hidden: 2,
         heads: 1,
         intermediate: 2,
-        activation: "gelu".to_owned(),
+        activation: "quadratic".to_owned(),
+        attention: AttentionFunction::PowerSoftmax {
+            power: 4,
+            epsilon: 0.5,
+        },
         positions: 4,
         vocabulary: 96,
         labels: 0,
         ranges: Vec::new(),
     };
     write_random_folder(dir.path(), &shape, 1)?;
+    let embeddings = EncoderFolder::load(dir.path(), 4)?.encoder.embeddings;
     let encoder = |file: &str| std::fs::read(dir.path().join(file));
+    let encoders = ClientBundle::new(
+        params,
+        BundleParts {
+            model_name: "tiny".to_owned(),
+            signature: encoder_signature(params)?,
+            keys: server.keys().clone(),
+            tokenizer: encoder("tokenizer.json")?,
+            embedding: TokenVectors::Encoder(EncoderVectors {
+                embeddings,
+                eps: 1e-12,
+            }),
+            server_content: server.content_digest(),
+        },
+    )?;
     let texts = "1 a good film\n0 a bad one\n";
     let columns = "sentence\tlabel\na good film\t1\na bad one\t0\n";
     Ok(vec![
@@ -120,7 +143,9 @@ pub fn all() -> Result<Vec<Seed>, Box<dyn Error>> {
         ("secret_key", toy.secret.to_bytes()?.to_vec()),
         ("client_bundle", client.to_bytes()?),
         ("client_bundle", projected.to_bytes()?),
+        ("client_bundle", encoders.to_bytes()?),
         ("server_bundle", server.to_bytes()?),
+        ("server_bundle", weights()?.to_bytes()?),
         ("cost_table", costs(params).to_bytes()?),
         ("model_config", CONFIG.as_bytes().to_vec()),
         ("model_config", STATE_SPACE.as_bytes().to_vec()),
@@ -159,6 +184,59 @@ fn program(params: &Params) -> Result<CiphertextProgram, Box<dyn Error>> {
     let sum = ops.conjugate(&sum)?;
     let answer = ops.adjust(&sum, 0)?;
     Ok(ops.finish(vec![answer]))
+}
+
+/// A bundle with bootstraps, and with so many weights that they have sections of their own.
+fn weights() -> Result<ServerBundle, Box<dyn Error>> {
+    let (params, spec) = toy_bootstrap_of(9, 2);
+    let mut ops = Recorder::new(&params);
+    let entry = ops.bootstrap_entry(&spec, Content::Real)?;
+    let level = ops.bootstrap_info(entry).map_or(0, |b| b.input_level);
+    let scale = params.scale_at(level);
+    let mut sum = ops.input(level, 1.0)?;
+    let count = (1 << 14) / params.slots();
+    for number in 0..count {
+        let value = |slot: usize| (slot * slot * (number + 3) % 251) as f64 / f64::from(1 << 20);
+        let slots = (0..params.slots()).map(|slot| Complex::new(value(slot), 0.0));
+        let plain = ops.plain(&SlotVector::Periodic(slots.collect()), level, scale)?;
+        sum = ops.add_plain(&sum, &plain)?;
+    }
+    ops.tighten(sum, 1.0);
+    let fresh = ops.bootstrap(&sum, entry)?;
+    let answer = ops.adjust(&fresh, 0)?;
+    Ok(ServerBundle::new(
+        params,
+        ops.finish(vec![answer]),
+        "tiny",
+        [1; 32],
+    )?)
+}
+
+/// Two features of two tokens, which the mean of an embedding is of.
+fn encoder_signature(params: &Params) -> Result<Signature, Box<dyn Error>> {
+    let input = |input| InputSpec {
+        kind: InputKind::Encoder(input),
+        power: 0.0,
+        level: params.max_level(),
+    };
+    let features = EncoderInput::Features { block: 0, step: 0 };
+    Ok(Signature {
+        encoder: Some(EncoderSlots {
+            heads: Heads::new(2, 2, 1, 2)?,
+            hidden: 2,
+            bound: 4.0,
+            answers: 2,
+            answer_bound: 2.0,
+            normalize: true,
+        }),
+        answer_bound: 2.0,
+        max_tokens: 2,
+        run: 2,
+        features: 2,
+        batch: 1,
+        inputs: vec![input(features), input(EncoderInput::Mean)],
+        labels: Vec::new(),
+    })
 }
 
 fn signature(params: &Params) -> Signature {
@@ -212,7 +290,17 @@ mod tests {
 
     #[test]
     fn seeds_and_their_mutations_pass() {
-        for (target, bytes) in all().unwrap() {
+        let all = all().unwrap();
+        let has = |tag: &[u8]| all.iter().any(|(_, b)| b.windows(4).any(|w| w == tag));
+        for tag in [b"WGTI", b"WGTS", b"ENCD"] {
+            assert!(has(tag), "no file has a section {}", tag.escape_ascii());
+        }
+        for (target, bytes) in all {
+            match target {
+                "client_bundle" => drop(ClientBundle::from_bytes(&bytes).unwrap()),
+                "server_bundle" => drop(ServerBundle::from_bytes(&bytes).unwrap()),
+                _ => {}
+            }
             run(target, &bytes);
             for seed in 0..200 {
                 run(target, &veilformer_ckks::testing::mutate(&bytes, seed));

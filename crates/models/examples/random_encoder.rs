@@ -26,8 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 shape.activation = "quadratic".into();
                 shape.attention = AttentionFunction::PowerSoftmax {
                     power: 4,
-                    epsilon: 1.0,
+                    epsilon: 64.0,
                 };
+                // Models that are trained with it have no wide scores.
+                shape.ranges.iter_mut().for_each(|r| r.0 = 6.0);
             }
             _ => return Err(usage.into()),
         }

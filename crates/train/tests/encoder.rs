@@ -6,11 +6,11 @@ mod common;
 
 use std::path::Path;
 
-use common::write_data;
-use veilformer_models::encoder::{EncoderFolder, Execution, RandomEncoder, write_random_folder};
+use common::{ENCODER_RECIPE as RECIPE, write_data, write_encoder};
+use veilformer_models::encoder::{EncoderFolder, Execution};
 use veilformer_train::encoder::corpus::EncoderCorpus;
 use veilformer_train::encoder::folder::Pretrained;
-use veilformer_train::encoder::network::Network;
+use veilformer_train::encoder::network::{Batch, Network, Purpose};
 use veilformer_train::encoder::recipe::EncoderRecipe;
 use veilformer_train::encoder::run::fit;
 use veilformer_train::encoder::trainer::{EncoderTrainer, answers};
@@ -18,30 +18,6 @@ use veilformer_train::encoder::{EncoderPaths, Metrics, train_encoder};
 use veilformer_train::error::{Result, TrainError};
 use veilformer_train::network::Weights;
 use veilformer_train::run::Observer;
-
-const RECIPE: &str = r#"
-name = "toy"
-task = "Tells good from bad."
-seed = 3
-origin = "random numbers"
-[data]
-train = ["train"]
-dev = "dev"
-test = "test"
-terms = "Made by a test."
-labels = ["negative", "positive"]
-max_tokens = 24
-[optimizer]
-epochs = 3
-batch_size = 16
-learning_rate = 2e-3
-warmup = 0.1
-weight_decay = 0.01
-clip_norm = 1.0
-dropout = 0.05
-train_tokens = true
-save_steps = 2
-"#;
 
 const STUDENT: &str = r#"
 [student]
@@ -67,22 +43,6 @@ impl Observer for Silent {
     fn stage(&mut self, _: &str, _: usize) {}
     fn step(&mut self, _: f64) {}
     fn line(&mut self, _: &str) {}
-}
-
-fn write_encoder(dir: &Path, labels: usize, activation: &str) {
-    let shape = RandomEncoder {
-        layers: 2,
-        hidden: 24,
-        heads: 3,
-        intermediate: 40,
-        activation: activation.into(),
-        positions: 24,
-        vocabulary: 128,
-        labels,
-        ranges: vec![(3.0, 3.0)],
-        ..RandomEncoder::bert_base()
-    };
-    write_random_folder(dir, &shape, 5).unwrap();
 }
 
 struct Place(tempfile::TempDir);
@@ -241,6 +201,81 @@ fn limits_make_ranges_narrower() {
     for (free, limited) in free.iter().zip(limited) {
         assert!(limited < 0.9 * free, "{free} {limited}");
     }
+}
+
+#[test]
+fn a_students_sums_have_the_geometric_mean_1_at_the_beginning() {
+    let place = Place::new(2);
+    let recipe = recipe(&format!(
+        "{RECIPE}{}",
+        STUDENT.replace("epsilon = 0.25", "epsilon = 1e-6")
+    ));
+    let source = Pretrained::load(&place.path("model"), &recipe).unwrap();
+    let corpus = EncoderCorpus::load(&recipe, &place.path("."), &source.tokenizer).unwrap();
+    let trainer = EncoderTrainer::new(&recipe, &corpus, &source).unwrap();
+    let first: Vec<&[u32]> = corpus
+        .train
+        .iter()
+        .take(128)
+        .map(|i| i.ids.as_slice())
+        .collect();
+    let batch = Batch::new(&first);
+    let teacher: Weights = source.weights.iter().cloned().collect();
+    let student = trainer.parameters.weights();
+    let hidden = Network::new(source.shape, &teacher)
+        .forward(&batch, Purpose::Answer)
+        .unwrap()
+        .hidden;
+    for (layer, x) in hidden.iter().take(2).enumerate() {
+        let sums = Network::new(trainer.shape, &student)
+            .log_sums(layer, x, &batch)
+            .unwrap();
+        let means: Vec<f32> = sums.mean(0).unwrap().to_vec1().unwrap();
+        assert!(means.iter().all(|m| m.abs() < 1e-3), "{means:?}");
+    }
+}
+
+#[test]
+fn a_students_loss_is_the_divergence_and_the_distances() {
+    let place = Place::new(2);
+    let text = format!("{RECIPE}{STUDENT}")
+        .replace("dropout = 0.05", "dropout = 0.0")
+        .replace("hidden = 1.0", "hidden = 3.0")
+        .replace("lengthened = 12", "lengthened = 0");
+    let recipe = recipe(&text);
+    let source = Pretrained::load(&place.path("model"), &recipe).unwrap();
+    let corpus = EncoderCorpus::load(&recipe, &place.path("."), &source.tokenizer).unwrap();
+    let mut trainer = EncoderTrainer::new(&recipe, &corpus, &source).unwrap();
+    let indices = trainer.batches(0)[0].clone();
+    let sentences: Vec<&[u32]> = indices
+        .iter()
+        .map(|i| corpus.train[*i].ids.as_slice())
+        .collect();
+    let batch = Batch::new(&sentences);
+    let teacher: Weights = source.weights.iter().cloned().collect();
+    let student = trainer.parameters.weights();
+    let [theirs, ours] = [(source.shape, &teacher), (trainer.shape, &student)]
+        .map(|(s, w)| Network::new(s, w).forward(&batch, Purpose::Answer).unwrap());
+    let softmax = |row: &[f32]| {
+        let e: Vec<f64> = row.iter().map(|x| (f64::from(*x) / 2.0).exp()).collect();
+        let sum: f64 = e.iter().sum();
+        e.into_iter().map(|x| x / sum).collect::<Vec<f64>>()
+    };
+    let rows = |x: &candle_core::Tensor| x.to_vec2::<f32>().unwrap();
+    let mut expected = 0.0;
+    for (t, s) in rows(&theirs.logits).iter().zip(rows(&ours.logits)) {
+        let pairs = softmax(t).into_iter().zip(softmax(&s));
+        let divergence: f64 = pairs.map(|(t, s)| t * (t / s).ln()).sum();
+        expected += 4.0 * divergence / sentences.len() as f64;
+    }
+    assert_eq!(ours.hidden.len(), 3);
+    for (t, s) in theirs.hidden.iter().zip(&ours.hidden) {
+        let (t, s) = (rows(t).concat(), rows(s).concat());
+        let squares = t.iter().zip(&s).map(|(t, s)| f64::from(t - s).powi(2));
+        expected += 3.0 * squares.sum::<f64>() / t.len() as f64;
+    }
+    let [loss, _] = trainer.step(&indices).unwrap();
+    assert!((loss / expected - 1.0).abs() < 1e-4, "{loss} {expected}");
 }
 
 #[test]

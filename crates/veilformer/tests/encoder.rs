@@ -17,8 +17,8 @@ use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 use veilformer_circuits::testing::toy_bootstrap_of;
 
 /// Hidden 192, three heads, GELU by tanh, another vocabulary, sentences of up to 48 tokens.
-fn folder(labels: usize) -> TempDir {
-    let shape = RandomEncoder {
+fn shape(labels: usize) -> RandomEncoder {
+    RandomEncoder {
         layers: if labels == 0 { 1 } else { 2 },
         hidden: 192,
         heads: 3,
@@ -29,10 +29,20 @@ fn folder(labels: usize) -> TempDir {
         vocabulary: 300,
         labels,
         ranges: vec![(4.0, 4.0)],
-    };
-    let dir = TempDir::new().unwrap();
-    write_random_folder(dir.path(), &shape, 7).unwrap();
-    dir
+    }
+}
+
+/// One layer of that with power-softmax and a quadratic activation.
+fn powers(labels: usize) -> RandomEncoder {
+    RandomEncoder {
+        layers: 1,
+        activation: "quadratic".into(),
+        attention: AttentionFunction::PowerSoftmax {
+            power: 4,
+            epsilon: 1.0,
+        },
+        ..shape(labels)
+    }
 }
 
 /// Sentences of all lengths.
@@ -67,8 +77,10 @@ struct Conversation {
 
 impl Conversation {
     /// All through the bytes of files.
-    fn new(labels: usize) -> Self {
-        let model = EncoderModel::load(folder(labels).path(), &target()).unwrap();
+    fn new(shape: &RandomEncoder) -> Self {
+        let folder = TempDir::new().unwrap();
+        write_random_folder(folder.path(), shape, 7).unwrap();
+        let model = EncoderModel::load(folder.path(), &target()).unwrap();
         let (params, spec) = toy_bootstrap_of(12, 11);
         let EncoderBuild { bundles, stages } =
             model.build_for((&params, &spec), &mut |_| ()).unwrap();
@@ -130,7 +142,7 @@ impl Conversation {
 
 #[test]
 fn a_classifier_nobody_has_seen_answers_on_ciphertexts() {
-    let all = Conversation::new(3);
+    let all = Conversation::new(&shape(3));
     simulated_as_encrypted(&all);
     let known = sentences();
     let error = all.error(&[known[0].as_str(), &known[1], &known[25]]);
@@ -181,7 +193,7 @@ fn a_classifier_nobody_has_seen_answers_on_ciphertexts() {
 
 #[test]
 fn an_embedding_nobody_has_seen_is_computed_on_ciphertexts() {
-    let all = Conversation::new(0);
+    let all = Conversation::new(&shape(0));
     let known = sentences();
     let error = all.error(&[&known[0]]);
     assert!(error < 0.02, "{error:e}");
@@ -190,6 +202,19 @@ fn an_embedding_nobody_has_seen_is_computed_on_ciphertexts() {
     let length: f64 = answers[0].logits.iter().map(|v| v * v).sum();
     assert!((length - 1.0).abs() < 1e-9);
     assert!(answers[0].label.is_none());
+}
+
+#[test]
+fn powers_of_scores_are_computed_on_ciphertexts() {
+    let all = Conversation::new(&powers(2));
+    let program = all.server.bundle().program();
+    let stages = ["layer 0, power", "layer 0, activation"];
+    for stage in stages {
+        assert!(program.sections.iter().any(|s| s == stage), "{stage}");
+    }
+    let known = sentences();
+    let error = all.error(&[&known[0], &known[25]]);
+    assert!(error < 0.02, "{error:e}");
 }
 
 /// What a simulation says of the error is what ciphertexts have.

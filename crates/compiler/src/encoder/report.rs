@@ -53,7 +53,7 @@ impl Substitution {
                 square @ ActivationSubstitution::Square { .. } => SiteReport {
                     site: at("activation"),
                     range: square.interval(),
-                    method: "itself: a square".into(),
+                    method: "itself, a square".into(),
                     degree: square.degree(),
                     depth: square.depth(),
                     max_error: 0.0,
@@ -88,10 +88,7 @@ fn weights(at: impl Fn(&str) -> String, weights: &Weights) -> SiteReport {
             SiteReport {
                 site: at("power"),
                 range,
-                method: format!(
-                    "itself: scores over {:.3} to {:.3}, squared",
-                    ends.0, ends.1
-                ),
+                method: format!("itself, of scores over {:.3} to {:.3}", ends.0, ends.1),
                 degree: *power as usize,
                 depth,
                 max_error: 0.0,

@@ -44,6 +44,15 @@ fn spoil(at: &Path) {
     std::fs::write(path, bytes).unwrap();
 }
 
+/// Power-softmax in place of softmax.
+fn power(at: &Path, power: u32, epsilon: f64) {
+    let fields = format!(
+        "{{\"attention_function\":\"power_softmax\",\"power_softmax_power\":{power},\
+         \"power_softmax_epsilon\":{epsilon},\"arch"
+    );
+    replace(at, "config.json", "{\"arch", &fields);
+}
+
 /// A folder's name, what is done to it, the arguments beside, and what the message must say.
 type Row = (
     &'static str,
@@ -52,7 +61,7 @@ type Row = (
     &'static [&'static str],
 );
 
-const ROWS: [Row; 14] = [
+const ROWS: [Row; 17] = [
     (
         "architecture",
         |at| replace(at, "config.json", r#""bert""#, r#""gpt2""#),
@@ -64,6 +73,34 @@ const ROWS: [Row; 14] = [
         |at| replace(at, "config.json", r#""gelu""#, r#""swish""#),
         "--calibrate ../words.txt",
         &["hidden_act is `swish`", "supported are gelu"],
+    ),
+    (
+        "attention",
+        |at| {
+            replace(
+                at,
+                "config.json",
+                "{\"arch",
+                "{\"attention_function\":\"relu\",\"arch",
+            )
+        },
+        "--calibrate ../words.txt",
+        &[
+            "attention_function is `relu`",
+            "supported are softmax and power_softmax",
+        ],
+    ),
+    (
+        "power",
+        |at| power(at, 3, 0.5),
+        "--calibrate ../words.txt",
+        &["power_softmax_power is 3", "an even power from 2 to 8"],
+    ),
+    (
+        "epsilon",
+        |at| power(at, 4, 0.0),
+        "--calibrate ../words.txt",
+        &["power_softmax_epsilon 0", "a number above 0"],
     ),
     (
         "missing",
