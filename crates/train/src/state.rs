@@ -151,7 +151,8 @@ pub fn load(
     Ok((progress, best))
 }
 
-fn floats(view: &TensorView<'_>) -> Vec<f32> {
+/// The values of a tensor of f32 numbers.
+pub(crate) fn floats(view: &TensorView<'_>) -> Vec<f32> {
     view.data()
         .as_chunks::<4>()
         .0

@@ -226,7 +226,7 @@ fn scalar(x: &Tensor) -> Result<f64> {
 }
 
 /// Mean cross entropy with smoothed targets (Szegedy et al. 2016, section 7).
-fn cross_entropy(logits: &Tensor, items: &[&Item], smoothing: f64) -> Result<Tensor> {
+pub(crate) fn cross_entropy(logits: &Tensor, items: &[&Item], smoothing: f64) -> Result<Tensor> {
     let (rows, classes) = logits.dims2()?;
     let even = smoothing / classes as f64;
     let mut target = vec![even as f32; rows * classes];
@@ -236,11 +236,15 @@ fn cross_entropy(logits: &Tensor, items: &[&Item], smoothing: f64) -> Result<Ten
         }
     }
     let target = Tensor::from_vec(target, (rows, classes), &Device::Cpu)?;
+    Ok(((log_softmax(logits)? * target)?.sum_all()? / -(rows as f64))?)
+}
+
+/// The logarithm of softmax, row by row.
+pub(crate) fn log_softmax(logits: &Tensor) -> Result<Tensor> {
     let largest = logits.max_keepdim(1)?.detach();
     let shifted = logits.broadcast_sub(&largest)?;
     let log_sum = shifted.exp()?.sum_keepdim(1)?.log()?;
-    let log_p = shifted.broadcast_sub(&log_sum)?;
-    Ok(((log_p * target)?.sum_all()? / -(rows as f64))?)
+    Ok(shifted.broadcast_sub(&log_sum)?)
 }
 
 /// Logits of all items, in their order, one row each. `table` holds the token vectors (V x d); it

@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{RECIPE, write_data, write_features};
+use common::{ENCODER_RECIPE, RECIPE, write_data, write_encoder, write_features};
 
 fn run(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_veilformer-train"))
@@ -68,6 +68,43 @@ fn a_model_is_trained_and_wrong_input_is_an_error_of_one_line() {
     assert!(dir.path().join("out/model.safetensors").is_file());
     let again = run(dir.path(), &TRAIN);
     assert_eq!(again.status.code(), Some(2));
+}
+
+#[test]
+fn an_encoder_is_trained_and_a_folder_without_one_is_an_error_of_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    write_data(dir.path());
+    std::fs::write(dir.path().join("recipe.toml"), ENCODER_RECIPE).unwrap();
+    let arguments = [
+        "encoder",
+        "recipe.toml",
+        "--data",
+        ".",
+        "--model",
+        "model",
+        "--out",
+        "out",
+    ];
+    let output = run(dir.path(), &arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(
+        text.starts_with("error: model/config.json") && text.lines().count() == 1,
+        "{text}"
+    );
+    assert!(!dir.path().join("out").exists());
+    write_encoder(&dir.path().join("model"), 0, "gelu");
+    let output = run(dir.path(), &arguments);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && output.stdout.is_empty(),
+        "{text}"
+    );
+    assert!(
+        text.contains("step 2/") && text.contains("epoch 3/3") && text.contains("done: dev"),
+        "{text}"
+    );
+    assert!(dir.path().join("out/model.safetensors").is_file());
 }
 
 #[test]

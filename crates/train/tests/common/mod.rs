@@ -4,11 +4,37 @@
 
 use std::path::{Path, PathBuf};
 
+use veilformer_models::encoder::{RandomEncoder, write_random_folder};
 use veilformer_train::corpus::Corpus;
 use veilformer_train::features::Features;
 use veilformer_train::noise::Noise;
 use veilformer_train::recipe::Recipe;
 use veilformer_train::run::Observer;
+
+/// Fine-tuning on the same task, of a folder of [`write_encoder`].
+pub const ENCODER_RECIPE: &str = r#"
+name = "toy"
+task = "Tells good from bad."
+seed = 3
+origin = "random numbers"
+[data]
+train = ["train"]
+dev = "dev"
+test = "test"
+terms = "Made by a test."
+labels = ["negative", "positive"]
+max_tokens = 24
+[optimizer]
+epochs = 3
+batch_size = 16
+learning_rate = 2e-3
+warmup = 0.1
+weight_decay = 0.01
+clip_norm = 1.0
+dropout = 0.05
+train_tokens = true
+save_steps = 2
+"#;
 
 pub const RECIPE: &str = r#"
 name = "tiny"
@@ -195,4 +221,22 @@ impl Observer for Lines {
     fn line(&mut self, text: &str) {
         self.0.push(text.to_owned());
     }
+}
+
+/// A Hugging Face folder of a random encoder of two layers, for at most 24 tokens; with no labels an
+/// embedding model.
+pub fn write_encoder(dir: &Path, labels: usize, activation: &str) {
+    let shape = RandomEncoder {
+        layers: 2,
+        hidden: 24,
+        heads: 3,
+        intermediate: 40,
+        activation: activation.into(),
+        positions: 24,
+        vocabulary: 128,
+        labels,
+        ranges: vec![(3.0, 3.0)],
+        ..RandomEncoder::bert_base()
+    };
+    write_random_folder(dir, &shape, 5).expect("written");
 }
