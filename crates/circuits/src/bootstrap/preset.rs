@@ -307,10 +307,11 @@ mod tests {
     #[test]
     fn presets_are_what_the_generator_makes() {
         for preset in Preset::all().unwrap() {
-            assert_eq!(
-                &Preset::generate(preset.bootstrap.order, preset.predicted.levels).unwrap(),
-                preset
-            );
+            let (order, levels) = (preset.bootstrap.order, preset.predicted.levels);
+            let made = Preset::generate(order, levels).unwrap();
+            // As it comes out of a file: the last bit of a number may be read otherwise than written.
+            let text = serde_json::to_string(&made).unwrap();
+            assert_eq!(&serde_json::from_str::<Preset>(&text).unwrap(), preset);
         }
         assert!(Preset::named("10-levels").is_ok() && Preset::named("14-levels").is_ok());
         assert!(

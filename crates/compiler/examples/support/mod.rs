@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Preset};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Order, Preset};
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain, IdealBootstrap};
 use veilformer_ckks::{Complex, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
@@ -245,7 +245,7 @@ fn preset_of(name: &str) -> Result<Preset> {
         return Ok(preset.clone());
     }
     let levels = name.strip_suffix("-levels").ok_or("unknown preset")?;
-    Ok(Preset::generate(levels.parse()?)?)
+    Ok(Preset::generate(Order::SlotToCoeffFirst, levels.parse()?)?)
 }
 
 /// Runs without ciphertexts.
