@@ -607,7 +607,7 @@ impl Cpu {
                 let x = if same {
                     temp
                 } else {
-                    self.kernels.permute(temp2, temp, &piece);
+                    self.kernels.permute(temp2, temp, &piece, &[]);
                     &mut *temp2
                 };
                 self.kernels.inverse_low(table, out, x, target, scale);
@@ -622,7 +622,7 @@ impl Cpu {
         for (out, temp) in [(out0, temp0), (out1, temp1)] {
             let out = &mut out[range.clone()];
             if fresh {
-                self.kernels.permute(out, temp, &piece);
+                self.kernels.permute(out, temp, &piece, &[]);
             } else if same {
                 self.kernels.add(m, out, temp);
             } else {

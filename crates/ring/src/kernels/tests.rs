@@ -282,7 +282,7 @@ proptest! {
         let (x, out) = (w.many(n, m.value()), w.many(n, m.value()));
         agree(|k| {
             let mut results = vec![out.clone(); 3];
-            k.permute(&mut results[0], &x, &p.whole());
+            k.permute(&mut results[0], &x, &p.whole(), &x[..n / 2]);
             k.permute_acc(&m, &mut results[1], &x, &p.whole());
             k.permute_coefficients(&m, &mut results[2], &x, g.value());
             results
