@@ -40,10 +40,7 @@ pub const ALL: [(&str, &str); 12] = [
         "c += a p with a prepared plaintext, per limb",
     ),
     ("multiply_scalar", "a *= constant, per limb"),
-    (
-        "permute",
-        "automorphism of all limbs in NTT form, with its table",
-    ),
+    ("permute", "automorphism of all limbs in NTT form"),
     ("convert_digit", "base conversion of one digit to Q and P"),
     ("mod_down", "division of a polynomial on Q and P by P"),
     ("rescale", "division of a polynomial by its last prime"),

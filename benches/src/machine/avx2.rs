@@ -3,18 +3,21 @@
 
 use std::arch::x86_64::*;
 
-/// Chains of each loop; there are 16 registers.
+/// Chains of most loops; there are 16 registers.
 pub(super) const CHAINS: usize = 4;
+/// Chains of the loops in which a step is a long chain itself: of up to 17 cycles, where the ports
+/// need two. They do not fit the registers; loads and stores have ports of their own.
+pub(super) const MANY: usize = 16;
 /// Residues per vector.
 pub(super) const LANES: usize = 4;
 
 #[target_feature(enable = "avx2,fma")]
-fn start(seed: u64) -> [__m256d; CHAINS] {
+fn start<const COUNT: usize>(seed: u64) -> [__m256d; COUNT] {
     std::array::from_fn(|k| _mm256_set1_pd((seed >> 60) as f64 + k as f64))
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn fold(x: [__m256d; CHAINS]) -> u64 {
+fn fold<const COUNT: usize>(x: [__m256d; COUNT]) -> u64 {
     let mut sum = 0;
     for v in x {
         let v = _mm256_castpd_si256(v);
@@ -25,7 +28,7 @@ fn fold(x: [__m256d; CHAINS]) -> u64 {
 
 /// The remainder of `x w`: six operations, `constants` being w, w/q, q and 1.5 * 2^52.
 #[target_feature(enable = "avx2,fma")]
-fn product(x: __m256d, constants: [__m256d; CHAINS]) -> __m256d {
+fn product(x: __m256d, constants: [__m256d; 4]) -> __m256d {
     let [w, ratio, q, magic] = constants;
     let high = _mm256_mul_pd(x, w);
     let quotient = _mm256_sub_pd(_mm256_fmadd_pd(x, ratio, magic), magic);
@@ -36,10 +39,10 @@ fn product(x: __m256d, constants: [__m256d; CHAINS]) -> __m256d {
 /// See the AVX-512 module: 8 operations.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn butterfly(iterations: usize, seed: u64) -> u64 {
-    let (mut x, mut y) = (start(seed), start(!seed));
+    let (mut x, mut y): ([_; MANY], [_; MANY]) = (start(seed), start(!seed));
     let constants = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
-        for k in 0..CHAINS {
+        for k in 0..MANY {
             let t = product(y[k], constants);
             let base = x[k];
             x[k] = _mm256_add_pd(base, t);
@@ -52,7 +55,7 @@ pub(super) fn butterfly(iterations: usize, seed: u64) -> u64 {
 /// A product; what makes it canonical is not counted.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn multiply(iterations: usize, seed: u64) -> u64 {
-    let mut x = start(seed);
+    let mut x: [_; MANY] = start(seed);
     let constants = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
         for x in &mut x {
@@ -65,8 +68,8 @@ pub(super) fn multiply(iterations: usize, seed: u64) -> u64 {
 /// A product added to a high and a low sum (error-free transformation): 4 operations.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn multiply_accumulate(iterations: usize, seed: u64) -> u64 {
-    let (mut high, mut low) = (start(seed), start(!seed));
-    let [a, b, ..] = start(seed ^ 0x1234_5678_9abc);
+    let (mut high, mut low): ([_; CHAINS], [_; CHAINS]) = (start(seed), start(!seed));
+    let [a, b] = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
         for k in 0..CHAINS {
             let sum = _mm256_fmadd_pd(a, b, high[k]);
@@ -81,7 +84,7 @@ pub(super) fn multiply_accumulate(iterations: usize, seed: u64) -> u64 {
 /// A sum's remainder: quotient, remainder, sign.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn reduce(iterations: usize, seed: u64) -> u64 {
-    let mut x = start(seed);
+    let mut x: [_; MANY] = start(seed);
     let [inverse, q, magic, low] = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
         for x in &mut x {
@@ -95,7 +98,7 @@ pub(super) fn reduce(iterations: usize, seed: u64) -> u64 {
 /// Canonical sums of integers: add, subtract, compare, blend.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn add(iterations: usize, seed: u64) -> u64 {
-    let mut x: [__m256i; CHAINS] =
+    let mut x: [__m256i; MANY] =
         std::array::from_fn(|k| _mm256_set1_epi64x((seed >> 20) as i64 + k as i64));
     let (y, q) = (x[1], _mm256_set1_epi64x((seed >> 19) as i64));
     for _ in 0..iterations {
@@ -111,30 +114,27 @@ pub(super) fn add(iterations: usize, seed: u64) -> u64 {
 /// Butterflies of a complex transform, real and imaginary parts apart.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn complex_butterfly(iterations: usize, seed: u64) -> u64 {
-    let [mut xr, mut xi, mut yr, mut yi] = [seed, !seed, seed << 1, !seed << 1].map(|s| {
-        let [a, b, ..] = start(s);
-        [a, b]
-    });
-    let [re, im, ..] = start(seed ^ 0x1234_5678_9abc);
+    const PAIRS: usize = MANY / 2;
+    let [mut xr, mut xi, mut yr, mut yi] =
+        [seed, !seed, seed << 1, !seed << 1].map(|s| start::<PAIRS>(s));
+    let [re, im] = start(seed ^ 0x1234_5678_9abc);
     for _ in 0..iterations {
-        for k in 0..CHAINS / 2 {
+        for k in 0..PAIRS {
             let tr = _mm256_fmsub_pd(yr[k], re, _mm256_mul_pd(yi[k], im));
             let ti = _mm256_fmadd_pd(yr[k], im, _mm256_mul_pd(yi[k], re));
             (xr[k], yr[k]) = (_mm256_add_pd(xr[k], tr), _mm256_sub_pd(xr[k], tr));
             (xi[k], yi[k]) = (_mm256_add_pd(xi[k], ti), _mm256_sub_pd(xi[k], ti));
         }
     }
-    fold([xr[0], xr[1], yr[0], yr[1]]) ^ fold([xi[0], xi[1], yi[0], yi[1]])
+    fold(xr) ^ fold(xi) ^ fold(yr) ^ fold(yi)
 }
 
 /// The function G of BLAKE3 on eight blocks at a time; a rotation takes three operations here.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn mix(iterations: usize, seed: u64) -> u64 {
-    let [mut a, mut b, mut c, mut d] = [seed, !seed, seed << 1, !seed << 1].map(|s| {
-        let [x, y, ..] = start(s);
-        [x, y].map(|v| _mm256_castpd_si256(v))
-    });
-    let [m0, m1, ..] = start(seed ^ 0x1234_5678_9abc).map(|v| _mm256_castpd_si256(v));
+    let [mut a, mut b, mut c, mut d] =
+        [seed, !seed, seed << 1, !seed << 1].map(|s| start::<2>(s).map(|v| _mm256_castpd_si256(v)));
+    let [m0, m1] = start::<2>(seed ^ 0x1234_5678_9abc).map(|v| _mm256_castpd_si256(v));
     macro_rules! turn {
         ($x:expr, $by:literal) => {
             _mm256_or_si256(
@@ -174,4 +174,65 @@ pub(super) fn read(words: &[u64]) -> u64 {
         .iter()
         .fold(_mm256_setzero_si256(), |s, v| _mm256_xor_si256(s, *v));
     (_mm256_extract_epi64::<0>(all) ^ _mm256_extract_epi64::<3>(all)) as u64
+}
+
+/// Writes `value` to all of `words`; around the caches if `stream` (then the words are aligned to
+/// 32 bytes).
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn write(words: &mut [u64], value: u64, stream: bool) {
+    let v = _mm256_set1_epi64x(value as i64);
+    for block in words.as_chunks_mut::<LANES>().0 {
+        put(block, v, stream);
+    }
+}
+
+/// Inverts every bit of whole vectors.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn update(words: &mut [u64]) {
+    let ones = _mm256_set1_epi64x(-1);
+    for block in words.as_chunks_mut::<LANES>().0 {
+        let v = get(block);
+        put(block, _mm256_xor_si256(v, ones), false);
+    }
+}
+
+/// Copies; around the caches if `stream`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn copy(to: &mut [u64], from: &[u64], stream: bool) {
+    let to = to.as_chunks_mut::<LANES>().0;
+    for (to, from) in to.iter_mut().zip(from.as_chunks::<LANES>().0) {
+        put(to, get(from), stream);
+    }
+}
+
+/// The exclusive or of both goes to the first.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn merge(to: &mut [u64], from: &[u64]) {
+    let to = to.as_chunks_mut::<LANES>().0;
+    for (to, from) in to.iter_mut().zip(from.as_chunks::<LANES>().0) {
+        let v = _mm256_xor_si256(get(to), get(from));
+        put(to, v, false);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn get(block: &[u64; LANES]) -> __m256i {
+    // SAFETY: the block is one vector; the load needs no alignment.
+    unsafe { _mm256_loadu_si256(block.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn put(block: &mut [u64; LANES], v: __m256i, stream: bool) {
+    let at = block.as_mut_ptr();
+    // SAFETY: the block has room for one vector. A streaming store needs an aligned address,
+    // which is looked at first.
+    unsafe {
+        if stream && (at as usize).is_multiple_of(32) {
+            _mm256_stream_si256(at.cast(), v);
+        } else {
+            _mm256_storeu_si256(at.cast(), v);
+        }
+    }
 }

@@ -224,3 +224,18 @@ pub(super) fn copy(to: &mut [u64], from: &[u64], stream: bool) {
         }
     }
 }
+
+/// The exclusive or of both goes to the first.
+#[target_feature(enable = "avx512f")]
+pub(super) fn merge(to: &mut [u64], from: &[u64]) {
+    let to = to.as_chunks_mut::<LANES>().0;
+    for (to, from) in to.iter_mut().zip(from.as_chunks::<LANES>().0) {
+        let at = to.as_mut_ptr();
+        // SAFETY: both blocks hold one vector; no access needs an alignment.
+        unsafe {
+            let v = _mm512_loadu_si512(from.as_ptr().cast());
+            let v = _mm512_xor_si512(v, _mm512_loadu_si512(at.cast()));
+            _mm512_storeu_si512(at.cast(), v);
+        }
+    }
+}

@@ -17,8 +17,8 @@ pub struct Bandwidth {
     pub read: f64,
     /// Writing only, past the caches where the level is memory and the machine can.
     pub write: f64,
-    /// Copying, or changing words where they are, whichever is faster; what is read and what is
-    /// written are both counted.
+    /// Copying, changing words where they are, or changing them by others, whichever is fastest; what is
+    /// read and what is written are both counted.
     pub copy: f64,
 }
 
@@ -147,21 +147,22 @@ enum Pass {
     Write,
     Copy,
     Update,
+    Merge,
 }
 
 /// Words of a stretch that one call of a loop works on: calls of 32 KiB stay small against what is
 /// measured and need no care for ends.
 const WORDS_PER_KIB: usize = 128;
 
-/// Words of a cache line.
-const LINE_WORDS: usize = 8;
+/// Bytes of a large page.
+const PAGE: usize = 2 << 20;
 
 /// The bandwidth over buffers of `kib` KiB per thread; `memory` to write past the caches.
 fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
     let one = |pass| -> f64 {
         let per_thread = |go: &std::sync::Barrier| {
-            let mut space = vec![1u64; kib * WORDS_PER_KIB + LINE_WORDS];
-            let buffer = aligned(&mut space, kib * WORDS_PER_KIB);
+            let mut space = Vec::new();
+            let buffer = large_pages(&mut space, kib * WORDS_PER_KIB);
             // At least 16 MiB per pass, so that clocks do not matter; seven passes.
             let repeats = (16 * 1024 / kib).max(1);
             (0..7)
@@ -192,17 +193,36 @@ fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
     Bandwidth {
         read: one(Pass::Read).max(update),
         write: one(Pass::Write).max(update),
-        // Half of the buffer is read and half is written: the pass moves its size once.
-        copy: one(Pass::Copy).max(2.0 * update),
+        // Half of the buffer is read and half is written: the pass moves its size once. A merge
+        // reads all of it.
+        copy: one(Pass::Copy)
+            .max(2.0 * update)
+            .max(1.5 * one(Pass::Merge)),
     }
 }
 
-/// So many words from the first that begins a cache line, so that no vector lies in two.
-fn aligned(space: &mut [u64], words: usize) -> &mut [u64] {
-    let line = 8 * LINE_WORDS;
-    let first = (line - space.as_ptr().addr() % line) % line / 8;
-    let end = (first + words).min(space.len());
-    &mut space[first.min(end)..end]
+/// Makes `space` as many words and more, and gives those from the first that begins a large page, where
+/// the system has such pages: what a ring's polynomials lie in. In small ones a part of the time goes to
+/// the translation of addresses. No vector lies in two cache lines.
+fn large_pages(space: &mut Vec<u64>, words: usize) -> &mut [u64] {
+    space.reserve_exact(words + PAGE / 8);
+    let first = space.as_ptr().addr().wrapping_neg() % PAGE / 8;
+    // The advice comes before the first touch, which decides the size of the pages.
+    #[cfg(target_os = "linux")]
+    // SAFETY: advice on a part of what the vector has reserved, which begins a page; a refusal is
+    // harmless.
+    unsafe {
+        let at = space.as_mut_ptr().wrapping_add(first);
+        libc::madvise(
+            at.cast(),
+            (words * 8)
+                .next_multiple_of(PAGE)
+                .min(words * 8 + PAGE - 8 * first),
+            libc::MADV_HUGEPAGE,
+        );
+    }
+    space.resize(words + PAGE / 8, 1);
+    &mut space[first..first + words]
 }
 
 fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
@@ -215,6 +235,10 @@ fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
         Pass::Copy => {
             let (to, from) = buffer.split_at_mut(buffer.len() / 2);
             set.copy(to, from, memory);
+        }
+        Pass::Merge => {
+            let (to, from) = buffer.split_at_mut(buffer.len() / 2);
+            set.merge(to, from);
         }
     }
     std::hint::black_box(buffer);
@@ -274,6 +298,12 @@ mod tests {
                 assert!(words.iter().all(|w| *w == 9));
                 set.update(&mut words);
                 assert!(words.iter().all(|w| *w != 9));
+                words[..512].fill(5);
+                words[512..].fill(6);
+                let (to, from) = words.split_at_mut(512);
+                set.merge(to, from);
+                assert!(words[..512].iter().all(|w| *w == 3));
+                assert!(words[512..].iter().all(|w| *w == 6));
                 words.fill(9);
                 words[1] = 1;
                 words[700] = 4;

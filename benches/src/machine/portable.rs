@@ -122,3 +122,19 @@ pub(super) fn read(words: &[u64]) -> u64 {
     }
     sums.iter().fold(0, |s, v| s ^ v)
 }
+
+pub(super) fn write(words: &mut [u64], value: u64, _stream: bool) {
+    words.fill(value);
+}
+
+pub(super) fn update(words: &mut [u64]) {
+    words.iter_mut().for_each(|w| *w = !*w);
+}
+
+pub(super) fn copy(to: &mut [u64], from: &[u64], _stream: bool) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+}
+
+pub(super) fn merge(to: &mut [u64], from: &[u64]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to ^= *from);
+}

@@ -119,6 +119,10 @@ impl Set {
     fn per_iteration(self, unit: Unit) -> f64 {
         let (chains, lanes) = match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if !matches!(unit, Unit::MultiplyAccumulate | Unit::RandomWord) => {
+                (avx2::MANY, avx2::LANES)
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (avx2::CHAINS, avx2::LANES),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Ifma if matches!(unit, Unit::Multiply | Unit::Reduce) => {
@@ -173,32 +177,22 @@ impl Set {
     /// Writes all words but those behind the last whole vector; past the caches if `stream` and
     /// the instruction set can.
     pub(super) fn write(self, words: &mut [u64], value: u64, stream: bool) {
-        match self.0 {
-            // SAFETY: as in `dispatch`.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Ifma => unsafe { ifma::write(words, value, stream) },
-            _ => words.fill(value),
-        }
+        dispatch!(self, write(words, value, stream));
     }
 
     /// Changes every word where it is, but those behind the last whole vector.
     pub(super) fn update(self, words: &mut [u64]) {
-        match self.0 {
-            // SAFETY: as in `dispatch`.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Ifma => unsafe { ifma::update(words) },
-            _ => words.iter_mut().for_each(|w| *w = !*w),
-        }
+        dispatch!(self, update(words));
     }
 
     /// Copies, as [`Set::write`] writes.
     pub(super) fn copy(self, to: &mut [u64], from: &[u64], stream: bool) {
-        match self.0 {
-            // SAFETY: as in `dispatch`.
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Ifma => unsafe { ifma::copy(to, from, stream) },
-            _ => to.iter_mut().zip(from).for_each(|(to, from)| *to = *from),
-        }
+        dispatch!(self, copy(to, from, stream));
+    }
+
+    /// Changes every word of `to` by that of `from`, but those behind the last whole vector.
+    pub(super) fn merge(self, to: &mut [u64], from: &[u64]) {
+        dispatch!(self, merge(to, from));
     }
 }
 

@@ -1,5 +1,8 @@
 //! Galois elements and the permutations that they are in NTT order.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::error::{Result, RingError};
 use crate::kernels::{LOW_LOG, PermutationPiece};
 use crate::ntt::bit_reverse;
@@ -178,5 +181,83 @@ impl Permutation {
             targets[self.piece_for(target, words).0] = target;
         }
         targets
+    }
+}
+
+/// Tables that are kept of one ring: 2 MiB of them at `N = 2^16`.
+const MOST_KEPT: usize = 64;
+
+/// The permutations that were last asked for, of one ring.
+#[derive(Default)]
+pub(crate) struct Permutations(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// Each with the number of the call that asked for it last.
+    tables: BTreeMap<GaloisElement, (u64, Arc<Permutation>)>,
+    calls: u64,
+}
+
+impl Permutations {
+    /// The permutation of `g`; made outside the lock if it is not kept, perhaps by several threads.
+    pub(crate) fn get(&self, g: GaloisElement, log_n: u32) -> Arc<Permutation> {
+        if let Some(p) = self.kept(|kept| kept.find(g)) {
+            return p;
+        }
+        let new = Arc::new(Permutation::new(g, log_n));
+        self.kept(|kept| kept.keep(g, &new));
+        new
+    }
+
+    fn kept<T>(&self, f: impl FnOnce(&mut Kept) -> T) -> T {
+        f(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Kept {
+    fn find(&mut self, g: GaloisElement) -> Option<Arc<Permutation>> {
+        self.calls += 1;
+        let (last, p) = self.tables.get_mut(&g)?;
+        *last = self.calls;
+        Some(p.clone())
+    }
+
+    /// Keeps one more; if they are too many, the one goes that nobody asked for the longest.
+    fn keep(&mut self, g: GaloisElement, p: &Arc<Permutation>) {
+        self.tables.insert(g, (self.calls, p.clone()));
+        if self.tables.len() > MOST_KEPT {
+            let oldest = self.tables.iter().min_by_key(|(_, (last, _))| *last);
+            if let Some(g) = oldest.map(|(g, _)| *g) {
+                self.tables.remove(&g);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permutations_are_kept_and_the_oldest_goes() {
+        let kept = Permutations::default();
+        let element = |by: usize| GaloisElement::rotation(by as i64, 10);
+        let first = kept.get(element(0), 10);
+        for by in 1..MOST_KEPT {
+            kept.get(element(by), 10);
+        }
+        // Asked for again, the first one is not the oldest any more.
+        assert!(Arc::ptr_eq(&first, &kept.get(element(0), 10)));
+        let second = kept.get(element(1), 10);
+        kept.get(element(MOST_KEPT), 10);
+        assert!(Arc::ptr_eq(&first, &kept.get(element(0), 10)));
+        assert!(Arc::ptr_eq(&second, &kept.get(element(1), 10)));
+        let has = |by| kept.kept(|kept| kept.tables.contains_key(&element(by)));
+        assert!(!has(2) && has(3) && has(MOST_KEPT));
+        assert_eq!(kept.kept(|kept| kept.tables.len()), MOST_KEPT);
+        for by in [0, 3, MOST_KEPT] {
+            let new = Permutation::new(element(by), 10);
+            assert_eq!(kept.get(element(by), 10).blocks, new.blocks);
+        }
     }
 }

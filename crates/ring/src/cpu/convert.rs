@@ -1,6 +1,7 @@
 //! Base conversion, rescaling and ModDown, limb by limb.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::Cpu;
 use super::parallel::{even_runs, share, threads_for};
@@ -12,6 +13,7 @@ use crate::error::{Result, RingError};
 use crate::kernels::{
     Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Minuend, Tile, tile_columns,
 };
+use crate::modulus::Modulus;
 use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
 
@@ -23,48 +25,37 @@ use crate::poly::{Form, RnsPoly};
 pub(super) struct Scaled {
     basis: Basis,
     y: Buffer,
-    v: Vec<u8>,
+    fractions: Vec<Fraction>,
+    /// Per tile; made when the first conversion has the tile at hand, by whoever that is: in a pass of
+    /// their own they would wait for all residues once more.
+    v: Vec<OnceLock<Vec<u8>>>,
 }
 
 impl Scaled {
-    /// The words of tile number `i`.
-    fn tile(&self, i: usize, words: usize) -> ConvSource<'_> {
-        let limbs = self.basis.len();
-        ConvSource {
-            ys: &self.y[i * limbs * words..(i + 1) * limbs * words],
-            v: &self.v[i * words..(i + 1) * words],
-            ahead: &[],
-        }
+    /// The residues of tile number `i`; none behind the last one.
+    fn residues(&self, i: usize, words: usize) -> &[u64] {
+        let size = self.basis.len() * words;
+        self.y.get(i * size..(i + 1) * size).unwrap_or(&[])
     }
 }
 
-/// Constants of the source side.
-fn source_constants(chain: &Chain, basis: Basis) -> (Vec<u64>, Vec<Fraction>) {
-    basis
-        .iter()
-        .map(|i| {
-            let m = chain.modulus(i);
-            let inverse = chain.product_inverse_mod(basis.minus(Basis::single(i)), i);
-            let fraction = Fraction {
-                shift: 52 - m.bits(),
-                inverse: ((1u128 << (m.bits() + 51)) / u128::from(m.value())) as u64,
-                half: m.value() / 2,
-            };
-            (inverse, fraction)
-        })
-        .unzip()
+/// Of one prime the fraction that its scaled residues are multiplied by.
+fn fraction(m: &Modulus) -> Fraction {
+    Fraction {
+        shift: 52 - m.bits(),
+        inverse: ((1u128 << (m.bits() + 51)) / u128::from(m.value())) as u64,
+        half: m.value() / 2,
+    }
 }
 
-/// Constants towards target prime `j`.
+/// Constants towards target prime `j`, which is not in `basis`.
 fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
     let m = chain.modulus(j);
-    let weights = basis
-        .iter()
-        .map(|i| m.to_mont(chain.product_mod(basis.minus(Basis::single(i)), j)))
-        .collect();
+    let d = chain.product_mod(basis, j);
+    let weight = |i| m.mul(d, chain.product_inverse_mod(Basis::single(i), j));
     ConvRow {
-        weights,
-        minus_d: m.to_mont(m.neg(chain.product_mod(basis, j))),
+        weights: basis.iter().map(|i| m.to_mont(weight(i))).collect(),
+        minus_d: m.to_mont(m.neg(d)),
     }
 }
 
@@ -139,10 +130,12 @@ impl Cpu {
     /// Room for scaled residues and quotients.
     pub(super) fn unscaled(&self, basis: Basis) -> Scaled {
         let n = self.chain.n();
+        let fractions = basis.iter().map(|i| fraction(self.chain.modulus(i)));
         Scaled {
             basis,
             y: Buffer::dirty(basis.len() * n),
-            v: vec![0; n],
+            fractions: fractions.collect(),
+            v: tiles(n).iter().map(|_| OnceLock::new()).collect(),
         }
     }
 
@@ -150,13 +143,15 @@ impl Cpu {
     pub(super) fn unfilled<'y>(&self, scaled: &'y mut Scaled) -> Vec<Unfilled<'y>> {
         let count = tiles(self.chain.n()).len();
         let words = self.chain.n() / count;
-        let (factors, _) = source_constants(&self.chain, scaled.basis);
-        let limb = |(prime, factor)| Unfilled {
+        let basis = scaled.basis;
+        let limb = |prime| Unfilled {
             prime,
-            factor,
+            factor: self
+                .chain
+                .product_inverse_mod(basis.minus(Basis::single(prime)), prime),
             tiles: Vec::with_capacity(count),
         };
-        let mut limbs: Vec<Unfilled<'_>> = scaled.basis.iter().zip(factors).map(limb).collect();
+        let mut limbs: Vec<Unfilled<'_>> = basis.iter().map(limb).collect();
         for tile in scaled.y.chunks_exact_mut(limbs.len().max(1) * words) {
             for (limb, words) in limbs.iter_mut().zip(tile.chunks_exact_mut(words)) {
                 limb.tiles.push(words);
@@ -165,7 +160,7 @@ impl Cpu {
         limbs
     }
 
-    /// Scaled residues and quotients of several values.
+    /// Scaled residues of several values.
     pub(super) fn scale_sources(&self, sources: Vec<Unscaled<'_>>) -> Vec<Scaled> {
         let n = self.chain.n();
         let mut scaled: Vec<Scaled> = sources.iter().map(|s| self.unscaled(s.basis)).collect();
@@ -189,44 +184,7 @@ impl Cpu {
         share(threads, parts, temp, |temp, part| {
             self.scale_limb(part, temp)
         });
-        self.quotients(&mut scaled);
         scaled
-    }
-
-    /// The quotients of scaled residues.
-    pub(super) fn quotients(&self, scaled: &mut [Scaled]) {
-        let count = tiles(self.chain.n()).len();
-        let words = self.chain.n() / count;
-        let limbs: usize = scaled.iter().map(|s| s.basis.len()).sum();
-        let threads = threads_for(limbs * self.chain.n());
-        // A quotient takes a fraction of an NTT; each value is cut into as many parts as threads.
-        let run = count.div_ceil(threads) * words;
-        let fractions: Vec<Vec<Fraction>> = scaled
-            .iter()
-            .map(|s| source_constants(&self.chain, s.basis).1)
-            .collect();
-        let parts = scaled
-            .iter_mut()
-            .zip(&fractions)
-            .flat_map(|(s, fractions)| {
-                let limbs = s.basis.len();
-                let ys = s.y.chunks(run * limbs.max(1));
-                s.v.chunks_mut(run)
-                    .zip(ys)
-                    .map(move |(v, y)| (v, y, fractions))
-            })
-            .collect();
-        share(
-            threads,
-            parts,
-            || (),
-            |(), (v, y, fractions)| {
-                let tile = words * fractions.len().max(1);
-                for (v, y) in v.chunks_exact_mut(words).zip(y.chunks_exact(tile)) {
-                    self.kernels.quotient(v, y, fractions);
-                }
-            },
-        );
     }
 
     /// One limb in scaled residues, tile by tile.
@@ -308,20 +266,22 @@ impl Cpu {
         let tiles = tiles(n);
         let words = n / tiles.len();
         for (i, tile) in tiles.iter().enumerate() {
-            let mut from = source.tile(i, words);
+            let ys = source.residues(i, words);
+            let v = source.v[i].get_or_init(|| {
+                let mut v = vec![0; words];
+                self.kernels.quotient(&mut v, ys, &source.fractions);
+                v
+            });
             let place = Tile {
                 columns: tile.clone(),
                 top,
             };
             // Each target fetches its share of the next tile.
-            let next = if i + 1 < tiles.len() {
-                source.tile(i + 1, words).ys
-            } else {
-                &[]
-            };
+            let next = source.residues(i + 1, words);
             let mut shares = next.chunks(next.len().div_ceil(rows.len().max(1)).max(1));
             for ((j, out), row) in outs.iter_mut().zip(&rows) {
-                from.ahead = shares.next().unwrap_or(&[]);
+                let ahead = shares.next().unwrap_or(&[]);
+                let from = ConvSource { ys, v, ahead };
                 self.kernels
                     .convert_tile(self.chain.table(*j), out, from, row, &place);
             }

@@ -103,6 +103,8 @@ struct Call<'c> {
 #[derive(Clone, Copy)]
 struct Place<'c> {
     prime: usize,
+    /// P modulo the prime.
+    p: u64,
     source: &'c Decomposed<'c>,
     job: &'c Job<'c>,
     key: &'c CpuKey,
@@ -110,8 +112,8 @@ struct Place<'c> {
     raw: bool,
     /// Whether this is the job's first term.
     first: bool,
-    /// Whether ModDown is due.
-    divides: bool,
+    /// If ModDown is due, what it multiplies by.
+    divides: Option<ShoupConst>,
     /// Where the sums, each of one term, go through their inverse NTT: what it is multiplied by.
     inverts: Option<&'c InverseScale>,
     /// Whether this is the job's last term.
@@ -311,7 +313,6 @@ impl Cpu {
             })
             .collect();
         self.share_columns(call, columns);
-        self.quotients(&mut scaled);
         scaled
     }
 
@@ -429,14 +430,16 @@ impl Cpu {
                         let scale = halves
                             .as_ref()
                             .map(|[half, _]| self.chain.table(column.prime).scaled(half.factor));
+                        let special = call.shape.special;
                         let place = Place {
                             prime: column.prime,
+                            p: self.chain.product_mod(special, column.prime),
                             source,
                             job,
                             key,
                             raw,
                             first,
-                            divides: call.divided.is_some(),
+                            divides: call.divided.map(|_| self.inverse(call, column.prime)),
                             inverts: scale.as_ref(),
                             last,
                         };
@@ -546,14 +549,13 @@ impl Cpu {
                 digits: &digits,
                 ahead: &[],
             };
-            self.multiply(call, (place, b), &rows, (outs, &mut scratch.temp));
+            self.multiply((place, b), &rows, (outs, &mut scratch.temp));
         }
     }
 
     /// One block of one term.
     fn multiply(
         &self,
-        call: &Call<'_>,
         (place, b): (Place<'_>, usize),
         rows: &KeyRows<'_>,
         (outs, temp): (&mut [&mut [u64]; 2], &mut [u64]),
@@ -561,11 +563,10 @@ impl Cpu {
         let block = self.chain.n().min(1 << LOW_LOG);
         let range = b * block..(b + 1) * block;
         let m = self.chain.modulus(place.prime);
-        let p = self.chain.product_mod(call.shape.special, place.prime);
         let mut extra = Extra {
             x: [None, None],
             tensors: &[],
-            factor: m.to_mont(p),
+            factor: m.to_mont(place.p),
         };
         let mut tensors = Vec::new();
         match place.job.add_inside {
@@ -591,7 +592,7 @@ impl Cpu {
         let begun = place.job.add_before[0].is_some() || place.job.onto;
         let fresh = place.first && !begun;
         let same = place.key.galois.is_identity();
-        if fresh && same && !place.divides && place.inverts.is_none() {
+        if fresh && same && place.divides.is_none() && place.inverts.is_none() {
             let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
             self.kernels.inner_product(m, out0, out1, rows, &extra);
             return;
@@ -607,29 +608,29 @@ impl Cpu {
                 let x = if same {
                     temp
                 } else {
-                    self.kernels.permute(temp2, temp, &piece);
+                    self.kernels.permute(temp2, temp, &piece, &[]);
                     &mut *temp2
                 };
                 self.kernels.inverse_low(table, out, x, target, scale);
             }
             return;
         }
-        if place.divides && place.first {
-            return self.end_division(call, (place, b), outs, [temp0, temp1]);
+        if let (Some(inverse), true) = (place.divides, place.first) {
+            return self.end_division((place, b), inverse, outs, [temp0, temp1]);
         }
         let (target, piece) = place.key.permutation.of_piece(b);
         let range = target * block..(target + 1) * block;
         for (out, temp) in [(out0, temp0), (out1, temp1)] {
             let out = &mut out[range.clone()];
             if fresh {
-                self.kernels.permute(out, temp, &piece);
+                self.kernels.permute(out, temp, &piece, &[]);
             } else if same {
                 self.kernels.add(m, out, temp);
             } else {
                 self.kernels.permute_acc(m, out, temp, &piece);
             }
-            if place.divides && place.last {
-                self.kernels.scale(m, out, self.inverse(call, place.prime));
+            if let (Some(inverse), true) = (place.divides, place.last) {
+                self.kernels.scale(m, out, inverse);
             }
         }
     }
@@ -646,8 +647,8 @@ impl Cpu {
     /// terms follow, the last one's caller divides.
     fn end_division(
         &self,
-        call: &Call<'_>,
         (place, b): (Place<'_>, usize),
+        inverse: ShoupConst,
         outs: &mut [&mut [u64]; 2],
         x: [&mut [u64]; 2],
     ) {
@@ -656,7 +657,7 @@ impl Cpu {
         let permutation = &place.key.permutation;
         let (target, piece) = permutation.of_piece(b);
         let factor = match place.last {
-            true => self.inverse(call, j),
+            true => inverse,
             false => m.shoup(m.reduce(1)),
         };
         let block = x[0].len();
@@ -678,10 +679,9 @@ impl Cpu {
                 factor,
             };
             self.kernels.divide_low(table, out, target, other, &minuend);
-            let p = self.chain.product_mod(call.shape.special, j);
             // Sums that products are added onto are never divided here.
             if let Some(x) = job.add_before[part].and_then(|x| x.limb_of(j)) {
-                let c = m.shoup(m.mul(p, factor.w));
+                let c = m.shoup(m.mul(place.p, factor.w));
                 self.kernels.mul_const_acc(m, out, &x[range.clone()], c);
             }
         }

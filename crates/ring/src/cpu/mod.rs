@@ -14,8 +14,8 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
-use crate::galois::{GaloisElement, Permutation};
-use crate::kernels::{Isa, KEY_PAD, Kernels, key_words};
+use crate::galois::{GaloisElement, Permutation, Permutations};
+use crate::kernels::{Isa, KEY_PAD, Kernels, LOW_LOG, key_words};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
@@ -45,6 +45,7 @@ impl Default for CpuConfig {
 pub struct Cpu {
     chain: Arc<Chain>,
     kernels: Kernels,
+    permutations: Permutations,
 }
 
 /// A switching key prepared for [`Cpu`]: rotated by the inverse automorphism, in Montgomery form,
@@ -130,6 +131,7 @@ impl Cpu {
         Ok(Self {
             chain,
             kernels: Kernels::new(config.isa)?,
+            permutations: Permutations::default(),
         })
     }
 
@@ -194,6 +196,18 @@ impl Cpu {
         share(threads, limbs, || (), |(), (i, limb)| f(i, limb));
     }
 
+    /// An automorphism of one limb in NTT form, block by block in the order in which they are read: reads
+    /// jump inside a block, which no processor foresees, so the next block is fetched meanwhile.
+    fn permute_limb(&self, out: &mut [u64], x: &[u64], p: &Permutation) {
+        let block = x.len().min(1 << LOW_LOG);
+        for (i, from) in x.chunks_exact(block).enumerate() {
+            let (target, piece) = p.of_piece(i);
+            let to = &mut out[target * block..(target + 1) * block];
+            let ahead = x.get((i + 1) * block..(i + 2) * block).unwrap_or(&[]);
+            self.kernels.permute(to, from, &piece, ahead);
+        }
+    }
+
     fn require_pair(&self, op: &'static str, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
         self.chain.check_same(op, a.chain())?;
         a.require_like(op, b)
@@ -246,7 +260,7 @@ impl Backend for Cpu {
                 let (temp0, temp1) = temp.split_at_mut(n);
                 for (temp, source) in [(&mut *temp0, b), (&mut *temp1, a)] {
                     self.kernels
-                        .permute(temp, source.limb(pos), &inverse.whole());
+                        .permute(temp, source.limb(pos), &inverse.whole(), &[]);
                     self.kernels.scale(m, temp, m.mont_one());
                 }
                 self.kernels
@@ -416,10 +430,10 @@ impl Backend for Cpu {
         let mut out = RnsPoly::dirty(&self.chain, poly.basis(), poly.form());
         match poly.form() {
             Form::Ntt => {
-                let p = Permutation::new(g, self.chain.log_n());
+                let p = self.permutations.get(g, self.chain.log_n());
                 self.each_limb(&mut out, threads_pointwise, |i, out| {
                     if let Some(x) = poly.limb_of(i) {
-                        self.kernels.permute(out, x, &p.whole());
+                        self.permute_limb(out, x, &p);
                     }
                 });
             }

@@ -353,8 +353,8 @@ kernels! {
     /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
     /// `MOST_PRODUCTS` of them.
     fn sum_products(m: &Modulus, out0: &mut [u64], out1: &mut [u64], products: &[Product<'_>], fresh: bool);
-    /// `out[j] = x[source(j)]`.
-    fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
+    /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache.
+    fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64]);
     /// `out[j] += x[source(j)]`.
     fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[source^-1]`: coefficient-form automorphism `X -> X^g`.

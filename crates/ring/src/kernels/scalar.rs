@@ -399,7 +399,7 @@ pub(super) fn sum_products(
 }
 
 #[inline(always)]
-pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
+pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, _ahead: &[u64]) {
     for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
         let source = ((b >> 3) as usize).wrapping_sub(p.base);
         let Some(src) = x.as_chunks::<8>().0.get(source) else {

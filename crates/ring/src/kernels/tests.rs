@@ -126,6 +126,88 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
     out
 }
 
+/// How many q the words between `inverse_low` and `inverse_top` stay below, and whether they are signed
+/// integers in doubles.
+fn lazy_range(isa: Isa, bits: u32) -> (u64, bool) {
+    match (isa, bits) {
+        (Isa::Avx2, ..=48) => (2, true),
+        (Isa::Avx2, _) => (1, true),
+        (Isa::Avx512Ifma, ..=46) => (8, false),
+        _ => (2, false),
+    }
+}
+
+/// The last stages of the inverse transform on words at the ends of their range, in the orders of signs
+/// that make sums and differences largest, modulo the smallest and the largest primes of each size.
+#[test]
+fn the_ends_of_the_inverse() {
+    for (log_n, bits) in [13u32, 14, 15, 16, 17]
+        .into_iter()
+        .flat_map(|n| (40..=50).map(move |b| (n, b)))
+    {
+        let smallest = 2f64.powi(bits as i32 - 1) + 2f64.powi(log_n as i32 + 6);
+        let smallest = ntt_primes_near(smallest, log_n, &[], 1).unwrap()[0];
+        for m in [prime(bits, log_n), Modulus::new(smallest).unwrap()] {
+            let t = NttTable::new(&m, log_n);
+            let scale = t.scaled(m.value() - 1);
+            for isa in Isa::available() {
+                ends_of_the_inverse(&t, isa, &scale);
+            }
+        }
+    }
+}
+
+/// One column per order of signs: that many are more than the bits of a row's number.
+fn ends_of_the_inverse(t: &NttTable, isa: Isa, scale: &InverseScale) {
+    let (q, n) = (t.modulus.value(), 1usize << t.log_n);
+    let (most, signed) = lazy_range(isa, t.modulus.bits());
+    let columns = tile_columns(n);
+    let width = 1 << LOW_LOG;
+    // Word and what it stands for, below q.
+    let word = |r: usize, j: usize| -> (u64, u64) {
+        let high = match j % 4 {
+            // All alike, by the parity of some bits of the row, and by chance.
+            0 => j.is_multiple_of(8),
+            1 | 2 => (r & (j / 4)).count_ones() % 2 == j as u32 % 2,
+            _ => Words((r * columns + j) as u64).next().is_multiple_of(2),
+        };
+        if signed {
+            let x = (most * q - 1) as f64;
+            if high {
+                (x.to_bits(), q - 1)
+            } else {
+                ((-x).to_bits(), 1)
+            }
+        } else if high {
+            (most * q - 1, q - 1)
+        } else {
+            (0, 0)
+        }
+    };
+    let (mut lazy, mut plain) = (vec![0; n], vec![0; n]);
+    for (r, j) in (0..n / width).flat_map(|r| (0..columns).map(move |j| (r, j))) {
+        (lazy[r * width + j], plain[r * width + j]) = word(r, j);
+    }
+    let tile = |isa, x: &[u64]| {
+        let mut tile = vec![0; n / width * columns];
+        let from = Columns {
+            x,
+            range: 0..columns,
+            soon: &[],
+        };
+        Kernels::new(isa)
+            .unwrap()
+            .inverse_top(t, &mut tile, &from, scale);
+        tile
+    };
+    let (bits, log_n) = (t.modulus.bits(), t.log_n);
+    assert_eq!(
+        tile(isa, &lazy),
+        tile(Isa::Scalar, &plain),
+        "{isa:?}, {bits} bits, 2^{log_n}"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
@@ -282,7 +364,7 @@ proptest! {
         let (x, out) = (w.many(n, m.value()), w.many(n, m.value()));
         agree(|k| {
             let mut results = vec![out.clone(); 3];
-            k.permute(&mut results[0], &x, &p.whole());
+            k.permute(&mut results[0], &x, &p.whole(), &x[..n / 2]);
             k.permute_acc(&m, &mut results[1], &x, &p.whole());
             k.permute_coefficients(&m, &mut results[2], &x, g.value());
             results

@@ -358,8 +358,8 @@ impl Cpu {
         let (temp0, temp1) = temp.split_at_mut(work.block);
         self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
         let (out0, out1) = out.split_at_mut(work.block);
-        self.kernels.permute(out0, temp0, &piece);
-        self.kernels.permute(out1, temp1, &piece);
+        self.kernels.permute(out0, temp0, &piece, &[]);
+        self.kernels.permute(out1, temp1, &piece, &[]);
     }
 
     /// Adds the products of one giant step with one batch of babies, in one block.

@@ -114,17 +114,21 @@ impl Order {
     }
 }
 
-/// `combine(old, new)` of every block of eight.
+/// `combine(old, new)` of every block of eight. Meanwhile `ahead` is fetched.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn permute_with(
     out: &mut [u64],
-    x: &[u64],
+    (x, ahead): (&[u64], &[u64]),
     p: &PermutationPiece<'_>,
     combine: impl Fn(__m256i, __m256i) -> __m256i,
 ) {
     let orders: [Order; 8] = std::array::from_fn(|i| Order::new(&p.lanes[i]));
+    let mut ahead = ahead.as_chunks::<8>().0.iter();
     for (o, &b) in out.as_chunks_mut::<8>().0.iter_mut().zip(p.blocks) {
+        if let Some(line) = ahead.next() {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
         let source = ((b >> 3) as usize).wrapping_sub(p.base);
         let Some(src) = x.as_chunks::<8>().0.get(source) else {
             return;
@@ -140,8 +144,13 @@ fn permute_with(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
-    permute_with(out, x, p, |_, new| new);
+pub(in crate::kernels) fn permute(
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+    ahead: &[u64],
+) {
+    permute_with(out, (x, ahead), p, |_, new| new);
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
@@ -152,7 +161,7 @@ pub(in crate::kernels) fn permute_acc(
     p: &PermutationPiece<'_>,
 ) {
     let l = Lanes::new(m);
-    permute_with(out, x, p, |old, new| l.add(old, new));
+    permute_with(out, (x, &[]), p, |old, new| l.add(old, new));
 }
 
 /// `out = (x - out) c` with `x` in another order.
@@ -166,7 +175,7 @@ pub(super) fn permute_sub_scaled(
 ) {
     let l = Lanes::new(m);
     let w = splat(m, &l, c.w);
-    permute_with(out, x, order, |old, new| {
+    permute_with(out, (x, &[]), order, |old, new| {
         l.canonical(l.times(l.double(_mm256_sub_epi64(new, old)), w))
     });
 }

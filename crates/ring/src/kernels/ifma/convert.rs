@@ -22,9 +22,6 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fracti
         for (i, f) in fractions.iter().enumerate() {
             // SAFETY: ys has n words for each fraction.
             let y = unsafe { load(ys.as_ptr().add(i * n + block * LANES)) };
-            // The next tile follows; each of its limbs is a page that nobody foresees.
-            let next = ys.as_ptr().wrapping_add(ys.len() + i * n + block * LANES);
-            _mm_prefetch::<_MM_HINT_T0>(next.cast());
             let y = _mm512_sll_epi64(y, _mm_cvtsi64_si128(i64::from(f.shift)));
             sum = _mm512_madd52hi_epu64(sum, y, _mm512_set1_epi64(f.inverse as i64));
         }

@@ -60,11 +60,11 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
     low(t, x, block, ahead, &Canonical);
 }
 
-/// If there is room for it, results of the last stage stay as they are: below 10q.
+/// Results of the last stage stay as they are: below 10q if there is room for it, otherwise below 4q.
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn forward_digits(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
-    if !fits(t, x, block) || room(t) != WIDE {
-        return forward_low(t, x, block, ahead);
+    if !fits(t, x, block) {
+        return scalar::forward_low(t, x, block, ahead);
     }
     low(t, x, block, ahead, &Lazy);
 }

@@ -69,9 +69,18 @@ fn mont_product(l: &Lanes, inv: __m512i, a: __m512i, b: __m512i) -> __m512i {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>) {
+pub(in crate::kernels) fn permute(
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+    ahead: &[u64],
+) {
     let orders = lane_orders(p);
+    let mut ahead = ahead.as_chunks::<LANES>().0.iter();
     for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(p.blocks) {
+        if let Some(line) = ahead.next() {
+            _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+        }
         let source = ((b >> 3) as usize).wrapping_sub(p.base);
         let Some(src) = x.as_chunks::<LANES>().0.get(source) else {
             return;
