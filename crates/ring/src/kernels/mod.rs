@@ -134,6 +134,7 @@ pub(crate) struct ConvSource<'a> {
     /// Quotients, in the same order.
     pub(crate) v: &'a [u8],
     /// Words to fetch into the cache meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
