@@ -293,7 +293,7 @@ impl BootstrapPlan {
     }
 }
 
-/// Bytes of one key in memory, both halves.
+/// Bytes of one key, both halves, as words of 64 bits; prepared keys may be packed to fewer.
 fn key_bytes(params: &Params, purpose: KeyPurpose, level: usize) -> Result<u64, CkksError> {
     let shape = purpose.shape(params, level)?;
     Ok(2 * 8 * (params.n() * shape.basis.len() * shape.digits.len()) as u64)
