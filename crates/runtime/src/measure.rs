@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
+use std::io::Cursor;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use veilformer_ckks::container::{EvaluationKeysReader, Reader, evaluation_keys_to_bytes};
+use veilformer_ckks::container::{KeyFile, evaluation_keys_to_bytes};
 use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
 use veilformer_ckks::{
     Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyPurpose,
@@ -17,7 +18,6 @@ use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::Backend;
 
 use crate::RuntimeError;
-use crate::bundle::container;
 use crate::cost::{Cost, CostTable, inside, needs};
 
 /// How long a measurement of [`measure`] may take unless told otherwise: where there are bootstraps,
@@ -187,8 +187,7 @@ fn random_keys<B: Backend>(
         };
         let file = evaluation_keys_to_bytes(params, &set)?;
         let started = Instant::now();
-        let reader = Reader::open(&file).map_err(container)?;
-        let stored = EvaluationKeysReader::open(&reader, params)?.key(0)?;
+        let stored = KeyFile::open(Cursor::new(&file), params)?.key(0)?;
         let prepared = EvaluationKeys::prepare_one(params, backend, &stored)?;
         times.push(started.elapsed().as_secs_f64());
         keys.insert_prepared(params, &stored, prepared)?;

@@ -262,11 +262,11 @@ impl Estimate<'_> {
         self.keys() + self.plains()
     }
 
-    /// While keys are loaded: per thread one that is stored, copied and expanded; it then waits in
-    /// the pool.
+    /// While keys are loaded: per thread one as it is in the file, stored, and expanded; it then
+    /// waits in the pool.
     fn loading(&self) -> u64 {
         let largest = self.keys.iter().map(|key| self.key(key)).max();
-        self.threads as u64 * largest.unwrap_or(0) * 3 / 2
+        self.threads as u64 * largest.unwrap_or(0) * 2
     }
 
     /// The inputs of one run as their file and as stored ciphertexts, of which one half is a seed.
@@ -277,11 +277,11 @@ impl Estimate<'_> {
     }
 
     /// The largest resident set. `run`: what runs add at most, pool included; `most_live` of it is
-    /// in use at once. Files: of keys, and of the inputs of one run.
-    pub(crate) fn peak(&self, [key_file, input_file]: [u64; 2], run: u64, most_live: u64) -> u64 {
+    /// in use at once. `input_file`: bytes of the inputs of one run.
+    pub(crate) fn peak(&self, input_file: u64, run: u64, most_live: u64) -> u64 {
         let always = PROCESS + self.tables() + self.resident();
         let loading = self.loading();
         let running = (loading + run).min(most_live + POOL) + self.inputs(input_file);
-        always + (loading + key_file).max(running)
+        always + loading.max(running)
     }
 }

@@ -28,8 +28,8 @@ pub struct Plan {
     pub seconds: f64,
     /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
     pub load_seconds: f64,
-    /// Largest resident set of a server process that reads the key file into memory, loads it,
-    /// and answers.
+    /// Largest resident set of a server process that loads the keys from their file, one after the
+    /// other, and answers.
     pub peak_memory_bytes: u64,
     /// Of these: the most that ciphertexts take at once during a run.
     pub peak_ciphertext_bytes: u64,
@@ -123,7 +123,8 @@ pub fn plan_scheduled(
         keys,
         threads,
     };
-    // Weights take memory that the process does not have yet; so does the file of keys.
+    // Weights take memory that the process does not have yet. To read the file of keys and to hash it
+    // takes about as long per byte.
     let fresh = costs.at(Cost::Memory, 0) / f64::from(1 << 20);
     let load = (computing + memory.plains() as f64 * fresh) * costs.slowdown(threads)
         / threads as f64
@@ -134,7 +135,7 @@ pub fn plan_scheduled(
         seconds: schedule.now + io,
         load_seconds: load,
         peak_memory_bytes: memory.peak(
-            [key_bytes, ciphertext_bytes_up],
+            ciphertext_bytes_up,
             schedule.held(),
             schedule.peak_with_scratch,
         ),

@@ -1,11 +1,12 @@
 //! The server: a bundle on a backend, a client's evaluation keys, and runs.
 
+use std::io::{Read, Seek};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use rayon::prelude::*;
 use veilformer_ckks::container::{
-    EvaluationKeysReader, Kind, MAX_CIPHERTEXTS, Reader, Writer, append_ciphertexts,
+    EvaluationKeysHeader, KeyFile, Kind, MAX_CIPHERTEXTS, Reader, Writer, append_ciphertexts,
     read_ciphertexts,
 };
 use veilformer_ckks::{
@@ -100,19 +101,26 @@ impl<B: Backend> Server<B> {
     }
 
     /// Checks and prepares a client's evaluation keys from their file, in the current rayon pool;
-    /// they replace those of the client before. Keys that the program does not use are left out.
+    /// they replace those of the client before. Keys that the program does not use are left out. Of
+    /// the file no more keys are in memory at once than there are threads.
     ///
     /// # Errors
     /// [`RuntimeError::SecretKey`] for a file that a server must not see,
     /// [`RuntimeError::OtherProgram`], [`RuntimeError::MissingKey`], [`RuntimeError::KeysStopped`]
     /// if `progress` breaks, and what is wrong with the file.
-    pub fn load_keys(&mut self, file: &[u8], progress: &Progress<'_>) -> Result<(), RuntimeError> {
+    pub fn load_keys<F: Read + Seek + Send>(
+        &mut self,
+        mut file: F,
+        progress: &Progress<'_>,
+    ) -> Result<(), RuntimeError> {
         let params = self.bundle.params();
-        let reader = open(file, Kind::EvaluationKeys, &self.bundle)?;
-        let stored = EvaluationKeysReader::open(&reader, params)?;
+        if matches!(KeyFile::kind_of(&mut file), Ok(Kind::SecretKey)) {
+            return Err(RuntimeError::SecretKey);
+        }
+        let stored = KeyFile::open(file, params)?;
         let header = stored.header();
         self.check_program("the evaluation keys", &header.program)?;
-        let chosen = self.choose_keys(&stored)?;
+        let chosen = self.choose_keys(header)?;
         let done = AtomicUsize::new(0);
         let total = chosen.len();
         let prepare = |&index: &usize| {
@@ -138,9 +146,9 @@ impl<B: Backend> Server<B> {
 
     /// Per key that the program needs, in the order of their first use, the index of one in the
     /// file that covers its level.
-    fn choose_keys(&self, stored: &EvaluationKeysReader<'_>) -> Result<Vec<usize>, RuntimeError> {
+    fn choose_keys(&self, header: &EvaluationKeysHeader) -> Result<Vec<usize>, RuntimeError> {
         let log_n = self.bundle.params().log_n();
-        let records = &stored.header().keys;
+        let records = &header.keys;
         let mut needed: Vec<(KeyPurpose, usize)> = self.bundle.keys().iter().collect();
         needed.sort_by_key(|(purpose, _)| self.device.keys.iter().position(|k| k == purpose));
         needed

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::Cursor;
 use std::time::Duration;
 
 use support::{Client, GO_ON};
@@ -56,7 +57,7 @@ fn from_a_file_to_answers() {
     let planned = plan(bundle.program(), &params, bundle.keys(), &costs, 2).unwrap();
 
     let mut server = Server::open(bundle.clone(), backend(&params)).unwrap();
-    server.load_keys(&keys, GO_ON).unwrap();
+    server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(2)
         .build()

@@ -1,6 +1,7 @@
 //! Models of shapes that nobody shipped, compiled and run encrypted, against the interpreter.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use veilformer_ckks::container::{Kind, Reader, Writer, append_ciphertexts, read_ciphertexts};
 use veilformer_ckks::{Complex, SecurityLevel, SlotVector};
@@ -85,7 +86,7 @@ impl Path {
         let config = CpuConfig { isa: Isa::detect() };
         let backend = Cpu::new(params.chain().clone(), config).unwrap();
         let mut server = Server::open(bundle, backend).unwrap();
-        server.load_keys(&keys, GO_ON).unwrap();
+        server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
         Self {
             program,
             compiled,

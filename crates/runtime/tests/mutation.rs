@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use support::{Client, GO_ON, program};
@@ -28,7 +29,7 @@ fn exercise(bundle: ServerBundle) {
     let file = client.file(&cts, bundle.program_digest());
     // Weights that fit no modulus are refused here, which is an error and no panic.
     if let Ok(mut server) = Server::open(bundle, backend) {
-        server.load_keys(&keys, GO_ON).unwrap();
+        server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
         let _ = server.run(&file, GO_ON);
     }
 }

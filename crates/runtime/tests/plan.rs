@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Cursor;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -171,7 +172,7 @@ fn bytes_and_counts_are_exact() {
 
     let backend = counting(&bundle);
     let mut server = Server::open(bundle.clone(), backend).unwrap();
-    server.load_keys(&keys, GO_ON).unwrap();
+    server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
         .build()

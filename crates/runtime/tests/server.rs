@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use support::{Client, GO_ON, program};
@@ -72,7 +73,9 @@ fn answers_every_sentence_of_a_file() {
     let inputs = client.encrypt(6, 3);
     let file = client.file(&inputs, bundle.program_digest());
     assert!(refusal(server.run(&file, GO_ON)).contains("no evaluation keys"));
-    server.load_keys(&client.keys(&bundle), GO_ON).unwrap();
+    server
+        .load_keys(Cursor::new(&client.keys(&bundle)), GO_ON)
+        .unwrap();
     assert_eq!(
         server.key_security().unwrap().rows.len(),
         bundle.keys().len()
@@ -122,7 +125,7 @@ fn neither_threads_nor_schedule_nor_instruction_set_change_a_byte() {
     {
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa }).unwrap();
         let mut server = Server::open_scheduled(bundle.clone(), backend, device.clone()).unwrap();
-        server.load_keys(&keys, GO_ON).unwrap();
+        server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
         for threads in [1, 2, 3, 1] {
             answers.push(answer_with(&server, &file, threads));
         }
@@ -146,12 +149,12 @@ fn progress_counts_to_the_end_and_stops() {
             }
         }
     };
-    let stopped = refusal(server.load_keys(&keys, &stop_at(1)));
+    let stopped = refusal(server.load_keys(Cursor::new(&keys), &stop_at(1)));
     assert!(
         stopped.contains("evaluation keys") && stopped.contains("stopped"),
         "{stopped}"
     );
-    server.load_keys(&keys, GO_ON).unwrap();
+    server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
     let file = client.file(&client.encrypt(4, 3), bundle.program_digest());
     let total = 2 * bundle.program().instructions.len();
     for at in [1, 7, total / 2 + 1, total] {
@@ -178,22 +181,34 @@ fn refuses_what_is_not_its_own() {
     let keys = client.keys(&bundle);
 
     let secret = client.secret.to_bytes().unwrap();
-    assert!(refusal(server.load_keys(&secret, GO_ON)).contains("a server must never see"));
+    assert!(
+        refusal(server.load_keys(Cursor::new(&secret), GO_ON)).contains("a server must never see")
+    );
     let inputs = client.file(&client.encrypt(2, 3), digest);
-    assert!(refusal(server.load_keys(&inputs, GO_ON)).contains("expected evaluation keys"));
-    assert!(refusal(server.load_keys(&keys[..keys.len() - 1], GO_ON)).contains("truncated"));
+    assert!(
+        refusal(server.load_keys(Cursor::new(&inputs), GO_ON)).contains("expected evaluation keys")
+    );
+    assert!(
+        refusal(server.load_keys(Cursor::new(&keys[..keys.len() - 1]), GO_ON))
+            .contains("truncated")
+    );
     let mut damaged = keys.clone();
     damaged[9000] ^= 1;
-    assert!(refusal(server.load_keys(&damaged, GO_ON)).contains("corrupted"));
+    assert!(refusal(server.load_keys(Cursor::new(&damaged), GO_ON)).contains("corrupted"));
 
     let other = ServerBundle::new(params.clone(), program(&params), "other", [3; 32]).unwrap();
-    assert!(refusal(server.load_keys(&client.keys(&other), GO_ON)).contains("another program"));
+    assert!(
+        refusal(server.load_keys(Cursor::new(&client.keys(&other)), GO_ON))
+            .contains("another program")
+    );
     let foreign = toy_spec(9).validate_insecure_for_tests().unwrap();
     let mut stranger = Client::new(&foreign, 4);
     let foreign_keys = stranger.keys(&self::bundle(&foreign));
-    assert!(refusal(server.load_keys(&foreign_keys, GO_ON)).contains("other parameters"));
+    assert!(
+        refusal(server.load_keys(Cursor::new(&foreign_keys), GO_ON)).contains("other parameters")
+    );
 
-    server.load_keys(&keys, GO_ON).unwrap();
+    server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
     assert!(refusal(server.run(&secret, GO_ON)).contains("a server must never see"));
     assert!(refusal(server.run(&keys, GO_ON)).contains("expected encrypted inputs"));
     for count in [0, 1, 3] {
@@ -242,12 +257,14 @@ fn refuses_a_key_file_that_lacks_a_key() {
         )
         .unwrap();
     let mut server = server(&whole, Isa::detect());
-    let message = refusal(server.load_keys(&file, GO_ON));
+    let message = refusal(server.load_keys(Cursor::new(&file), GO_ON));
     assert!(
         message.contains(&format!("rotation {missing} key")),
         "{message}"
     );
-    server.load_keys(&client.keys(&whole), GO_ON).unwrap();
+    server
+        .load_keys(Cursor::new(&client.keys(&whole)), GO_ON)
+        .unwrap();
 }
 
 #[test]

@@ -3,12 +3,13 @@
 
 mod common;
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use common::*;
 use veilformer_ckks::container::{
-    EvaluationKeysReader, Kind, Reader, ciphertexts_to_bytes, evaluation_keys_to_bytes,
-    public_key_to_bytes, read_ciphertexts, read_params, read_public_key,
+    KeyFile, Kind, Reader, ciphertexts_to_bytes, evaluation_keys_to_bytes, public_key_to_bytes,
+    read_ciphertexts, read_params, read_public_key,
 };
 use veilformer_ckks::{EvaluationKeys, Evaluator, KeyList, Params, SlotVector};
 use veilformer_secret::{
@@ -45,10 +46,10 @@ fn serve(keys: &[u8], inputs: &[u8]) -> Vec<u8> {
     let reader = Reader::open_kind(keys, Kind::EvaluationKeys).unwrap();
     let params = read_params(&reader).unwrap();
     let backend = cpu(&params);
-    let stored = EvaluationKeysReader::open(&reader, &params).unwrap();
+    let stored = KeyFile::open(Cursor::new(keys), &params).unwrap();
     assert_eq!(stored.header().program, [9; 32]);
     let mut keys = EvaluationKeys::empty(&params, stored.header().key_id);
-    for index in 0..stored.len() {
+    for index in 0..stored.header().keys.len() {
         keys.insert(&params, &backend, &stored.key(index).unwrap())
             .unwrap();
     }

@@ -2,6 +2,7 @@
 //! ring without security, so that it is quick.
 #![allow(clippy::unwrap_used)]
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use tempfile::TempDir;
@@ -104,7 +105,7 @@ impl Conversation {
         let backend = Cpu::new(params.chain().clone(), CpuConfig::default()).unwrap();
         let mut server = Server::open(server, backend).unwrap();
         server
-            .load_keys(&keys, &|_, _| ControlFlow::Continue(()))
+            .load_keys(Cursor::new(&keys), &|_, _| ControlFlow::Continue(()))
             .unwrap();
         Self {
             model,

@@ -2,6 +2,7 @@
 //! tokens, through the shipped bundles and real keys, against the interpreter.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use veilformer::build::{Target, build};
 use veilformer::client::ClientBundle;
@@ -35,7 +36,7 @@ impl Path {
             .write_evaluation_keys(&mut generator, &secret, &mut keys, &mut go)
             .unwrap();
         server
-            .load_keys(&keys, &|_, _| ControlFlow::Continue(()))
+            .load_keys(Cursor::new(&keys), &|_, _| ControlFlow::Continue(()))
             .unwrap();
         Self {
             model,

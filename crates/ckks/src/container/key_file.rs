@@ -1,22 +1,22 @@
-//! A file of evaluation keys that stays on disk.
+//! A file of evaluation keys of which one key at a time is in memory.
 
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom};
 use std::sync::{Mutex, PoisonError};
 
-use super::keys::{EvaluationKeysHeader, EvaluationKeysWriter, key_from};
-use super::unfinished::{Begun, beginning, hash, places, read_at};
-use super::{ContainerError, DIGEST_BYTES, Kind, Tag, bad_section};
-use crate::error::short_hex;
+use super::keys::{EvaluationKeysHeader, check_list, key_from};
+use super::reader::{Head, from_meta};
+use super::unfinished::{hash, read_at};
+use super::{ContainerError, DIGEST_BYTES, Kind, META_LIMIT, Tag, bad_section};
 use crate::{CkksError, Params, StoredSwitchingKey};
 
-/// A file of evaluation keys of which one key at a time is read, by any thread.
+/// A file of evaluation keys of which one key at a time is read, in any order and by any thread.
 ///
 /// Its digest is compared once, when it is opened. Whoever changes the file afterwards changes what is
 /// computed: each key that is read is checked for its lengths, residues and security, not for being
 /// the same.
-pub struct KeyFile {
-    file: Mutex<File>,
+pub struct KeyFile<F = File> {
+    file: Mutex<F>,
     /// What sections were read into: fresh pages for each would take longer than to read them.
     buffers: Mutex<Vec<Vec<u8>>>,
     params: Params,
@@ -25,52 +25,54 @@ pub struct KeyFile {
     places: Vec<(u64, u64)>,
 }
 
-impl KeyFile {
+/// The head of a file, and the file's length in bytes.
+fn head_of<F: Read + Seek>(file: &mut F) -> Result<(Head, u64), ContainerError> {
+    let length = file.seek(SeekFrom::End(0)).map_err(ContainerError::Io)?;
+    let mut first = vec![0; length.min(Head::LIMIT as u64) as usize];
+    read_at(file, 0, &mut first)?;
+    Ok((Head::parse(&first, length)?, length))
+}
+
+impl<F: Read + Seek> KeyFile<F> {
+    /// What a file is, by its header.
+    ///
+    /// # Errors
+    /// [`ContainerError`] for what is none of our files; the file's.
+    pub fn kind_of(file: &mut F) -> Result<Kind, ContainerError> {
+        Ok(head_of(file)?.0.kind())
+    }
+
     /// Checks a file from its first byte to its digest.
     ///
     /// # Errors
-    /// [`ContainerError`] for what is no whole file of evaluation keys under these parameters; the
-    /// file's.
-    pub fn open(mut file: File, params: &Params) -> Result<Self, CkksError> {
-        let (digest, header) = match beginning(&mut file) {
-            Some(Begun::Keys(digest, header)) => (digest, header),
-            Some(Begun::Other(kind)) => {
-                return Err(ContainerError::WrongKind {
-                    found: kind.to_string(),
-                    expected: Kind::EvaluationKeys.to_string(),
-                }
-                .into());
-            }
-            None => return Err(ContainerError::NotOurs.into()),
-        };
-        if digest != params.digest() {
-            return Err(ContainerError::WrongParams {
-                found: short_hex(&digest),
-                expected: short_hex(&params.digest()),
-            }
-            .into());
-        }
-        let mut head = Vec::new();
-        EvaluationKeysWriter::begin(&mut head, params, &header)?;
-        let (places, body) = places(params, &header, head.len())?;
-        let length = file.seek(SeekFrom::End(0)).map_err(ContainerError::Io)?;
-        let expected = body + DIGEST_BYTES as u64;
-        if length < expected {
-            let found = length;
-            return Err(ContainerError::Truncated { found, expected }.into());
-        }
-        if length > expected {
-            let extra = length - expected;
-            return Err(ContainerError::Trailing { extra }.into());
-        }
-        let (mut found, mut end) = (vec![0; head.len()], [0; DIGEST_BYTES]);
-        read_at(&mut file, 0, &mut found)?;
-        read_at(&mut file, body, &mut end)?;
+    /// [`ContainerError`] for what is no whole file of evaluation keys under these parameters,
+    /// [`CkksError::Insecure`]; the file's.
+    pub fn open(mut file: F, params: &Params) -> Result<Self, CkksError> {
+        let (head, length) = head_of(&mut file)?;
+        // Compared first: hashing gigabytes of the wrong file helps nobody.
+        head.expect_kind(Kind::EvaluationKeys)?;
+        head.expect_params(params)?;
+        let body = length - DIGEST_BYTES as u64;
+        let mut digest = [0; DIGEST_BYTES];
+        read_at(&mut file, body, &mut digest)?;
         let mut hasher = blake3::Hasher::new();
         hash(&mut file, (0, body), &mut hasher)?;
-        if found != head || *hasher.finalize().as_bytes() != end {
+        if *hasher.finalize().as_bytes() != digest {
             return Err(ContainerError::Corrupted.into());
         }
+        let of = |tag: Tag| head.sections().filter(move |section| section.0 == tag);
+        let (_, at, list) = of(Tag::KEYS)
+            .next()
+            .ok_or_else(|| ContainerError::MissingSection {
+                section: Tag::KEYS.to_string(),
+            })?;
+        // One byte more than is parsed, to be told apart from what fits.
+        let mut meta = vec![0; list.min(META_LIMIT as u64 + 1) as usize];
+        read_at(&mut file, at, &mut meta)?;
+        let header: EvaluationKeysHeader = from_meta(Tag::KEYS, &meta, META_LIMIT)?;
+        let places: Vec<(u64, u64)> = of(Tag::KEY).map(|(_, at, length)| (at, length)).collect();
+        let lengths: Vec<u64> = places.iter().map(|place| place.1).collect();
+        check_list(params, &header, &lengths)?;
         Ok(Self {
             file: Mutex::new(file),
             buffers: Mutex::new(Vec::new()),

@@ -238,75 +238,29 @@ pub fn evaluation_keys_to_bytes(
     Ok(out)
 }
 
-/// Reads evaluation keys one by one, in any order and from several threads.
-pub struct EvaluationKeysReader<'a> {
-    params: Params,
-    header: EvaluationKeysHeader,
-    bodies: Vec<&'a [u8]>,
-}
-
-impl<'a> EvaluationKeysReader<'a> {
-    /// Checks the list of keys, their lengths and their security; no polynomial is read yet.
-    ///
-    /// # Errors
-    /// [`ContainerError::WrongKind`], [`ContainerError::WrongParams`], [`CkksError::Insecure`],
-    /// or what is malformed.
-    pub fn open(reader: &Reader<'a>, params: &Params) -> Result<Self, CkksError> {
-        reader.expect_kind(Kind::EvaluationKeys)?;
-        reader.expect_params(params)?;
-        let header: EvaluationKeysHeader = reader.meta(Tag::KEYS)?;
-        check_count(&header)?;
-        let bodies: Vec<&[u8]> = reader.sections_of(Tag::KEY).collect();
-        if bodies.len() != header.keys.len() {
-            let what = format!("{} keys, {} are announced", bodies.len(), header.keys.len());
+/// Checks a list of keys: its length, every key's security, and the lengths of their sections.
+pub(super) fn check_list(
+    params: &Params,
+    header: &EvaluationKeysHeader,
+    lengths: &[u64],
+) -> Result<(), CkksError> {
+    check_count(header)?;
+    if lengths.len() != header.keys.len() {
+        let (found, announced) = (lengths.len(), header.keys.len());
+        let what = format!("{found} keys, {announced} are announced");
+        return Err(bad_section(Tag::KEY, what).into());
+    }
+    for (record, &length) in header.keys.iter().zip(lengths) {
+        let key = (record.purpose, record.level as usize);
+        let (shape, row) = check_switching_key(params, key, record.secret)?;
+        ExpanderId::try_from(record.expander)?;
+        let expected = record.bytes_of(params, &shape);
+        if length != expected as u64 {
+            let what = format!("{} has {length} bytes, expected {expected}", row.key);
             return Err(bad_section(Tag::KEY, what).into());
         }
-        for (record, body) in header.keys.iter().zip(&bodies) {
-            let key = (record.purpose, record.level as usize);
-            let (shape, row) = check_switching_key(params, key, record.secret)?;
-            ExpanderId::try_from(record.expander)?;
-            let expected = record.bytes_of(params, &shape);
-            if body.len() != expected {
-                let what = format!("{} has {} bytes, expected {expected}", row.key, body.len());
-                return Err(bad_section(Tag::KEY, what).into());
-            }
-        }
-        Ok(Self {
-            params: params.clone(),
-            header,
-            bodies,
-        })
     }
-
-    /// What the set is.
-    #[must_use]
-    pub fn header(&self) -> &EvaluationKeysHeader {
-        &self.header
-    }
-
-    /// Number of keys.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bodies.len()
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.bodies.is_empty()
-    }
-
-    /// Reads one key.
-    ///
-    /// # Errors
-    /// If there is no such key, or a residue is not below its prime.
-    pub fn key(&self, index: usize) -> Result<StoredSwitchingKey, CkksError> {
-        let (Some(record), Some(&body)) = (self.header.keys.get(index), self.bodies.get(index))
-        else {
-            return Err(bad_section(Tag::KEY, format!("there is no key {index}")).into());
-        };
-        key_from(&self.params, record, self.header.key_id, body)
-    }
+    Ok(())
 }
 
 /// Hands the bytes of a key's section to `put`, a polynomial at a time.
@@ -377,19 +331,25 @@ pub(super) fn key_from(
 /// Reads and checks a whole set of keys.
 ///
 /// # Errors
-/// As [`EvaluationKeysReader`] and [`StoredEvaluationKeys::conform`].
+/// [`ContainerError::WrongKind`], [`ContainerError::WrongParams`], [`CkksError::Insecure`], what is
+/// malformed, and those of [`StoredEvaluationKeys::conform`].
 pub fn read_evaluation_keys(
     reader: &Reader<'_>,
     params: &Params,
 ) -> Result<StoredEvaluationKeys, CkksError> {
-    let keys = EvaluationKeysReader::open(reader, params)?;
+    reader.expect_kind(Kind::EvaluationKeys)?;
+    reader.expect_params(params)?;
+    let header: EvaluationKeysHeader = reader.meta(Tag::KEYS)?;
+    let bodies: Vec<&[u8]> = reader.sections_of(Tag::KEY).collect();
+    let lengths: Vec<u64> = bodies.iter().map(|body| body.len() as u64).collect();
+    check_list(params, &header, &lengths)?;
+    let keys = header.keys.iter().zip(bodies);
+    let keys = keys.map(|(record, body)| key_from(params, record, header.key_id, body));
     let stored = StoredEvaluationKeys {
         params: params.digest(),
-        key_id: keys.header.key_id,
-        program: keys.header.program,
-        keys: (0..keys.len())
-            .map(|index| keys.key(index))
-            .collect::<Result<_, _>>()?,
+        key_id: header.key_id,
+        program: header.program,
+        keys: keys.collect::<Result<_, _>>()?,
     };
     stored.conform(params)?;
     Ok(stored)

@@ -42,7 +42,7 @@ pub use error::{ContainerError, Kind};
 pub use inspect::{Inspection, inspect};
 pub use key_file::KeyFile;
 pub use keys::{
-    EvaluationKeysHeader, EvaluationKeysReader, EvaluationKeysWriter, KeyRecord, append_public_key,
+    EvaluationKeysHeader, EvaluationKeysWriter, KeyRecord, append_public_key,
     evaluation_keys_to_bytes, public_key_to_bytes, read_evaluation_keys, read_public_key,
     write_evaluation_keys,
 };

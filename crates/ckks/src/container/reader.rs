@@ -9,15 +9,141 @@ use super::{
 use crate::Params;
 use crate::error::short_hex;
 
-/// A container in memory (or mapped), whose header, lengths and digest are checked; sections
-/// are borrowed from it.
-pub struct Reader<'a> {
-    bytes: &'a [u8],
+/// What stands before the sections of a container.
+pub(super) struct Head {
     kind: Kind,
     version: (u16, u16),
     insecure: bool,
     params_digest: [u8; 32],
-    count: usize,
+    /// Tag and length of each section.
+    sections: Vec<(Tag, u64)>,
+}
+
+impl Head {
+    /// Longest head, bytes.
+    pub(super) const LIMIT: usize = HEADER_BYTES + TABLE_ENTRY_BYTES * MAX_SECTIONS;
+
+    /// Checks the header and all lengths of a file of `length` bytes that begins with `first`, of
+    /// which there are [`Head::LIMIT`] unless the file is shorter.
+    ///
+    /// # Errors
+    /// As [`Reader::open_unverified`].
+    pub(super) fn parse(first: &[u8], length: u64) -> Result<Self, ContainerError> {
+        let truncated = |expected: u64| ContainerError::Truncated {
+            found: length,
+            expected,
+        };
+        let seen = first.len().min(MAGIC.len());
+        if first.get(..seen) != MAGIC.get(..seen) || seen < 4 {
+            return Err(ContainerError::NotOurs);
+        }
+        let header: &[u8; HEADER_BYTES] = first
+            .first_chunk()
+            .ok_or_else(|| truncated(HEADER_BYTES as u64))?;
+        let version = (number(header, 8, 2) as u16, number(header, 10, 2) as u16);
+        if version.0 > VERSION.0 {
+            return Err(ContainerError::NewerVersion {
+                major: version.0,
+                minor: version.1,
+                known: VERSION.0,
+            });
+        }
+        let code = number(header, 12, 2) as u16;
+        let flags = number(header, 14, 2) as u16;
+        let kind = Kind::from_code(code)
+            .filter(|_| version.0 == VERSION.0)
+            .ok_or_else(|| {
+                bad_header(format!("kind {code} of version {} is unknown", version.0))
+            })?;
+        if flags & !FLAG_INSECURE != 0 || number(header, 52, 4) != 0 {
+            return Err(bad_header("unknown flags are set"));
+        }
+        let count = number(header, 48, 4) as usize;
+        if count > MAX_SECTIONS {
+            return Err(bad_header(format!(
+                "{count} sections, at most {MAX_SECTIONS} are possible"
+            )));
+        }
+        let total = number(header, 56, 8);
+        if total > length {
+            return Err(truncated(total));
+        }
+        if total < length {
+            let extra = length - total;
+            return Err(ContainerError::Trailing { extra });
+        }
+        let table_end = HEADER_BYTES + TABLE_ENTRY_BYTES * count;
+        let least = (table_end + DIGEST_BYTES) as u64;
+        let table = match first.get(HEADER_BYTES..table_end) {
+            Some(table) if length >= least => table,
+            _ => return Err(truncated(least)),
+        };
+        let mut sections = Vec::with_capacity(count);
+        let mut sum = Some(least);
+        for entry in table.chunks_exact(TABLE_ENTRY_BYTES) {
+            let (reserved, length) = (number(entry, 4, 4), number(entry, 8, 8));
+            sum = sum.and_then(|s| s.checked_add(length).filter(|_| reserved == 0));
+            sections.push((
+                Tag(entry.first_chunk().copied().unwrap_or_default()),
+                length,
+            ));
+        }
+        if sum != Some(total) {
+            return Err(bad_header(
+                "the section lengths do not add up to the file's length",
+            ));
+        }
+        let mut params_digest = [0; 32];
+        params_digest.copy_from_slice(&header[16..48]);
+        Ok(Self {
+            kind,
+            version,
+            insecure: flags & FLAG_INSECURE != 0,
+            params_digest,
+            sections,
+        })
+    }
+
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Per section its tag, where it begins and its length, bytes.
+    pub(super) fn sections(&self) -> impl Iterator<Item = (Tag, u64, u64)> + '_ {
+        let mut at = (HEADER_BYTES + TABLE_ENTRY_BYTES * self.sections.len()) as u64;
+        self.sections.iter().map(move |&(tag, length)| {
+            let begin = at;
+            at += length;
+            (tag, begin, length)
+        })
+    }
+
+    pub(super) fn expect_kind(&self, expected: Kind) -> Result<(), ContainerError> {
+        if self.kind == expected {
+            return Ok(());
+        }
+        Err(ContainerError::WrongKind {
+            found: self.kind.to_string(),
+            expected: expected.to_string(),
+        })
+    }
+
+    pub(super) fn expect_params(&self, params: &Params) -> Result<(), ContainerError> {
+        if self.params_digest == params.digest() && self.insecure == params.is_insecure() {
+            return Ok(());
+        }
+        Err(ContainerError::WrongParams {
+            found: short_hex(&self.params_digest),
+            expected: short_hex(&params.digest()),
+        })
+    }
+}
+
+/// A container in memory, whose header, lengths and digest are checked; sections are borrowed from
+/// it.
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    head: Head,
 }
 
 impl<'a> Reader<'a> {
@@ -64,80 +190,8 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// As [`Reader::open`] without [`ContainerError::Corrupted`].
     pub fn open_unverified(bytes: &'a [u8]) -> Result<Self, ContainerError> {
-        let truncated = |expected: usize| ContainerError::Truncated {
-            found: bytes.len() as u64,
-            expected: expected as u64,
-        };
-        let seen = bytes.len().min(MAGIC.len());
-        if bytes.get(..seen) != MAGIC.get(..seen) || seen < 4 {
-            return Err(ContainerError::NotOurs);
-        }
-        let header: &[u8; HEADER_BYTES] =
-            bytes.first_chunk().ok_or_else(|| truncated(HEADER_BYTES))?;
-        let version = (number(header, 8, 2) as u16, number(header, 10, 2) as u16);
-        if version.0 > VERSION.0 {
-            return Err(ContainerError::NewerVersion {
-                major: version.0,
-                minor: version.1,
-                known: VERSION.0,
-            });
-        }
-        let code = number(header, 12, 2) as u16;
-        let flags = number(header, 14, 2) as u16;
-        let kind = Kind::from_code(code)
-            .filter(|_| version.0 == VERSION.0)
-            .ok_or_else(|| {
-                bad_header(format!("kind {code} of version {} is unknown", version.0))
-            })?;
-        if flags & !FLAG_INSECURE != 0 || number(header, 52, 4) != 0 {
-            return Err(bad_header("unknown flags are set"));
-        }
-        let count = number(header, 48, 4) as usize;
-        if count > MAX_SECTIONS {
-            return Err(bad_header(format!(
-                "{count} sections, at most {MAX_SECTIONS} are possible"
-            )));
-        }
-        let total = number(header, 56, 8);
-        match total.cmp(&(bytes.len() as u64)) {
-            std::cmp::Ordering::Greater => {
-                return Err(ContainerError::Truncated {
-                    found: bytes.len() as u64,
-                    expected: total,
-                });
-            }
-            std::cmp::Ordering::Less => {
-                return Err(ContainerError::Trailing {
-                    extra: bytes.len() as u64 - total,
-                });
-            }
-            std::cmp::Ordering::Equal => {}
-        }
-        let table_end = HEADER_BYTES + TABLE_ENTRY_BYTES * count;
-        if bytes.len() < table_end + DIGEST_BYTES {
-            return Err(truncated(table_end + DIGEST_BYTES));
-        }
-        let mut params_digest = [0; 32];
-        params_digest.copy_from_slice(&header[16..48]);
-        let reader = Self {
-            bytes,
-            kind,
-            version,
-            insecure: flags & FLAG_INSECURE != 0,
-            params_digest,
-            count,
-        };
-        let lengths = reader
-            .table()
-            .try_fold((table_end + DIGEST_BYTES) as u64, |sum, entry| {
-                sum.checked_add(entry.1).filter(|_| entry.2 == 0)
-            });
-        if lengths != Some(total) {
-            return Err(bad_header(
-                "the section lengths do not add up to the file's length",
-            ));
-        }
-        Ok(reader)
+        let head = Head::parse(bytes, bytes.len() as u64)?;
+        Ok(Self { bytes, head })
     }
 
     /// `Ok` if the file is of this kind.
@@ -145,14 +199,7 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ContainerError::WrongKind`].
     pub fn expect_kind(&self, expected: Kind) -> Result<(), ContainerError> {
-        if self.kind == expected {
-            Ok(())
-        } else {
-            Err(ContainerError::WrongKind {
-                found: self.kind.to_string(),
-                expected: expected.to_string(),
-            })
-        }
+        self.head.expect_kind(expected)
     }
 
     /// `Ok` if the file was made under these parameters.
@@ -160,38 +207,31 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`ContainerError::WrongParams`].
     pub fn expect_params(&self, params: &Params) -> Result<(), ContainerError> {
-        if self.params_digest == params.digest() && self.insecure == params.is_insecure() {
-            Ok(())
-        } else {
-            Err(ContainerError::WrongParams {
-                found: short_hex(&self.params_digest),
-                expected: short_hex(&params.digest()),
-            })
-        }
+        self.head.expect_params(params)
     }
 
     /// What the file is.
     #[must_use]
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.head.kind
     }
 
     /// Format version, major and minor.
     #[must_use]
     pub fn version(&self) -> (u16, u16) {
-        self.version
+        self.head.version
     }
 
     /// Whether it was made with insecure test parameters.
     #[must_use]
     pub fn is_insecure(&self) -> bool {
-        self.insecure
+        self.head.insecure
     }
 
     /// Digest of the parameters; zeros if there are none.
     #[must_use]
     pub fn params_digest(&self) -> [u8; 32] {
-        self.params_digest
+        self.head.params_digest
     }
 
     /// The digest at the end: the identity of the file.
@@ -203,12 +243,10 @@ impl<'a> Reader<'a> {
     /// All sections in order.
     pub fn sections(&self) -> impl Iterator<Item = (Tag, &'a [u8])> + '_ {
         let bytes = self.bytes;
-        let mut at = HEADER_BYTES + TABLE_ENTRY_BYTES * self.count;
-        self.table().map(move |(tag, length, _)| {
-            // In bounds: open_unverified() compared the sum of the lengths.
-            let section = bytes.get(at..at + length as usize).unwrap_or_default();
-            at += length as usize;
-            (tag, section)
+        self.head.sections().map(move |(tag, at, length)| {
+            // In bounds: the sum of the lengths was compared.
+            let section = bytes.get(at as usize..(at + length) as usize);
+            (tag, section.unwrap_or_default())
         })
     }
 
@@ -251,18 +289,6 @@ impl<'a> Reader<'a> {
         limit: usize,
     ) -> Result<T, ContainerError> {
         from_meta(tag, self.section(tag)?, limit)
-    }
-
-    /// The section table: tag, length, reserved field.
-    fn table(&self) -> impl Iterator<Item = (Tag, u64, u32)> + 'a {
-        self.bytes
-            .get(HEADER_BYTES..HEADER_BYTES + TABLE_ENTRY_BYTES * self.count)
-            .unwrap_or_default()
-            .chunks_exact(TABLE_ENTRY_BYTES)
-            .map(|entry| {
-                let tag = entry.first_chunk().copied().unwrap_or_default();
-                (Tag(tag), number(entry, 8, 8), number(entry, 4, 4) as u32)
-            })
     }
 }
 

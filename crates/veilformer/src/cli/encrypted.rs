@@ -1,6 +1,7 @@
 //! Both roles in one process, for commands that answer many sentences: all that passes between
 //! them are the bytes of the files that the separate commands would write.
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -42,9 +43,14 @@ impl Encrypted {
         })?;
         stage.finish();
         let stage = context.progress.stage("loading keys");
-        let server = load::server(context, bundles.server, &keys, |done, total| {
-            stage.update(done, total);
-        })?;
+        let server = load::server(
+            context,
+            bundles.server,
+            Cursor::new(&keys),
+            |done, total| {
+                stage.update(done, total);
+            },
+        )?;
         stage.finish();
         Ok(Self {
             client,

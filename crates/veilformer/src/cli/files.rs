@@ -349,6 +349,11 @@ pub fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))
 }
 
+/// A file to read from.
+pub fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|e| read_error(path, &e))
+}
+
 /// A whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|e| read_error(path, &e))
@@ -356,7 +361,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>> {
 
 /// A whole file that is wiped from memory when dropped.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let mut file = File::open(path).map_err(|e| read_error(path, &e))?;
+    let mut file = open(path)?;
     let length = file.metadata().map_or(0, |m| m.len());
     // Large enough from the start: a vector that grew would leave copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));

@@ -1,5 +1,6 @@
 //! What several commands read, with the file's name in every complaint.
 
+use std::io::{Read, Seek};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -129,7 +130,7 @@ pub fn secret_key(path: &Path, params: &Params) -> Result<SecretKey> {
 pub fn server(
     context: &Context,
     bundle: ServerBundle,
-    keys: &[u8],
+    keys: impl Read + Seek + Send,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Server<Cpu>> {
     let backend = context.backend(bundle.params())?;

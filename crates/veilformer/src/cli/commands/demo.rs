@@ -3,6 +3,7 @@
 //! All that passes between [`Client`] and [`Server`] are the bytes of the files that the separate
 //! commands would write.
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use veilformer::build::{Target, build};
@@ -74,7 +75,7 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
 
     let stage = context.progress.stage("server: loading bundle and keys");
     let bundle = ServerBundle::from_bytes(&server_file)?;
-    let server = load::server(context, bundle, &key_file, |done, total| {
+    let server = load::server(context, bundle, Cursor::new(&key_file), |done, total| {
         stage.update(done, total);
     })?;
     let load = stage.finish();

@@ -14,12 +14,11 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
     let mut file = NewFile::create(&args.output, Access::Public, context.force)?;
     let stage = context.progress.stage("loading bundle and keys");
     let bundle = load::server_bundle(&args.server)?;
-    let keys = files::read(&args.keys)?;
-    let server = load::server(context, bundle, &keys, |done, total| {
+    let keys = files::open(&args.keys)?;
+    let server = load::server(context, bundle, keys, |done, total| {
         stage.update(done, total);
     })
     .map_err(|e| e.of(&args.keys))?;
-    drop(keys);
     let load_seconds = stage.finish();
 
     let stage = context.progress.stage("running on ciphertexts");
