@@ -1,18 +1,21 @@
 //! A process-wide pool of 64-byte aligned word buffers.
 //!
 //! Page faults of fresh temporaries cost more than the NTT that fills them, so buffers are kept
-//! when they are dropped. The pool is bounded; above the bound memory goes back to the system.
+//! when they are dropped, and taken again for what is as large or somewhat smaller: on their way
+//! down the levels values lose a limb at a time. The pool is bounded; above the bound the buffers that
+//! waited longest go back to the system, so that what one part of a program needs does not keep
+//! out what the next one does.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Buffers of at least this size are aligned to it and advised for huge pages.
 const HUGE: usize = 2 << 20;
 /// Default bound on the bytes that wait in the pool.
-const DEFAULT_LIMIT: usize = 1 << 30;
+const DEFAULT_LIMIT: usize = 2 << 30;
 
 /// An owned, aligned, initialized block of words from the pool.
 pub(crate) struct Buffer {
@@ -28,38 +31,85 @@ unsafe impl Send for Buffer {}
 unsafe impl Sync for Buffer {}
 
 struct Pool {
-    free: BTreeMap<usize, Vec<Buffer>>,
+    /// Per size class the buffers that wait, each with the time when it came, first come first.
+    free: BTreeMap<usize, VecDeque<(u64, Buffer)>>,
+    /// Buffers that came so far.
+    time: u64,
     bytes: usize,
     limit: usize,
 }
 
-static POOL: Mutex<Pool> = Mutex::new(Pool {
-    free: BTreeMap::new(),
-    bytes: 0,
-    limit: DEFAULT_LIMIT,
-});
+static POOL: Mutex<Pool> = Mutex::new(Pool::new(DEFAULT_LIMIT));
+
+impl Pool {
+    const fn new(limit: usize) -> Self {
+        Self {
+            free: BTreeMap::new(),
+            time: 0,
+            bytes: 0,
+            limit,
+        }
+    }
+
+    fn lock() -> MutexGuard<'static, Self> {
+        POOL.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the smallest class that is at least `class`, and at most half as large again, the buffer
+    /// that came last.
+    fn take(&mut self, class: usize) -> Option<Buffer> {
+        let most = class + class / 2;
+        let (&found, waiting) = self.free.range_mut(class..=most).next()?;
+        let (_, buffer) = waiting.pop_back()?;
+        if waiting.is_empty() {
+            self.free.remove(&found);
+        }
+        self.bytes -= found * 8;
+        Some(buffer)
+    }
+
+    fn put(&mut self, buffer: Buffer) {
+        self.bytes += buffer.class * 8;
+        self.time += 1;
+        let waiting = self.free.entry(buffer.class).or_default();
+        waiting.push_back((self.time, buffer));
+    }
+
+    /// Takes out what waited longest until the bound holds.
+    fn shrink(&mut self) -> Vec<Buffer> {
+        let mut out = Vec::new();
+        while self.bytes > self.limit {
+            let fronts = self.free.iter().filter_map(|(class, waiting)| {
+                let (time, _) = waiting.front()?;
+                Some((*time, *class))
+            });
+            let Some((_, class)) = fronts.min() else {
+                break;
+            };
+            let Some(waiting) = self.free.get_mut(&class) else {
+                break;
+            };
+            let front = waiting.pop_front();
+            if waiting.is_empty() {
+                self.free.remove(&class);
+            }
+            if let Some((_, buffer)) = front {
+                self.bytes -= class * 8;
+                out.push(buffer);
+            }
+        }
+        out
+    }
+}
 
 /// Bounds the bytes that unused buffers may hold in the process-wide pool, and gives back what is
 /// above the bound.
 pub fn set_pool_limit(bytes: usize) {
-    let mut freed = Vec::new();
-    {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let freed = {
+        let mut pool = Pool::lock();
         pool.limit = bytes;
-        while pool.bytes > pool.limit {
-            let Some(mut entry) = pool.free.last_entry() else {
-                break;
-            };
-            let buffer = entry.get_mut().pop();
-            if entry.get().is_empty() {
-                entry.remove();
-            }
-            if let Some(b) = buffer {
-                pool.bytes -= b.class * 8;
-                freed.push(b);
-            }
-        }
-    }
+        pool.shrink()
+    };
     for b in freed {
         b.free();
     }
@@ -67,7 +117,7 @@ pub fn set_pool_limit(bytes: usize) {
 
 /// Bytes of unused buffers that the pool holds now.
 pub fn pool_bytes() -> usize {
-    POOL.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    Pool::lock().bytes
 }
 
 /// Size classes are multiples of an eighth of the next lower power of two: at most 12.5% waste.
@@ -86,15 +136,14 @@ impl Buffer {
     /// overwrites all of it.
     pub(crate) fn dirty(len: usize) -> Self {
         let class = size_class(len);
-        {
-            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(mut b) = pool.free.get_mut(&class).and_then(Vec::pop) {
-                pool.bytes -= class * 8;
+        let waiting = Pool::lock().take(class);
+        match waiting {
+            Some(mut b) => {
                 b.len = len;
-                return b;
+                b
             }
+            None => Self::allocate(len, class),
         }
-        Self::allocate(len, class)
     }
 
     /// A buffer of `len` zeros.
@@ -140,17 +189,12 @@ impl Drop for Buffer {
             len: self.len,
             class: self.class,
         };
-        let rejected = {
-            let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-            if pool.bytes + mine.class * 8 <= pool.limit {
-                pool.bytes += mine.class * 8;
-                pool.free.entry(mine.class).or_default().push(mine);
-                None
-            } else {
-                Some(mine)
-            }
+        let freed = {
+            let mut pool = Pool::lock();
+            pool.put(mine);
+            pool.shrink()
         };
-        if let Some(b) = rejected {
+        for b in freed {
             b.free();
         }
     }
@@ -176,5 +220,67 @@ impl Clone for Buffer {
         let mut b = Self::dirty(self.len);
         b.copy_from_slice(self);
         b
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool of so many words, and one buffer of each length in it, in that order.
+    fn pool(limit: usize, lens: &[usize]) -> Pool {
+        let mut pool = Pool::new(8 * limit);
+        for &len in lens {
+            pool.put(Buffer::allocate(len, size_class(len)));
+            for b in pool.shrink() {
+                b.free();
+            }
+        }
+        pool
+    }
+
+    fn empty(mut pool: Pool) -> Vec<usize> {
+        pool.limit = 0;
+        let freed = pool.shrink();
+        assert_eq!((pool.bytes, pool.free.len()), (0, 0));
+        let classes = freed.iter().map(|b| b.class).collect();
+        freed.into_iter().for_each(Buffer::free);
+        classes
+    }
+
+    #[test]
+    fn what_waited_longest_makes_room() {
+        let mut pool = pool(1000, &[512, 256, 64, 256]);
+        assert_eq!(pool.bytes, 8 * (256 + 64 + 256));
+        let taken = pool.take(256).unwrap();
+        pool.put(taken);
+        assert_eq!(empty(pool), [256, 64, 256]);
+        assert_eq!(empty(self::pool(100, &[64, 512])), [0; 0]);
+    }
+
+    #[test]
+    fn a_buffer_serves_what_is_somewhat_smaller() {
+        let mut pool = pool(10_000, &[1024, 384, 256]);
+        let mut take = |len: usize| {
+            let taken = pool.take(size_class(len))?;
+            let class = taken.class;
+            taken.free();
+            Some(class)
+        };
+        assert_eq!(take(257), Some(384));
+        assert_eq!(take(257), None);
+        assert_eq!(take(1025), None);
+        assert_eq!(take(682), Some(1024));
+        assert_eq!(take(170), Some(256));
+        assert_eq!(take(64), None);
+        assert_eq!(empty(pool), [0; 0]);
+    }
+
+    #[test]
+    fn a_buffer_that_waited_has_the_length_that_is_asked_for() {
+        drop(Buffer::zeroed(1 << 12));
+        let shorter = Buffer::dirty(3 << 10);
+        assert_eq!(shorter.len(), 3 << 10);
+        assert!(Buffer::zeroed(3000).iter().all(|&w| w == 0));
     }
 }

@@ -1,7 +1,8 @@
 //! A model of the memory of a server on the CPU backend.
 //!
-//! Buffers that are let go wait in a pool, by size, for the next of their size: what a process
-//! holds in the end is, for each size, the most that was in use at once.
+//! Buffers that are let go wait in a pool for the next of their size: what a process holds in the end
+//! is, for each size, the most that was in use at once, or what is in use and the most that waits.
+//! (That the pool also gives a buffer to what is somewhat smaller only makes it less.)
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
@@ -20,7 +21,7 @@ const MAX_GROUP: usize = 8;
 /// Rotations of one ciphertext that the engine does at a time.
 const JOBS: usize = 8;
 /// Largest amount that waits in the pool.
-const POOL: u64 = 1 << 30;
+const POOL: u64 = 2 << 30;
 
 /// The smallest buffer of the pool.
 const SMALLEST_BUFFER: u64 = 512;
