@@ -100,11 +100,12 @@ fn measure_here<B: Backend>(
         backend,
     };
     if threads > 1 {
-        let slowdown = bench.slowdown(top, threads)?;
-        table.slowdown.insert(as_u32(threads), slowdown);
-        // Of a typical operation: what there is to share falls with the level.
+        // At a typical level: what there is to share falls with it.
         let typical = by_level.keys().nth(by_level.len() / 2);
-        let helped = bench.helped(typical.copied().unwrap_or(top), threads)?;
+        let mixed = bench.mixed(typical.copied().unwrap_or(top).max(1))?;
+        let slowdown = bench.slowdown(&mixed, threads)?;
+        table.slowdown.insert(as_u32(threads), slowdown);
+        let helped = bench.helped(&mixed, threads)?;
         table.helped.insert(as_u32(threads), helped);
     }
     let levels: Vec<usize> = by_level.keys().copied().collect();
@@ -442,19 +443,58 @@ impl<B: Backend> Bench<'_, B> {
         })
     }
 
-    /// How much longer hoisted rotations take when so many threads do the same each; not more than
-    /// if they took turns.
-    fn slowdown(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
-        let a = self.ciphertext(level, 0)?;
+    /// Seconds of what programs are made of, a little of each: a rotation, a product, a transform
+    /// whose plaintexts have no period, and what only adds and multiplies. They do not gain alike from
+    /// threads, since some wait for memory.
+    fn mix(&self, mixed: &Mixed<B>) -> Result<f64, OpsError> {
+        let (e, [a, b], plains) = (&self.evaluator, &mixed.inputs, &mixed.plains);
+        let mut plains = plains.iter().cycle();
+        let giants = (0..MIXED.0).map(|giant| Giant {
+            rotation: giant,
+            terms: (0..MIXED.1)
+                .zip(&mut plains)
+                .map(|(baby, plain)| Term {
+                    input: 0,
+                    baby,
+                    plain: plain.clone(),
+                })
+                .collect(),
+        });
+        let transform = Transform {
+            giants: giants.collect(),
+        };
+        time(|| {
+            let turned = e.rotate_many(a, &[1])?;
+            let product = e.mul_sum(&[(a, b)])?;
+            let mapped = e.linear_transforms(&[a], &[&transform])?;
+            let (sum, lower) = (e.add(a, b)?, e.rescale(a)?);
+            Ok((turned, product, mapped, sum, lower))
+        })
+    }
+
+    fn mixed(&self, level: usize) -> Result<Mixed<B>, RuntimeError> {
+        let scale = self.params.scale_at(level);
+        let plains = (0..MIXED.0 * MIXED.1).map(|number| {
+            let slots = self.slots(number as usize);
+            self.evaluator.encode_extended(&slots, level, scale)
+        });
+        Ok(Mixed {
+            inputs: [self.ciphertext(level, 0)?, self.ciphertext(level, 1)?],
+            plains: plains.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// How much longer operations take when so many threads do the same each; not more than if they
+    /// took turns.
+    fn slowdown(&self, mixed: &Mixed<B>, threads: usize) -> Result<f64, RuntimeError> {
         let pools: Vec<ThreadPool> = (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?;
-        let rotate = || self.rotate(&a, MANY);
         let (mut alone, mut together) = (Vec::new(), Vec::new());
         for _ in 0..PASSES {
-            alone.push(rotate()?);
+            alone.push(self.mix(mixed)?);
             let times: Vec<f64> = std::thread::scope(|scope| {
                 let workers: Vec<_> = pools
                     .iter()
-                    .map(|pool| scope.spawn(|| pool.install(rotate)))
+                    .map(|pool| scope.spawn(|| pool.install(|| self.mix(mixed))))
                     .collect();
                 let times = workers.into_iter().map(|worker| match worker.join() {
                     Ok(time) => time,
@@ -468,18 +508,26 @@ impl<B: Backend> Bench<'_, B> {
         Ok(ratio.clamp(1.0, threads as f64))
     }
 
-    /// How much faster a rotation is when so many threads have nothing else to do.
-    fn helped(&self, level: usize, threads: usize) -> Result<f64, RuntimeError> {
-        let a = self.ciphertext(level, 0)?;
+    /// How much faster an operation is when so many threads have nothing else to do.
+    fn helped(&self, mixed: &Mixed<B>, threads: usize) -> Result<f64, RuntimeError> {
         let all = pool(threads)?;
         let (mut alone, mut helped) = (Vec::new(), Vec::new());
         for _ in 0..PASSES {
-            alone.push(self.rotate(&a, 1)?);
-            helped.push(all.install(|| self.rotate(&a, 1))?);
+            alone.push(self.mix(mixed)?);
+            helped.push(all.install(|| self.mix(mixed))?);
         }
         let ratio = median(alone) / median(helped).max(1e-9);
         Ok(ratio.clamp(1.0, threads as f64))
     }
+}
+
+/// Giant and baby steps of the transform in [`Bench::mix`].
+const MIXED: (i64, i64) = (3, 4);
+
+/// What [`Bench::mix`] works on.
+struct Mixed<B: Backend> {
+    inputs: [SharedCiphertext<B>; 2],
+    plains: Vec<SharedPlain<B>>,
 }
 
 /// Fixed part and cost of each piece from measurements with one and with `many` pieces.
