@@ -86,11 +86,12 @@ impl Layout {
     }
 
     /// What one real ciphertext holds, as far as its bootstrap is concerned: short sentences are repeated
-    /// until they fill the slots.
+    /// until they fill the slots. A bootstrap of fewer slots takes keys and plaintexts of its own, and is
+    /// no faster until a whole factor of the transforms falls away.
     #[must_use]
     pub fn real_content(&self, slots: usize) -> Content {
         match self.heads.period() {
-            period if period <= slots / 2 => Content::Periodic(period),
+            period if period <= slots / 16 => Content::Periodic(period),
             _ => Content::Real,
         }
     }
