@@ -126,6 +126,13 @@ pub(crate) struct Columns<'a> {
     pub(crate) soon: &'a [u64],
 }
 
+/// What is fetched during part `i` of so many equal ones.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+fn share_of(ahead: &[u64], i: usize, parts: usize) -> &[u64] {
+    let share = ahead.len() / parts.max(1);
+    ahead.get(i * share..(i + 1) * share).unwrap_or(&[])
+}
+
 /// One tile of the source side of a base conversion.
 #[derive(Clone, Copy)]
 pub(crate) struct ConvSource<'a> {
@@ -296,8 +303,9 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// Forward NTT in place: input below 4q, output canonical.
-    fn forward(t: &NttTable, x: &mut [u64]);
+    /// Forward NTT in place: input below 4q, output canonical. Meanwhile `ahead` is fetched into the
+    /// cache.
+    fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]);
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
@@ -312,8 +320,9 @@ kernels! {
     /// The other stages and the factor, on columns of a limb; they go to a tile, rows one after the
     /// other.
     fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale);
-    /// The whole inverse NTT of `x`, into `out`.
-    fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
+    /// The whole inverse NTT into `out`: of `x`, or else of what `out` holds. Meanwhile `ahead` is
+    /// fetched into the cache.
+    fn inverse(t: &NttTable, out: &mut [u64], x: Option<&[u64]>, c: &InverseScale, ahead: &[u64]);
     /// `out += y`.
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.

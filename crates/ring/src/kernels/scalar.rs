@@ -34,7 +34,7 @@ fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
 }
 
 #[inline(always)]
-pub(super) fn forward(t: &NttTable, x: &mut [u64]) {
+pub(super) fn forward(t: &NttTable, x: &mut [u64], _ahead: &[u64]) {
     forward_top(t, x);
     for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
         forward_low(t, block, b, &[]);
@@ -140,11 +140,19 @@ pub(super) fn gather(tile: &mut [u64], from: &Columns<'_>) {
 }
 
 #[inline(always)]
-pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    let size = 1 << LOW_LOG.min(t.log_n);
-    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
-    for (b, (out, x)) in blocks.enumerate() {
-        inverse_low(t, out, x, b, c);
+pub(super) fn inverse(
+    t: &NttTable,
+    out: &mut [u64],
+    x: Option<&[u64]>,
+    c: &InverseScale,
+    _ahead: &[u64],
+) {
+    if let Some(x) = x.filter(|x| x.len() == out.len()) {
+        out.copy_from_slice(x);
+    }
+    let len_log = LOW_LOG.min(t.log_n);
+    for (b, block) in out.chunks_exact_mut(1 << len_log).enumerate() {
+        inverse_stages(t, block, b, (t.log_n, t.log_n - len_log), c);
     }
     inverse_stages(t, out, 0, (t.log_n.saturating_sub(LOW_LOG), 0), c);
 }

@@ -121,8 +121,11 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
         }
     }
     let mut whole = vec![0; x.len()];
-    k.inverse(t, &mut whole, x, &scale);
+    k.inverse(t, &mut whole, Some(x), &scale, &low);
     assert_eq!(out, whole, "{:?}: by tiles and at once", k.isa());
+    let mut whole = x.to_vec();
+    k.inverse(t, &mut whole, None, &scale, &[]);
+    assert_eq!(out, whole, "{:?}: in place", k.isa());
     out
 }
 
@@ -389,7 +392,7 @@ proptest! {
         let c = w.below(q);
         agree(|k| {
             let mut forward = lazy.clone();
-            k.forward(&t, &mut forward);
+            k.forward(&t, &mut forward, &x);
             vec![forward, inverse(k, &t, &x, c), inverse(k, &t, &vec![q - 1; x.len()], c)]
         });
     }
@@ -480,7 +483,7 @@ fn the_fastest_growth() {
             }
             agree(|k| {
                 let mut x = x.clone();
-                k.forward(&t, &mut x);
+                k.forward(&t, &mut x, &[]);
                 vec![x]
             });
         }
