@@ -358,7 +358,7 @@ pub(super) fn inner_product(
     let factor = m.shoup(extra.factor);
     let width = key_width(m);
     for (part, out) in [out0, out1].into_iter().enumerate() {
-        for (j, o) in out.iter_mut().enumerate() {
+        for j in 0..out.len() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
             let mut sum = u128::from(add) * u128::from(extra.factor);
             let word = |x: &[u64]| x.get(j).copied().unwrap_or(0);
@@ -376,9 +376,23 @@ pub(super) fn inner_product(
                 let k = key_word(key.words, at, width);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
-            *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+            if let Some(o) = out.get_mut(place_of(key, j)) {
+                *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+            }
         }
     }
+}
+
+/// Where an inner product's result of column `j` goes.
+#[inline(always)]
+pub(super) fn place_of(key: &KeyRows<'_>, j: usize) -> usize {
+    let Some(order) = key.order else {
+        return j;
+    };
+    let b = order.blocks.get(j / 8).copied().unwrap_or(0);
+    let from = |lane: &u64| *lane as usize == j % 8;
+    let lane = order.lanes[(b & 7) as usize].iter().position(from);
+    ((b >> 3) as usize).wrapping_sub(order.base) * 8 + lane.unwrap_or(0)
 }
 
 #[inline(always)]

@@ -91,7 +91,7 @@ impl Default for Blocking {
         Self {
             batch: 32,
             // A quarter of the second level of cache.
-            words: 1 << 15,
+            words: 1 << 16,
             longest: 1 << LOW_LOG,
         }
     }
