@@ -239,3 +239,27 @@ pub(super) fn merge(to: &mut [u64], from: &[u64]) {
         }
     }
 }
+
+/// The exclusive or of both goes to other words; around the caches if `stream`.
+#[target_feature(enable = "avx512f")]
+pub(super) fn join(to: &mut [u64], from: (&[u64], &[u64]), stream: bool) {
+    let from = from
+        .0
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .zip(from.1.as_chunks::<LANES>().0);
+    for (to, (a, b)) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from) {
+        let at = to.as_mut_ptr();
+        // SAFETY: all blocks hold one vector; the streaming store's alignment is looked at.
+        unsafe {
+            let v = _mm512_loadu_si512(a.as_ptr().cast());
+            let v = _mm512_xor_si512(v, _mm512_loadu_si512(b.as_ptr().cast()));
+            if stream && (at as usize).is_multiple_of(64) {
+                _mm512_stream_si512(at.cast(), v);
+            } else {
+                _mm512_storeu_si512(at.cast(), v);
+            }
+        }
+    }
+}

@@ -190,6 +190,11 @@ impl Set {
         dispatch!(self, copy(to, from, stream));
     }
 
+    /// Writes what both slices of `from` make to `to`, which is not longer, as [`Set::write`] writes.
+    pub(super) fn join(self, to: &mut [u64], from: (&[u64], &[u64]), stream: bool) {
+        dispatch!(self, join(to, from, stream));
+    }
+
     /// Changes every word of `to` by that of `from`, but those behind the last whole vector.
     pub(super) fn merge(self, to: &mut [u64], from: &[u64]) {
         dispatch!(self, merge(to, from));
