@@ -125,6 +125,8 @@ impl Set {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (avx2::CHAINS, avx2::LANES),
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Ifma if unit == Unit::Butterfly => (ifma::BUTTERFLIES, ifma::LANES),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Ifma if matches!(unit, Unit::Multiply | Unit::Reduce) => {
                 (ifma::MANY, ifma::LANES)
             }
