@@ -202,7 +202,7 @@ impl Permutation {
     }
 }
 
-/// Tables that are kept of one ring: 2 MiB of them at `N = 2^16`.
+/// Tables that are kept of one ring: 4 MiB of them at `N = 2^16`.
 const MOST_KEPT: usize = 64;
 
 /// The permutations that were last asked for, of one ring.
