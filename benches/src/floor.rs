@@ -30,6 +30,8 @@ struct Traffic {
     resident: f64,
     read: f64,
     write: f64,
+    /// Whether what is written are other words than those read.
+    apart: bool,
     formula: String,
 }
 
@@ -75,8 +77,18 @@ impl Phase {
             resident,
             read,
             write,
+            apart: false,
             formula: formula.into(),
         });
+        self
+    }
+
+    /// Says that the bytes added last are written to other words than those that are read.
+    #[must_use]
+    pub fn apart(mut self) -> Self {
+        if let Some(last) = self.traffic.last_mut() {
+            last.apart = true;
+        }
         self
     }
 
@@ -95,7 +107,10 @@ impl Phase {
                 .filter(|t| machine.place_of(t.resident) == place);
             let ns = |t: &Traffic| {
                 let bandwidth = machine.bandwidth_over(t.resident, threads);
-                bandwidth.map_or(0.0, |b| b.ns(t.read, t.write))
+                bandwidth.map_or(0.0, |b| match t.apart {
+                    true => b.ns_apart(t.read, t.write),
+                    false => b.ns(t.read, t.write),
+                })
             };
             here.map(ns).sum::<f64>()
         };

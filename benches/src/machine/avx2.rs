@@ -215,6 +215,19 @@ pub(super) fn merge(to: &mut [u64], from: &[u64]) {
     }
 }
 
+/// The exclusive or of both goes to other words; around the caches if `stream`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn join(to: &mut [u64], (a, b): (&[u64], &[u64]), stream: bool) {
+    let from = a
+        .as_chunks::<LANES>()
+        .0
+        .iter()
+        .zip(b.as_chunks::<LANES>().0);
+    for (to, (a, b)) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from) {
+        put(to, _mm256_xor_si256(get(a), get(b)), stream);
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn get(block: &[u64; LANES]) -> __m256i {

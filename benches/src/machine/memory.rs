@@ -20,9 +20,24 @@ pub struct Bandwidth {
     /// Copying, changing words where they are, or changing them by others, whichever is fastest; what is
     /// read and what is written are both counted.
     pub copy: f64,
+    /// What is read and written, both counted, where the words written are others than those read: of one
+    /// or two streams into another one, whichever is fastest. A line that is written has to be fetched
+    /// first, unless it goes past the caches.
+    #[serde(default)]
+    pub apart: f64,
 }
 
 impl Bandwidth {
+    /// Nanoseconds for so many bytes into words that are not among those read.
+    #[must_use]
+    pub fn ns_apart(&self, read: f64, write: f64) -> f64 {
+        let alone = (read / self.read).max(write / self.write);
+        match self.apart > 0.0 {
+            true => alone.max((read + write) / self.apart),
+            false => self.ns(read, write),
+        }
+    }
+
     /// Nanoseconds for so many bytes: no direction can be faster than alone, both together not
     /// faster than the best that was seen of anything.
     #[must_use]
@@ -63,6 +78,7 @@ impl Curve {
                 read: none,
                 write: none,
                 copy: none,
+                apart: none,
             };
         };
         let width = (high.bytes / low.bytes).ln();
@@ -78,6 +94,7 @@ impl Curve {
             read: between(|b| b.read),
             write: between(|b| b.write),
             copy: between(|b| b.copy),
+            apart: between(|b| b.apart),
         }
     }
 }
@@ -121,6 +138,7 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
             let past = measure(set, each, threads, true);
             bandwidth.write = bandwidth.write.max(past.write);
             bandwidth.copy = bandwidth.copy.max(past.copy);
+            bandwidth.apart = bandwidth.apart.max(past.apart);
             bandwidth.read = bandwidth.read.max(past.read);
         }
         let bytes = (kib * 1024) as f64;
@@ -135,6 +153,7 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
             s.read = s.read.max(l.read);
             s.write = s.write.max(l.write);
             s.copy = s.copy.max(l.copy);
+            s.apart = s.apart.max(l.apart);
         }
     }
     Curve(points)
@@ -148,6 +167,8 @@ enum Pass {
     Copy,
     Update,
     Merge,
+    /// Of the first two thirds to the last.
+    Join,
 }
 
 /// Words of a stretch that one call of a loop works on: calls of 32 KiB stay small against what is
@@ -190,14 +211,14 @@ fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
     };
     // In place no line is fetched only to be written over. It moves its size both ways.
     let update = one(Pass::Update);
+    // Half of the buffer is read and half is written: the pass moves its size once.
+    let copy = one(Pass::Copy);
     Bandwidth {
         read: one(Pass::Read).max(update),
         write: one(Pass::Write).max(update),
-        // Half of the buffer is read and half is written: the pass moves its size once. A merge
-        // reads all of it.
-        copy: one(Pass::Copy)
-            .max(2.0 * update)
-            .max(1.5 * one(Pass::Merge)),
+        // A merge reads all of the buffer.
+        copy: copy.max(2.0 * update).max(1.5 * one(Pass::Merge)),
+        apart: copy.max(one(Pass::Join)),
     }
 }
 
@@ -240,6 +261,12 @@ fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
             let (to, from) = buffer.split_at_mut(buffer.len() / 2);
             set.merge(to, from);
         }
+        Pass::Join => {
+            let third = buffer.len() / 3;
+            let (from, to) = buffer.split_at_mut(2 * third);
+            let (a, b) = from.split_at(third);
+            set.join(to, (a, b), memory);
+        }
     }
     std::hint::black_box(buffer);
 }
@@ -254,10 +281,13 @@ mod tests {
             read: 10.0,
             write: 5.0,
             copy: 12.0,
+            apart: 9.0,
         };
         assert_eq!(b.ns(100.0, 0.0), 10.0);
         assert_eq!(b.ns(0.0, 100.0), 20.0);
         assert_eq!(b.ns(100.0, 50.0), 12.5);
+        assert_eq!(b.ns_apart(50.0, 40.0), 10.0);
+        assert_eq!(b.ns_apart(10.0, 40.0), 8.0);
     }
 
     #[test]
@@ -268,6 +298,7 @@ mod tests {
                 read: x,
                 write: x,
                 copy: 2.0 * x,
+                apart: x,
             },
         };
         let curve = Curve(vec![point(1e3, 100.0), point(1e5, 50.0)]);
@@ -285,7 +316,7 @@ mod tests {
         for set in Set::available() {
             for memory in [false, true] {
                 let b = measure(set, 16, 2, memory);
-                for x in [b.read, b.write, b.copy] {
+                for x in [b.read, b.write, b.copy, b.apart] {
                     assert!(x > 0.01 && x < 1e5, "{b:?}");
                 }
                 // 1024 words: whole vectors everywhere.
@@ -304,6 +335,10 @@ mod tests {
                 set.merge(to, from);
                 assert!(words[..512].iter().all(|w| *w == 3));
                 assert!(words[512..].iter().all(|w| *w == 6));
+                let (from, to) = words.split_at_mut(1000);
+                let (a, b) = from.split_at(992);
+                set.join(&mut to[..8], (&a[..8], b), memory);
+                assert!(words[1000..1008].iter().all(|w| *w == 3 ^ 6));
                 words.fill(9);
                 words[1] = 1;
                 words[700] = 4;

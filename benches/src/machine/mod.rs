@@ -229,6 +229,7 @@ pub(crate) mod tests {
             read: x,
             write: x,
             copy: x,
+            apart: x,
         };
         let curve = |x: f64| {
             let sizes = [(32 << 10, 8.0 * x), (1 << 20, 4.0 * x), (32 << 20, 2.0 * x)];

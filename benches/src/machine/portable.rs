@@ -138,3 +138,8 @@ pub(super) fn copy(to: &mut [u64], from: &[u64], _stream: bool) {
 pub(super) fn merge(to: &mut [u64], from: &[u64]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to ^= *from);
 }
+
+pub(super) fn join(to: &mut [u64], (a, b): (&[u64], &[u64]), _stream: bool) {
+    let from = a.iter().zip(b);
+    to.iter_mut().zip(from).for_each(|(to, (a, b))| *to = a ^ b);
+}

@@ -125,6 +125,8 @@ impl Set {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => (avx2::CHAINS, avx2::LANES),
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Ifma if unit == Unit::Butterfly => (ifma::BUTTERFLIES, ifma::LANES),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512Ifma if matches!(unit, Unit::Multiply | Unit::Reduce) => {
                 (ifma::MANY, ifma::LANES)
             }
@@ -188,6 +190,11 @@ impl Set {
     /// Copies, as [`Set::write`] writes.
     pub(super) fn copy(self, to: &mut [u64], from: &[u64], stream: bool) {
         dispatch!(self, copy(to, from, stream));
+    }
+
+    /// Writes what both slices of `from` make to `to`, which is not longer, as [`Set::write`] writes.
+    pub(super) fn join(self, to: &mut [u64], from: (&[u64], &[u64]), stream: bool) {
+        dispatch!(self, join(to, from, stream));
     }
 
     /// Changes every word of `to` by that of `from`, but those behind the last whole vector.

@@ -121,6 +121,10 @@ impl Shape {
             (reads * poly, writes * poly),
             format!("{reads} 8LN read, {writes} 8LN written"),
         );
+        // Not in place.
+        if polys > reads {
+            phase = phase.apart();
+        }
         for &(unit, per_word) in work {
             phase = phase.work(
                 unit,

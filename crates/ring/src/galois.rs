@@ -93,6 +93,8 @@ impl GaloisElement {
 pub(crate) struct Permutation {
     /// Per block of eight: `source block << 3 | lane order`.
     pub(crate) blocks: Vec<u32>,
+    /// The same table by source: `target block << 3 | lane order`.
+    targets: Vec<u32>,
     /// The eight lane orders.
     pub(crate) lanes: [[u64; 8]; 8],
     /// Words of the pieces below.
@@ -122,6 +124,10 @@ impl Permutation {
                 (source << 3 | top) as u32
             })
             .collect();
+        let mut targets = vec![0; blocks.len()];
+        for (b, &from) in blocks.iter().enumerate() {
+            targets[(from >> 3) as usize] = (b as u32) << 3 | from & 7;
+        }
         let piece = 1usize << LOW_LOG.min(log_n);
         let mut target = vec![0; (n as usize) / piece];
         for (i, first) in blocks.iter().step_by(piece / 8).enumerate() {
@@ -130,6 +136,7 @@ impl Permutation {
         }
         Self {
             blocks,
+            targets,
             lanes,
             piece,
             target,
@@ -173,6 +180,17 @@ impl Permutation {
         (source, piece)
     }
 
+    /// Where words `source * words ..` (as many as in `piece_for`) go: in the order of reading.
+    pub(crate) fn piece_from(&self, source: usize, words: usize) -> PermutationPiece<'_> {
+        let chunks = words / 8;
+        let blocks = &self.targets[source * chunks..(source + 1) * chunks];
+        PermutationPiece {
+            blocks,
+            base: (blocks[0] >> 3) as usize / chunks * chunks,
+            lanes: &self.lanes,
+        }
+    }
+
     /// Per block of `words` words that is read the block that it goes to.
     pub(crate) fn block_targets(&self, words: usize) -> Vec<usize> {
         let count = 8 * self.blocks.len() / words;
@@ -184,7 +202,7 @@ impl Permutation {
     }
 }
 
-/// Tables that are kept of one ring: 2 MiB of them at `N = 2^16`.
+/// Tables that are kept of one ring: 4 MiB of them at `N = 2^16`.
 const MOST_KEPT: usize = 64;
 
 /// The permutations that were last asked for, of one ring.

@@ -74,7 +74,7 @@ pub(super) struct Decomposed<'a> {
 struct Scratch {
     /// Per prime of a group the converted digits of one polynomial.
     digits: Buffer,
-    /// Three blocks.
+    /// Two blocks.
     temp: Buffer,
 }
 
@@ -382,7 +382,7 @@ impl Cpu {
         let scratch = || {
             let scratch = Scratch {
                 digits: Buffer::dirty(longest * call.most * digit_stride(n)),
-                temp: Buffer::dirty(3 * n.min(1 << LOW_LOG)),
+                temp: Buffer::dirty(2 * n.min(1 << LOW_LOG)),
             };
             (scratch, Buffer::dirty(whole))
         };
@@ -547,6 +547,7 @@ impl Cpu {
                 rows,
                 first: &place.source.rows,
                 digits: &digits,
+                order: None,
                 ahead: &[],
             };
             self.multiply((place, b), &rows, (outs, &mut scratch.temp));
@@ -598,23 +599,22 @@ impl Cpu {
             return;
         }
         let (temp0, temp1) = temp.split_at_mut(block);
-        let (temp1, temp2) = temp1.split_at_mut(block);
-        self.kernels.inner_product(m, temp0, temp1, rows, &extra);
         if let Some(scale) = place.inverts {
-            let (target, piece) = place.key.permutation.of_piece(b);
+            let target = place.key.permutation.of_piece(b).0;
+            let order = place.key.permutation.piece_from(b, block);
+            let rows = KeyRows {
+                order: (!same).then_some(&order),
+                ..*rows
+            };
+            self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
             let table = self.chain.table(place.prime);
             for (out, temp) in [(out0, temp0), (out1, temp1)] {
                 let out = &mut out[target * block..(target + 1) * block];
-                let x = if same {
-                    temp
-                } else {
-                    self.kernels.permute(temp2, temp, &piece, &[]);
-                    &mut *temp2
-                };
-                self.kernels.inverse_low(table, out, x, target, scale);
+                self.kernels.inverse_low(table, out, temp, target, scale);
             }
             return;
         }
+        self.kernels.inner_product(m, temp0, temp1, rows, &extra);
         if let (Some(inverse), true) = (place.divides, place.first) {
             return self.end_division((place, b), inverse, outs, [temp0, temp1]);
         }

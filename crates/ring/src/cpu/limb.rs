@@ -16,7 +16,7 @@ impl Cpu {
     /// limb has N words.
     pub fn forward_ntt_limb(&self, prime: usize, limb: &mut [u64]) -> Result<()> {
         check(&self.chain, "forward_ntt_limb", prime, &[limb])?;
-        self.kernels.forward(self.chain.table(prime), limb);
+        self.kernels.forward(self.chain.table(prime), limb, &[]);
         Ok(())
     }
 
@@ -28,7 +28,7 @@ impl Cpu {
         check(&self.chain, "inverse_ntt_limb", prime, &[out, x])?;
         let table = self.chain.table(prime);
         let scale = table.scaled(1);
-        self.kernels.inverse(table, out, x, &scale);
+        self.kernels.inverse(table, out, Some(x), &scale, &[]);
         Ok(())
     }
 

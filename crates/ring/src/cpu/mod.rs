@@ -19,7 +19,7 @@ use crate::kernels::{Isa, KEY_PAD, Kernels, LOW_LOG, key_words};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
-use parallel::{share, threads_for, threads_pointwise};
+use parallel::{even_runs, share, threads_for, threads_pointwise};
 
 /// How a [`Cpu`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +196,29 @@ impl Cpu {
         share(threads, limbs, || (), |(), (i, limb)| f(i, limb));
     }
 
+    /// Runs `f(prime, limb, next limb)` for every limb where it is, as transforms do; nobody may read
+    /// of the next one but to fetch it.
+    fn each_limb_and_next(&self, poly: &mut RnsPoly, f: impl Fn(usize, &mut [u64], &[u64]) + Sync) {
+        let limbs: Vec<(usize, &mut [u64])> = poly.limbs_mut().collect();
+        let threads = threads_for(limbs.len() * self.chain.n());
+        // Runs, so that a thread works on the limb next that it fetched; several for each, so that all
+        // end together.
+        let count = if threads == 1 { 1 } else { 4 * threads };
+        let runs = even_runs(limbs, count);
+        share(
+            threads,
+            runs,
+            || (),
+            |(), mut run| {
+                let mut left = &mut run[..];
+                while let Some(((i, limb), rest)) = left.split_first_mut() {
+                    f(*i, limb, rest.first().map_or(&[], |next| &*next.1));
+                    left = rest;
+                }
+            },
+        );
+    }
+
     /// An automorphism of one limb in NTT form, block by block in the order in which they are read: reads
     /// jump inside a block, which no processor foresees, so the next block is fetched meanwhile.
     fn permute_limb(&self, out: &mut [u64], x: &[u64], p: &Permutation) {
@@ -305,8 +328,8 @@ impl Backend for Cpu {
     fn forward_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
         self.chain.check_same("forward_ntt", poly.chain())?;
         poly.require_form("forward_ntt", Form::Coefficient)?;
-        self.each_limb(poly, threads_for, |i, limb| {
-            self.kernels.forward(self.chain.table(i), limb);
+        self.each_limb_and_next(poly, |i, limb, next| {
+            self.kernels.forward(self.chain.table(i), limb, next);
         });
         poly.set_form(Form::Ntt);
         Ok(())
@@ -315,15 +338,12 @@ impl Backend for Cpu {
     fn inverse_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
         self.chain.check_same("inverse_ntt", poly.chain())?;
         poly.require_form("inverse_ntt", Form::Ntt)?;
-        let mut out = RnsPoly::dirty(&self.chain, poly.basis(), Form::Coefficient);
-        self.each_limb(&mut out, threads_for, |i, out| {
+        self.each_limb_and_next(poly, |i, limb, next| {
             let table = self.chain.table(i);
             let scale = table.scaled(1);
-            if let Some(limb) = poly.limb_of(i) {
-                self.kernels.inverse(table, out, limb, &scale);
-            }
+            self.kernels.inverse(table, limb, None, &scale, next);
         });
-        *poly = out;
+        poly.set_form(Form::Coefficient);
         Ok(())
     }
 

@@ -126,6 +126,13 @@ pub(crate) struct Columns<'a> {
     pub(crate) soon: &'a [u64],
 }
 
+/// What is fetched during part `i` of so many equal ones.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+fn share_of(ahead: &[u64], i: usize, parts: usize) -> &[u64] {
+    let share = ahead.len() / parts.max(1);
+    ahead.get(i * share..(i + 1) * share).unwrap_or(&[])
+}
+
 /// One tile of the source side of a base conversion.
 #[derive(Clone, Copy)]
 pub(crate) struct ConvSource<'a> {
@@ -145,6 +152,9 @@ fn whole(m: &Modulus, key: &KeyRows<'_>, n: usize) -> bool {
         && key.digits.iter().all(|d| d.len() >= n)
         && key.first.iter().all(|first| first + 2 <= key.rows)
         && key.rows.is_multiple_of(2)
+        && key
+            .order
+            .is_none_or(|o| n.is_power_of_two() && o.blocks.len() * 8 == n)
         && key.words.len() >= key_words(m, key.rows, n) + KEY_PAD
 }
 
@@ -212,9 +222,26 @@ pub(crate) struct KeyRows<'a> {
     pub(crate) first: &'a [usize],
     /// The digits: values below 4q, or what `forward_digits` gave.
     pub(crate) digits: &'a [&'a [u64]],
-    /// Words to fetch into the cache meanwhile; portable code has no way to.
+    /// Where results go, if not to their columns: `blocks` has, for every eight columns, `target block
+    /// << 3 | lane order`, and `base` is the block with which the outputs begin. As many as the outputs'
+    /// blocks, a power of two.
+    pub(crate) order: Option<&'a PermutationPiece<'a>>,
+    /// The key's words that are read after this block, which are fetched meanwhile; none: those behind
+    /// it in memory. Portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl KeyRows<'_> {
+    /// Where the key's byte `at` is, of `whole` bytes of this block and those that are read next.
+    fn later(&self, at: usize, whole: usize) -> *const u8 {
+        let (next, from) = match self.ahead {
+            ahead if at >= whole && !ahead.is_empty() => (ahead, at - whole),
+            _ => (self.words, at),
+        };
+        next.as_ptr().cast::<u8>().wrapping_add(from)
+    }
 }
 
 /// One product of a sum: `x[k] * y` for output `k`.
@@ -296,8 +323,9 @@ macro_rules! kernels {
 }
 
 kernels! {
-    /// Forward NTT in place: input below 4q, output canonical.
-    fn forward(t: &NttTable, x: &mut [u64]);
+    /// Forward NTT in place: input below 4q, output canonical. Meanwhile `ahead` is fetched into the
+    /// cache.
+    fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]);
     /// The rest of a forward NTT, after the stages that `convert_tile` with `top` does, on the
     /// block of that number; output canonical. Meanwhile `ahead` is fetched into the cache.
     fn forward_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]);
@@ -312,8 +340,9 @@ kernels! {
     /// The other stages and the factor, on columns of a limb; they go to a tile, rows one after the
     /// other.
     fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale);
-    /// The whole inverse NTT of `x`, into `out`.
-    fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale);
+    /// The whole inverse NTT into `out`: of `x`, or else of what `out` holds. Meanwhile `ahead` is
+    /// fetched into the cache.
+    fn inverse(t: &NttTable, out: &mut [u64], x: Option<&[u64]>, c: &InverseScale, ahead: &[u64]);
     /// `out += y`.
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.
@@ -349,7 +378,8 @@ kernels! {
     /// Two rows of a key in Montgomery form, the first (an even number) and the next one of so many,
     /// packed into all columns of a limb.
     fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize));
-    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results.
+    /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results, in another order
+    /// if it has one.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
     /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
     /// `MOST_PRODUCTS` of them.

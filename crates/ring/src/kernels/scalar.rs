@@ -34,7 +34,7 @@ fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
 }
 
 #[inline(always)]
-pub(super) fn forward(t: &NttTable, x: &mut [u64]) {
+pub(super) fn forward(t: &NttTable, x: &mut [u64], _ahead: &[u64]) {
     forward_top(t, x);
     for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
         forward_low(t, block, b, &[]);
@@ -140,11 +140,19 @@ pub(super) fn gather(tile: &mut [u64], from: &Columns<'_>) {
 }
 
 #[inline(always)]
-pub(super) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    let size = 1 << LOW_LOG.min(t.log_n);
-    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
-    for (b, (out, x)) in blocks.enumerate() {
-        inverse_low(t, out, x, b, c);
+pub(super) fn inverse(
+    t: &NttTable,
+    out: &mut [u64],
+    x: Option<&[u64]>,
+    c: &InverseScale,
+    _ahead: &[u64],
+) {
+    if let Some(x) = x.filter(|x| x.len() == out.len()) {
+        out.copy_from_slice(x);
+    }
+    let len_log = LOW_LOG.min(t.log_n);
+    for (b, block) in out.chunks_exact_mut(1 << len_log).enumerate() {
+        inverse_stages(t, block, b, (t.log_n, t.log_n - len_log), c);
     }
     inverse_stages(t, out, 0, (t.log_n.saturating_sub(LOW_LOG), 0), c);
 }
@@ -350,7 +358,7 @@ pub(super) fn inner_product(
     let factor = m.shoup(extra.factor);
     let width = key_width(m);
     for (part, out) in [out0, out1].into_iter().enumerate() {
-        for (j, o) in out.iter_mut().enumerate() {
+        for j in 0..out.len() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
             let mut sum = u128::from(add) * u128::from(extra.factor);
             let word = |x: &[u64]| x.get(j).copied().unwrap_or(0);
@@ -368,9 +376,23 @@ pub(super) fn inner_product(
                 let k = key_word(key.words, at, width);
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
-            *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+            if let Some(o) = out.get_mut(place_of(key, j)) {
+                *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+            }
         }
     }
+}
+
+/// Where an inner product's result of column `j` goes.
+#[inline(always)]
+pub(super) fn place_of(key: &KeyRows<'_>, j: usize) -> usize {
+    let Some(order) = key.order else {
+        return j;
+    };
+    let b = order.blocks.get(j / 8).copied().unwrap_or(0);
+    let from = |lane: &u64| *lane as usize == j % 8;
+    let lane = order.lanes[(b & 7) as usize].iter().position(from);
+    ((b >> 3) as usize).wrapping_sub(order.base) * 8 + lane.unwrap_or(0)
 }
 
 #[inline(always)]

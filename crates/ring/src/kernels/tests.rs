@@ -121,8 +121,11 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
         }
     }
     let mut whole = vec![0; x.len()];
-    k.inverse(t, &mut whole, x, &scale);
+    k.inverse(t, &mut whole, Some(x), &scale, &low);
     assert_eq!(out, whole, "{:?}: by tiles and at once", k.isa());
+    let mut whole = x.to_vec();
+    k.inverse(t, &mut whole, None, &scale, &[]);
+    assert_eq!(out, whole, "{:?}: in place", k.isa());
     out
 }
 
@@ -312,12 +315,55 @@ proptest! {
             x: [(extras & 1 != 0).then_some(&x0[..]), (extras & 2 != 0).then_some(&x1[..])],
             factor: w.below(q),
         };
-        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, ahead: &words };
+        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, order: None, ahead: &words };
         agree(|k| {
             let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
             k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
             vec![out0, out1]
         });
+    }
+
+    /// Results in the order of an automorphism are those that are permuted afterwards.
+    #[test]
+    fn ordered_inner_products(bits in 20u32..=50, log_n in 4u32..=8, odd in 0u64..128, seed: u64) {
+        let (m, n) = (prime(bits, 8), 1 << log_n);
+        // A block of four.
+        let g = GaloisElement::new(2 * odd + 1, log_n + 2);
+        prop_assume!(g.is_ok());
+        let permutation = Permutation::new(g.unwrap(), log_n + 2);
+        let mut w = Words(seed);
+        let words = packed(&m, &w.many(4 * n, m.value()), 4);
+        let values = [w.many(n, 4 * m.value()), w.many(n, 4 * m.value())];
+        let digits = values.each_ref().map(Vec::as_slice);
+        let x = w.many(n, m.value());
+        let extra = Extra { x: [Some(&x), None], tensors: &[], factor: w.below(m.value()) };
+        for target in 0..4 {
+            let (source, piece) = permutation.piece_for(target, n);
+            let order = permutation.piece_from(source, n);
+            agree(|k| {
+                let product = |order| {
+                    let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+                    let key = KeyRows {
+                        words: &words,
+                        rows: 4,
+                        first: &[0, 2],
+                        digits: &digits,
+                        order,
+                        ahead: &words,
+                    };
+                    k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+                    [out0, out1]
+                };
+                let ordered = product(Some(&order));
+                let permuted = product(None).map(|x| {
+                    let mut out = vec![0; n];
+                    k.permute(&mut out, &x, &piece, &[]);
+                    out
+                });
+                assert_eq!(ordered, permuted, "{:?}, block {target}", k.isa());
+                ordered.to_vec()
+            });
+        }
     }
 
     #[test]
@@ -389,7 +435,7 @@ proptest! {
         let c = w.below(q);
         agree(|k| {
             let mut forward = lazy.clone();
-            k.forward(&t, &mut forward);
+            k.forward(&t, &mut forward, &x);
             vec![forward, inverse(k, &t, &x, c), inverse(k, &t, &vec![q - 1; x.len()], c)]
         });
     }
@@ -450,7 +496,7 @@ proptest! {
             let products = [&digits, &results[0]].map(|x| {
                 let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
                 let (digits, first) = ([&x[..]; 3], [0, 2, 4]);
-                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, ahead: &[] };
+                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, order: None, ahead: &[] };
                 let extra = Extra { x: [Some(&minuend), None], tensors: &[], factor: p - 1 };
                 k.inner_product(&t.modulus, &mut out0, &mut out1, &key, &extra);
                 [out0, out1]
@@ -480,7 +526,7 @@ fn the_fastest_growth() {
             }
             agree(|k| {
                 let mut x = x.clone();
-                k.forward(&t, &mut x);
+                k.forward(&t, &mut x, &[]);
                 vec![x]
             });
         }
@@ -514,6 +560,7 @@ fn the_largest_sums() {
                 rows: 2 * count,
                 first: &first,
                 digits: &digits,
+                order: None,
                 ahead: &[],
             };
             let ones = vec![1; n];

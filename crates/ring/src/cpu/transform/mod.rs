@@ -290,7 +290,7 @@ impl Cpu {
                             digits,
                             ahead: next,
                         };
-                        self.turn_block(work, &turn, place, (out, &mut scratch.temp));
+                        self.turn_block(work, &turn, place, out);
                     }
                 }
             }
@@ -315,16 +315,11 @@ impl Cpu {
     }
 
     /// A block of a rotated input.
-    fn turn_block(
-        &self,
-        work: &Work<'_>,
-        turn: &Turning<'_>,
-        place: Place,
-        (out, temp): (&mut [u64], &mut [u64]),
-    ) {
+    fn turn_block(&self, work: &Work<'_>, turn: &Turning<'_>, place: Place, out: &mut [u64]) {
         let (n, stride) = (self.chain.n(), digit_stride(self.chain.n()));
         let m = self.chain.modulus(place.prime);
-        let (from, piece) = turn.key.permutation.piece_for(place.number, work.block);
+        let (from, _) = turn.key.permutation.piece_for(place.number, work.block);
+        let order = turn.key.permutation.piece_from(from, work.block);
         let range = from * work.block..(from + 1) * work.block;
         let Some((_, words)) = key_block(m, work, turn.key, place) else {
             return;
@@ -347,6 +342,7 @@ impl Cpu {
             rows: 2 * turn.key.digits.len(),
             first: &source.rows,
             digits: &digits,
+            order: Some(&order),
             ahead: turn.ahead,
         };
         let c0 = turn.c0.limb_of(place.prime);
@@ -355,11 +351,8 @@ impl Cpu {
             tensors: &[],
             factor: m.to_mont(self.chain.product_mod(work.special, place.prime)),
         };
-        let (temp0, temp1) = temp.split_at_mut(work.block);
-        self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
         let (out0, out1) = out.split_at_mut(work.block);
-        self.kernels.permute(out0, temp0, &piece, &[]);
-        self.kernels.permute(out1, temp1, &piece, &[]);
+        self.kernels.inner_product(m, out0, out1, &rows, &extra);
     }
 
     /// Adds the products of one giant step with one batch of babies, in one block.

@@ -90,8 +90,8 @@ impl Default for Blocking {
     fn default() -> Self {
         Self {
             batch: 32,
-            // A quarter of the second level of cache.
-            words: 1 << 15,
+            // Three quarters of the second level of cache: blocks of 4096 words for up to twelve babies.
+            words: 3 << 15,
             longest: 1 << LOW_LOG,
         }
     }

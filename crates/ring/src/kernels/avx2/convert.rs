@@ -286,15 +286,11 @@ pub(in crate::kernels) fn inner_product(
     // Bytes of eight columns.
     let step = key.rows * unpack.width;
     for j in (0..n).step_by(8) {
-        if let Some(next) = key.ahead.get(j / 8 * step / 8..(j / 8 + 1) * step / 8) {
-            for line in next.chunks(8) {
-                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-            }
-        }
-        // Keys come from memory; blocks follow each other there, so the next one's begin too.
         let columns = key.words.as_ptr().cast::<u8>().wrapping_add(j / 8 * step);
+        // Keys come from memory.
+        let later = key.later(j / 8 * step + KEY_AHEAD, n / 8 * step);
         for line in (0..step).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(KEY_AHEAD + line).cast());
+            _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line).cast());
         }
         // Per output two vectors.
         let mut sum = [[_mm256_setzero_pd(); 2]; 2];
@@ -341,8 +337,21 @@ pub(in crate::kernels) fn inner_product(
                 }
             }
             for (sum, out) in sum.iter().zip(outs) {
+                let mut words = [0; 8];
                 for (k, &sum) in sum.iter().enumerate() {
-                    store(out.add(j + k * LANES), l.canonical(l.times(sum, leave)));
+                    let to = match key.order {
+                        None => out.add(j),
+                        Some(_) => words.as_mut_ptr(),
+                    };
+                    store(to.add(k * LANES), l.canonical(l.times(sum, leave)));
+                }
+                if let Some(order) = key.order {
+                    // The mask keeps the block inside the outputs, whose blocks are a power of two.
+                    let b = order.blocks[j / 8];
+                    let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / 8 - 1);
+                    for (lane, from) in order.lanes[(b & 7) as usize].iter().enumerate() {
+                        out.add(8 * to + lane).write(words[(from & 7) as usize]);
+                    }
                 }
             }
         }

@@ -21,7 +21,7 @@ use super::pointwise::{permute_sub_scaled, sub_from_scaled};
 use super::{
     Factor, LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
 };
-use crate::kernels::{LOW_LOG, Minuend, TILE_WORDS, scalar};
+use crate::kernels::{LOW_LOG, Minuend, TILE_WORDS, scalar, share_of};
 use crate::ntt::{DoubleTwiddles, NttTable, Sixteen};
 
 /// log2 of the words on which the last stages work in registers.
@@ -60,12 +60,12 @@ pub(super) struct Route {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
+pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]) {
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
-        return scalar::forward(t, x);
+        return scalar::forward(t, x, ahead);
     }
     if t.log_n <= LOW_LOG {
-        return low::<true>(t, x, 0, &[]);
+        return low::<true>(t, x, 0, ahead);
     }
     let width = 1usize << LOW_LOG;
     let columns = TILE_WORDS >> (t.log_n - LOW_LOG);
@@ -91,8 +91,9 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
             forward_top::<true>(t, route);
         }
     }
+    let blocks = x.len() / width;
     for (b, block) in x.chunks_exact_mut(width).enumerate() {
-        low::<false>(t, block, b, &[]);
+        low::<false>(t, block, b, share_of(ahead, b, blocks));
     }
 }
 

@@ -34,9 +34,9 @@ pub(in crate::kernels) fn inverse_low(
         return scalar::inverse_low(t, out, x, block, c);
     }
     if small(t) {
-        low::<true>(t, out, x, block, c);
+        low::<true>(t, out, Some(x), block, c);
     } else {
-        low::<false>(t, out, x, block, c);
+        low::<false>(t, out, Some(x), block, c);
     }
 }
 
@@ -56,14 +56,24 @@ pub(in crate::kernels) fn inverse_top(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
-        return scalar::inverse(t, out, x, c);
+pub(in crate::kernels) fn inverse(
+    t: &NttTable,
+    out: &mut [u64],
+    x: Option<&[u64]>,
+    c: &InverseScale,
+    ahead: &[u64],
+) {
+    if t.log_n < MIN_LOG || out.len() != 1 << t.log_n || x.is_some_and(|x| x.len() != out.len()) {
+        return scalar::inverse(t, out, x, c, ahead);
     }
     let size = 1 << LOW_LOG.min(t.log_n);
-    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
-    for (b, (out, x)) in blocks.enumerate() {
-        inverse_low(t, out, x, b, c);
+    for (b, out) in out.chunks_exact_mut(size).enumerate() {
+        let x = x.map(|x| &x[b * size..(b + 1) * size]);
+        if small(t) {
+            low::<true>(t, out, x, b, c);
+        } else {
+            low::<false>(t, out, x, b, c);
+        }
     }
     other_stages(t, out, c);
 }
@@ -85,7 +95,7 @@ fn other_stages(t: &NttTable, tile: &mut [u64], c: &InverseScale) {
 fn low<const SMALL: bool>(
     t: &NttTable,
     out: &mut [u64],
-    x: &[u64],
+    x: Option<&[u64]>,
     block: usize,
     c: &InverseScale,
 ) {
@@ -95,24 +105,25 @@ fn low<const SMALL: bool>(
     inverse_passes::<SMALL>(t, out, len_log - TAIL_LOG, index, c);
 }
 
-/// The first four stages, two and two (see the forward `tail`), on 16 canonical words at a time.
+/// The first four stages, two and two (see the forward `tail`), on 16 canonical words at a time, of `x`
+/// or of what `out` holds.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn tail<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: &[u64], first: usize) {
+fn tail<const SMALL: bool>(t: &NttTable, out: &mut [u64], x: Option<&[u64]>, first: usize) {
     let l = Lanes::new(&t.modulus);
     let Some(twiddles) = t.inverse.doubles(&t.modulus).tail.get(first..) else {
         return;
     };
+    let mut x = x.map(|x| x.as_chunks::<16>().0.iter());
     let parts = out
         .chunks_mut(16 * TAIL_GROUPS)
-        .zip(x.chunks(16 * TAIL_GROUPS))
         .zip(twiddles.chunks(TAIL_GROUPS));
-    for ((out, x), twiddles) in parts {
+    for (out, twiddles) in parts {
         let out = out.as_chunks_mut::<16>().0;
-        let x = x.as_chunks::<16>().0;
-        for ((out, x), tw) in out.iter_mut().zip(x).zip(twiddles) {
+        for (out, tw) in out.iter_mut().zip(twiddles) {
             prefetch_group(tw);
-            let v = load_group(x).map(|v| l.double(_mm256_castpd_si256(v)));
+            let from = x.as_mut().and_then(Iterator::next).unwrap_or(out);
+            let v = load_group(from).map(|v| l.double(_mm256_castpd_si256(v)));
             let mut v = transpose(&v);
             layers::<SMALL>(&l, &mut v, &inner(&l, tw));
             store_group(out, &transpose(&v).map(|v| _mm256_castpd_si256(v)));

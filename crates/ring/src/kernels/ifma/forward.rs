@@ -25,7 +25,7 @@ use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
     reduce_once, splat, store, twiddles,
 };
-use crate::kernels::{LOW_LOG, Minuend, scalar};
+use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
 use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
@@ -38,17 +38,19 @@ fn room(t: &NttTable) -> Room {
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64]) {
+pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]) {
     if t.log_n < MIN_LOG || x.len() != 1 << t.log_n {
-        return scalar::forward(t, x);
+        return scalar::forward(t, x, ahead);
     }
     if t.log_n > LOW_LOG {
         let whole = Target::whole(x);
         // SAFETY: the destination is `x` itself, row by row.
         unsafe { first_passes(t, x, whole) };
     }
-    for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
-        forward_low(t, block, b, &[]);
+    let size = 1 << LOW_LOG.min(t.log_n);
+    let blocks = x.len() / size;
+    for (b, block) in x.chunks_exact_mut(size).enumerate() {
+        forward_low(t, block, b, share_of(ahead, b, blocks));
     }
 }
 

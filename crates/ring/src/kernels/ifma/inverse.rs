@@ -43,11 +43,28 @@ pub(in crate::kernels) fn inverse_low(
     if t.log_n < MIN_LOG || x.len() != 1 << len_log || out.len() != x.len() || !inside {
         return scalar::inverse_low(t, out, x, block, c);
     }
+    // The next block, which may come from memory.
+    let later = x.as_ptr().wrapping_add(x.len());
+    low(t, (out, Some(x)), block, later, c);
+}
+
+/// The stages inside a block of `x`, or of what `out` holds; meanwhile as many words from `later` on are
+/// fetched: any address will do.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn low(
+    t: &NttTable,
+    (out, x): (&mut [u64], Option<&[u64]>),
+    block: usize,
+    later: *const u64,
+    c: &InverseScale,
+) {
+    let len_log = LOW_LOG.min(t.log_n);
     let run = block << (len_log - 7);
     match room(t) {
-        WIDE => inverse_tail::<WIDE>(t, out, x, run),
-        SOME => inverse_tail::<SOME>(t, out, x, run),
-        _ => inverse_tail::<TIGHT>(t, out, x, run),
+        WIDE => inverse_tail::<WIDE>(t, (out, x), run, later),
+        SOME => inverse_tail::<SOME>(t, (out, x), run, later),
+        _ => inverse_tail::<TIGHT>(t, (out, x), run, later),
     }
     let index = (1 << (t.log_n - len_log)) + block;
     // SAFETY: there is no source.
@@ -81,14 +98,26 @@ pub(in crate::kernels) fn inverse_top(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &InverseScale) {
-    if t.log_n < MIN_LOG || x.len() != 1 << t.log_n || out.len() != x.len() {
-        return scalar::inverse(t, out, x, c);
+pub(in crate::kernels) fn inverse(
+    t: &NttTable,
+    out: &mut [u64],
+    x: Option<&[u64]>,
+    c: &InverseScale,
+    ahead: &[u64],
+) {
+    if t.log_n < MIN_LOG || out.len() != 1 << t.log_n || x.is_some_and(|x| x.len() != out.len()) {
+        return scalar::inverse(t, out, x, c, ahead);
     }
     let size = 1 << LOW_LOG.min(t.log_n);
-    let blocks = out.chunks_exact_mut(size).zip(x.chunks_exact(size));
-    for (b, (out, x)) in blocks.enumerate() {
-        inverse_low(t, out, x, b, c);
+    let blocks = out.len() / size;
+    for (b, out) in out.chunks_exact_mut(size).enumerate() {
+        let x = x.map(|x| &x[b * size..(b + 1) * size]);
+        let here = x.map_or(out.as_ptr(), <[u64]>::as_ptr);
+        let later = match b + 1 < blocks {
+            true => here.wrapping_add(size),
+            false => ahead.as_ptr(),
+        };
+        low(t, (out, x), b, later, c);
     }
     let top = t.log_n.saturating_sub(LOW_LOG);
     // SAFETY: there is no source.
@@ -98,19 +127,25 @@ pub(in crate::kernels) fn inverse(t: &NttTable, out: &mut [u64], x: &[u64], c: &
 /// The first four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn inverse_tail<const ROOM: Room>(t: &NttTable, out: &mut [u64], x: &[u64], run: usize) {
+fn inverse_tail<const ROOM: Room>(
+    t: &NttTable,
+    (out, x): (&mut [u64], Option<&[u64]>),
+    run: usize,
+    later: *const u64,
+) {
     let s = Stages::new(t);
     let tw = t.inverse.montgomery(&t.modulus);
     let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
         return;
     };
-    let words = out.len();
-    let out = out.as_chunks_mut::<128>().0.iter_mut();
-    for ((out, x), twist) in out.zip(x.as_chunks::<128>().0).zip(twists) {
-        // The next block, which may come from memory.
-        for line in x.as_chunks::<LANES>().0 {
-            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().wrapping_add(words).cast());
+    let mut x = x.map(|x| x.as_chunks::<128>().0.iter());
+    let runs = out.as_chunks_mut::<128>().0.iter_mut().zip(twists);
+    for (i, (out, twist)) in runs.enumerate() {
+        for line in 0..16 {
+            let line = later.wrapping_add(128 * i + LANES * line);
+            _mm_prefetch::<_MM_HINT_T1>(line.cast());
         }
+        let x = x.as_mut().and_then(Iterator::next);
         s.first::<ROOM>(out, x, twist, &tw.last);
     }
 }
@@ -433,14 +468,14 @@ impl Stages {
         _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
     }
 
-    /// The first four stages of eight blocks of 16 words and the twist back, see the forward
-    /// transform.
+    /// The first four stages of eight blocks of 16 words of `x`, or of what `out` holds, and the twist
+    /// back, see the forward transform.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn first<const ROOM: Room>(
         &self,
         out: &mut [u64; 128],
-        words: &[u64; 128],
+        x: Option<&[u64; 128]>,
         twist: &[Constants; 2],
         w: &[Sixteenth; 8],
     ) {
@@ -457,6 +492,7 @@ impl Stages {
             _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15),
         ];
         let mut v = [(l.zero, l.zero); 8];
+        let words: &[u64; 128] = x.unwrap_or(out);
         for (((x, y), words), w) in v.iter_mut().zip(words.as_chunks::<16>().0).zip(w) {
             // SAFETY: there are 16 words.
             let (low, high) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };

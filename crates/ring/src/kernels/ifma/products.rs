@@ -27,11 +27,12 @@ pub(in crate::kernels) fn inner_product(
     let steps = steps_of(m, digit * key.digits.len() + 1 + 4 * extra.tensors.len());
     // SAFETY: the lengths were checked.
     unsafe {
+        let outs = (out0, out1);
         match (key_width(m).is_multiple_of(8), steps) {
-            (true, ..=1) => products_of::<false, true>(m, (out0, out1), key, extra, 1),
-            (true, _) => products_of::<false, false>(m, (out0, out1), key, extra, steps),
-            (false, ..=1) => products_of::<true, true>(m, (out0, out1), key, extra, 1),
-            (false, _) => products_of::<true, false>(m, (out0, out1), key, extra, steps),
+            (true, ..=1) => products_of::<false, true>(m, outs, key, extra, 1),
+            (true, _) => products_of::<false, false>(m, outs, key, extra, steps),
+            (false, ..=1) => products_of::<true, true>(m, outs, key, extra, 1),
+            (false, _) => products_of::<true, false>(m, outs, key, extra, steps),
         }
     }
 }
@@ -65,16 +66,9 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
     let mut j = 0;
     while j < n {
         let (mut lo0, mut hi0, mut lo1, mut hi1) = (l.zero, l.zero, l.zero, l.zero);
-        if let Some(next) = key
-            .ahead
-            .get(j / LANES * step / 8..(j / LANES + 1) * step / 8)
-        {
-            for line in next.chunks(LANES) {
-                _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-            }
-        }
-        // SAFETY: j + LANES <= n; digits, extras and outputs are as long. Of the key's rows there are
-        // `step` bytes for each eight columns, and behind them what `at` reads beyond a row.
+        // SAFETY: j + LANES <= n; digits, extras and outputs are as long, and an order has an entry for
+        // every eight words. Of the key's rows there are `step` bytes for each eight columns, and behind
+        // them what `at` reads beyond a row.
         unsafe {
             if let Some(x) = extra.x[0] {
                 let later = x.as_ptr().wrapping_add(j + DIGITS_AHEAD);
@@ -98,9 +92,10 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
                 lo1 = _mm512_madd52lo_epu64(lo1, a1, b0);
                 hi1 = _mm512_madd52hi_epu64(hi1, a1, b0);
             }
-            // Keys come from memory; blocks follow each other there, so the next one's begin too.
+            // Keys come from memory.
+            let later = key.later(j / LANES * step + KEY_AHEAD, n / LANES * step);
             for line in (0..step).step_by(64) {
-                _mm_prefetch::<_MM_HINT_T0>(columns.wrapping_add(KEY_AHEAD + line).cast());
+                _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line).cast());
             }
             for (digit, &first) in key.digits.iter().zip(key.first) {
                 let later = digit.as_ptr().wrapping_add(j + DIGITS_AHEAD);
@@ -115,8 +110,19 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
             }
             let r0 = canonical::<ONE>(&l, montgomery(&l, inv, lo0, hi0), m.value(), steps);
             let r1 = canonical::<ONE>(&l, montgomery(&l, inv, lo1, hi1), m.value(), steps);
-            store(out0.as_mut_ptr().add(j), r0);
-            store(out1.as_mut_ptr().add(j), r1);
+            let (to, r0, r1) = match key.order {
+                None => (j, r0, r1),
+                Some(order) => {
+                    // The mask keeps the block inside the outputs, whose blocks are a power of two.
+                    let b = *order.blocks.get_unchecked(j / LANES);
+                    let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / LANES - 1);
+                    let lanes = load(order.lanes[(b & 7) as usize].as_ptr());
+                    let [r0, r1] = [r0, r1].map(|r| _mm512_permutexvar_epi64(lanes, r));
+                    (to * LANES, r0, r1)
+                }
+            };
+            store(out0.as_mut_ptr().add(to), r0);
+            store(out1.as_mut_ptr().add(to), r1);
             columns = columns.add(step);
         }
         j += LANES;
