@@ -308,7 +308,9 @@ pub(in crate::kernels) fn convert_tile(
     if log_n < MIN_LOG || !(inside && long && fits) {
         return scalar::convert_tile(targets, source, place);
     }
-    for targets in targets.chunks_mut(1) {
+    // With a transform after it, the tile and two targets' scratch would be all of L1.
+    let side = if top { 1 } else { SIDE };
+    for targets in targets.chunks_mut(side) {
         // Where the columns of a target are.
         let place = |t: &mut Converted<'_>, row: usize| Target {
             words: t.out.as_mut_ptr().wrapping_add(row * width + tile.start),
