@@ -11,7 +11,7 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::kernels::{
-    Columns, ConvRow, ConvSource, Converted, Fraction, LOW_LOG, Minuend, TILE_WORDS, Tile,
+    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Minuend, TILE_WORDS, Tile,
     tile_columns,
 };
 use crate::modulus::{Modulus, ShoupConst};
@@ -501,7 +501,12 @@ impl Cpu {
             for (_, limb) in limbs.iter_mut() {
                 let x = limb.x.limb_of(j).map(|x| &x[range.clone()]);
                 let (out, later) = limb.out[range.start..].split_at_mut(block);
-                let ahead: &[u64] = later.get(..block).unwrap_or(&[]);
+                // AVX-512 kernels fetch the next block of what is divided themselves.
+                let next = range.end..range.end + block;
+                let ahead: &[u64] = match self.kernels.isa() {
+                    Isa::Avx512Ifma => later.get(..block).unwrap_or(&[]),
+                    _ => limb.x.limb_of(j).and_then(|x| x.get(next)).unwrap_or(&[]),
+                };
                 let table = self.chain.table(j);
                 if let (true, true, Some(x)) = (ntt, add.is_empty(), x) {
                     let from = Minuend {
