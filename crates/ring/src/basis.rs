@@ -83,7 +83,7 @@ impl Basis {
 
     /// The elements in ascending order.
     pub fn iter(self) -> impl DoubleEndedIterator<Item = usize> + Clone {
-        (0..Self::MAX).filter(move |&i| self.contains(i))
+        Elements(self)
     }
 
     /// The largest element.
@@ -95,6 +95,15 @@ impl Basis {
         }
     }
 
+    /// The smallest element.
+    const fn lowest(self) -> Option<usize> {
+        if self.0 == 0 {
+            None
+        } else {
+            Some(self.0.trailing_zeros() as usize)
+        }
+    }
+
     /// The rank of `i` among the elements: the position of its limb in a polynomial.
     pub const fn position_of(self, i: usize) -> Option<usize> {
         if self.contains(i) {
@@ -102,6 +111,36 @@ impl Basis {
         } else {
             None
         }
+    }
+}
+
+/// What is left of a set. Constants of a limb go through small sets hundreds of times: each step
+/// takes an element, and none looks for one.
+#[derive(Clone)]
+struct Elements(Basis);
+
+impl Elements {
+    fn take(&mut self, i: Option<usize>) -> Option<usize> {
+        self.0 = self.0.minus(i.map_or(Basis::empty(), Basis::single));
+        i
+    }
+}
+
+impl Iterator for Elements {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        self.take(self.0.lowest())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.0.len(), Some(self.0.len()))
+    }
+}
+
+impl DoubleEndedIterator for Elements {
+    fn next_back(&mut self) -> Option<usize> {
+        self.take(self.0.highest())
     }
 }
 

@@ -11,9 +11,10 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::kernels::{
-    Columns, ConvRow, ConvSource, Fraction, LOW_LOG, Minuend, Tile, tile_columns,
+    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Minuend, TILE_WORDS, Tile,
+    tile_columns,
 };
-use crate::modulus::Modulus;
+use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
 
@@ -57,6 +58,12 @@ fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
         weights: basis.iter().map(|i| m.to_mont(weight(i))).collect(),
         minus_d: m.to_mont(m.neg(d)),
     }
+}
+
+/// What all residues of a basis are below.
+fn bound(chain: &Chain, basis: Basis) -> u64 {
+    let values = basis.iter().map(|i| chain.modulus(i).value());
+    values.max().unwrap_or(0)
 }
 
 /// The column ranges in which conversions work. A limb of `N` words is seen as rows of `2^LOW_LOG`
@@ -112,6 +119,52 @@ struct Quotient<'a, 'o> {
     /// Its rest.
     r: &'a Scaled,
     out: &'o mut [u64],
+}
+
+/// A polynomial in coefficient form on its way to more primes.
+struct Extension<'a> {
+    /// Per source prime: it, its limb, and what makes that a scaled residue.
+    limbs: Vec<(&'a Modulus, &'a [u64], ShoupConst)>,
+    fractions: Vec<Fraction>,
+    bound: u64,
+    /// Per limb of the result where it comes from.
+    origins: Vec<Origin<'a>>,
+}
+
+/// Where a limb of an extended polynomial comes from.
+enum Origin<'a> {
+    /// The polynomial has it.
+    Own(&'a [u64]),
+    /// A conversion with these constants.
+    Others(ConvRow),
+}
+
+impl<'a> Extension<'a> {
+    fn new(cpu: &'a Cpu, poly: &'a RnsPoly, to: Basis) -> Self {
+        let (chain, basis) = (&cpu.chain, poly.basis());
+        let limb = |(i, x)| {
+            let m = chain.modulus(i);
+            let others = basis.minus(Basis::single(i));
+            (m, x, m.shoup(chain.product_inverse_mod(others, i)))
+        };
+        let origin = |j| match poly.limb_of(j) {
+            Some(x) => Origin::Own(x),
+            None => Origin::Others(target_row(chain, basis, j)),
+        };
+        Self {
+            limbs: poly.limbs().map(limb).collect(),
+            fractions: basis.iter().map(|i| fraction(chain.modulus(i))).collect(),
+            bound: bound(chain, basis),
+            origins: to.iter().map(origin).collect(),
+        }
+    }
+}
+
+/// Some columns of an extension's result.
+struct Run<'o> {
+    first: usize,
+    /// Per prime its words.
+    limbs: Vec<(usize, &'o mut [u64])>,
 }
 
 /// Primes to which a rest is converted at a time.
@@ -263,6 +316,16 @@ impl Cpu {
             .iter()
             .map(|(j, _)| target_row(&self.chain, source.basis, *j))
             .collect();
+        let targets = outs.iter_mut().zip(&rows);
+        let mut targets: Vec<Converted<'_>> = targets
+            .map(|((j, out), row)| Converted {
+                table: self.chain.table(*j),
+                row,
+                out,
+                ahead: &[],
+            })
+            .collect();
+        let bound = bound(&self.chain, source.basis);
         let tiles = tiles(n);
         let words = n / tiles.len();
         for (i, tile) in tiles.iter().enumerate() {
@@ -279,45 +342,77 @@ impl Cpu {
             // Each target fetches its share of the next tile.
             let next = source.residues(i + 1, words);
             let mut shares = next.chunks(next.len().div_ceil(rows.len().max(1)).max(1));
-            for ((j, out), row) in outs.iter_mut().zip(&rows) {
-                let ahead = shares.next().unwrap_or(&[]);
-                let from = ConvSource { ys, v, ahead };
-                self.kernels
-                    .convert_tile(self.chain.table(*j), out, from, row, &place);
+            for target in &mut targets {
+                target.ahead = shares.next().unwrap_or(&[]);
             }
+            let from = ConvSource { ys, v, bound };
+            self.kernels.convert_tile(&mut targets, &from, &place);
         }
     }
 
+    /// The centred value of a polynomial in coefficient form on other primes; its own limbs stay. A
+    /// few columns at a time: what is made of them to be converted stays in the cache.
     pub(super) fn extend_poly(&self, poly: &RnsPoly, to: Basis) -> RnsPoly {
         let n = self.chain.n();
-        let basis = poly.basis();
-        let scaled = self.scale_sources(vec![Unscaled {
-            basis,
-            form: poly.form(),
-            limbs: poly.limbs().map(|(_, x)| Limb::Words(x)).collect(),
-            times: Basis::empty(),
-        }]);
+        let source = Extension::new(self, poly, to);
         let mut out = RnsPoly::dirty(&self.chain, to, Form::Coefficient);
-        let mut missing = Vec::new();
-        for (j, out) in out.limbs_mut() {
-            match poly.limb_of(j) {
-                Some(x) => out.copy_from_slice(x),
-                None => missing.push((j, out)),
+        let columns = n.min(TILE_WORDS / 2);
+        let mut runs: Vec<Run<'_>> = (0..n)
+            .step_by(columns)
+            .map(|first| Run {
+                first,
+                limbs: Vec::with_capacity(to.len()),
+            })
+            .collect();
+        for (j, limb) in out.limbs_mut() {
+            for (run, words) in runs.iter_mut().zip(limb.chunks_exact_mut(columns)) {
+                run.limbs.push((j, words));
             }
         }
-        let threads = threads_for(missing.len() * n);
-        let runs = even_runs(missing, threads);
-        share(
-            threads,
-            runs,
-            || (),
-            |(), mut outs| {
-                for scaled in &scaled {
-                    self.convert(scaled, &mut outs, false);
-                }
-            },
-        );
+        let temp = || {
+            (
+                Buffer::dirty(poly.basis().len() * columns),
+                vec![0; columns],
+            )
+        };
+        share(threads_for(to.len() * n), runs, temp, |(ys, v), run| {
+            self.extend_run(&source, run, (ys, v));
+        });
         out
+    }
+
+    /// Some columns of an extension.
+    fn extend_run(&self, source: &Extension<'_>, run: Run<'_>, (ys, v): (&mut [u64], &mut [u8])) {
+        let columns = v.len();
+        let range = run.first..run.first + columns;
+        for ((m, x, c), y) in source.limbs.iter().zip(ys.chunks_exact_mut(columns)) {
+            self.kernels.mul_const(m, y, &x[range.clone()], *c);
+        }
+        self.kernels.quotient(v, ys, &source.fractions);
+        let mut targets = Vec::with_capacity(run.limbs.len());
+        for ((j, out), origin) in run.limbs.into_iter().zip(&source.origins) {
+            match origin {
+                Origin::Own(x) => out.copy_from_slice(&x[range.clone()]),
+                Origin::Others(row) => targets.push(Converted {
+                    table: self.chain.table(j),
+                    row,
+                    out,
+                    ahead: &[],
+                }),
+            }
+        }
+        // What the next columns are made of comes nearer, limb by limb.
+        let every = targets.len() / source.limbs.len().max(1);
+        let next = range.end..(range.end + columns).min(self.chain.n());
+        for (target, (_, x, _)) in targets.iter_mut().step_by(every.max(1)).zip(&source.limbs) {
+            target.ahead = &x[next.clone()];
+        }
+        let from = ConvSource {
+            ys,
+            v,
+            bound: source.bound,
+        };
+        self.kernels.convert(&mut targets, &from);
     }
 
     /// `round(x prod(add) / prod(drop))` of several polynomials alike; the bases are checked.
@@ -403,18 +498,15 @@ impl Cpu {
         let (n, block) = (self.chain.n(), 1 << LOW_LOG.min(self.chain.log_n()));
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;
-            // What is divided comes from memory: fetched a transform before it is used.
-            let soon: Vec<&[u64]> = (1..=limbs.len())
-                .map(|i| {
-                    let (i, b) = (i % limbs.len(), b + i / limbs.len());
-                    let next = b * block..((b + 1) * block).min(n);
-                    let x = limbs[i].1.x.limb_of(j);
-                    x.and_then(|x| x.get(next)).unwrap_or(&[])
-                })
-                .collect();
-            for ((_, limb), ahead) in limbs.iter_mut().zip(soon) {
+            for (_, limb) in limbs.iter_mut() {
                 let x = limb.x.limb_of(j).map(|x| &x[range.clone()]);
-                let out = &mut limb.out[range.clone()];
+                let (out, later) = limb.out[range.start..].split_at_mut(block);
+                // AVX-512 kernels fetch the next block of what is divided themselves.
+                let next = range.end..range.end + block;
+                let ahead: &[u64] = match self.kernels.isa() {
+                    Isa::Avx512Ifma => later.get(..block).unwrap_or(&[]),
+                    _ => limb.x.limb_of(j).and_then(|x| x.get(next)).unwrap_or(&[]),
+                };
                 let table = self.chain.table(j);
                 if let (true, true, Some(x)) = (ntt, add.is_empty(), x) {
                     let from = Minuend {

@@ -138,8 +138,21 @@ fn share_of(ahead: &[u64], i: usize, parts: usize) -> &[u64] {
 pub(crate) struct ConvSource<'a> {
     /// Scaled residues, per source prime the words of the tile, row by row.
     pub(crate) ys: &'a [u64],
-    /// Quotients, in the same order.
+    /// Quotients, in the same order; of one prime 0 or 1.
     pub(crate) v: &'a [u8],
+    /// All residues are below it.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) bound: u64,
+}
+
+/// Where a base conversion goes.
+pub(crate) struct Converted<'a> {
+    /// Of the target prime.
+    pub(crate) table: &'a NttTable,
+    /// The constants towards it.
+    pub(crate) row: &'a ConvRow,
+    /// As many words as the source has of each prime, or a whole limb.
+    pub(crate) out: &'a mut [u64],
     /// Words to fetch into the cache meanwhile.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
@@ -371,10 +384,12 @@ kernels! {
     fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// The quotients `v` of a centred base conversion from the scaled residues of a tile.
     fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]);
-    /// `out = sum_i y_i * (D/q_i) - v * D mod p` for the columns of one tile; `out` is a whole
-    /// limb. With `top` followed by the first stages of the NTT (lazy words for `forward_low`),
-    /// otherwise canonical. Tiles come in ascending order and cover all columns.
-    fn convert_tile(t: &NttTable, out: &mut [u64], source: ConvSource<'_>, row: &ConvRow, tile: &Tile);
+    /// Per target `out = sum_i y_i * (D/q_i) - v * D mod p`, canonical.
+    fn convert(targets: &mut [Converted<'_>], source: &ConvSource<'_>);
+    /// The same for the columns of one tile; `out` is a whole limb. With `top` followed by the first
+    /// stages of the NTT (lazy words for `forward_low`). Tiles come in ascending order and cover
+    /// all columns.
+    fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile);
     /// Two rows of a key in Montgomery form, the first (an even number) and the next one of so many,
     /// packed into all columns of a limb.
     fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize));

@@ -3,8 +3,8 @@
 use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
-    Columns, ConvRow, ConvSource, Extra, Fraction, KeyRows, LOW_LOG, Minuend, PermutationPiece,
-    Product, Tile, key_width,
+    Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Minuend,
+    PermutationPiece, Product, Tile, key_width,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
@@ -298,34 +298,49 @@ pub(super) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fraction]) {
 }
 
 #[inline(always)]
-pub(super) fn convert_tile(
-    t: &NttTable,
+pub(super) fn convert(targets: &mut [Converted<'_>], source: &ConvSource<'_>) {
+    for t in targets {
+        convert_from(&t.table.modulus, t.out, 0, source, t.row);
+    }
+}
+
+/// The conversion of consecutive words of a source from `first` on.
+#[inline(always)]
+fn convert_from(
+    m: &Modulus,
     out: &mut [u64],
-    source: ConvSource<'_>,
+    first: usize,
+    source: &ConvSource<'_>,
     row: &ConvRow,
-    tile: &Tile,
 ) {
-    let m = &t.modulus;
     let (q, inv) = (m.value(), m.inv52());
     let steps = steps_for(row.weights.len() / 4 + 1);
-    let width = 1usize << LOW_LOG.min(t.log_n);
     let words = source.v.len().max(1);
-    for (r, columns) in out.chunks_exact_mut(width).enumerate() {
-        let Some(part) = columns.get_mut(tile.columns.clone()) else {
-            return;
-        };
-        for (o, at) in part.iter_mut().zip(r * tile.columns.len()..) {
-            let v = source.v.get(at).copied().unwrap_or(0);
-            let mut sum = u128::from(v) * u128::from(row.minus_d);
-            for (y, &w) in source.ys.chunks_exact(words).zip(&row.weights) {
-                sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
-            }
-            *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+    for (o, at) in out.iter_mut().zip(first..) {
+        let v = source.v.get(at).copied().unwrap_or(0);
+        let mut sum = u128::from(v) * u128::from(row.minus_d);
+        for (y, &w) in source.ys.chunks_exact(words).zip(&row.weights) {
+            sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
         }
+        *o = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
     }
-    // Tiles are for the vector kernels' sake; here the stages wait for the last one.
-    if tile.top && tile.columns.end == width {
-        forward_top(t, out);
+}
+
+#[inline(always)]
+pub(super) fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile) {
+    for t in targets {
+        let width = 1usize << LOW_LOG.min(t.table.log_n);
+        for (r, columns) in t.out.chunks_exact_mut(width).enumerate() {
+            let Some(part) = columns.get_mut(tile.columns.clone()) else {
+                return;
+            };
+            let first = r * tile.columns.len();
+            convert_from(&t.table.modulus, part, first, source, t.row);
+        }
+        // Tiles are for the vector kernels' sake; here the stages wait for the last one.
+        if tile.top && tile.columns.end == width {
+            forward_top(t.table, t.out);
+        }
     }
 }
 

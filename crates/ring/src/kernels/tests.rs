@@ -444,54 +444,90 @@ proptest! {
     fn conversions(
         bits in 20u32..=50,
         log_n in degree(),
-        terms in 0usize..=23,
+        terms in prop_oneof![0usize..=23, Just(1usize), Just(8)],
+        others in 0u32..3,
         top: bool,
         seed: u64,
     ) {
-        let t = table(bits, log_n);
-        let (n, p) = (1usize << log_n, t.modulus.value());
+        let tables: Vec<NttTable> = (0..=others).map(|i| table(bits - i * bits % 5, log_n)).collect();
+        let (n, t) = (1usize << log_n, &tables[0]);
+        let p = t.modulus.value();
         let mut w = Words(seed);
         let width = n.min(1 << LOW_LOG);
         let columns = tile_columns(n);
         let words = n / width * columns;
-        let row = ConvRow { weights: w.many(terms, p), minus_d: w.below(p) };
+        // From a single prime the residue is the value, but for its sign.
+        let single = terms == 1 && !seed.is_multiple_of(3);
+        let bound = [1 << 50, 3 * p, 8 * p, p][(w.next() % 4) as usize].min(1 << 50);
+        let smaller = w.next() % 2 * 10 + 1;
+        let rows: Vec<ConvRow> = tables
+            .iter()
+            .map(|t| {
+                let p = t.modulus.value();
+                let weights = match single {
+                    true => vec![t.modulus.to_mont(1)],
+                    false => w.many(terms, p),
+                };
+                ConvRow { weights, minus_d: w.below(p) }
+            })
+            .collect();
         let (minuend, factor) = (w.many(n, p), t.modulus.shoup(w.below(p)));
         let g = GaloisElement::rotation(w.next() as i64, log_n);
         let permutation = Permutation::new(g, log_n);
         let key = packed(&t.modulus, &w.many(6 * n, p), 6);
         let tiles: Vec<(Vec<u64>, Vec<u8>)> = (0..width / columns)
             .map(|_| {
-                let ys = (0..terms).flat_map(|i| w.many(words, 1 << (50 - i % 10))).collect();
-                (ys, (0..words).map(|_| w.next() as u8).collect())
+                let ys = (0..terms).flat_map(|i| w.many(words, bound >> (i as u64 % smaller))).collect();
+                let most = if single { 2 } else { 256 };
+                (ys, (0..words).map(|_| w.below(most) as u8).collect())
             })
             .collect();
         agree(|k| {
-            let mut out = vec![0; n];
-            for (i, (ys, v)) in tiles.iter().enumerate() {
-                let source = ConvSource { ys, v, ahead: ys };
-                let tile = Tile { columns: i * columns..(i + 1) * columns, top };
-                k.convert_tile(&t, &mut out, source, &row, &tile);
+            let convert = |outs: &mut [Vec<u64>], tile: usize, place: Option<Tile>| {
+                let (ys, v) = &tiles[tile];
+                let source = ConvSource { ys, v, bound };
+                let outs = outs.iter_mut().zip(&rows).zip(&tables);
+                let mut targets: Vec<Converted<'_>> = outs
+                    .map(|((out, row), table)| Converted { table, row, out, ahead: ys })
+                    .collect();
+                match place {
+                    Some(place) => k.convert_tile(&mut targets, &source, &place),
+                    None => k.convert(&mut targets, &source),
+                }
+            };
+            let mut outs = vec![vec![0; n]; tables.len()];
+            for i in 0..tiles.len() {
+                let columns = i * columns..(i + 1) * columns;
+                convert(&mut outs, i, Some(Tile { columns, top }));
             }
             if !top {
-                return vec![out];
+                outs.extend(vec![vec![0; words]; tables.len()]);
+                convert(&mut outs[tables.len()..], 0, None);
+                return outs;
             }
             // To the end, and with the end of a division: blocks in order, and permuted.
+            let out = outs.remove(0);
+            for (out, t) in outs.iter_mut().zip(&tables[1..]) {
+                for (b, block) in out.chunks_mut(width).enumerate() {
+                    k.forward_low(t, block, b, &[]);
+                }
+            }
             let mut digits = out.clone();
             let mut results = vec![out; 3];
             for (b, block) in results[0].chunks_mut(width).enumerate() {
-                k.forward_low(&t, block, b, &tiles[0].0);
+                k.forward_low(t, block, b, &tiles[0].0);
             }
             for b in 0..n / width {
                 let (target, piece) = permutation.of_piece(b);
                 let x = &minuend[b * width..(b + 1) * width];
                 for (result, at, order) in [(1, b, None), (2, target, Some(&piece))] {
                     let block = &mut results[result][at * width..(at + 1) * width];
-                    k.divide_low(&t, block, at, x, &Minuend { x, order, factor });
+                    k.divide_low(t, block, at, x, &Minuend { x, order, factor });
                 }
             }
             // As digits of an inner product, three times the same: lazy ones give what others give.
             for (b, block) in digits.chunks_mut(width).enumerate() {
-                k.forward_digits(&t, block, b, &[]);
+                k.forward_digits(t, block, b, &[]);
             }
             let products = [&digits, &results[0]].map(|x| {
                 let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
@@ -503,6 +539,7 @@ proptest! {
             });
             assert_eq!(products[0], products[1], "{:?}: digits", k.isa());
             results.extend(products.concat());
+            results.extend(outs);
             results
         });
     }

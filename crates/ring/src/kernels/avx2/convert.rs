@@ -7,11 +7,10 @@ use super::forward::{Route, Rows, Scratch, forward_top};
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
-    ConvRow, ConvSource, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, Product, TILE_WORDS, Tile,
-    key_width, scalar, whole,
+    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, Product,
+    TILE_WORDS, Tile, key_width, scalar, whole,
 };
 use crate::modulus::Modulus;
-use crate::ntt::NttTable;
 
 /// The quotients need `floor(a b / 2^52)` for `a = y 2^shift` and `b`, both below 2^52. The product
 /// `y * (b 2^(shift - 52))` is rounded to an integer by adding 2^52, and the sign of what was
@@ -158,8 +157,8 @@ unsafe fn convert_chunk<const CANONICAL: bool>(m: &Modulus, out: &mut [u64], c: 
 unsafe fn convert_from<const CANONICAL: bool>(
     m: &Modulus,
     out: &mut [u64],
-    source: ConvSource<'_>,
-    row: &ConvRow,
+    source: &ConvSource<'_>,
+    (row, ahead): (&ConvRow, &[u64]),
     first: usize,
 ) {
     let stride = source.v.len();
@@ -182,7 +181,7 @@ unsafe fn convert_from<const CANONICAL: bool>(
             v: &source.v[first..],
             minus_d: centred(m, m.leave_mont(row.minus_d)),
             shift: centred(m, m.mul(sum, m.reduce(1 << 49))),
-            ahead: if number == 0 { source.ahead } else { &[] },
+            ahead: if number == 0 { ahead } else { &[] },
         };
         // SAFETY: the caller's promise.
         unsafe {
@@ -196,15 +195,37 @@ unsafe fn convert_from<const CANONICAL: bool>(
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn convert(targets: &mut [Converted<'_>], source: &ConvSource<'_>) {
+    let n = source.v.len();
+    let long = targets
+        .iter()
+        .all(|t| t.out.len() == n && source.ys.len() >= n * t.row.weights.len());
+    if !long || !n.is_multiple_of(WIDE * LANES) {
+        return scalar::convert(targets, source);
+    }
+    for t in targets {
+        let row = (t.row, t.ahead);
+        // SAFETY: the lengths were checked above.
+        unsafe { convert_from::<true>(&t.table.modulus, t.out, source, row, 0) };
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(in crate::kernels) fn convert_tile(
-    t: &NttTable,
-    out: &mut [u64],
-    source: ConvSource<'_>,
-    row: &ConvRow,
+    targets: &mut [Converted<'_>],
+    source: &ConvSource<'_>,
     place: &Tile,
 ) {
+    for target in targets {
+        convert_one(target, source, place);
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile) {
+    let (t, row) = (target.table, target.row);
     let (tile, top) = (&place.columns, place.top);
-    let (n, width) = (out.len(), 1usize << LOW_LOG.min(t.log_n));
+    let (n, width) = (target.out.len(), 1usize << LOW_LOG.min(t.log_n));
     let columns = tile.len();
     let inside = tile.start <= tile.end && tile.end <= width && n == 1 << t.log_n;
     let rows = n / width;
@@ -214,8 +235,10 @@ pub(in crate::kernels) fn convert_tile(
     let vectors = inside && long && fits;
     debug_assert!(t.log_n < MIN_LOG || vectors, "tile {tile:?} of {n} words");
     if t.log_n < MIN_LOG || !vectors {
-        return scalar::convert_tile(t, out, source, row, place);
+        return scalar::convert_tile(std::slice::from_mut(target), source, place);
     }
+    let row = (row, target.ahead);
+    let out = &mut *target.out;
     if rows == 1 || !top {
         for r in 0..rows {
             let part = &mut out[r * width + tile.start..r * width + tile.end];

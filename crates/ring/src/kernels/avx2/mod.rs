@@ -29,7 +29,7 @@ mod forward;
 mod inverse;
 mod pointwise;
 
-pub(super) use convert::{convert_tile, inner_product, quotient, sum_products};
+pub(super) use convert::{convert, convert_tile, inner_product, quotient, sum_products};
 pub(super) use forward::forward_low as forward_digits;
 pub(super) use forward::{divide_low, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};

@@ -189,6 +189,9 @@ impl End for Difference<'_> {
         // SAFETY: the caller's promise; `self.x` has as many words as the block.
         unsafe {
             let a = load(self.x.as_ptr().add(at * LANES));
+            // The next block of a limb follows, and is divided next.
+            let next = self.x.as_ptr().wrapping_add(self.x.len() + at * LANES);
+            _mm_prefetch::<_MM_HINT_T1>(next.cast());
             self.of::<ROOM>(s, a, x)
         }
     }
@@ -228,6 +231,9 @@ fn above(room: Room) -> u64 {
     }
 }
 
+/// How many runs before its use a twist is fetched: those take about as long as memory does.
+const TWISTS_AHEAD: usize = 8;
+
 /// The last four stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
@@ -252,6 +258,11 @@ fn forward_tail<const ROOM: Room, E: End>(
             for line in next.chunks(LANES) {
                 _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
             }
+        }
+        // Of a limb's table each word is read once, too little at a time for the processor to run ahead.
+        let soon = tw.twists.as_ptr().wrapping_add(run + i + TWISTS_AHEAD);
+        for line in 0..size_of_val(twist) / 64 {
+            _mm_prefetch::<_MM_HINT_T0>(soon.cast::<i8>().wrapping_add(64 * line));
         }
         s.last::<ROOM, E>(words, (twist, &tw.last), (end, 16 * i));
     }

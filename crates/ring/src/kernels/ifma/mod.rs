@@ -10,7 +10,7 @@ mod packed;
 mod pointwise;
 mod products;
 
-pub(super) use convert::{convert_tile, quotient};
+pub(super) use convert::{convert, convert_tile, quotient};
 pub(super) use forward::{divide_low, forward, forward_digits, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use packed::pack_key;
