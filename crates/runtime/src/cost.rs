@@ -10,7 +10,7 @@ use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, Valu
 
 use crate::RuntimeError;
 use crate::bundle::container;
-use crate::stats::TransformCounts;
+use crate::stats::{TransformCounts, plain_words};
 
 const COSTS: Tag = Tag(*b"COST");
 
@@ -294,8 +294,8 @@ pub(crate) fn needs(
         }
     }
     let programs = inside.iter().chain([program]);
-    for cost in programs.flat_map(encodings) {
-        all.insert(cost);
+    for (cost, level, _) in programs.flat_map(encodings) {
+        all.insert((cost, level));
         all.insert((Cost::Memory, 0));
     }
     for (_, level) in program.key_list().iter() {
@@ -307,9 +307,12 @@ pub(crate) fn needs(
     all
 }
 
-/// What encoding each plaintext of a program is made of: (cost, level). Constants are left out:
-/// they are a residue per prime.
-pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Cost, usize)> {
+/// The part of encoding that a short period does not spare, as seen on encoders' weights.
+const ENCODE_FIXED: f64 = 1.0 / 3.0;
+
+/// What encoding each plaintext of a program is made of: (cost, level, share of it). Constants are left
+/// out: they are a residue per prime; a short period is transformed at its own length.
+pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Cost, usize, f64)> {
     let plains = program.plains.iter().zip(program.extended_plains());
     let vectors = plains.filter(|(p, _)| !matches!(p.pattern, PlainPattern::Constant(_)));
     vectors.map(|(plain, extended)| {
@@ -318,7 +321,13 @@ pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Co
         } else {
             Cost::Encode
         };
-        (cost, plain.level)
+        let words = plain_words(&plain.pattern, program.slots);
+        let words = words as f64 / (2 * program.slots.max(1)) as f64;
+        (
+            cost,
+            plain.level,
+            ENCODE_FIXED + (1.0 - ENCODE_FIXED) * words,
+        )
     })
 }
 

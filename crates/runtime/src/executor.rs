@@ -5,10 +5,11 @@
 //! it. What comes out does not depend on the order: the operations are deterministic.
 
 use crate::RuntimeError;
+use crate::memory::plains_bytes;
 use crate::stats::{RunStats, Tally};
 use rayon::prelude::*;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +29,10 @@ pub type Progress<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + Sync + 'a;
 
 /// A program with its plaintexts encoded for a backend: ready to run any number of times.
 pub struct Prepared<B: Backend> {
-    plains: Vec<SharedPlain<B>>,
+    /// None of those that are encoded when they are read.
+    plains: Vec<Option<SharedPlain<B>>>,
+    /// Which are for rotated inputs.
+    extended: Vec<bool>,
     /// Encoded once, for all instructions that name them.
     bootstraps: Vec<Bootstrap<SharedPlain<B>>>,
 }
@@ -42,27 +46,58 @@ impl<B: Backend> Prepared<B> {
         program: &CiphertextProgram,
         evaluator: &Evaluator<'_, B>,
     ) -> Result<Self, RuntimeError> {
-        let encode = |(p, extended): (&PlainSpec, bool)| {
-            let slots = p.pattern.expand();
-            if extended {
-                evaluator.encode_extended(&slots, p.level, p.scale)
-            } else {
-                evaluator.encode(&slots, p.level, p.scale)
-            }
-        };
+        Self::keeping(program, evaluator, u64::MAX)
+    }
+
+    /// As [`Prepared::new`], but of the program's own plaintexts only so many bytes, encoded, are kept;
+    /// the others are encoded whenever an instruction reads them.
+    ///
+    /// # Errors
+    /// As [`Prepared::new`].
+    pub fn keeping(
+        program: &CiphertextProgram,
+        evaluator: &Evaluator<'_, B>,
+        most: u64,
+    ) -> Result<Self, RuntimeError> {
+        let extended = program.extended_plains();
+        let bytes = plains_bytes(program, evaluator.params());
+        let mut left = most;
+        let kept = bytes.iter().map(|bytes| {
+            let fits = *bytes <= left;
+            left -= if fits { *bytes } else { 0 };
+            fits
+        });
+        let kept: Vec<bool> = kept.collect();
         let plains = program
             .plains
             .par_iter()
-            .zip(program.extended_plains())
-            .map(encode)
+            .zip(&extended)
+            .zip(kept)
+            .map(|((spec, extended), kept)| {
+                kept.then(|| encode(evaluator, (spec, *extended)))
+                    .transpose()
+            })
             .collect::<Result<_, OpsError>>()?;
         let plans = program.bootstraps.iter();
         let plans = plans.map(|info| info.plan(evaluator.params()));
         let plans = plans.collect::<Result<Vec<_>, CircuitError>>()?;
         Ok(Self {
             plains,
+            extended,
             bootstraps: BootstrapPlan::encode_table(&plans, &mut evaluator.clone())?,
         })
+    }
+}
+
+fn encode<B: Backend>(
+    evaluator: &Evaluator<'_, B>,
+    (spec, extended): (&PlainSpec, bool),
+) -> Result<SharedPlain<B>, OpsError> {
+    let slots = spec.pattern.expand();
+    if extended {
+        evaluator.encode_extended(&slots, spec.level, spec.scale)
+    } else {
+        evaluator.encode(&slots, spec.level, spec.scale)
     }
 }
 
@@ -300,10 +335,35 @@ impl<B: Backend> Run<'_, B> {
             let at = operands.iter().position(|o| *o == id)?;
             lock(self.buffers.get(step.reads.get(at)?.0 as usize)?).clone()
         };
-        let plain = |id: PlainId| self.prepared.plains.get(id.0 as usize).cloned();
+        let fresh = self.encode_missing(operation)?;
+        let plain = |id: PlainId| {
+            let kept = self.prepared.plains.get(id.0 as usize)?;
+            kept.clone().or_else(|| fresh.get(&id).cloned())
+        };
         let table = &self.prepared.bootstraps;
         let mut ops = Bootstrapping::new(self.evaluator.clone(), table);
         Ok(replay(&mut ops, operation, &value, &plain, &|_| None)?)
+    }
+
+    /// The plaintexts that an operation reads and that are not kept.
+    fn encode_missing(
+        &self,
+        operation: &Operation,
+    ) -> Result<BTreeMap<PlainId, SharedPlain<B>>, RuntimeError> {
+        let Prepared {
+            plains, extended, ..
+        } = self.prepared;
+        let missing = |id: &PlainId| matches!(plains.get(id.0 as usize), Some(None));
+        let ids: BTreeSet<PlainId> = operation.plains().into_iter().filter(missing).collect();
+        let one = |id: PlainId| {
+            let at = id.0 as usize;
+            let spec = self.program.plains.get(at).zip(extended.get(at));
+            let (spec, extended) = spec?;
+            let plain = encode(self.evaluator, (spec, *extended));
+            Some(plain.map(|plain| (id, plain)))
+        };
+        let encoded = ids.into_par_iter().filter_map(one);
+        Ok(encoded.collect::<Result<_, OpsError>>()?)
     }
 
     fn input(&self, index: usize) -> Result<SharedCiphertext<B>, RuntimeError> {

@@ -190,6 +190,22 @@ fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u
     limbs_bytes(params, limbs + sources * params.basis_at(level).len())
 }
 
+/// Bytes of each encoded plaintext of a program.
+pub(crate) fn plains_bytes(program: &CiphertextProgram, params: &Params) -> Vec<u64> {
+    let plains = program.plains.iter().zip(program.extended_plains());
+    let bytes = plains.map(|(plain, extended)| {
+        let level = plain.level.min(params.max_level());
+        let basis = if extended {
+            params.key_basis(level)
+        } else {
+            params.basis_at(level)
+        };
+        let words = plain_words(&plain.pattern, params.slots());
+        (8 * (basis.len() * words) as u64).max(SMALLEST_BUFFER) + PLAIN
+    });
+    bytes.collect()
+}
+
 /// What a server holds.
 pub(crate) struct Estimate<'a> {
     pub(crate) program: &'a CiphertextProgram,
@@ -224,22 +240,22 @@ impl Estimate<'_> {
 
     /// Bytes of the encoded plaintexts.
     pub(crate) fn plains(&self) -> u64 {
-        let plains = self.programs().flat_map(|program| {
-            let extended = program.extended_plains();
-            program.plains.iter().zip(extended)
+        let all = self.programs();
+        all.map(|program| plains_bytes(program, self.params).iter().sum::<u64>())
+            .sum()
+    }
+
+    /// Of these the program's own, and the most that one instruction reads.
+    pub(crate) fn weights(&self) -> (u64, u64) {
+        let bytes = plains_bytes(self.program, self.params);
+        let read = self.program.instructions.iter().map(|instruction| {
+            let mut plains = instruction.operation.plains();
+            plains.sort_unstable();
+            plains.dedup();
+            let each = plains.iter().filter_map(|id| bytes.get(id.0 as usize));
+            each.sum::<u64>()
         });
-        let bytes = plains.map(|(plain, extended)| {
-            let level = plain.level.min(self.params.max_level());
-            let basis = if extended {
-                self.params.key_basis(level)
-            } else {
-                self.params.basis_at(level)
-            };
-            let limbs = basis.len();
-            let words = plain_words(&plain.pattern, self.params.slots());
-            (8 * (limbs * words) as u64).max(SMALLEST_BUFFER) + PLAIN
-        });
-        bytes.sum()
+        (bytes.iter().sum(), read.max().unwrap_or(0))
     }
 
     /// Tables of the transforms and of the encoder, and the program's own patterns.

@@ -39,6 +39,12 @@ pub struct Plan {
     pub buffer_bytes_without_reuse: u64,
     /// Of these: keys and weights in the form that is computed with.
     pub resident_bytes: u64,
+    /// Of these: the program's own weights.
+    pub weight_bytes: u64,
+    /// The most of them that one instruction reads.
+    pub most_weight_bytes: u64,
+    /// Seconds by the clock to encode them all.
+    pub weight_seconds: f64,
     /// Length of the file of evaluation keys.
     pub key_bytes: u64,
     /// Length of the file with one encrypted sentence.
@@ -59,6 +65,32 @@ pub struct Plan {
     pub threads: usize,
     /// By section of the program: instructions, key switches, seconds of all threads together.
     pub per_section: Vec<SectionStats>,
+}
+
+impl Plan {
+    /// The plan of a server whose peak of memory is at most `memory` bytes, as far as that is possible
+    /// by keeping fewer weights, and how many bytes of them it keeps (see
+    /// [`crate::Server::open_keeping`]): all others are encoded anew in every run.
+    #[must_use]
+    pub fn within(&self, memory: u64) -> (Self, u64) {
+        let over = self.peak_memory_bytes.saturating_sub(memory);
+        if over == 0 {
+            return (self.clone(), u64::MAX);
+        }
+        // What one instruction reads beside them is there while it runs, on each thread.
+        let beside = self.most_weight_bytes * self.threads as u64;
+        let kept = self.weight_bytes.saturating_sub(over + beside);
+        let left_out = self.weight_bytes - kept;
+        let seconds = self.weight_seconds * left_out as f64 / self.weight_bytes.max(1) as f64;
+        let plan = Self {
+            seconds: self.seconds + seconds,
+            load_seconds: (self.load_seconds - seconds).max(0.0),
+            peak_memory_bytes: self.peak_memory_bytes - left_out + beside,
+            resident_bytes: self.resident_bytes - left_out,
+            ..self.clone()
+        };
+        (plan, kept)
+    }
 }
 
 /// Plans the answer to one sentence by `threads` threads.
@@ -100,8 +132,9 @@ pub fn plan_scheduled(
     );
     schedule.run();
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
-    let plains = encoded(program, &inside).flat_map(encodings);
-    let plains = plains.map(|(cost, level)| costs.at(cost, level));
+    let time = |(cost, level, share): (Cost, usize, f64)| costs.at(cost, level) * share;
+    let plains = encoded(program, &inside).flat_map(encodings).map(time);
+    let weights: f64 = encodings(program).map(time).sum();
     let keys_time = keys
         .iter()
         .map(|(_, level)| costs.at(Cost::PrepareKey, level));
@@ -126,9 +159,9 @@ pub fn plan_scheduled(
     // Weights take memory that the process does not have yet. To read the file of keys and to hash it
     // takes about as long per byte.
     let fresh = costs.at(Cost::Memory, 0) / f64::from(1 << 20);
-    let load = (computing + memory.plains() as f64 * fresh) * costs.slowdown(threads)
-        / threads as f64
-        + key_bytes as f64 * fresh;
+    let clock = costs.slowdown(threads) / threads as f64;
+    let load = (computing + memory.plains() as f64 * fresh) * clock + key_bytes as f64 * fresh;
+    let (weight_bytes, most_weight_bytes) = memory.weights();
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
         batch: program.batch,
@@ -143,6 +176,9 @@ pub fn plan_scheduled(
         buffer_bytes: device.buffer_bytes(),
         buffer_bytes_without_reuse: device.bytes_without_reuse(program),
         resident_bytes: memory.resident(),
+        weight_bytes,
+        most_weight_bytes,
+        weight_seconds: weights * clock,
         key_bytes,
         ciphertext_bytes_up,
         ciphertext_bytes_down,

@@ -52,9 +52,18 @@ impl<B: Backend> Server<B> {
     /// # Errors
     /// What the encoder or the backend refuses.
     pub fn open(bundle: ServerBundle, backend: B) -> Result<Self, RuntimeError> {
+        Self::open_keeping(bundle, backend, u64::MAX)
+    }
+
+    /// As [`Server::open`], with at most `kept` bytes of encoded weights in memory: those beyond are
+    /// encoded anew whenever a run reads them (see [`crate::Plan::within`]).
+    ///
+    /// # Errors
+    /// As [`Server::open`].
+    pub fn open_keeping(bundle: ServerBundle, backend: B, kept: u64) -> Result<Self, RuntimeError> {
         let threads = rayon::current_num_threads();
         let device = schedule(bundle.program(), bundle.params(), threads);
-        Self::open_scheduled(bundle, backend, device)
+        Self::open_with(bundle, backend, device, kept)
     }
 
     /// As [`Server::open`], along a given device program.
@@ -66,11 +75,20 @@ impl<B: Backend> Server<B> {
         backend: B,
         device: DeviceProgram,
     ) -> Result<Self, RuntimeError> {
+        Self::open_with(bundle, backend, device, u64::MAX)
+    }
+
+    fn open_with(
+        bundle: ServerBundle,
+        backend: B,
+        device: DeviceProgram,
+        kept: u64,
+    ) -> Result<Self, RuntimeError> {
         let stream = Stream::new(bundle.program(), &device)?;
         let encoder = Encoder::new(bundle.params())?;
         let none = EvaluationKeys::empty(bundle.params(), KeyId::from_bytes([0; 16]));
         let evaluator = Evaluator::with_encoder(encoder.clone(), &backend, &none)?;
-        let prepared = Prepared::new(bundle.program(), &evaluator)?;
+        let prepared = Prepared::keeping(bundle.program(), &evaluator, kept)?;
         Ok(Self {
             bundle,
             backend,

@@ -202,6 +202,30 @@ fn bytes_and_counts_are_exact() {
 }
 
 #[test]
+fn a_plan_within_less_memory_keeps_fewer_weights() {
+    let (bundle, _) = toy();
+    let (program, params) = (bundle.program(), bundle.params());
+    let backend = counting(&bundle);
+    let who = ("test", 2);
+    let costs = measure(program, params, &backend, who, Duration::from_secs(5)).unwrap();
+    let all = plan(program, params, bundle.keys(), &costs, 2).unwrap();
+    assert!(all.weight_bytes > 2000 && all.weight_seconds > 0.0);
+    assert!(all.most_weight_bytes <= all.weight_bytes);
+    let (same, kept) = all.within(all.peak_memory_bytes);
+    assert_eq!((same, kept), (all.clone(), u64::MAX));
+    let beside = 2 * all.most_weight_bytes;
+    let (none, kept) = all.within(1000);
+    assert_eq!(kept, 0);
+    let left_out = all.peak_memory_bytes - all.weight_bytes;
+    assert_eq!(none.peak_memory_bytes, left_out + beside);
+    assert!((none.seconds - all.seconds - all.weight_seconds).abs() < 1e-9);
+    // A byte too little leaves out what one instruction reads as well.
+    let (some, kept) = all.within(all.peak_memory_bytes - 1);
+    assert_eq!(kept, all.weight_bytes.saturating_sub(1 + beside));
+    assert!(some.seconds > all.seconds && some.resident_bytes < all.resident_bytes);
+}
+
+#[test]
 fn the_backend_does_as_many_key_switches_as_are_counted() {
     let (bundle, mut client) = toy();
     let (program, params) = (bundle.program(), bundle.params());

@@ -134,6 +134,26 @@ fn neither_threads_nor_schedule_nor_instruction_set_change_a_byte() {
 }
 
 #[test]
+fn weights_that_are_not_kept_are_encoded_when_they_are_read() {
+    let params = toy_params();
+    let bundle = bundle(&params);
+    let mut client = Client::new(&params, 2);
+    let keys = client.keys(&bundle);
+    let file = client.file(&client.encrypt(2, 3), bundle.program_digest());
+    let answer = |kept: u64, threads: usize| {
+        let config = CpuConfig { isa: Isa::detect() };
+        let backend = Cpu::new(bundle.params().chain().clone(), config).unwrap();
+        let mut server = Server::open_keeping(bundle.clone(), backend, kept).unwrap();
+        server.load_keys(Cursor::new(&keys), GO_ON).unwrap();
+        answer_with(&server, &file, threads)
+    };
+    let all = answer(u64::MAX, 1);
+    for (kept, threads) in [(0, 1), (0, 3), (2000, 2), (5000, 1)] {
+        assert!(answer(kept, threads) == all, "{kept} bytes kept");
+    }
+}
+
+#[test]
 fn progress_counts_to_the_end_and_stops() {
     let params = toy_params();
     let bundle = bundle(&params);

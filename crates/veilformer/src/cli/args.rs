@@ -243,6 +243,17 @@ pub struct Run {
     /// Where the answers go (for the client)
     #[arg(long, short, value_name = "FILE", default_value = "answer.veil")]
     pub output: PathBuf,
+    #[command(flatten)]
+    pub memory: Memory,
+}
+
+/// How much memory a server may take.
+#[derive(Debug, Default, Args)]
+pub struct Memory {
+    /// Most memory that the server may take, in GiB: weights that do not fit are encoded anew for
+    /// every sentence [default: four fifths of the machine's]
+    #[arg(long, value_name = "GIB")]
+    pub memory: Option<f64>,
 }
 
 #[derive(Debug, Args)]
@@ -268,6 +279,8 @@ pub struct Plan {
     pub model: Option<String>,
     #[command(flatten)]
     pub target: Target,
+    #[command(flatten)]
+    pub memory: Memory,
     /// Where measured costs of this machine are kept [default: a file per parameters in
     /// ~/.cache/veilformer]
     #[arg(long, value_name = "FILE")]

@@ -47,6 +47,7 @@ impl Encrypted {
             context,
             bundles.server,
             Cursor::new(&keys),
+            &super::args::Memory::default(),
             |done, total| {
                 stage.update(done, total);
             },

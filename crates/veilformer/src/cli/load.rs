@@ -12,13 +12,14 @@ use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderModel, EncoderTarget, sentences_of};
 use veilformer::model::{ModelFiles, shipped};
 use veilformer::ring::Cpu;
-use veilformer::runtime::{Server, ServerBundle};
+use veilformer::runtime::{CostTable, Plan, Server, ServerBundle, plan};
 use veilformer::secret::SecretKey;
 
 use super::Context;
 use super::args;
 use super::error::{Failure, Result};
 use super::files;
+use super::output::{bytes, memory_bytes};
 
 /// Refuses test parameters: keys and ciphertexts of every command are made under a bundle's.
 pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
@@ -126,18 +127,52 @@ pub fn secret_key(path: &Path, params: &Params) -> Result<SecretKey> {
     SecretKey::from_bytes_for(&bytes, params).map_err(|e| Failure::from(e).of(path))
 }
 
-/// A server with a client's evaluation keys.
+/// A server with a client's evaluation keys, which takes no more memory than it may.
 pub fn server(
     context: &Context,
     bundle: ServerBundle,
     keys: impl Read + Seek + Send,
+    memory: &args::Memory,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Server<Cpu>> {
-    let backend = context.backend(bundle.params())?;
-    let mut server = Server::open(bundle, backend)?;
+    let (program, params, keys_needed) = (bundle.program(), bundle.params(), bundle.keys());
+    // Memory does not depend on times.
+    let costs = CostTable::empty(params, "");
+    let planned = plan(
+        program,
+        params,
+        keys_needed,
+        &costs,
+        rayon::current_num_threads(),
+    )?;
+    let (_, kept) = within(&planned, memory)?;
+    let backend = context.backend(params)?;
+    let mut server = Server::open_keeping(bundle, backend, kept)?;
     server.load_keys(keys, &|done, total| {
         progress(done, total);
         ControlFlow::Continue(())
     })?;
     Ok(server)
+}
+
+/// The plan of a server that takes no more memory than is allowed, and bytes of weights that it keeps.
+pub fn within(plan: &Plan, memory: &args::Memory) -> Result<(Plan, u64)> {
+    let Some(gib) = memory.memory else {
+        let most = memory_bytes().map_or(u64::MAX, |all| all / 5 * 4);
+        return Ok(plan.within(most));
+    };
+    if !(gib > 0.0 && gib.is_finite()) {
+        return Err(Failure::input(
+            "--memory is a number of GiB; a number above 0 is expected",
+        ));
+    }
+    let most = (gib * f64::from(1 << 30)) as u64;
+    let (within, kept) = plan.within(most);
+    if within.peak_memory_bytes > most {
+        return Err(Failure::input(format!(
+            "--memory {gib}: with no weights kept the server still takes {}; allow that much",
+            bytes(within.peak_memory_bytes)
+        )));
+    }
+    Ok((within, kept))
 }

@@ -84,6 +84,17 @@ pub fn table(rows: &[Vec<String>]) -> String {
     out
 }
 
+/// Memory of this machine, or of the control group that this process is in, in bytes, where the system
+/// tells.
+pub fn memory_bytes() -> Option<u64> {
+    let all = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = all.lines().find(|l| l.starts_with("MemTotal:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    let group = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let group = group.trim().parse().unwrap_or(u64::MAX);
+    Some((kib * 1024).min(group))
+}
+
 /// Most memory that this process had resident, in bytes, where the system tells.
 pub fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;

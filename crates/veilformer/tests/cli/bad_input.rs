@@ -100,6 +100,16 @@ fn rows() -> Vec<Row> {
     let long = vec!["stone"; 33].join("_");
     let mut rows = vec![
         row(
+            "no memory",
+            "run --memory 0 --output new.veil",
+            &["--memory is a number of GiB", "above 0 is expected"],
+        ),
+        row(
+            "too little memory",
+            "run --memory 0.01 --output new.veil",
+            &["--memory 0.01", "the server still takes", "allow that much"],
+        ),
+        row(
             "a batch that is no power of two",
             "compile order --batch 3 -o new",
             &["3", "power of two"],

@@ -75,9 +75,15 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
 
     let stage = context.progress.stage("server: loading bundle and keys");
     let bundle = ServerBundle::from_bytes(&server_file)?;
-    let server = load::server(context, bundle, Cursor::new(&key_file), |done, total| {
-        stage.update(done, total);
-    })?;
+    let server = load::server(
+        context,
+        bundle,
+        Cursor::new(&key_file),
+        &args::Memory::default(),
+        |done, total| {
+            stage.update(done, total);
+        },
+    )?;
     let load = stage.finish();
 
     let stage = context.progress.stage("server: running on ciphertexts");

@@ -19,6 +19,7 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
     let costs = costs(context, &bundle, cache.as_deref(), threads)?;
     let params = bundle.params();
     let plan = plan(bundle.program(), params, bundle.keys(), &costs, threads)?;
+    let (plan, kept) = load::within(&plan, &args.memory)?;
     let report = json::Plan {
         batch: plan.batch,
         seconds: plan.seconds,
@@ -37,9 +38,9 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
             rows.iter().map(json::Security::from).collect()
         },
     };
-    context
-        .output
-        .answer(&report, || text(&plan, &report, bundle.model_name()))
+    context.output.answer(&report, || {
+        text((&plan, kept), &report, bundle.model_name())
+    })
 }
 
 /// Costs of this machine: from the cache where they cover the program, else measured and kept.
@@ -75,6 +76,18 @@ pub fn costs(
     Ok(known)
 }
 
+/// What is said beside the memory.
+fn weights(plan: &Plan, kept: u64) -> String {
+    if kept >= plan.weight_bytes {
+        return "of the server".to_owned();
+    }
+    format!(
+        "of the server; {} of {} of weights are kept, the others encoded for every sentence",
+        bytes(kept),
+        bytes(plan.weight_bytes)
+    )
+}
+
 /// Where costs are kept: one file per parameters.
 pub fn cache(params: &Params) -> Option<PathBuf> {
     let digest: String = params
@@ -87,7 +100,7 @@ pub fn cache(params: &Params) -> Option<PathBuf> {
     Some(folder.join(format!("costs-{digest}.veil")))
 }
 
-fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
+fn text((plan, kept): (&Plan, u64), report: &json::Plan, model: &str) -> String {
     let row = |name: &str, value: String, note: &str| vec![name.to_owned(), value, note.into()];
     let all: f64 = plan.per_section.iter().map(|s| s.seconds).sum();
     let share = match plan.bootstraps {
@@ -108,7 +121,7 @@ fn text(plan: &Plan, report: &json::Plan, model: &str) -> String {
         row(
             "peak memory",
             bytes(plan.peak_memory_bytes),
-            "of the server",
+            &weights(plan, kept),
         ),
         row(
             "evaluation keys",

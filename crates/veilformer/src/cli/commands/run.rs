@@ -15,7 +15,7 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
     let stage = context.progress.stage("loading bundle and keys");
     let bundle = load::server_bundle(&args.server)?;
     let keys = files::open(&args.keys)?;
-    let server = load::server(context, bundle, keys, |done, total| {
+    let server = load::server(context, bundle, keys, &args.memory, |done, total| {
         stage.update(done, total);
     })
     .map_err(|e| e.of(&args.keys))?;
