@@ -1,7 +1,7 @@
 //! Stored results: one file per day, commit and machine, a line of JSON for what made it and one for
 //! each row; and the table that is made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -182,19 +182,68 @@ impl Results {
         Ok(results)
     }
 
-    /// The newest file of every machine in `folder`.
+    /// What is newest of every machine in `folder`: its newest file, then of older ones, newest
+    /// first, what was measured with a number of threads and in none of the files before.
     ///
     /// # Errors
     /// As [`Results::load`], or if there is none.
     pub fn newest(folder: &Path) -> Result<Vec<Self>> {
-        let newest = Self::newest_of(folder, |_| true)?;
-        if newest.is_empty() {
+        let mut files = Self::load_all(folder)?;
+        if files.is_empty() {
             return Err(BenchError::Usage(format!(
                 "{} has no results; make some with --save",
                 folder.display()
             )));
         }
-        Ok(newest)
+        files.sort_by_key(|r| (r.header.machine.slug(), std::cmp::Reverse(r.header.time)));
+        let mut seen: BTreeSet<(String, String, usize)> = BTreeSet::new();
+        for file in &mut files {
+            let slug = file.header.machine.slug();
+            let group = |what: &str, threads: usize| (slug.clone(), what.to_owned(), threads);
+            let known = |what: &str, threads| seen.contains(&group(what, threads));
+            file.rows.retain(|row| !known(&row.what, row.threads));
+            file.bootstraps.retain(|b| !known("bootstrap", b.threads));
+            let rows = file.rows.iter().map(|row| group(&row.what, row.threads));
+            let bootstraps = file
+                .bootstraps
+                .iter()
+                .map(|b| group("bootstrap", b.threads));
+            let found: Vec<_> = rows.chain(bootstraps).collect();
+            seen.extend(found);
+        }
+        files.retain(|file| !(file.rows.is_empty() && file.bootstraps.is_empty()));
+        Ok(files)
+    }
+
+    /// What is newest of every machine, as one each: with the header of its newest file.
+    ///
+    /// # Errors
+    /// As [`Results::newest`].
+    pub fn newest_of_machines(folder: &Path) -> Result<Vec<Self>> {
+        let mut machines: Vec<Self> = Vec::new();
+        for file in Self::newest(folder)? {
+            let slug = file.header.machine.slug();
+            match machines.last_mut() {
+                Some(last) if last.header.machine.slug() == slug => {
+                    last.rows.extend(file.rows);
+                    last.bootstraps.extend(file.bootstraps);
+                }
+                _ => machines.push(file),
+            }
+        }
+        Ok(machines)
+    }
+
+    fn load_all(folder: &Path) -> Result<Vec<Self>> {
+        let name = folder.display().to_string();
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(BenchError::io(&name))? {
+            let path = entry.map_err(BenchError::io(&name))?.path();
+            if path.extension().is_some_and(|e| e == "jsonl") {
+                all.push(Self::load(&path)?);
+            }
+        }
+        Ok(all)
     }
 
     /// The newest file of every machine in `folder` that has bootstraps; there may be none.
@@ -202,24 +251,13 @@ impl Results {
     /// # Errors
     /// As [`Results::load`].
     pub fn newest_bootstraps(folder: &Path) -> Result<Vec<Self>> {
-        Self::newest_of(folder, |results| !results.bootstraps.is_empty())
-    }
-
-    fn newest_of(folder: &Path, counts: fn(&Self) -> bool) -> Result<Vec<Self>> {
-        let name = folder.display().to_string();
         let mut newest: BTreeMap<String, Self> = BTreeMap::new();
-        for entry in std::fs::read_dir(folder).map_err(BenchError::io(&name))? {
-            let path = entry.map_err(BenchError::io(&name))?.path();
-            if path.extension().is_some_and(|e| e == "jsonl") {
-                let results = Self::load(&path)?;
-                if !counts(&results) {
-                    continue;
-                }
-                let slug = results.header.machine.slug();
-                let old = newest.get(&slug).map(|r| r.header.time);
-                if old.is_none_or(|old| old < results.header.time) {
-                    newest.insert(slug, results);
-                }
+        for results in Self::load_all(folder)? {
+            let slug = results.header.machine.slug();
+            let old = newest.get(&slug).map(|r| r.header.time);
+            let newer = old.is_none_or(|old| old < results.header.time);
+            if newer && !results.bootstraps.is_empty() {
+                newest.insert(slug, results);
             }
         }
         Ok(newest.into_values().collect())
@@ -333,7 +371,7 @@ pub fn page(results: &[Results]) -> String {
 # Results
 
 Made by `cargo run --release -p xtask -- bench table` from the newest file of every machine in this
-folder; `bench WHAT --save` writes them. Medians of interleaved rounds with intervals of the median
+folder, and from older ones where that lacks something; `bench WHAT --save` writes them. Medians of interleaved rounds with intervals of the median
 (95% or more, from order statistics). Floors are computed: the longest of arithmetic and of each kind
 of traffic in every phase, from loops in registers and from passes that only move; their formulas are in
 the files. Ratios are medians over the rounds in which both sides ran.
@@ -405,10 +443,17 @@ mod tests {
         assert_eq!(ms, [("rotate", 7.0), ("add", 2.0)]);
         let bootstraps = merged.bootstraps.iter().map(|r| (r.threads, r.ms));
         assert_eq!(bootstraps.collect::<Vec<_>>(), [(1, 8.0), (2, 12975.0)]);
-        // A newer file of the machine wins.
+        // A newer file of the machine wins, but for what it lacks.
         results(200_000).save(&folder).unwrap();
         let newest = Results::newest(&folder).unwrap();
-        assert_eq!((newest.len(), newest[0].header.time), (1, 200_000));
+        let times: Vec<_> = newest.iter().map(|r| r.header.time).collect();
+        assert_eq!(times, [200_000, 2000]);
+        assert_eq!((newest[0].rows.len(), newest[0].bootstraps.len()), (1, 1));
+        assert_eq!(newest[1].rows, []);
+        assert_eq!(newest[1].bootstraps[0].threads, 2);
+        let whole = Results::newest_of_machines(&folder).unwrap();
+        assert_eq!((whole.len(), whole[0].header.time), (1, 200_000));
+        assert_eq!((whole[0].rows.len(), whole[0].bootstraps.len()), (1, 2));
         // One without bootstraps is not among those that have some.
         let mut bare = results(400_000);
         bare.bootstraps.clear();

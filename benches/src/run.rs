@@ -129,7 +129,7 @@ fn make_cards() -> Result<()> {
 }
 
 fn make_plots() -> Result<()> {
-    for results in Results::newest(results::folder())? {
+    for results in Results::newest_of_machines(results::folder())? {
         let svg = roofline::svg(&results)?;
         let name = format!("roofline-{}", results.header.machine.slug());
         write(&format!("{name}.svg"), svg.as_bytes())?;

@@ -270,6 +270,7 @@ mod tests {
         assert_eq!(take(257), Some(384));
         assert_eq!(take(257), None);
         assert_eq!(take(1025), None);
+        assert_eq!(take(520), None);
         assert_eq!(take(682), Some(1024));
         assert_eq!(take(170), Some(256));
         assert_eq!(take(64), None);
