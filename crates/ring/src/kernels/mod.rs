@@ -154,7 +154,6 @@ pub(crate) struct Converted<'a> {
     /// As many words as the source has of each prime, or a whole limb.
     pub(crate) out: &'a mut [u64],
     /// Words to fetch into the cache meanwhile.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
