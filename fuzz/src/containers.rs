@@ -1,5 +1,6 @@
 //! Parsers of our own container format.
 
+use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use veilformer_ckks::container::{
@@ -165,7 +166,7 @@ pub fn server_bundle(data: &[u8]) {
         };
         let go = |_: usize, _: usize| ControlFlow::Continue(());
         let keys = evaluation_keys_to_bytes(&params, &toy.keys).expect("keys can be written");
-        if server.load_keys(&keys, &go).is_ok() {
+        if server.load_keys(Cursor::new(&keys), &go).is_ok() {
             let _ = server.run(&input, &go);
         }
     });
