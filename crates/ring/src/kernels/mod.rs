@@ -256,31 +256,45 @@ impl KeyRows<'_> {
     }
 }
 
-/// One product of a sum: `x[k] * y` for output `k`.
+/// One of the sums that `sum_products` makes of the same words.
+pub(crate) struct ProductSum<'a> {
+    /// Where its halves go.
+    pub(crate) out: [&'a mut [u64]; 2],
+    /// Whether they are written there, or else added to what is there.
+    pub(crate) fresh: [bool; 2],
+    /// Per pair of words what both are multiplied by.
+    pub(crate) factors: &'a [Factor<'a>],
+}
+
+/// What a pair of blocks is multiplied by.
 #[derive(Clone, Copy)]
-pub(crate) struct Product<'a> {
-    /// Canonical values.
-    pub(crate) x: [&'a [u64]; 2],
-    /// The common factor in Montgomery form: as many values, or fewer that each stand for a run of
-    /// equal length.
+pub(crate) struct Factor<'a> {
+    /// In Montgomery form: a value for every word, or fewer that each stand for a run of equal length.
     pub(crate) y: &'a [u64],
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
-impl Product<'_> {
-    /// Words for which a value of `y` stands, of `n`; at least one.
+impl Factor<'_> {
+    /// Words for which a value stands, of `n`; at least one.
     pub(crate) fn run(&self, n: usize) -> usize {
         (n / self.y.len().max(1)).max(1)
     }
+}
 
-    /// Whether `y` has a value for every word of `n`, or for every run of a power of two of at
-    /// least `shortest` words.
+impl ProductSum<'_> {
+    /// Whether outputs have `n` words, and there are `count` factors with a value for every word, or
+    /// for every run of a power of two of at least `shortest` words.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    pub(crate) fn has_runs(&self, n: usize, shortest: usize) -> bool {
-        let powers = n.is_power_of_two() && self.y.len().is_power_of_two();
-        self.y.len() >= n || (powers && self.run(n) >= shortest)
+    pub(crate) fn fits(&self, (n, count): (usize, usize), shortest: usize) -> bool {
+        let runs = |f: &Factor<'_>| {
+            let powers = n.is_power_of_two() && f.y.len().is_power_of_two();
+            f.y.len() >= n || (powers && f.run(n) >= shortest)
+        };
+        self.out.iter().all(|out| out.len() == n)
+            && self.factors.len() == count
+            && self.factors.iter().all(runs)
     }
 }
 
@@ -395,9 +409,9 @@ kernels! {
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results, in another order
     /// if it has one.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);
-    /// `out_k = sum_i x_i[k] * y_i`, or that added to `out_k` unless `fresh`; canonical. At most
-    /// `MOST_PRODUCTS` of them.
-    fn sum_products(m: &Modulus, out0: &mut [u64], out1: &mut [u64], products: &[Product<'_>], fresh: bool);
+    /// Per sum `out[k] = sum_i x_i[k] * y_i`, or that added to `out[k]` unless `fresh[k]`, of canonical
+    /// words and with canonical results. At most `MOST_PRODUCTS` of them.
+    fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64]; 2]]);
     /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64]);
     /// `out[j] += x[source(j)]`.

@@ -4,7 +4,7 @@ use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
     Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Minuend,
-    PermutationPiece, Product, Tile, key_width,
+    PermutationPiece, ProductSum, Tile, key_width,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
@@ -411,26 +411,28 @@ pub(super) fn place_of(key: &KeyRows<'_>, j: usize) -> usize {
 }
 
 #[inline(always)]
-pub(super) fn sum_products(
-    m: &Modulus,
-    out0: &mut [u64],
-    out1: &mut [u64],
-    products: &[Product<'_>],
-    fresh: bool,
-) {
-    let (q, inv, n) = (m.value(), m.inv52(), out0.len());
+pub(super) fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64]; 2]]) {
+    let (q, inv) = (m.value(), m.inv52());
     // Both factors are canonical: each product is below 2^50 q.
-    let steps = steps_for(products.len() / 4 + 1);
-    for (part, out) in [out0, out1].into_iter().enumerate() {
-        for (j, o) in out.iter_mut().enumerate() {
-            let mut sum = 0;
-            for p in products {
-                let y = p.y.get(j / p.run(n));
-                let x = p.x[part].get(j).copied().unwrap_or(0);
-                sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
+    let steps = steps_for(x.len() / 4 + 1);
+    for ProductSum {
+        out,
+        fresh,
+        factors,
+    } in sums
+    {
+        for (part, (out, fresh)) in out.iter_mut().zip(fresh).enumerate() {
+            let n = out.len();
+            for (j, o) in out.iter_mut().enumerate() {
+                let mut sum = 0;
+                for (x, factor) in x.iter().zip(*factors) {
+                    let y = factor.y.get(j / factor.run(n));
+                    let x = x[part].get(j).copied().unwrap_or(0);
+                    sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
+                }
+                let sum = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
+                *o = if *fresh { sum } else { m.add(*o, sum) };
             }
-            let sum = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
-            *o = if fresh { sum } else { m.add(*o, sum) };
         }
     }
 }

@@ -370,6 +370,7 @@ proptest! {
     fn sums_of_products(
         bits in 20u32..=50,
         count in 0usize..=40,
+        sums in 1usize..=9,
         n in prop_oneof![Just(40usize), Just(64), Just(256)],
         seed: u64,
         largest: bool,
@@ -378,25 +379,36 @@ proptest! {
         let q = m.value();
         let mut w = Words(seed);
         let mut many = |n: usize| if largest { vec![q - 1; n] } else { w.many(n, q) };
-        // All of them, one, or one for each run of a power of two.
+        // All of them, one, or one for each run of a power of two; in one case of two runs of one length
+        // alone, else mixed, in one case of three also shorter ones than vectors take.
+        let uniform = seed.is_multiple_of(2).then_some(seed as usize % 7 % 6);
+        let kinds = if seed.is_multiple_of(3) { 6 } else { 5 };
         let values = |i: usize| match n {
-            40 => [1, 40, 40][i % 3],
-            // Runs that vectors take, and in one case of three also shorter ones.
-            n => n >> [0, 3, 4, 5, 6, 1][i % if seed.is_multiple_of(3) { 6 } else { 5 }],
+            40 => [1, 40, 40][uniform.unwrap_or(i) % 3],
+            n => n >> [0, 3, 4, 5, 6, 1][uniform.unwrap_or(i) % kinds],
         };
-        let factors: Vec<[Vec<u64>; 3]> = (0..count)
-            .map(|i| [many(n), many(n), many(values(i))])
-            .collect();
-        let products: Vec<Product<'_>> = factors
+        let x: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [many(n), many(n)]).collect();
+        let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
+        let y: Vec<Vec<u64>> = (0..sums * count).map(|i| many(values(i))).collect();
+        let factors: Vec<Factor<'_>> = y
             .iter()
-            .map(|[x0, x1, y]| Product { x: [x0, x1], y, ahead: x0 })
+            .map(|y| Factor { y, ahead: y })
             .collect();
-        let (old0, old1) = (many(n), many(n));
-        for fresh in [false, true] {
+        let old: Vec<[Vec<u64>; 2]> = (0..sums).map(|_| [many(n), many(n)]).collect();
+        for fresh in [[false; 2], [true; 2], [true, false], [false, true]] {
             agree(|k| {
-                let (mut out0, mut out1) = (old0.clone(), old1.clone());
-                k.sum_products(&m, &mut out0, &mut out1, &products, fresh);
-                vec![out0, out1]
+                let mut out = old.clone();
+                let mut all: Vec<ProductSum<'_>> = out
+                    .iter_mut()
+                    .enumerate()
+                    .map(|(s, out)| ProductSum {
+                        out: out.each_mut().map(Vec::as_mut_slice),
+                        fresh,
+                        factors: &factors[s * count..(s + 1) * count],
+                    })
+                    .collect();
+                k.sum_products(&m, &mut all, &x);
+                out.concat()
             });
         }
     }

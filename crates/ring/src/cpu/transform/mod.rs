@@ -11,7 +11,10 @@ mod work;
 #[cfg(test)]
 mod tests;
 
-use work::{Baby, Blocking, Column, Place, Scratch, Sum, Sums, Target, Work};
+use std::iter::repeat;
+use std::ops::Range;
+
+use work::{ABREAST, Baby, Blocking, Column, Place, Scratch, Sum, Sums, Target, Work};
 
 use super::engine::{Added, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -20,7 +23,9 @@ use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
-use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, Product, key_words};
+use crate::kernels::{
+    Extra, Factor, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, ProductSum, key_words,
+};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
@@ -201,7 +206,7 @@ impl Cpu {
         let scratch = || Scratch {
             digits: Buffer::dirty(longest * digits * stride),
             babies: Buffer::dirty(work.batch * 2 * work.block),
-            temp: Buffer::dirty(2 * work.block),
+            temp: Buffer::dirty(ABREAST * work.block),
         };
         share(threads, groups, scratch, |scratch, mut columns| {
             self.group_sums(work, &mut columns, scratch);
@@ -270,7 +275,7 @@ impl Cpu {
         scratch: &mut Scratch,
         sums: &mut Column<'_>,
     ) {
-        let blocks = 2 * work.block;
+        let (n, blocks) = (self.chain.n(), 2 * work.block);
         let m = self.chain.modulus(place.prime);
         for (batch, babies) in work.babies.chunks(work.batch).enumerate() {
             for (slot, baby) in babies.iter().enumerate() {
@@ -294,9 +299,26 @@ impl Cpu {
                     }
                 }
             }
-            for number in 0..work.sums.len() {
-                let from = (batch, number);
-                self.add_products(work, from, place, (scratch, sums));
+            let groups = &work.groups[batch];
+            let mut factors = Vec::new();
+            for (g, group) in groups.iter().enumerate() {
+                if g == 0 {
+                    factors = work.factors((batch, group), place, n);
+                }
+                // Those of the next group, or of the first one's next block.
+                let next = match groups.get(g + 1) {
+                    Some(next) => work.factors((batch, next), place, n),
+                    None if place.words(work.block).end < n => {
+                        work.factors((batch, &groups[0]), place.next(), n)
+                    }
+                    None => Vec::new(),
+                };
+                let ahead = next.iter().map(|y| &y[..]).chain(repeat(&[][..]));
+                let both = factors.iter().zip(ahead);
+                let factors_now: Vec<Factor<'_>> =
+                    both.map(|(y, ahead)| Factor { y, ahead }).collect();
+                self.add_products(work, (batch, group), place, &factors_now, (scratch, sums));
+                factors = next;
             }
         }
     }
@@ -355,113 +377,116 @@ impl Cpu {
         self.kernels.inner_product(m, out0, out1, &rows, &extra);
     }
 
-    /// Adds the products of one giant step with one batch of babies, in one block.
+    /// Adds the products of a group of sums with one batch of babies, in one block.
     fn add_products(
         &self,
         work: &Work<'_>,
-        (batch, number): (usize, usize),
+        (batch, group): (usize, &Range<usize>),
         place: Place,
-        (scratch, sums): (&mut Scratch, &mut Column<'_>),
+        factors: &[Factor<'_>],
+        (scratch, columns): (&mut Scratch, &mut Column<'_>),
     ) {
-        let n = self.chain.n();
         let m = self.chain.modulus(place.prime);
-        let sum = &work.sums[number];
         let range = place.words(work.block);
-        let terms = &sum.terms[batch];
-        // What is not rotated is a multiple of P.
-        let inside = work.basis.contains(place.prime);
+        let sums = &work.sums[group.clone()];
+        let Some(first) = sums.first() else {
+            return;
+        };
         let babies = &work.babies[batch * work.batch..];
-        let terms: Vec<_> = terms
-            .iter()
-            .filter(|(slot, _)| inside || babies[*slot].turn.is_some())
-            .collect();
-        let written: Vec<Vec<u64>> = terms
-            .iter()
-            .map(
-                |(_, plain)| match plain.block(place.prime, range.clone(), n) {
-                    Some(_) => Vec::new(),
-                    None => plain.written(place.prime, range.clone(), n),
-                },
-            )
-            .collect();
-        // The plaintexts of the next sum, or of this one's next block.
-        let following = work.sums.get(number + 1).unwrap_or(&work.sums[0]);
-        let later = if number + 1 < work.sums.len() {
-            range.clone()
-        } else {
-            range.end..range.end + work.block
-        };
-        let next = |i: usize| {
-            let plain = following.terms[batch].get(i)?.1;
-            plain.block(place.prime, later.clone(), n)
-        };
-        let products: Vec<Product<'_>> = terms
-            .iter()
-            .zip(&written)
-            .enumerate()
-            .map(|(i, ((slot, plain), written))| {
+        let x: Vec<[&[u64]; 2]> = work
+            .terms((batch, group.start), place.prime)
+            .map(|(slot, _)| {
                 let at = 2 * slot * work.block;
                 let (x0, x1) = scratch.babies[at..at + 2 * work.block].split_at(work.block);
-                let plainly = babies[*slot].c.1.limb_of(place.prime);
-                let x1 = match plainly {
-                    Some(x) if sum.exact() => &x[range.clone()],
-                    _ => x1,
-                };
-                Product {
-                    x: [x0, x1],
-                    y: plain
-                        .block(place.prime, range.clone(), n)
-                        .unwrap_or(written),
-                    ahead: next(i).unwrap_or(&[]),
+                match babies[slot].c.1.limb_of(place.prime) {
+                    Some(plainly) if first.exact() => [x0, &plainly[range.clone()]],
+                    _ => [x0, x1],
                 }
             })
             .collect();
-        let begun = sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let [output0, output1] = &mut sums.outputs[sum.output];
-        let own = &mut sums.giants[number];
-        match (sum.target, sum.key) {
-            (Target::Own, _) => {
-                let [Some(out0), Some(out1)] = own else {
-                    return;
-                };
-                let (out0, out1) = (&mut out0[range.clone()], &mut out1[range]);
-                if products.is_empty() && !begun {
-                    out0.fill(0);
-                    out1.fill(0);
-                }
-                for (i, products) in products.chunks(MOST_PRODUCTS).enumerate() {
-                    let fresh = !begun && i == 0;
-                    self.kernels.sum_products(m, out0, out1, products, fresh);
-                }
+        let begun = |sum: &Sum<'_>| sum.terms[..batch].iter().any(|t| !t.is_empty());
+        let own = &mut columns.giants[group.clone()];
+        let temps = scratch.temp.chunks_exact_mut(work.block);
+        let outs: Vec<([&mut [u64]; 2], [bool; 2])> = match first.target {
+            Target::Own => own
+                .iter_mut()
+                .zip(sums)
+                .filter_map(|(halves, sum)| {
+                    let [Some(out0), Some(out1)] = halves else {
+                        return None;
+                    };
+                    let fresh = !begun(sum);
+                    let outs = [&mut out0[range.clone()], &mut out1[range.clone()]];
+                    Some((outs, [fresh; 2]))
+                })
+                .collect(),
+            Target::Turned => own
+                .iter_mut()
+                .zip(sums)
+                .zip(temps)
+                .filter_map(|((halves, sum), temp)| {
+                    let out1 = halves[1].as_mut()?;
+                    Some(([temp, &mut out1[range.clone()]], [true, !begun(sum)]))
+                })
+                .collect(),
+            Target::Output => {
+                // Sums of a group go to different outputs, in their order.
+                let wanted = |o: &usize| sums.iter().any(|sum| sum.output == *o);
+                let outputs = columns.outputs.iter_mut().enumerate();
+                outputs
+                    .filter(|(o, _)| wanted(o))
+                    .map(|(_, halves)| {
+                        let outs = halves.each_mut().map(|out| &mut out[range.clone()]);
+                        (outs, [false; 2])
+                    })
+                    .collect()
             }
-            (Target::Turned, Some(key)) => {
-                let [_, Some(out1)] = own else {
-                    return;
+        };
+        if outs.len() != sums.len() {
+            return;
+        }
+        if x.is_empty() {
+            let halves = outs
+                .into_iter()
+                .flat_map(|(outs, fresh)| outs.into_iter().zip(fresh));
+            halves
+                .filter(|(_, fresh)| *fresh)
+                .for_each(|(out, _)| out.fill(0));
+            return;
+        }
+        let mut made: Vec<ProductSum<'_>> = outs
+            .into_iter()
+            .zip(factors.chunks_exact(x.len()))
+            .map(|((out, fresh), factors)| ProductSum {
+                out,
+                fresh,
+                factors,
+            })
+            .collect();
+        for x in x.chunks(MOST_PRODUCTS) {
+            let rest: Vec<&[Factor<'_>]> = made
+                .iter_mut()
+                .map(|sum| {
+                    let (now, rest) = sum.factors.split_at(x.len().min(sum.factors.len()));
+                    sum.factors = now;
+                    rest
+                })
+                .collect();
+            self.kernels.sum_products(m, &mut made, x);
+            for (sum, rest) in made.iter_mut().zip(rest) {
+                sum.factors = rest;
+                sum.fresh = [false; 2];
+            }
+        }
+        if first.target == Target::Turned {
+            for (sum, temp) in sums.iter().zip(scratch.temp.chunks_exact(work.block)) {
+                let (Some(key), &target) = (sum.key, &sum.targets[place.number]) else {
+                    continue;
                 };
-                let out1 = &mut out1[range];
-                let target = sum.targets[place.number];
                 let piece = key.permutation.piece_for(target, work.block).1;
+                let [output0, _] = &mut columns.outputs[sum.output];
                 let out0 = &mut output0[target * work.block..(target + 1) * work.block];
-                if products.is_empty() && !begun {
-                    out1.fill(0);
-                }
-                for (i, products) in products.chunks(MOST_PRODUCTS).enumerate() {
-                    let temp = &mut scratch.temp[..2 * work.block];
-                    let (temp0, temp1) = temp.split_at_mut(work.block);
-                    if begun || i > 0 {
-                        self.kernels.sum_products(m, temp0, temp1, products, true);
-                        self.kernels.add(m, out1, temp1);
-                    } else {
-                        self.kernels.sum_products(m, temp0, out1, products, true);
-                    }
-                    self.kernels.permute_acc(m, out0, temp0, &piece);
-                }
-            }
-            _ => {
-                let (out0, out1) = (&mut output0[range.clone()], &mut output1[range]);
-                for products in products.chunks(MOST_PRODUCTS) {
-                    self.kernels.sum_products(m, out0, out1, products, false);
-                }
+                self.kernels.permute_acc(m, out0, temp, &piece);
             }
         }
     }

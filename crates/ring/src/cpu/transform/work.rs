@@ -1,5 +1,6 @@
 //! What a transform has to do, sorted, and how it is cut into blocks.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::backend::{OutputPlan, Pair, PairRef, TransformPlan};
@@ -13,6 +14,12 @@ use crate::poly::{Form, RnsPoly};
 
 /// The shortest block.
 const MIN_BLOCK: usize = 64;
+
+/// Most sums that are made at once: their babies' words are then read once for all of them.
+pub(super) const ABREAST: usize = 4;
+/// The same of sums whose plaintexts are long: while they are read, so many words of the next ones
+/// are fetched.
+const LONG_ABREAST: usize = 1;
 
 /// The shortest run of equal words that kernels multiply by one value: their longest vector.
 const SHORTEST_RUN: usize = 8;
@@ -60,6 +67,17 @@ impl Sum<'_> {
             Target::Own => !self.turned && !self.continued,
         }
     }
+
+    /// Whether it has no term.
+    fn is_empty(&self) -> bool {
+        self.terms.iter().all(Vec::is_empty)
+    }
+
+    /// Whether kernels read plaintexts of it word by word.
+    fn is_long(&self, n: usize) -> bool {
+        let mut terms = self.terms.iter().flatten();
+        terms.any(|(_, plain)| plain.period * SHORTEST_RUN > n)
+    }
 }
 
 /// A plan in the order in which it is computed.
@@ -70,6 +88,8 @@ pub(super) struct Work<'a> {
     /// Babies of a batch.
     pub(super) batch: usize,
     pub(super) sums: Vec<Sum<'a>>,
+    /// Per batch the sums in groups, which are made at once: each multiplies the same babies.
+    pub(super) groups: Vec<Vec<Range<usize>>>,
     pub(super) sources: Vec<Decomposed<'a>>,
     /// Words of a block.
     pub(super) block: usize,
@@ -177,7 +197,7 @@ pub(super) struct Scratch {
     pub(super) digits: Buffer,
     /// Per baby of a batch two blocks.
     pub(super) babies: Buffer,
-    /// Two blocks.
+    /// Per sum of a group a block.
     pub(super) temp: Buffer,
 }
 
@@ -192,6 +212,12 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The block behind it.
+    pub(super) fn next(self) -> Self {
+        let number = self.number + 1;
+        Self { number, ..self }
+    }
+
     pub(super) fn words(self, block: usize) -> Range<usize> {
         self.number * block..(self.number + 1) * block
     }
@@ -199,24 +225,47 @@ impl Place {
 
 impl CpuPlain {
     /// The words for `range` (a power of two of them, aligned) at one prime: that many, or one for
-    /// each run. `None` for runs so short that kernels take them one by one.
-    pub(super) fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Option<&[u64]> {
-        let limb = self.limb_of(prime)?;
+    /// each run that is long enough for kernels.
+    fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Cow<'_, [u64]> {
+        let limb = self.limb_of(prime).unwrap_or(&[]);
         // Both are powers of two; this is called for every product of a block.
         let run = n.trailing_zeros() - self.period.trailing_zeros();
-        match 1 << run {
+        let words = match 1 << run {
             1 => limb.get(range),
-            2..SHORTEST_RUN => None,
+            2..SHORTEST_RUN => {
+                let words = range.filter_map(|j| limb.get(j >> run).copied());
+                return Cow::Owned(words.collect());
+            }
             _ => limb.get(range.start >> run..((range.end - 1) >> run) + 1),
-        }
+        };
+        Cow::Borrowed(words.unwrap_or(&[]))
     }
+}
 
-    /// The same with every word written out.
-    pub(super) fn written(&self, prime: usize, range: Range<usize>, n: usize) -> Vec<u64> {
-        let run = n / self.period;
-        let limb = self.limb_of(prime).unwrap_or(&[]);
-        range.filter_map(|j| limb.get(j / run).copied()).collect()
+/// Runs of sums that multiply the same babies of a batch and go to places of the same kind.
+fn groups(sums: &[Sum<'_>], batch: usize, n: usize) -> Vec<Range<usize>> {
+    let slots = |sum: &Sum<'_>| -> Vec<usize> {
+        let terms = sum.terms.get(batch).into_iter().flatten();
+        terms.map(|(slot, _)| *slot).collect()
+    };
+    let like = |a: &Sum<'_>, b: &Sum<'_>| {
+        let apart = a.target != Target::Output || a.output != b.output;
+        let kinds = |sum: &Sum<'_>| (sum.target, sum.exact(), sum.is_empty(), sum.is_long(n));
+        apart && kinds(a) == kinds(b) && slots(a) == slots(b)
+    };
+    let mut groups = Vec::new();
+    let mut first = 0;
+    for run in sums.chunk_by(like) {
+        let end = first + run.len();
+        let abreast = match run.first().is_some_and(|sum| sum.is_long(n)) {
+            true => LONG_ABREAST,
+            false => ABREAST,
+        };
+        let starts = (first..end).step_by(abreast);
+        groups.extend(starts.map(|at| at..end.min(at + abreast)));
+        first = end;
     }
+    groups
 }
 
 impl<'a> Work<'a> {
@@ -267,6 +316,10 @@ impl<'a> Work<'a> {
                     let plain: &'a CpuPlain = plan.plains[t.plain];
                     terms[baby / batch].push((baby % batch, plain));
                 }
+                // Sums that multiply the same babies do so in the same order.
+                terms
+                    .iter_mut()
+                    .for_each(|t| t.sort_by_key(|(slot, _)| *slot));
                 let key: Option<&'a CpuKey> = giant.key.map(|k| plan.keys[k]);
                 let target = match key {
                     None => Target::Output,
@@ -285,15 +338,47 @@ impl<'a> Work<'a> {
                 });
             }
         }
+        let batches = babies.len().div_ceil(batch);
+        let n = cpu.chain.n();
+        let groups = (0..batches).map(|batch| groups(&sums, batch, n)).collect();
         Self {
             basis,
             special,
             babies,
             batch,
             sums,
+            groups,
             sources: cpu.decompose(cut.iter().map(|(i, key)| (inputs[*i].1, &key.digits[..]))),
             block,
         }
+    }
+
+    /// The terms of a sum in a batch, at one prime: what is not rotated is a multiple of P.
+    pub(super) fn terms(
+        &self,
+        (batch, number): (usize, usize),
+        prime: usize,
+    ) -> impl Iterator<Item = (usize, &'a CpuPlain)> {
+        let inside = self.basis.contains(prime);
+        let babies = &self.babies[batch * self.batch..];
+        let terms = self.sums[number].terms[batch].iter().copied();
+        terms.filter(move |(slot, _)| inside || babies[*slot].turn.is_some())
+    }
+
+    /// What the terms of a group of sums are multiplied by in a block.
+    pub(super) fn factors(
+        &self,
+        (batch, group): (usize, &Range<usize>),
+        place: Place,
+        n: usize,
+    ) -> Vec<Cow<'a, [u64]>> {
+        let terms = group
+            .clone()
+            .flat_map(|number| self.terms((batch, number), place.prime));
+        let words = place.words(self.block);
+        terms
+            .map(|(_, plain)| plain.block(place.prime, words.clone(), n))
+            .collect()
     }
 
     /// Converted digits per prime.
@@ -311,7 +396,7 @@ impl<'a> Work<'a> {
             Ok(match sum.target {
                 Target::Output => [None, None],
                 Target::Turned => [None, own()],
-                Target::Own if sum.terms.iter().all(Vec::is_empty) => [None, None],
+                Target::Own if sum.is_empty() => [None, None],
                 // A key switch goes on from it modulo P, where nothing may be written to it.
                 Target::Own if sum.continued && !sum.turned => [Some(zero()?), Some(zero()?)],
                 Target::Own => [own(), own()],

@@ -7,7 +7,7 @@ use super::forward::{Route, Rows, Scratch, forward_top};
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
-    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, Product,
+    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, ProductSum,
     TILE_WORDS, Tile, key_width, scalar, whole,
 };
 use crate::modulus::Modulus;
@@ -386,53 +386,65 @@ pub(in crate::kernels) fn inner_product(
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(in crate::kernels) fn sum_products(
     m: &Modulus,
-    out0: &mut [u64],
-    out1: &mut [u64],
-    products: &[Product<'_>],
-    fresh: bool,
+    sums: &mut [ProductSum<'_>],
+    x: &[[&[u64]; 2]],
 ) {
-    let n = out0.len();
-    let short = products
-        .iter()
-        .any(|p| p.x.iter().any(|x| x.len() < n) || !p.has_runs(n, LANES));
-    if !n.is_multiple_of(LANES) || out1.len() != n || short {
-        return scalar::sum_products(m, out0, out1, products, fresh);
+    let n = sums.first().map_or(0, |s| s.out[0].len());
+    let short = x.iter().flatten().any(|x| x.len() < n)
+        || sums.iter().any(|s| !s.fits((n, x.len()), LANES));
+    if !n.is_multiple_of(LANES) || short {
+        return scalar::sum_products(m, sums, x);
     }
+    for sum in sums {
+        // SAFETY: the lengths were checked.
+        unsafe { sum_of_products(m, sum, x) };
+    }
+}
+
+/// One of the sums.
+///
+/// # Safety
+/// It `fits` the number of x, of which each has as many words as the outputs, a multiple of four.
+#[inline]
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+unsafe fn sum_of_products(m: &Modulus, sum: &mut ProductSum<'_>, x: &[[&[u64]; 2]]) {
+    let n = sum.out[0].len();
     let l = Lanes::new(m);
     let leave = leave(m, &l);
-    let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
+    let outs = sum.out.each_mut().map(|out| out.as_mut_ptr());
     for j in (0..n).step_by(LANES) {
-        let mut sum = [_mm256_setzero_pd(); 2];
-        // SAFETY: j + 4 <= n; the lengths of factors and outputs were checked: a y has n words, or
-        // one for each run of equal length, a power of two of at least four.
+        let mut sums = [_mm256_setzero_pd(); 2];
+        // SAFETY: j + 4 <= n, and the caller's promise: a y has n words, or one for each run of equal
+        // length, a power of two of at least four.
         unsafe {
-            for group in products.chunks(SUM) {
-                for p in group {
+            for (x, factors) in x.chunks(SUM).zip(sum.factors.chunks(SUM)) {
+                for (x, factor) in x.iter().zip(factors) {
+                    let y = factor.y;
                     if j.is_multiple_of(8)
-                        && let Some(next) = p.ahead.get(j..)
+                        && let Some(next) = factor.ahead.get(j..)
                     {
                         _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().cast());
                     }
-                    let y = if p.y.len() < n {
-                        let run = n.trailing_zeros() - p.y.len().trailing_zeros();
-                        _mm256_set1_epi64x((*p.y.as_ptr().add(j >> run)).cast_signed())
+                    let y = if y.len() < n {
+                        let run = n.trailing_zeros() - y.len().trailing_zeros();
+                        _mm256_set1_epi64x((*y.as_ptr().add(j >> run)).cast_signed())
                     } else {
-                        load(p.y.as_ptr().add(j))
+                        load(y.as_ptr().add(j))
                     };
                     let y = l.double(y);
-                    for (sum, x) in sum.iter_mut().zip(p.x) {
+                    for (sum, x) in sums.iter_mut().zip(x) {
                         let x = l.double(load(x.as_ptr().add(j)));
                         *sum = _mm256_add_pd(*sum, l.mul(x, y));
                     }
                 }
-                for sum in &mut sum {
+                for sum in &mut sums {
                     *sum = l.reduce(*sum);
                 }
             }
-            for (sum, out) in sum.into_iter().zip(outs) {
-                let sum = l.canonical(l.times(sum, leave));
+            for ((value, out), fresh) in sums.into_iter().zip(outs).zip(sum.fresh) {
+                let value = l.canonical(l.times(value, leave));
                 let at = out.add(j);
-                store(at, if fresh { sum } else { l.add(load(at), sum) });
+                store(at, if fresh { value } else { l.add(load(at), value) });
             }
         }
     }

@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 use super::packed::Unpack;
 use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_of, store};
 use crate::kernels::scalar;
-use crate::kernels::{Extra, KEY_AHEAD, KeyRows, MOST_PRODUCTS, Product, key_width, whole};
+use crate::kernels::{
+    Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_width, whole,
+};
 use crate::modulus::Modulus;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
@@ -129,91 +131,170 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
     }
 }
 
-/// Vectors that a sum of products works on at a time: with two outputs enough independent sums.
-const PAIR: usize = 2;
+/// Most sums that are made at a time: each factor is then read for four multiplications, each word for
+/// eight, and their parts leave registers for the rest.
+const ABREAST: usize = 4;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn sum_products(
     m: &Modulus,
-    out0: &mut [u64],
-    out1: &mut [u64],
-    products: &[Product<'_>],
-    fresh: bool,
+    sums: &mut [ProductSum<'_>],
+    x: &[[&[u64]; 2]],
 ) {
-    let n = out0.len();
-    let short = |p: &Product<'_>| p.x.iter().any(|x| x.len() < n) || !p.has_runs(n, LANES);
-    if !n.is_multiple_of(PAIR * LANES)
-        || out1.len() != n
-        || products.len() > MOST_PRODUCTS
-        || products.iter().any(short)
-    {
-        return scalar::sum_products(m, out0, out1, products, fresh);
+    let n = sums.first().map_or(0, |s| s.out[0].len());
+    // Two vectors at a time where sums are few.
+    let fits = n.is_multiple_of(2 * LANES)
+        && x.len() <= MOST_PRODUCTS
+        && x.iter().flatten().all(|x| x.len() >= n)
+        && sums.iter().all(|s| s.fits((n, x.len()), LANES));
+    if !fits {
+        return scalar::sum_products(m, sums, x);
     }
     // Both factors are canonical.
-    let steps = steps_of(m, products.len());
-    // SAFETY: the lengths were checked.
-    unsafe {
-        match steps {
-            ..=1 => sums_of::<true>(m, (out0, out1), products, fresh, 1),
-            _ => sums_of::<false>(m, (out0, out1), products, fresh, steps),
+    let steps = steps_of(m, x.len());
+    for sums in sums.chunks_mut(ABREAST) {
+        // SAFETY: the lengths were checked.
+        unsafe {
+            match sums {
+                [a] => sums_of::<1, 2>(m, [a], x, steps),
+                [a, b] => sums_of::<2, 2>(m, [a, b], x, steps),
+                [a, b, c] => sums_of::<3, 1>(m, [a, b, c], x, steps),
+                [a, b, c, d] => sums_of::<4, 1>(m, [a, b, c, d], x, steps),
+                _ => {}
+            }
         }
     }
 }
 
-/// The sums of products; `ONE` as for [`canonical`].
+/// `SUMS` sums of products, `COLUMNS` vectors of them at a time.
 ///
 /// # Safety
-/// The outputs have the same length, a multiple of `PAIR * LANES`; every x has as many words, and
-/// every y as many or one for each run of equal length, a power of two and a multiple of LANES.
+/// The sums `fit` the length of their outputs, a multiple of `COLUMNS * LANES`, and the number of x,
+/// of which each has as many words.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn sums_of<const ONE: bool>(
+unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
     m: &Modulus,
-    (out0, out1): (&mut [u64], &mut [u64]),
-    products: &[Product<'_>],
-    fresh: bool,
+    sums: [&mut ProductSum<'_>; SUMS],
+    x: &[[&[u64]; 2]],
     steps: u32,
 ) {
-    let n = out0.len();
+    let n = sums[0].out[0].len();
+    // Of all factors the length, if it is the same.
+    let mut lengths = sums
+        .iter()
+        .flat_map(|s| s.factors)
+        .map(|f| f.y.len().min(n));
+    let first = lengths.next().unwrap_or(n);
+    let alike = lengths.all(|length| length == first) && n / first >= COLUMNS * LANES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (alike, steps) {
+            (true, ..=1) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, 1),
+            (true, _) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, steps),
+            (false, ..=1) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, 1),
+            (false, _) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, steps),
+        }
+    }
+}
+
+/// The sums; `RUNS` if all factors have one value for as many words, at least `COLUMNS * LANES`; `ONE` as
+/// for [`canonical`].
+///
+/// # Safety
+/// As for [`sums_of`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, const ONE: bool>(
+    m: &Modulus,
+    mut sums: [&mut ProductSum<'_>; SUMS],
+    x: &[[&[u64]; 2]],
+    steps: u32,
+) {
+    let n = sums[0].out[0].len();
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
-    let mut j = 0;
-    while j < n {
-        let zero = [[l.zero; PAIR]; 2];
-        let (mut lo, mut hi) = (zero, zero);
-        for p in products {
-            // SAFETY: j + PAIR * LANES <= n, and the caller's promise.
-            unsafe {
-                for k in 0..PAIR {
-                    let at = j + k * LANES;
-                    if at < p.ahead.len() {
-                        _mm_prefetch::<_MM_HINT_T1>(p.ahead.as_ptr().add(at).cast());
+    let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
+    let values = factors[0].first().map_or(1, |f| f.y.len().min(n));
+    let run = n.trailing_zeros() - values.trailing_zeros();
+    for j in (0..n).step_by(COLUMNS * LANES) {
+        if RUNS && j.is_multiple_of(1 << run) {
+            // A share of what comes next with each value.
+            for i in (j >> run..x.len()).step_by(values) {
+                for f in factors.iter().filter_map(|f| f.get(i)) {
+                    for line in f.ahead.chunks(LANES) {
+                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                     }
-                    let y = if p.y.len() < n {
-                        let run = n.trailing_zeros() - p.y.len().trailing_zeros();
-                        _mm512_set1_epi64(*p.y.as_ptr().add(at >> run) as i64)
+                }
+            }
+        }
+        let zero = [[[l.zero; COLUMNS]; 2]; SUMS];
+        let (mut lo, mut hi) = (zero, zero);
+        for (i, x) in x.iter().enumerate() {
+            // SAFETY: j + COLUMNS * LANES <= n, and the caller's promise.
+            unsafe {
+                let words = x.map(|x| {
+                    let at = x.as_ptr().add(j);
+                    std::array::from_fn::<_, COLUMNS, _>(|k| load(at.add(k * LANES)))
+                });
+                for s in 0..SUMS {
+                    let f = factors[s].get_unchecked(i);
+                    let y = if RUNS {
+                        [_mm512_set1_epi64(*f.y.as_ptr().add(j >> run) as i64); COLUMNS]
                     } else {
-                        load(p.y.as_ptr().add(at))
+                        factor_at(f, (j, n))
                     };
                     for part in 0..2 {
-                        let x = load(p.x[part].as_ptr().add(at));
-                        lo[part][k] = _mm512_madd52lo_epu64(lo[part][k], x, y);
-                        hi[part][k] = _mm512_madd52hi_epu64(hi[part][k], x, y);
+                        for k in 0..COLUMNS {
+                            let x = words[part][k];
+                            lo[s][part][k] = _mm512_madd52lo_epu64(lo[s][part][k], x, y[k]);
+                            hi[s][part][k] = _mm512_madd52hi_epu64(hi[s][part][k], x, y[k]);
+                        }
                     }
                 }
             }
         }
-        for (part, out) in [&mut *out0, &mut *out1].into_iter().enumerate() {
-            for k in 0..PAIR {
-                let sum = montgomery(&l, inv, lo[part][k], hi[part][k]);
-                let sum = canonical::<ONE>(&l, sum, m.value(), steps);
-                // SAFETY: j + PAIR * LANES <= n, the length of both outputs.
-                unsafe {
-                    let to = out.as_mut_ptr().add(j + k * LANES);
-                    store(to, if fresh { sum } else { l.add(load(to), sum) });
+        for (s, sum) in sums.iter_mut().enumerate() {
+            for part in 0..2 {
+                let (to, fresh) = (sum.out[part].as_mut_ptr(), sum.fresh[part]);
+                for k in 0..COLUMNS {
+                    let value = montgomery(&l, inv, lo[s][part][k], hi[s][part][k]);
+                    let value = canonical::<ONE>(&l, value, m.value(), steps);
+                    // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
+                    unsafe {
+                        let to = to.add(j + k * LANES);
+                        store(to, if fresh { value } else { l.add(load(to), value) });
+                    }
                 }
             }
         }
-        j += PAIR * LANES;
     }
+}
+
+/// The values of a factor for the vectors from word `j` of `n` on, of what comes next as many fetched.
+///
+/// # Safety
+/// `j + COLUMNS * LANES <= n`; the factor has n values, or one for each run of equal length, a power of
+/// two and a multiple of LANES.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn factor_at<const COLUMNS: usize>(
+    f: &Factor<'_>,
+    (j, n): (usize, usize),
+) -> [__m512i; COLUMNS] {
+    std::array::from_fn(|k| {
+        let at = j + k * LANES;
+        if at < f.ahead.len() {
+            _mm_prefetch::<_MM_HINT_T1>(f.ahead.as_ptr().wrapping_add(at).cast());
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            if f.y.len() < n {
+                let run = n.trailing_zeros() - f.y.len().trailing_zeros();
+                _mm512_set1_epi64(*f.y.as_ptr().add(at >> run) as i64)
+            } else {
+                load(f.y.as_ptr().add(at))
+            }
+        }
+    })
 }
