@@ -205,7 +205,7 @@ impl Cpu {
         let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
         let scratch = || Scratch {
             digits: Buffer::dirty(longest * digits * stride),
-            babies: Buffer::dirty(work.batch * 2 * work.block),
+            babies: Buffer::dirty(work.batch * work.pair()),
             temp: Buffer::dirty(ABREAST * work.block),
         };
         share(threads, groups, scratch, |scratch, mut columns| {
@@ -275,7 +275,7 @@ impl Cpu {
         scratch: &mut Scratch,
         sums: &mut Column<'_>,
     ) {
-        let (n, blocks) = (self.chain.n(), 2 * work.block);
+        let (n, blocks) = (self.chain.n(), work.pair());
         let m = self.chain.modulus(place.prime);
         for (batch, babies) in work.babies.chunks(work.batch).enumerate() {
             for (slot, baby) in babies.iter().enumerate() {
@@ -327,7 +327,7 @@ impl Cpu {
     fn lift_block(&self, work: &Work<'_>, baby: &Baby<'_>, place: Place, out: &mut [u64]) {
         let m = self.chain.modulus(place.prime);
         let p = m.shoup(self.chain.product_mod(work.special, place.prime));
-        let (out0, out1) = out.split_at_mut(work.block);
+        let (out0, out1) = work.halves_mut(out);
         for (out, c) in [(out0, baby.c.0), (out1, baby.c.1)] {
             if let Some(x) = c.limb_of(place.prime) {
                 let x = &x[place.words(work.block)];
@@ -373,7 +373,7 @@ impl Cpu {
             tensors: &[],
             factor: m.to_mont(self.chain.product_mod(work.special, place.prime)),
         };
-        let (out0, out1) = out.split_at_mut(work.block);
+        let (out0, out1) = work.halves_mut(out);
         self.kernels.inner_product(m, out0, out1, &rows, &extra);
     }
 
@@ -396,8 +396,7 @@ impl Cpu {
         let x: Vec<[&[u64]; 2]> = work
             .terms((batch, group.start), place.prime)
             .map(|(slot, _)| {
-                let at = 2 * slot * work.block;
-                let (x0, x1) = scratch.babies[at..at + 2 * work.block].split_at(work.block);
+                let (x0, x1) = work.halves(&scratch.babies[slot * work.pair()..]);
                 match babies[slot].c.1.limb_of(place.prime) {
                     Some(plainly) if first.exact() => [x0, &plainly[range.clone()]],
                     _ => [x0, x1],

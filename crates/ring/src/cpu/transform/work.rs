@@ -21,6 +21,9 @@ pub(super) const ABREAST: usize = 4;
 /// are fetched.
 const LONG_ABREAST: usize = 1;
 
+/// Words of a line of cache.
+const LINE: usize = 8;
+
 /// The shortest run of equal words that kernels multiply by one value: their longest vector.
 const SHORTEST_RUN: usize = 8;
 
@@ -379,6 +382,24 @@ impl<'a> Work<'a> {
         terms
             .map(|(_, plain)| plain.block(place.prime, words.clone(), n))
             .collect()
+    }
+
+    /// Words from one baby's blocks to the next one's: a line more for each of the two, so that equal
+    /// places of all do not fall into the same sets of the caches.
+    pub(super) fn pair(&self) -> usize {
+        2 * (self.block + LINE)
+    }
+
+    /// The two blocks of the baby whose words begin here.
+    pub(super) fn halves<'s>(&self, words: &'s [u64]) -> (&'s [u64], &'s [u64]) {
+        let (first, second) = words.split_at(self.block + LINE);
+        (&first[..self.block], &second[..self.block])
+    }
+
+    /// The same to be written.
+    pub(super) fn halves_mut<'s>(&self, words: &'s mut [u64]) -> (&'s mut [u64], &'s mut [u64]) {
+        let (first, second) = words.split_at_mut(self.block + LINE);
+        (&mut first[..self.block], &mut second[..self.block])
     }
 
     /// Converted digits per prime.
