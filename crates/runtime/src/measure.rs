@@ -40,8 +40,11 @@ const REPETITIONS: usize = 5;
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
-/// Plaintexts of one measured transform.
-const PLAINS: usize = 32;
+/// Inputs and outputs of transforms whose products are measured.
+const INPUTS: usize = 16;
+const OUTPUTS: usize = 8;
+/// Pieces of fresh memory.
+const PIECES: usize = 32;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
 /// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
@@ -242,7 +245,7 @@ fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
 fn fresh_memory() -> f64 {
     let mut kept = Vec::new();
     let mut times = Vec::new();
-    for number in 0..PLAINS {
+    for number in 0..PIECES {
         let started = Instant::now();
         kept.push(black_box(vec![number as u8 | 1; 1 << 20]));
         times.push(started.elapsed().as_secs_f64());
@@ -359,7 +362,6 @@ impl<B: Backend> Bench<'_, B> {
     ) -> Result<(), RuntimeError> {
         let bytes = 8 * self.params.n() * self.params.key_basis(level).len();
         let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, MOST_PLAINS);
-        let most = at_hand.min(PLAINS);
         let scale = self.params.scale_at(level);
         let plains = |slots: &dyn Fn(usize) -> SlotVector| {
             let plains = (0..at_hand).map(|number| {
@@ -373,48 +375,31 @@ impl<B: Backend> Bench<'_, B> {
             let slots = self.slots(number);
             SlotVector::Periodic(slots.entries()[..SHORT.min(slots.entries().len())].to_vec())
         })?;
-        let next = std::cell::Cell::new(0);
-        // Per giant step its rotation and the baby steps of its terms.
-        let run_with = |plains: &[SharedPlain<B>], giants: Vec<(i64, Vec<i64>)>| {
-            // Other plaintexts in every repetition: a program's are used once a run.
-            let another = || {
-                let first = next.get();
-                next.set((first + most) % at_hand);
-                let mut plains = plains.iter().cycle().skip(first);
-                let giants = giants.iter().map(|(rotation, babies)| Giant {
-                    rotation: *rotation,
-                    terms: babies
-                        .iter()
-                        .zip(&mut plains)
-                        .map(|(baby, plain)| Term {
-                            input: 0,
-                            baby: *baby,
-                            plain: plain.clone(),
-                        })
-                        .collect(),
-                });
-                Transform {
-                    giants: giants.collect(),
-                }
-            };
-            time(|| self.evaluator.linear_transforms(&[a], &[&another()]))
+        let others = (1..INPUTS).map(|number| self.ciphertext(level, number));
+        let others: Vec<_> = others.collect::<Result<_, _>>()?;
+        let inputs: Vec<_> = std::iter::once(a).chain(&others).collect();
+        let bench = TransformBench {
+            evaluator: &self.evaluator,
+            inputs,
+            next: std::cell::Cell::new(0),
         };
-        let run = |giants| run_with(&short, giants);
+        let run = |giants| bench.run(&short, &[giants]);
         let steps = |count: usize| 1..=count as i64;
-        let (base, product) = two_points(most, |count| run(vec![(0, vec![0; count])]))?;
+        let product = bench.product(&short, PLAINLY)?;
+        let turned = bench.product(&short, TURNED)?;
+        let (long_product, long_turned) = (
+            bench.product(&dense, PLAINLY)?,
+            bench.product(&dense, TURNED)?,
+        );
+        let base = (run(vec![(0, vec![(0, 0)])])? - product).max(0.0);
         let (switched, giant) = two_points(MANY, |count| {
-            run(steps(count).map(|giant| (giant, vec![0])).collect())
+            run(steps(count).map(|giant| (giant, vec![(0, 0)])).collect())
         })?;
-        let (hoisted, baby) = two_points(MANY, |count| run(vec![(0, steps(count).collect())]))?;
-        let (_, turned) = two_points(most, |count| run(vec![(0, vec![1; count])]))?;
-        let long = |baby: i64| {
-            let (_, each) =
-                two_points(most, |count| run_with(&dense, vec![(0, vec![baby; count])]))?;
-            Ok::<_, OpsError>(each)
-        };
-        let (long_product, long_turned) = (long(0)?, long(1)?);
+        let (hoisted, baby) = two_points(MANY, |count| {
+            run(vec![(0, steps(count).map(|baby| (0, baby)).collect())])
+        })?;
         let (_, divided) = two_points(MANY, |count| {
-            run(steps(count).map(|giant| (giant, vec![1])).collect())
+            run(steps(count).map(|giant| (giant, vec![(0, 1)])).collect())
         })?;
         put(Cost::Transform, base);
         put(Cost::TransformProduct, product);
@@ -518,6 +503,78 @@ impl<B: Backend> Bench<'_, B> {
         }
         let ratio = median(alone) / median(helped).max(1e-9);
         Ok(ratio.clamp(1.0, threads as f64))
+    }
+}
+
+/// Per giant step its rotation and its terms, each an input and its baby step.
+type Giants = Vec<(i64, Vec<(usize, i64)>)>;
+
+/// Inputs and baby steps of each in transforms whose products are measured: what is multiplied does not
+/// fit the first level of cache, as in a program's.
+const PLAINLY: (usize, &[i64]) = (INPUTS, &[0]);
+const TURNED: (usize, &[i64]) = (INPUTS / 4, &[1, 2, 3, 4]);
+
+/// Transforms of the same inputs.
+struct TransformBench<'a, B: Backend> {
+    evaluator: &'a Evaluator<'a, B>,
+    inputs: Vec<&'a SharedCiphertext<B>>,
+    /// The first plaintext of the next run.
+    next: std::cell::Cell<usize>,
+}
+
+impl<B: Backend> TransformBench<'_, B> {
+    /// Seconds of transforms with these giant steps, one for each output.
+    fn run(&self, plains: &[SharedPlain<B>], outputs: &[Giants]) -> Result<f64, OpsError> {
+        time(|| {
+            // Other plaintexts in every repetition: a program's are used once a run.
+            let (first, at_hand) = (self.next.get(), plains.len().max(1));
+            let mut plains = plains.iter().cycle().skip(first);
+            let mut used = 0;
+            let transforms: Vec<_> = outputs
+                .iter()
+                .map(|giants| {
+                    let giants = giants.iter().map(|(rotation, terms)| {
+                        used += terms.len();
+                        let terms = terms.iter().zip(&mut plains);
+                        let terms = terms.map(|(&(input, baby), plain)| Term {
+                            input,
+                            baby,
+                            plain: plain.clone(),
+                        });
+                        Giant {
+                            rotation: *rotation,
+                            terms: terms.collect(),
+                        }
+                    });
+                    Transform {
+                        giants: giants.collect(),
+                    }
+                })
+                .collect();
+            self.next.set((first + used) % at_hand);
+            let transforms: Vec<_> = transforms.iter().collect();
+            self.evaluator.linear_transforms(&self.inputs, &transforms)
+        })
+    }
+
+    /// Seconds of each product with these baby steps of so many inputs: by how much the time grows where
+    /// all outputs but the first take all products and not only a quarter.
+    fn product(
+        &self,
+        plains: &[SharedPlain<B>],
+        (inputs, babies): (usize, &[i64]),
+    ) -> Result<f64, OpsError> {
+        let terms = (0..inputs).flat_map(|input| babies.iter().map(move |baby| (input, *baby)));
+        let terms: Vec<_> = terms.collect();
+        let few = terms.len() / 4;
+        let run = |count: usize| {
+            let others = vec![vec![(0, terms[..count].to_vec())]; OUTPUTS - 1];
+            let outputs = [vec![vec![(0, terms.clone())]], others].concat();
+            self.run(plains, &outputs)
+        };
+        let (least, most) = (run(few)?, run(terms.len())?);
+        let more = (OUTPUTS - 1) * (terms.len() - few);
+        Ok((most - least).max(0.0) / more as f64)
     }
 }
 

@@ -135,6 +135,9 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
 /// eight, and their parts leave registers for the rest.
 const ABREAST: usize = 4;
 
+/// How many words before its use a result's line is fetched: results are more than any cache holds.
+const OUTPUTS_AHEAD: usize = 128;
+
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn sum_products(
     m: &Modulus,
@@ -226,6 +229,12 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
                         _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
                     }
                 }
+            }
+        }
+        for out in sums.iter().flat_map(|sum| &sum.out) {
+            for k in 0..COLUMNS {
+                let later = out.as_ptr().wrapping_add(j + k * LANES + OUTPUTS_AHEAD);
+                _mm_prefetch::<_MM_HINT_T0>(later.cast());
             }
         }
         let zero = [[[l.zero; COLUMNS]; 2]; SUMS];
