@@ -15,7 +15,7 @@ use crate::stats::{TransformCounts, plain_words};
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 8;
+pub const COST_VERSION: u32 = 9;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -66,13 +66,15 @@ pub enum Cost {
     Drop,
     /// A seeded input expanded and handed to the backend, or an answer copied back.
     Import,
-    /// A plaintext encoded and prepared for the level.
+    /// A plaintext encoded and prepared for the level, however short its period.
+    EncodePlain,
+    /// What is added where it has no period.
     Encode,
     /// The same with the special primes, for rotated inputs.
     EncodeExtended,
     /// A MiB of memory fresh from the system, written once; at level 0.
     Memory,
-    /// An evaluation key of the level read, expanded and prepared.
+    /// An evaluation key of the level read, expanded and prepared, in memory that is there.
     PrepareKey,
 }
 
@@ -307,27 +309,23 @@ pub(crate) fn needs(
     all
 }
 
-/// The part of encoding that a short period does not spare, as seen on encoders' weights.
-const ENCODE_FIXED: f64 = 1.0 / 3.0;
-
 /// What encoding each plaintext of a program is made of: (cost, level, share of it). Constants are left
 /// out: they are a residue per prime; a short period is transformed at its own length.
 pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Cost, usize, f64)> {
     let plains = program.plains.iter().zip(program.extended_plains());
     let vectors = plains.filter(|(p, _)| !matches!(p.pattern, PlainPattern::Constant(_)));
-    vectors.map(|(plain, extended)| {
+    vectors.flat_map(|(plain, extended)| {
         let cost = if extended {
             Cost::EncodeExtended
         } else {
             Cost::Encode
         };
         let words = plain_words(&plain.pattern, program.slots);
-        let words = words as f64 / (2 * program.slots.max(1)) as f64;
-        (
-            cost,
-            plain.level,
-            ENCODE_FIXED + (1.0 - ENCODE_FIXED) * words,
-        )
+        let share = words as f64 / (2 * program.slots.max(1)) as f64;
+        [
+            (Cost::EncodePlain, plain.level, 1.0),
+            (cost, plain.level, share),
+        ]
     })
 }
 

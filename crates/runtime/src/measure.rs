@@ -43,8 +43,10 @@ const MANY: usize = 8;
 /// Inputs and outputs of transforms whose products are measured.
 const INPUTS: usize = 16;
 const OUTPUTS: usize = 8;
-/// Pieces of fresh memory.
-const PIECES: usize = 32;
+/// MiB of a piece of fresh memory.
+const PIECE: usize = 64;
+/// Period of plaintexts whose encoding is taken for the least: a token's width of an encoder.
+const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
 /// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
@@ -91,12 +93,7 @@ fn measure_here<B: Backend>(
     let Some((&top, _)) = by_level.last_key_value() else {
         return Ok(table);
     };
-    let (keys, prepare_key) = random_keys(params, backend, top)?;
-    if by_level.values().any(|c| c.contains(&Cost::PrepareKey)) {
-        table
-            .seconds
-            .insert((Cost::PrepareKey, as_u32(top)), prepare_key);
-    }
+    let keys = random_keys(params, backend, top)?;
     let bench = Bench {
         evaluator: Evaluator::new(params, backend, &keys)?,
         params,
@@ -158,45 +155,59 @@ fn as_u32(x: usize) -> u32 {
 
 const KEY_ID: KeyId = KeyId::from_bytes([0xc0; 16]);
 
-/// Uniformly random keys of a relinearization and some rotations, and the seconds that preparing
-/// one took.
+/// Uniformly random keys of a relinearization and some rotations.
 fn random_keys<B: Backend>(
     params: &Params,
     backend: &B,
     level: usize,
-) -> Result<(EvaluationKeys<B>, f64), RuntimeError> {
+) -> Result<EvaluationKeys<B>, RuntimeError> {
     let rotations = (1..=ROTATIONS as i64).map(KeyPurpose::Rotation);
     let purposes = [KeyPurpose::Relinearization].into_iter().chain(rotations);
     let mut keys = EvaluationKeys::empty(params, KEY_ID);
-    let mut times = Vec::new();
     for (number, purpose) in purposes.enumerate() {
-        let digits = params.digits_at(level).len();
-        let b = (0..digits)
-            .map(|digit| random_poly(params, level, true, (number, digit)))
-            .collect::<Result<_, _>>()?;
-        let key = StoredSwitchingKey {
-            purpose,
-            secret: SecretKind::DenseTernary,
-            level,
-            key_id: KEY_ID,
-            b,
-            a: UniformParts::Seed([number as u8; 32]),
-            expander: EXPANDER,
-        };
-        let set = StoredEvaluationKeys {
-            params: params.digest(),
-            key_id: KEY_ID,
-            program: [0; 32],
-            keys: vec![key],
-        };
-        let file = evaluation_keys_to_bytes(params, &set)?;
-        let started = Instant::now();
-        let stored = KeyFile::open(Cursor::new(&file), params)?.key(0)?;
+        let stored = stored_key(params, level, (number, purpose))?;
         let prepared = EvaluationKeys::prepare_one(params, backend, &stored)?;
-        times.push(started.elapsed().as_secs_f64());
         keys.insert_prepared(params, &stored, prepared)?;
     }
-    Ok((keys, median(times)))
+    Ok(keys)
+}
+
+/// A uniformly random key, half of it a seed.
+fn stored_key(
+    params: &Params,
+    level: usize,
+    (number, purpose): (usize, KeyPurpose),
+) -> Result<StoredSwitchingKey, RuntimeError> {
+    let digits = params.digits_at(level).len();
+    let b = (0..digits).map(|digit| random_poly(params, level, true, (number, digit)));
+    Ok(StoredSwitchingKey {
+        purpose,
+        secret: SecretKind::DenseTernary,
+        level,
+        key_id: KEY_ID,
+        b: b.collect::<Result<_, _>>()?,
+        a: UniformParts::Seed([number as u8; 32]),
+        expander: EXPANDER,
+    })
+}
+
+/// Seconds to read a key of a file, to expand and to prepare it, where memory for it is at hand.
+fn prepare_key<B: Backend>(
+    params: &Params,
+    backend: &B,
+    level: usize,
+) -> Result<f64, RuntimeError> {
+    let set = StoredEvaluationKeys {
+        params: params.digest(),
+        key_id: KEY_ID,
+        program: [0; 32],
+        keys: vec![stored_key(params, level, (0, KeyPurpose::Relinearization))?],
+    };
+    let file = evaluation_keys_to_bytes(params, &set)?;
+    time(|| {
+        let stored = KeyFile::open(Cursor::new(&file), params)?.key(0)?;
+        Ok(EvaluationKeys::prepare_one(params, backend, &stored)?)
+    })
 }
 
 /// A uniform polynomial on the basis of a level, or on that of its keys.
@@ -241,14 +252,15 @@ fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
     Ok(median(times))
 }
 
-/// Seconds to write a MiB that the process did not have before, in pieces of that size.
+/// Seconds to write a MiB that the process did not have before: pieces so large that they come from the
+/// system.
 fn fresh_memory() -> f64 {
     let mut kept = Vec::new();
     let mut times = Vec::new();
-    for number in 0..PIECES {
+    for number in 0..REPETITIONS {
         let started = Instant::now();
-        kept.push(black_box(vec![number as u8 | 1; 1 << 20]));
-        times.push(started.elapsed().as_secs_f64());
+        kept.push(black_box(vec![number as u8 | 1; PIECE << 20]));
+        times.push(started.elapsed().as_secs_f64() / PIECE as f64);
     }
     median(times)
 }
@@ -280,6 +292,13 @@ impl<B: Backend> Bench<'_, B> {
     fn slots(&self, number: usize) -> SlotVector {
         let value = |j: usize| Complex::new((((j + number) * 37 % 101) as f64 - 50.0) / 50.0, 0.0);
         SlotVector::Dense((0..self.params.slots()).map(value).collect())
+    }
+
+    /// Slots with a period of at most so many.
+    fn periodic(&self, number: usize, period: usize) -> SlotVector {
+        let slots = self.slots(number);
+        let period = period.min(slots.entries().len());
+        SlotVector::Periodic(slots.entries()[..period].to_vec())
     }
 
     /// Measures the costs of one level.
@@ -328,16 +347,25 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::AddPlain, time(|| e.add_plain(&a, &plain))?);
             put(Cost::MulPlain, time(|| e.mul_plain(&a, &plain))?);
         }
-        if has(Cost::Encode) {
-            let slots = self.slots(0);
+        if has(Cost::EncodePlain) {
             let scale = self.params.scale_at(level);
-            put(Cost::Encode, time(|| e.encode(&slots, level, scale))?);
+            let (long, short) = (self.slots(0), self.periodic(0, ENCODED));
+            let plain = time(|| e.encode(&short, level, scale))?;
+            put(Cost::EncodePlain, plain);
+            put(
+                Cost::Encode,
+                time(|| e.encode(&long, level, scale))? - plain,
+            );
+            if has(Cost::EncodeExtended) {
+                let long = time(|| e.encode_extended(&long, level, scale))?;
+                put(Cost::EncodeExtended, long - plain);
+            }
         }
-        if has(Cost::EncodeExtended) {
-            let slots = self.slots(0);
-            let scale = self.params.scale_at(level);
-            let encode = || e.encode_extended(&slots, level, scale);
-            put(Cost::EncodeExtended, time(encode)?);
+        if has(Cost::PrepareKey) {
+            put(
+                Cost::PrepareKey,
+                prepare_key(self.params, self.backend, level)?,
+            );
         }
         if has(Cost::Memory) {
             put(Cost::Memory, fresh_memory());
@@ -371,10 +399,7 @@ impl<B: Backend> Bench<'_, B> {
             plains.collect::<Result<Vec<SharedPlain<B>>, _>>()
         };
         let dense = plains(&|number| self.slots(number))?;
-        let short = plains(&|number| {
-            let slots = self.slots(number);
-            SlotVector::Periodic(slots.entries()[..SHORT.min(slots.entries().len())].to_vec())
-        })?;
+        let short = plains(&|number| self.periodic(number, SHORT))?;
         let others = (1..INPUTS).map(|number| self.ciphertext(level, number));
         let others: Vec<_> = others.collect::<Result<_, _>>()?;
         let inputs: Vec<_> = std::iter::once(a).chain(&others).collect();

@@ -223,7 +223,7 @@ impl Estimate<'_> {
     }
 
     /// Bytes of the prepared keys.
-    fn keys(&self) -> u64 {
+    pub(crate) fn keys(&self) -> u64 {
         self.keys.iter().map(|key| self.key(key)).sum()
     }
 

@@ -156,11 +156,12 @@ pub fn plan_scheduled(
         keys,
         threads,
     };
-    // Weights take memory that the process does not have yet. To read the file of keys and to hash it
-    // takes about as long per byte.
+    // Plaintexts and keys take memory that the process does not have yet. To read the file of keys and
+    // to hash it takes about as long per byte.
     let fresh = costs.at(Cost::Memory, 0) / f64::from(1 << 20);
     let clock = costs.slowdown(threads) / threads as f64;
-    let load = (computing + memory.plains() as f64 * fresh) * clock + key_bytes as f64 * fresh;
+    let load = (computing + (memory.plains() + memory.keys()) as f64 * fresh) * clock
+        + key_bytes as f64 * fresh;
     let (weight_bytes, most_weight_bytes) = memory.weights();
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
