@@ -269,7 +269,8 @@ pub(crate) struct ProductSum<'a> {
 /// What a pair of blocks is multiplied by.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<'a> {
-    /// In Montgomery form: a value for every word, or fewer that each stand for a run of equal length.
+    /// In Montgomery form: a value for every word, or fewer that each stand for a run of equal length;
+    /// none for zero.
     pub(crate) y: &'a [u64],
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
@@ -284,13 +285,13 @@ impl Factor<'_> {
 }
 
 impl ProductSum<'_> {
-    /// Whether outputs have `n` words, and there are `count` factors with a value for every word, or
-    /// for every run of a power of two of at least `shortest` words.
+    /// Whether outputs have `n` words, and there are `count` factors with a value for every word, for
+    /// every run of a power of two of at least `shortest` words, or without any.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) fn fits(&self, (n, count): (usize, usize), shortest: usize) -> bool {
         let runs = |f: &Factor<'_>| {
             let powers = n.is_power_of_two() && f.y.len().is_power_of_two();
-            f.y.len() >= n || (powers && f.run(n) >= shortest)
+            f.y.is_empty() || f.y.len() >= n || (powers && f.run(n) >= shortest)
         };
         self.out.iter().all(|out| out.len() == n)
             && self.factors.len() == count

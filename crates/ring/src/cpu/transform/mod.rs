@@ -12,9 +12,7 @@ mod work;
 mod tests;
 
 use std::iter::repeat;
-use std::ops::Range;
-
-use work::{ABREAST, Baby, Blocking, Column, Place, Scratch, Sum, Sums, Target, Work};
+use work::{ABREAST, Baby, Blocking, Column, Group, Place, Scratch, Sum, Sums, Target, Work};
 
 use super::engine::{Added, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -381,21 +379,21 @@ impl Cpu {
     fn add_products(
         &self,
         work: &Work<'_>,
-        (batch, group): (usize, &Range<usize>),
+        (batch, group): (usize, &Group<'_>),
         place: Place,
         factors: &[Factor<'_>],
         (scratch, columns): (&mut Scratch, &mut Column<'_>),
     ) {
         let m = self.chain.modulus(place.prime);
         let range = place.words(work.block);
-        let sums = &work.sums[group.clone()];
+        let sums = &work.sums[group.sums.clone()];
         let Some(first) = sums.first() else {
             return;
         };
         let babies = &work.babies[batch * work.batch..];
         let x: Vec<[&[u64]; 2]> = work
-            .terms((batch, group.start), place.prime)
-            .map(|(slot, _)| {
+            .slots((batch, group), place.prime)
+            .map(|slot| {
                 let (x0, x1) = work.halves(&scratch.babies[slot * work.pair()..]);
                 match babies[slot].c.1.limb_of(place.prime) {
                     Some(plainly) if first.exact() => [x0, &plainly[range.clone()]],
@@ -404,7 +402,7 @@ impl Cpu {
             })
             .collect();
         let begun = |sum: &Sum<'_>| sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let own = &mut columns.giants[group.clone()];
+        let own = &mut columns.giants[group.sums.clone()];
         let temps = scratch.temp.chunks_exact_mut(work.block);
         let outs: Vec<([&mut [u64]; 2], [bool; 2])> = match first.target {
             Target::Own => own

@@ -91,8 +91,8 @@ pub(super) struct Work<'a> {
     /// Babies of a batch.
     pub(super) batch: usize,
     pub(super) sums: Vec<Sum<'a>>,
-    /// Per batch the sums in groups, which are made at once: each multiplies the same babies.
-    pub(super) groups: Vec<Vec<Range<usize>>>,
+    /// Per batch the sums in groups.
+    pub(super) groups: Vec<Vec<Group<'a>>>,
     pub(super) sources: Vec<Decomposed<'a>>,
     /// Words of a block.
     pub(super) block: usize,
@@ -245,30 +245,62 @@ impl CpuPlain {
     }
 }
 
-/// Runs of sums that multiply the same babies of a batch and go to places of the same kind.
-fn groups(sums: &[Sum<'_>], batch: usize, n: usize) -> Vec<Range<usize>> {
-    let slots = |sum: &Sum<'_>| -> Vec<usize> {
-        let terms = sum.terms.get(batch).into_iter().flatten();
-        terms.map(|(slot, _)| *slot).collect()
-    };
-    let like = |a: &Sum<'_>, b: &Sum<'_>| {
-        let apart = a.target != Target::Output || a.output != b.output;
-        let kinds = |sum: &Sum<'_>| (sum.target, sum.exact(), sum.is_empty(), sum.is_long(n));
-        apart && kinds(a) == kinds(b) && slots(a) == slots(b)
-    };
-    let mut groups = Vec::new();
-    let mut first = 0;
-    for run in sums.chunk_by(like) {
-        let end = first + run.len();
-        let abreast = match run.first().is_some_and(|sum| sum.is_long(n)) {
-            true => LONG_ABREAST,
-            false => ABREAST,
-        };
-        let starts = (first..end).step_by(abreast);
-        groups.extend(starts.map(|at| at..end.min(at + abreast)));
-        first = end;
+/// Sums that are made at once.
+pub(super) struct Group<'a> {
+    /// Their numbers.
+    pub(super) sums: Range<usize>,
+    /// Babies of the batch that any of them multiplies.
+    slots: Vec<usize>,
+    /// Per sum what it multiplies each of these by.
+    factors: Vec<Vec<Option<&'a CpuPlain>>>,
+}
+
+impl<'a> Group<'a> {
+    fn new(sums: &[Sum<'a>], numbers: Range<usize>, batch: usize) -> Self {
+        let mut left: Vec<&[(usize, &'a CpuPlain)]> =
+            sums.iter().map(|sum| &sum.terms[batch][..]).collect();
+        let (mut slots, mut factors) = (Vec::new(), vec![Vec::new(); sums.len()]);
+        // Terms are sorted by their babies.
+        while let Some(slot) = left.iter().filter_map(|terms| Some(terms.first()?.0)).min() {
+            slots.push(slot);
+            for (terms, factors) in left.iter_mut().zip(&mut factors) {
+                factors.push(match terms.split_first() {
+                    Some((&(baby, plain), rest)) if baby == slot => {
+                        *terms = rest;
+                        Some(plain)
+                    }
+                    _ => None,
+                });
+            }
+        }
+        Self {
+            sums: numbers,
+            slots,
+            factors,
+        }
     }
-    groups
+
+    /// Runs of sums that go to places of the same kind.
+    fn all(sums: &[Sum<'a>], batch: usize, n: usize) -> Vec<Self> {
+        let like = |a: &Sum<'_>, b: &Sum<'_>| {
+            let apart = a.target != Target::Output || a.output != b.output;
+            let kinds = |sum: &Sum<'_>| (sum.target, sum.exact(), sum.is_empty(), sum.is_long(n));
+            apart && kinds(a) == kinds(b)
+        };
+        let mut groups = Vec::new();
+        let mut first = 0;
+        for run in sums.chunk_by(like) {
+            let abreast = match run.first().is_some_and(|sum| sum.is_long(n)) {
+                true => LONG_ABREAST,
+                false => ABREAST,
+            };
+            for sums in run.chunks(abreast) {
+                groups.push(Self::new(sums, first..first + sums.len(), batch));
+                first += sums.len();
+            }
+        }
+        groups
+    }
 }
 
 impl<'a> Work<'a> {
@@ -319,7 +351,7 @@ impl<'a> Work<'a> {
                     let plain: &'a CpuPlain = plan.plains[t.plain];
                     terms[baby / batch].push((baby % batch, plain));
                 }
-                // Sums that multiply the same babies do so in the same order.
+                // Groups put the same babies of their sums together.
                 terms
                     .iter_mut()
                     .for_each(|t| t.sort_by_key(|(slot, _)| *slot));
@@ -343,7 +375,9 @@ impl<'a> Work<'a> {
         }
         let batches = babies.len().div_ceil(batch);
         let n = cpu.chain.n();
-        let groups = (0..batches).map(|batch| groups(&sums, batch, n)).collect();
+        let groups = (0..batches)
+            .map(|batch| Group::all(&sums, batch, n))
+            .collect();
         Self {
             basis,
             special,
@@ -356,32 +390,45 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The terms of a sum in a batch, at one prime: what is not rotated is a multiple of P.
-    pub(super) fn terms(
-        &self,
-        (batch, number): (usize, usize),
+    /// The babies of a group at one prime, by their places in it: what is not rotated is a multiple of P.
+    fn places<'g>(
+        &'g self,
+        (batch, group): (usize, &'g Group<'a>),
         prime: usize,
-    ) -> impl Iterator<Item = (usize, &'a CpuPlain)> {
+    ) -> impl Iterator<Item = (usize, usize)> + 'g {
         let inside = self.basis.contains(prime);
         let babies = &self.babies[batch * self.batch..];
-        let terms = self.sums[number].terms[batch].iter().copied();
-        terms.filter(move |(slot, _)| inside || babies[*slot].turn.is_some())
+        let slots = group.slots.iter().copied().enumerate();
+        slots.filter(move |(_, slot)| inside || babies[*slot].turn.is_some())
     }
 
-    /// What the terms of a group of sums are multiplied by in a block.
+    /// The babies of a group at one prime.
+    pub(super) fn slots<'g>(
+        &'g self,
+        group: (usize, &'g Group<'a>),
+        prime: usize,
+    ) -> impl Iterator<Item = usize> + 'g {
+        self.places(group, prime).map(|(_, slot)| slot)
+    }
+
+    /// What each sum of a group multiplies them by in a block; nothing where it does not.
     pub(super) fn factors(
         &self,
-        (batch, group): (usize, &Range<usize>),
+        group: (usize, &Group<'a>),
         place: Place,
         n: usize,
     ) -> Vec<Cow<'a, [u64]>> {
-        let terms = group
-            .clone()
-            .flat_map(|number| self.terms((batch, number), place.prime));
         let words = place.words(self.block);
-        terms
-            .map(|(_, plain)| plain.block(place.prime, words.clone(), n))
-            .collect()
+        let block = |plain: Option<&'a CpuPlain>| match plain {
+            Some(plain) => plain.block(place.prime, words.clone(), n),
+            None => Cow::Borrowed(&[][..]),
+        };
+        let sums = group.1.factors.iter();
+        sums.flat_map(|factors| {
+            let places = self.places(group, place.prime);
+            places.map(|(at, _)| block(factors[at]))
+        })
+        .collect()
     }
 
     /// Words from one baby's blocks to the next one's: a line more for each of the two, so that equal

@@ -420,6 +420,9 @@ unsafe fn sum_of_products(m: &Modulus, sum: &mut ProductSum<'_>, x: &[[&[u64]; 2
             for (x, factors) in x.chunks(SUM).zip(sum.factors.chunks(SUM)) {
                 for (x, factor) in x.iter().zip(factors) {
                     let y = factor.y;
+                    if y.is_empty() {
+                        continue;
+                    }
                     if j.is_multiple_of(8)
                         && let Some(next) = factor.ahead.get(j..)
                     {

@@ -193,16 +193,16 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match (alike, steps) {
-            (true, ..=1) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, 1),
-            (true, _) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, steps),
-            (false, ..=1) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, 1),
-            (false, _) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, steps),
+            (true, ..=1) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, (first, 1)),
+            (true, _) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, (first, steps)),
+            (false, ..=1) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, (n, 1)),
+            (false, _) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, (n, steps)),
         }
     }
 }
 
-/// The sums; `RUNS` if all factors have one value for as many words, at least `COLUMNS * LANES`; `ONE` as
-/// for [`canonical`].
+/// The sums; `RUNS` if all factors that there are have so many `values`, each for at least `COLUMNS * LANES`
+/// words; `ONE` as for [`canonical`].
 ///
 /// # Safety
 /// As for [`sums_of`].
@@ -212,13 +212,12 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
     m: &Modulus,
     mut sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
-    steps: u32,
+    (values, steps): (usize, u32),
 ) {
     let n = sums[0].out[0].len();
     let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
-    let values = factors[0].first().map_or(1, |f| f.y.len().min(n));
     let run = n.trailing_zeros() - values.trailing_zeros();
     for j in (0..n).step_by(COLUMNS * LANES) {
         if RUNS && j.is_multiple_of(1 << run) {
@@ -246,21 +245,30 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
                     let at = x.as_ptr().add(j);
                     std::array::from_fn::<_, COLUMNS, _>(|k| load(at.add(k * LANES)))
                 });
-                for s in 0..SUMS {
-                    let f = factors[s].get_unchecked(i);
-                    let y = if RUNS {
-                        [_mm512_set1_epi64(*f.y.as_ptr().add(j >> run) as i64); COLUMNS]
-                    } else {
-                        factor_at(f, (j, n))
-                    };
-                    for part in 0..2 {
-                        for k in 0..COLUMNS {
-                            let x = words[part][k];
-                            lo[s][part][k] = _mm512_madd52lo_epu64(lo[s][part][k], x, y[k]);
-                            hi[s][part][k] = _mm512_madd52hi_epu64(hi[s][part][k], x, y[k]);
+                const { assert!(SUMS <= ABREAST && ABREAST == 4) };
+                // Written out, since a loop with a branch in it is not unrolled, and its sums leave registers.
+                macro_rules! add {
+                    ($($s:literal)*) => { $(
+                        if $s < SUMS {
+                            let f = factors[$s].get_unchecked(i);
+                            if !f.y.is_empty() {
+                                let y = if RUNS {
+                                    [_mm512_set1_epi64(*f.y.as_ptr().add(j >> run) as i64); COLUMNS]
+                                } else {
+                                    factor_at(f, (j, n))
+                                };
+                                for part in 0..2 {
+                                    for k in 0..COLUMNS {
+                                        let (x, y) = (words[part][k], y[k]);
+                                        lo[$s][part][k] = _mm512_madd52lo_epu64(lo[$s][part][k], x, y);
+                                        hi[$s][part][k] = _mm512_madd52hi_epu64(hi[$s][part][k], x, y);
+                                    }
+                                }
+                            }
                         }
-                    }
+                    )* };
                 }
+                add!(0 1 2 3);
             }
         }
         for (s, sum) in sums.iter_mut().enumerate() {
