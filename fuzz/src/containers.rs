@@ -4,11 +4,14 @@ use std::io::Cursor;
 use std::ops::ControlFlow;
 
 use veilformer_ckks::container::{
-    Kind, Reader, Writer, append_ciphertexts, evaluation_keys_to_bytes, inspect, params_from_bytes,
-    read_ciphertexts, read_evaluation_keys, read_public_key,
+    EvaluationKeysHeader, KeyFile, KeyRecord, Kind, Reader, UnfinishedKeys, Writer,
+    append_ciphertexts, evaluation_keys_to_bytes, inspect, params_from_bytes, read_ciphertexts,
+    read_evaluation_keys, read_public_key,
 };
 use veilformer_ckks::testing::reseal;
-use veilformer_ckks::{EvaluationKeys, Evaluator, SlotVector, StoredCiphertext};
+use veilformer_ckks::{
+    CkksError, EvaluationKeys, Evaluator, SlotVector, StoredCiphertext, StoredEvaluationKeys,
+};
 use veilformer_client::ClientBundle;
 use veilformer_ring::Cpu;
 use veilformer_runtime::{CostTable, PROGRAM_DIGEST, Server, ServerBundle};
@@ -66,15 +69,50 @@ pub fn ciphertexts(data: &[u8]) {
     });
 }
 
-/// Evaluation keys.
+/// Evaluation keys: all in memory, one by one from a file, and as what an interrupted generation left.
 pub fn evaluation_keys(data: &[u8]) {
     let toy = toy();
+    let header = EvaluationKeysHeader {
+        key_id: toy.keys.key_id,
+        program: toy.keys.program,
+        keys: toy.keys.keys.iter().map(KeyRecord::of).collect(),
+    };
     both(data, |data| {
-        let Ok(reader) = Reader::open(data) else {
-            return;
-        };
-        if let Ok(keys) = read_evaluation_keys(&reader, &toy.params) {
-            evaluate(toy, &keys, &[toy.encrypt(toy.params.max_level())]);
+        let reader = Reader::open(data).map_err(CkksError::from);
+        let keys = reader.and_then(|reader| read_evaluation_keys(&reader, &toy.params));
+        let file = KeyFile::open(Cursor::new(data), &toy.params);
+        let singly = file.and_then(|file| {
+            let indices = 0..file.header().keys.len();
+            assert!(file.key(indices.end).is_err());
+            // In another order than they stand in.
+            let mut keys: Vec<_> = indices
+                .rev()
+                .map(|i| file.key(i))
+                .collect::<Result<_, _>>()?;
+            keys.reverse();
+            Ok(keys)
+        });
+        match (keys, singly) {
+            (Ok(keys), Ok(singly)) => {
+                let singly = StoredEvaluationKeys {
+                    params: keys.params,
+                    key_id: keys.key_id,
+                    program: keys.program,
+                    keys: singly,
+                };
+                let [one, other] = [&keys, &singly].map(|keys| {
+                    evaluation_keys_to_bytes(&toy.params, keys).expect("what was read")
+                });
+                assert!(one == other);
+                evaluate(toy, &keys, &[toy.encrypt(toy.params.max_level())]);
+            }
+            (Err(_), Err(_)) => {}
+            (keys, singly) => panic!("in memory: {:?}, singly: {:?}", keys.err(), singly.err()),
+        }
+        let unfinished = Cursor::new(data.to_vec());
+        if let Ok(mut file) = UnfinishedKeys::open(unfinished, &toy.params, &header) {
+            let held: Vec<_> = (0..header.keys.len()).map(|i| file.holds(i)).collect();
+            assert!(held.iter().all(Result::is_ok), "{held:?}");
         }
     });
 }

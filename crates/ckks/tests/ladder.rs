@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use veilformer_ckks::container::{params_from_bytes, params_to_bytes};
 use veilformer_ckks::testing::toy_spec;
 use veilformer_ckks::*;
+use veilformer_ring::{Basis, ntt_primes_near};
 
 /// The chain of a bootstrap that leaves 14 levels.
 fn bootstrap_spec() -> ParamsSpec {
@@ -172,6 +173,14 @@ fn impossible_ladders_are_errors() {
     let near = toy_spec(10).validate_ladder_insecure_for_tests(&ladder((31, 1), (40, 1)));
     let error = near.unwrap_err().to_string();
     assert!(error.contains("next to scales of 30"), "{error}");
+    // More primes than levels count.
+    let many = ladder((60, MAX_PRIMES / 2), (0, 0));
+    let spec = ParamsSpec {
+        levels: many.below.len() + 1,
+        ..toy_spec(10)
+    };
+    let error = spec.validate_ladder_insecure_for_tests(&many).unwrap_err();
+    assert!(error.to_string().contains("primes, at most"), "{error}");
     // A prime that is larger than P.
     let spec = ParamsSpec {
         special_bits: 40,
@@ -181,6 +190,37 @@ fn impossible_ladders_are_errors() {
     };
     let sizes = ladder((0, 0), (45, 1));
     assert!(spec.validate_ladder_insecure_for_tests(&sizes).is_err());
+}
+
+/// Two primes of an ordinary level, or of level 0, make words of a chain and no ladder.
+#[test]
+fn two_primes_of_an_ordinary_level_are_no_ladder() {
+    let spec = toy_spec(8);
+    let mut used = Vec::new();
+    let mut near = |bits: i32, count: usize| {
+        let found = ntt_primes_near(2f64.powi(bits), spec.log_n, &used, count).unwrap();
+        used.extend(&found);
+        found
+    };
+    let (first, steps) = (near(40, 1), near(30, 3));
+    let (first_halves, halves) = (near(20, 2), near(15, 2));
+    let special = near(40, 2);
+    let chains = [
+        [&first, &steps[..2], &halves].concat(),
+        [&first_halves, &steps[..]].concat(),
+    ];
+    for (chain, ends) in chains.iter().zip([[1, 2, 3, 5], [2, 3, 4, 5]]) {
+        let primes = [&chain[..], &special].concat();
+        let levels = ends.map(Basis::first);
+        let params = Params::from_levels(spec.clone(), &primes, &levels, false).unwrap();
+        assert_eq!(params.middle(), 0..=3);
+        for (level, own) in levels.iter().enumerate() {
+            assert_eq!(params.basis_at(level), *own);
+            assert!((params.scale_at(level).log2() - 30.0).abs() < 1.0);
+        }
+        let back = params_from_bytes(&params_to_bytes(&params).unwrap()).unwrap();
+        assert_eq!(back, params);
+    }
 }
 
 /// The digest of a chain with a ladder is that of the version that introduced ladders.

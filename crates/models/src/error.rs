@@ -134,6 +134,16 @@ pub enum ModelError {
     /// There is nothing to calibrate with.
     #[error("no sentence to calibrate with; give some that are like those the model will see")]
     Calibration,
+    /// The caller stopped a step.
+    #[error("{step}: stopped after {done} of {total}")]
+    Stopped {
+        /// What was being done.
+        step: &'static str,
+        /// Sentences (or heads) done.
+        done: usize,
+        /// All of them.
+        total: usize,
+    },
     /// A line of a data set is not in the expected form.
     #[error("{path}, line {line}: {what}")]
     Data {

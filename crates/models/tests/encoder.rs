@@ -3,12 +3,15 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use veilformer_ir::encoder::{Activation, AttentionFunction, Encoder, Head, Pooling};
 use veilformer_models::encoder::{
-    EncoderConfig, EncoderFolder, Execution, RandomEncoder, calibrate, center_keys,
-    encoder_from_bytes, write_random_folder,
+    EncoderConfig, EncoderFolder, Execution, Progress, RandomEncoder, calibrate,
+    calibrate_observed, center_keys, center_keys_observed, encoder_from_bytes, write_random_folder,
 };
 use veilformer_models::interpreter::label_of;
 use veilformer_models::{DataSet, ModelError};
@@ -218,6 +221,77 @@ fn power_softmax_is_as_an_independent_program_computes_it() {
     encoder.layers[0].centering = Some(Vec::new());
     let error = Execution::new(&encoder).unwrap_err().to_string();
     assert!(error.contains("no softmax"), "{error}");
+}
+
+#[test]
+fn every_sentence_is_heard_of_and_any_may_be_the_last() {
+    let folder = EncoderFolder::load(folder(&other(3)).path(), 48).unwrap();
+    // More than a chunk, of one to four words.
+    let texts: Vec<String> = (0..100)
+        .map(|i| "a b c d "[..2 * (1 + i % 4)].to_owned())
+        .collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let ids = tokens(&folder, &texts);
+    let heads = folder.encoder.layers.len() * folder.encoder.heads;
+    let steps = [
+        ("collecting queries", 100),
+        ("centring keys", heads),
+        ("calibrating", 100),
+    ];
+
+    let work = |progress: &Progress<'_>| -> Result<_, ModelError> {
+        let mut encoder = folder.encoder.clone();
+        center_keys_observed(&mut encoder, &ids, progress)?;
+        calibrate_observed(&Execution::new(&encoder)?, &ids, progress)
+    };
+    let heard = Mutex::new(Vec::new());
+    let ranges = work(&|reached| {
+        heard.lock().unwrap().push(reached);
+        ControlFlow::Continue(())
+    });
+    let mut encoder = folder.encoder.clone();
+    center_keys(&mut encoder, &ids).unwrap();
+    let unheard = calibrate(&Execution::new(&encoder).unwrap(), &ids);
+    assert_eq!(ranges.unwrap(), unheard.unwrap());
+    let heard = heard.into_inner().unwrap();
+    let expected = steps
+        .iter()
+        .flat_map(|&(step, total)| (0..=total).map(move |n| (step, n, total)));
+    assert!(heard.iter().map(|r| (r.step, r.done, r.total)).eq(expected));
+    for pair in heard.windows(2).filter(|pair| pair[0].step == pair[1].step) {
+        assert!(pair[0].share < pair[1].share, "{pair:?}");
+    }
+    assert!(
+        heard
+            .iter()
+            .all(|r| r.share.is_some() && (r.done < r.total || r.share == Some(1.0)))
+    );
+
+    for (step, total) in steps {
+        for last in [0, 1, total - 1] {
+            let stopped = work(
+                &|reached| match reached.step == step && reached.done >= last {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                },
+            );
+            // Another thread may have finished its sentence meanwhile.
+            let error = stopped.unwrap_err();
+            let ModelError::Stopped {
+                step: at,
+                done,
+                total: of,
+            } = error
+            else {
+                panic!("{error}");
+            };
+            assert_eq!((at, of), (step, total));
+            assert!(
+                (last..=last + 64).contains(&done),
+                "{done} of {total}, {last} asked for"
+            );
+        }
+    }
 }
 
 #[test]

@@ -247,6 +247,15 @@ fn other_files_are_refused_and_left_as_they_are() {
         refused(&secret, (&list, PROGRAM), b"something else".to_vec()),
         "no Veilformer file",
     );
+    // Of which too little is left to tell whose they are: of the list, and of the lengths.
+    let list_end = places(&params, &secret, &list)[0].start;
+    let short = begun[..list_end - 1].to_vec();
+    says(refused(&other, (&list, PROGRAM), short), "truncated");
+    let short = begun[..100].to_vec();
+    says(refused(&key, (&list, PROGRAM), short), "truncated");
+    let mut newer = begun.clone();
+    newer[8] = 9;
+    says(refused(&secret, (&list, PROGRAM), newer), "version 9");
     let mut long = begun;
     long.resize(1 << 22, 0);
     assert!(

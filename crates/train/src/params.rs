@@ -161,11 +161,7 @@ impl Parameters {
             gradients.push(gradient);
         }
         let norm = square.sqrt();
-        let clip = if norm > o.clip_norm {
-            o.clip_norm / norm
-        } else {
-            1.0
-        };
+        let clip = clip(norm, o.clip_norm);
         self.step += 1;
         let average = warm(o.average_decay, self.step);
         for (p, gradient) in self.list.iter_mut().zip(&gradients) {
@@ -217,6 +213,11 @@ impl AdamW {
         let step = self.rate * (m / c1) / ((s / c2).sqrt() + EPS);
         f64::from(*value) * self.kept - step
     }
+}
+
+/// The factor that makes a gradient of norm `norm` no longer than `most`.
+pub(crate) fn clip(norm: f64, most: f64) -> f64 {
+    if norm > most { most / norm } else { 1.0 }
 }
 
 /// Decay of an average after `step` steps: never more memory than steps were done.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use veilformer_models::ModelConfig;
 use veilformer_models::config::check_table_name;
@@ -201,20 +202,60 @@ pub struct RangeRecipe {
     pub logits: f64,
 }
 
+/// Reads and checks a recipe file.
+///
+/// # Errors
+/// When it cannot be read, has unknown or missing fields, or does not pass `validate`.
+pub(crate) fn read<R: DeserializeOwned>(
+    path: &Path,
+    validate: impl Fn(&R) -> std::result::Result<(), String>,
+) -> Result<R> {
+    let text = std::fs::read_to_string(path).map_err(at(path))?;
+    let fail = |what: String| TrainError::Recipe {
+        path: path.to_owned(),
+        what,
+    };
+    let recipe = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
+    validate(&recipe).map_err(fail)?;
+    Ok(recipe)
+}
+
+/// Checks parts of a whole by their names: at least 0 and below 1.
+pub(crate) fn check_parts(parts: &[(&str, f64)]) -> std::result::Result<(), String> {
+    match parts.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+        None => Ok(()),
+        Some((name, value)) => Err(format!(
+            "{name} is {value}, expected at least 0 and below 1"
+        )),
+    }
+}
+
+/// Checks sizes by their names: numbers from 0 to a million.
+pub(crate) fn check_sizes(sizes: &[(&str, f64)]) -> std::result::Result<(), String> {
+    match sizes.iter().find(|(_, value)| !(0.0..=1e6).contains(value)) {
+        None => Ok(()),
+        Some((name, value)) => Err(format!(
+            "{name} is {value}, expected a number of at least 0"
+        )),
+    }
+}
+
+/// Checks counts by their names: from 1 to each one's limit.
+pub(crate) fn check_counts(counts: &[(&str, usize, usize)]) -> std::result::Result<(), String> {
+    let wrong = |(_, value, max): &&(&str, usize, usize)| *value == 0 || value > max;
+    match counts.iter().find(wrong) {
+        None => Ok(()),
+        Some((name, value, max)) => Err(format!("{name} is {value}, expected 1 to {max}")),
+    }
+}
+
 impl Recipe {
     /// Reads and checks a recipe file.
     ///
     /// # Errors
     /// When it cannot be read, has unknown or missing fields, or a field is out of its range.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(at(path))?;
-        let fail = |what: String| TrainError::Recipe {
-            path: path.to_owned(),
-            what,
-        };
-        let recipe: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
-        recipe.validate().map_err(fail)?;
-        Ok(recipe)
+        read(path, Self::validate)
     }
 
     /// The recipe as the text of a file.
@@ -229,7 +270,7 @@ impl Recipe {
     /// Names the first field out of its range.
     pub fn validate(&self) -> std::result::Result<(), String> {
         let (o, r) = (&self.optimizer, &self.regularization);
-        for (name, value) in [
+        check_parts(&[
             ("regularization.feature_dropout", r.feature_dropout),
             ("regularization.word_dropout", r.word_dropout),
             ("regularization.dropout", r.dropout),
@@ -237,13 +278,7 @@ impl Recipe {
             ("optimizer.warmup", o.warmup),
             ("optimizer.average_decay", o.average_decay),
             ("optimizer.norm_decay", o.norm_decay),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(format!(
-                    "{name} is {value}, expected at least 0 and below 1"
-                ));
-            }
-        }
+        ])?;
         let mut sizes = vec![
             ("init.embedding", self.init.embedding),
             ("optimizer.learning_rate", o.learning_rate),
@@ -272,18 +307,8 @@ impl Recipe {
                 1_000_000,
             ));
         }
-        for (name, value) in sizes {
-            if !(0.0..=1e6).contains(&value) {
-                return Err(format!(
-                    "{name} is {value}, expected a number of at least 0"
-                ));
-            }
-        }
-        for (name, value, max) in counts {
-            if value == 0 || value > max {
-                return Err(format!("{name} is {value}, expected 1 to {max}"));
-            }
-        }
+        check_sizes(&sizes)?;
+        check_counts(&counts)?;
         if let Some(table) = &self.features.table {
             check_table_name(&table.name)?;
             if !(0.0..=1.0).contains(&table.whitening) {

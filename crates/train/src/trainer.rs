@@ -127,7 +127,7 @@ impl<'a> Trainer<'a> {
                 .iter()
                 .filter_map(|&i| self.corpus.train.get(i))
                 .collect();
-            let (loss, range) = self.step(&items, &mut noise)?;
+            let [loss, range] = self.step(&items, &mut noise)?;
             loss_sum += loss;
             range_sum += range;
             progress(loss);
@@ -159,7 +159,7 @@ impl<'a> Trainer<'a> {
             .collect()
     }
 
-    fn step(&mut self, items: &[&Item], noise: &mut Noise) -> Result<(f64, f64)> {
+    fn step(&mut self, items: &[&Item], noise: &mut Noise) -> Result<[f64; 2]> {
         let (recipe, r) = (self.recipe, &self.recipe.regularization);
         let sentences: Vec<&[u32]> = items.iter().map(|i| i.ids.as_slice()).collect();
         let batch = Batch::new(&sentences);
@@ -187,12 +187,7 @@ impl<'a> Trainer<'a> {
             Some(term) => (term * g.weight)?,
             None => loss.zeros_like()?,
         };
-        let values = (scalar(&loss)?, scalar(&range)?);
-        if !(values.0 + values.1).is_finite() {
-            return Err(TrainError::Diverged {
-                step: self.parameters.step,
-            });
-        }
+        let values = finite([&loss, &range], self.parameters.step)?;
         let grads = (loss + range)?.backward()?;
         let rate = self.learning_rate();
         self.parameters.update(&grads, rate, recipe)?;
@@ -204,14 +199,8 @@ impl<'a> Trainer<'a> {
 
     fn learning_rate(&self) -> f64 {
         let o = &self.recipe.optimizer;
-        let total = (self.steps_per_epoch() * o.epochs) as f64;
-        let done = (self.parameters.step as f64 + 0.5) / total;
-        let shape = if done < o.warmup {
-            done / o.warmup
-        } else {
-            (1.0 - done) / (1.0 - o.warmup)
-        };
-        o.learning_rate * shape.max(0.0)
+        let steps = (self.parameters.step, self.steps_per_epoch() * o.epochs);
+        learning_rate((o.learning_rate, o.warmup), steps)
     }
 }
 
@@ -221,8 +210,29 @@ fn named<'w>(weights: &'w Weights, name: &str) -> Result<&'w Tensor> {
         .ok_or_else(|| candle_core::Error::Msg(format!("no weight `{name}`")).into())
 }
 
-fn scalar(x: &Tensor) -> Result<f64> {
-    Ok(f64::from(x.to_scalar::<f32>()?))
+/// Values of the loss and of the range terms.
+///
+/// # Errors
+/// [`TrainError::Diverged`] if they left the numbers.
+pub(crate) fn finite([loss, range]: [&Tensor; 2], step: usize) -> Result<[f64; 2]> {
+    let value = |x: &Tensor| x.to_scalar::<f32>().map(f64::from);
+    let values = [value(loss)?, value(range)?];
+    match values.iter().sum::<f64>().is_finite() {
+        true => Ok(values),
+        false => Err(TrainError::Diverged { step }),
+    }
+}
+
+/// The size of the step after `done` of `total` ones: it rises from 0 to `peak` over the first part,
+/// `warmup`, of them and falls linearly to 0.
+pub(crate) fn learning_rate((peak, warmup): (f64, f64), (done, total): (usize, usize)) -> f64 {
+    let done = (done as f64 + 0.5) / total as f64;
+    let shape = if done < warmup {
+        done / warmup
+    } else {
+        (1.0 - done) / (1.0 - warmup)
+    };
+    peak * shape.max(0.0)
 }
 
 /// Mean cross entropy with smoothed targets (Szegedy et al. 2016, section 7).

@@ -12,7 +12,8 @@ use veilformer_compiler::encoder::{
 };
 use veilformer_ir::encoder::{Encoder, Head, Ranges};
 use veilformer_models::encoder::{
-    EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, calibrate, center_keys, lengthened,
+    EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, Pass, Progress, calibrate_observed,
+    center_keys_observed, lengthened,
 };
 use veilformer_models::{DataSet, ModelError};
 use veilformer_runtime::ServerBundle;
@@ -99,11 +100,15 @@ fn accurate(
     encoder: &Encoder,
     ranges: &Ranges,
     sentences: &[Vec<u32>],
+    progress: &Progress<'_>,
 ) -> Result<Substitution, BuildError> {
     let execution = Execution::new(encoder)?;
-    let exact = execution.answers(sentences)?;
+    let pass = Pass::through("answering exactly", sentences, progress)?;
+    let exact = execution.answers_observed(sentences, &|| execution.exact(), &pass)?;
     let mut error = |s: &Substitution| -> Result<f64, BuildError> {
-        let answers = execution.answers_with(sentences, &|| Polynomials::new(s))?;
+        // How often errors are halved is not known before: what is left is of this attempt.
+        let pass = Pass::through("answering with polynomials", sentences, progress)?;
+        let answers = execution.answers_observed(sentences, &|| Polynomials::new(s), &pass)?;
         Ok(answer_error(&encoder.head, &exact, &answers))
     };
     let (budget, wanted) = (Budget::default(), answer_tolerance(&encoder.head));
@@ -123,12 +128,17 @@ impl EncoderModel {
         }
     }
 
-    /// Reads a folder and calibrates its model.
+    /// Reads a folder and calibrates its model, which takes minutes if it is large; `progress` hears
+    /// how far each step is.
     ///
     /// # Errors
     /// What cannot be read or is not supported; no sentence to calibrate on that fits; ranges for
-    /// which no polynomial will do.
-    pub fn load(folder: &Path, target: &EncoderTarget) -> Result<Self, BuildError> {
+    /// which no polynomial will do; [`ModelError::Stopped`] if `progress` breaks.
+    pub fn load(
+        folder: &Path,
+        target: &EncoderTarget,
+        progress: &Progress<'_>,
+    ) -> Result<Self, BuildError> {
         let read = |file: &str| {
             let path = folder.join(file);
             std::fs::read(&path).map_err(|source| ModelError::Read { path, source })
@@ -145,11 +155,14 @@ impl EncoderModel {
         let ids: Vec<Vec<u32>> = ids.take(CALIBRATION_LIMIT).collect();
         // Every length that will be taken, whatever lengths these have.
         let ids = lengthened(&ids, tokens);
-        center_keys(&mut encoder, &ids)?;
-        let ranges = calibrate(&Execution::new(&encoder)?, &ids)?;
+        center_keys_observed(&mut encoder, &ids, progress)?;
+        let ranges = calibrate_observed(&Execution::new(&encoder)?, &ids, progress)?;
         let substitution = match &target.budget {
             Some(budget) => substitute(&ranges, &encoder, budget)?,
-            None => accurate(&encoder, &ranges, ids.get(..JUDGED).unwrap_or(&ids))?,
+            None => {
+                let judged = ids.get(..JUDGED).unwrap_or(&ids);
+                accurate(&encoder, &ranges, judged, progress)?
+            }
         };
         let name = folder.canonicalize().ok();
         let name = name.and_then(|p| Some(p.file_name()?.to_string_lossy().into_owned()));

@@ -4,6 +4,7 @@
 
 use std::io::Cursor;
 use std::ops::ControlFlow;
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 use veilformer::ckks::SecretKind;
@@ -11,7 +12,7 @@ use veilformer::client::{Answer, ClientBundle, ClientError};
 use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderBuild, EncoderModel, EncoderTarget};
 use veilformer::ir::encoder::AttentionFunction;
-use veilformer::models::encoder::{RandomEncoder, write_random_folder};
+use veilformer::models::encoder::{Progress, RandomEncoder, write_random_folder};
 use veilformer::ring::{Cpu, CpuConfig};
 use veilformer::runtime::{RuntimeError, Server, ServerBundle, Simulator};
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
@@ -69,6 +70,59 @@ fn target() -> EncoderTarget {
     }
 }
 
+const GO_ON: &Progress<'static> = &|_| ControlFlow::Continue(());
+
+#[test]
+fn loading_says_how_far_it_is_and_stops() {
+    let folder = TempDir::new().unwrap();
+    let shape = RandomEncoder {
+        hidden: 48,
+        intermediate: 96,
+        ..shape(2)
+    };
+    write_random_folder(folder.path(), &shape, 7).unwrap();
+    let target = EncoderTarget {
+        budget: None,
+        ..target()
+    };
+    let load = |last: &str| {
+        let heard = Mutex::new(Vec::new());
+        let loaded = EncoderModel::load(folder.path(), &target, &|reached| {
+            let mut heard = heard.lock().unwrap();
+            if reached.done == 0 {
+                heard.push(reached.step);
+            }
+            match reached.step == last && reached.done == reached.total {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        let mut heard = heard.into_inner().unwrap();
+        // Errors are halved as often as they have to be.
+        heard.dedup();
+        (loaded, heard)
+    };
+    let steps = [
+        "collecting queries",
+        "centring keys",
+        "calibrating",
+        "answering exactly",
+        "answering with polynomials",
+    ];
+    let (loaded, heard) = load("");
+    loaded.unwrap();
+    assert_eq!(heard, steps);
+    for (index, step) in steps.iter().enumerate() {
+        let (stopped, heard) = load(step);
+        let message = stopped.unwrap_err().to_string();
+        assert!(
+            message.contains(step) && message.contains("stopped after"),
+            "{message}"
+        );
+        assert_eq!(heard, steps[..=index]);
+    }
+}
+
 struct Conversation {
     model: EncoderModel,
     client: ClientBundle,
@@ -81,7 +135,7 @@ impl Conversation {
     fn new(shape: &RandomEncoder) -> Self {
         let folder = TempDir::new().unwrap();
         write_random_folder(folder.path(), shape, 7).unwrap();
-        let model = EncoderModel::load(folder.path(), &target()).unwrap();
+        let model = EncoderModel::load(folder.path(), &target(), GO_ON).unwrap();
         let (params, spec) = toy_bootstrap_of(12, 11);
         let EncoderBuild { bundles, stages } =
             model.build_for((&params, &spec), &mut |_| ()).unwrap();

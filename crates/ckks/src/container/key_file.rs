@@ -25,12 +25,38 @@ pub struct KeyFile<F = File> {
     places: Vec<(u64, u64)>,
 }
 
-/// The head of a file, and the file's length in bytes.
-fn head_of<F: Read + Seek>(file: &mut F) -> Result<(Head, u64), ContainerError> {
+/// What a file begins with, as [`Head::parse`] wants it, and the file's length in bytes.
+pub(super) fn first_of<F: Read + Seek>(file: &mut F) -> Result<(Vec<u8>, u64), ContainerError> {
     let length = file.seek(SeekFrom::End(0)).map_err(ContainerError::Io)?;
     let mut first = vec![0; length.min(Head::LIMIT as u64) as usize];
     read_at(file, 0, &mut first)?;
+    Ok((first, length))
+}
+
+fn head_of<F: Read + Seek>(file: &mut F) -> Result<(Head, u64), ContainerError> {
+    let (first, length) = first_of(file)?;
     Ok((Head::parse(&first, length)?, length))
+}
+
+/// The list of evaluation keys of a file that is so many bytes long.
+pub(super) fn list_of<F: Read + Seek>(
+    (file, found): (&mut F, u64),
+    head: &Head,
+) -> Result<EvaluationKeysHeader, ContainerError> {
+    let (_, at, length) = head
+        .sections()
+        .find(|section| section.0 == Tag::KEYS)
+        .ok_or_else(|| ContainerError::MissingSection {
+            section: Tag::KEYS.to_string(),
+        })?;
+    let expected = at + length;
+    if expected > found {
+        return Err(ContainerError::Truncated { found, expected });
+    }
+    // One byte more than is parsed, to be told apart from what fits.
+    let mut meta = vec![0; length.min(META_LIMIT as u64 + 1) as usize];
+    read_at(file, at, &mut meta)?;
+    from_meta(Tag::KEYS, &meta, META_LIMIT)
 }
 
 impl<F: Read + Seek> KeyFile<F> {
@@ -60,17 +86,9 @@ impl<F: Read + Seek> KeyFile<F> {
         if *hasher.finalize().as_bytes() != digest {
             return Err(ContainerError::Corrupted.into());
         }
-        let of = |tag: Tag| head.sections().filter(move |section| section.0 == tag);
-        let (_, at, list) = of(Tag::KEYS)
-            .next()
-            .ok_or_else(|| ContainerError::MissingSection {
-                section: Tag::KEYS.to_string(),
-            })?;
-        // One byte more than is parsed, to be told apart from what fits.
-        let mut meta = vec![0; list.min(META_LIMIT as u64 + 1) as usize];
-        read_at(&mut file, at, &mut meta)?;
-        let header: EvaluationKeysHeader = from_meta(Tag::KEYS, &meta, META_LIMIT)?;
-        let places: Vec<(u64, u64)> = of(Tag::KEY).map(|(_, at, length)| (at, length)).collect();
+        let header = list_of((&mut file, length), &head)?;
+        let keys = head.sections().filter(|section| section.0 == Tag::KEY);
+        let places: Vec<(u64, u64)> = keys.map(|(_, at, length)| (at, length)).collect();
         let lengths: Vec<u64> = places.iter().map(|place| place.1).collect();
         check_list(params, &header, &lengths)?;
         Ok(Self {

@@ -104,6 +104,15 @@ impl Head {
         })
     }
 
+    /// As [`Head::parse`], of a file whose end may be missing or not be its own: it is as long as its
+    /// header says.
+    ///
+    /// # Errors
+    /// As [`Reader::open_unverified`].
+    pub(super) fn of_unfinished(first: &[u8]) -> Result<Self, ContainerError> {
+        Self::parse(first, number(first, 56, 8))
+    }
+
     pub(super) fn kind(&self) -> Kind {
         self.kind
     }
@@ -318,7 +327,7 @@ fn bad_header(what: impl Into<String>) -> ContainerError {
 }
 
 /// A little-endian number of up to eight bytes; missing bytes count as zero.
-pub(super) fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
+fn number(bytes: &[u8], at: usize, len: usize) -> u64 {
     let mut padded = [0; 8];
     for (to, from) in padded.iter_mut().zip(bytes.iter().skip(at).take(len)) {
         *to = *from;

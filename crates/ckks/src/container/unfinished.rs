@@ -8,13 +8,10 @@
 
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 
+use super::key_file::{first_of, list_of};
 use super::keys::{EvaluationKeysHeader, EvaluationKeysWriter, KeyRecord, put_key};
-use super::reader::{from_meta, number};
-use super::{
-    ContainerError, DIGEST_BYTES, HEADER_BYTES, Kind, META_LIMIT, TABLE_ENTRY_BYTES, Tag,
-    bad_section,
-};
-use crate::error::short_hex;
+use super::reader::Head;
+use super::{ContainerError, DIGEST_BYTES, Kind, Tag, bad_section};
 use crate::{CkksError, KeyId, Params, StoredSwitchingKey};
 
 const OBJECT: &str = "the unfinished file of evaluation keys";
@@ -38,8 +35,8 @@ impl<F: Read + Write + Seek> UnfinishedKeys<F> {
     /// one is begun. What is in it changes only where keys are written.
     ///
     /// # Errors
-    /// [`ContainerError::NotOurs`], [`ContainerError::WrongKind`] or [`ContainerError::Trailing`] for
-    /// any other file; [`ContainerError::WrongParams`], [`CkksError::WrongKey`] or
+    /// [`ContainerError::NotOurs`], [`ContainerError::WrongKind`] or another [`ContainerError`] for any
+    /// other file; [`ContainerError::WrongParams`], [`CkksError::WrongKey`] or
     /// [`CkksError::Malformed`] if its keys are of other parameters, another secret key, or another
     /// program; the file's.
     pub fn open(
@@ -215,63 +212,14 @@ fn difference<F: Read + Seek>(
     params: &Params,
     expected: &EvaluationKeysHeader,
 ) -> Result<CkksError, CkksError> {
-    let (digest, header) = match beginning(file) {
-        Some(Begun::Keys(digest, header)) => (digest, header),
-        Some(Begun::Other(kind)) => {
-            return Ok(ContainerError::WrongKind {
-                found: kind.to_string(),
-                expected: Kind::EvaluationKeys.to_string(),
-            }
-            .into());
-        }
-        None => return Ok(ContainerError::NotOurs.into()),
-    };
-    if digest != params.digest() {
-        return Ok(ContainerError::WrongParams {
-            found: short_hex(&digest),
-            expected: short_hex(&params.digest()),
-        }
-        .into());
-    }
+    let (first, length) = first_of(file)?;
+    let head = Head::of_unfinished(&first)?;
+    head.expect_kind(Kind::EvaluationKeys)?;
+    head.expect_params(params)?;
+    let header = list_of((file, length), &head)?;
     expect_id(header.key_id, expected.key_id)?;
     Ok(CkksError::malformed(
         OBJECT,
         "its keys are another program's; name another file, or remove this one to begin anew",
     ))
-}
-
-/// What a file is whose end may be missing.
-pub(super) enum Begun {
-    /// Evaluation keys: digest of their parameters, and their list.
-    Keys([u8; 32], EvaluationKeysHeader),
-    Other(Kind),
-}
-
-pub(super) fn beginning<F: Read + Seek>(file: &mut F) -> Option<Begun> {
-    let mut fixed = [0; HEADER_BYTES];
-    read_at(file, 0, &mut fixed).ok()?;
-    if !fixed.starts_with(&super::MAGIC) {
-        return None;
-    }
-    let kind = Kind::from_code(number(&fixed, 12, 2) as u16)?;
-    if kind != Kind::EvaluationKeys {
-        return Some(Begun::Other(kind));
-    }
-    let count = number(&fixed, 48, 4);
-    // The lengths of the first two sections: parameters and list.
-    let mut table = [0; 2 * TABLE_ENTRY_BYTES];
-    read_at(file, HEADER_BYTES as u64, &mut table).ok()?;
-    let lengths = [
-        number(&table, 8, 8),
-        number(&table, 8 + TABLE_ENTRY_BYTES, 8),
-    ];
-    if lengths.iter().any(|&length| length > META_LIMIT as u64) {
-        return None;
-    }
-    let at = HEADER_BYTES as u64 + TABLE_ENTRY_BYTES as u64 * count + lengths[0];
-    let mut meta = vec![0; lengths[1] as usize];
-    read_at(file, at, &mut meta).ok()?;
-    let header = from_meta(Tag::KEYS, &meta, META_LIMIT).ok()?;
-    let digest = fixed.get(16..48)?.try_into().ok()?;
-    Some(Begun::Keys(digest, header))
 }

@@ -7,6 +7,7 @@ use veilformer_ir::encoder::{
 };
 
 use super::clear::{Exact, Execution};
+use super::progress::{Pass, Progress, UNHEARD};
 use crate::error::{ModelError, Result};
 
 /// Runs the model on `sentences` and gives the ranges that occurred, without margin. The result
@@ -15,7 +16,20 @@ use crate::error::{ModelError, Result};
 /// # Errors
 /// When there is no sentence, or as [`Execution::embed`].
 pub fn calibrate(execution: &Execution<'_>, sentences: &[Vec<u32>]) -> Result<Ranges> {
+    calibrate_observed(execution, sentences, UNHEARD)
+}
+
+/// [`calibrate`], which says after every sentence how far it is.
+///
+/// # Errors
+/// As there, or [`ModelError::Stopped`].
+pub fn calibrate_observed(
+    execution: &Execution<'_>,
+    sentences: &[Vec<u32>],
+    progress: &Progress<'_>,
+) -> Result<Ranges> {
     let model = execution.model();
+    let pass = Pass::through("calibrating", sentences, progress)?;
     let one = |ids: &Vec<u32>| -> Result<Ranges> {
         let mut recorder = Recorder {
             exact: execution.exact(),
@@ -31,6 +45,7 @@ pub fn calibrate(execution: &Execution<'_>, sentences: &[Vec<u32>]) -> Result<Ra
     let chunk = |part: &[Vec<u32>]| -> Result<Ranges> {
         part.iter().try_fold(empty(model), |mut all, ids| {
             all.merge(&one(ids)?);
+            pass.advance(ids.len())?;
             Ok(all)
         })
     };

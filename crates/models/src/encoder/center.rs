@@ -12,10 +12,14 @@ use veilformer_ir::encoder::{
 };
 
 use super::clear::{Exact, Execution};
+use super::progress::{Pass, Progress, UNHEARD};
 use crate::error::{ModelError, Result};
 
 /// Most queries of a layer that are fitted to.
 const QUERIES: usize = 8192;
+
+/// Sentences after which their queries are counted.
+const CHUNK: usize = 64;
 
 /// Rounds of reweighting. The largest residuals decide a range, so a fourth power is minimized:
 /// least squares with weights `residual^2`, half of the way at a time.
@@ -32,6 +36,19 @@ const RIDGE: f64 = 1e-4;
 /// # Errors
 /// When there is no sentence, or as [`Execution::embed`].
 pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
+    center_keys_observed(model, sentences, UNHEARD)
+}
+
+/// [`center_keys`], which says after every sentence, and then after every head, how far it is.
+/// Stopped, it leaves the model without centering or with that of its first layers.
+///
+/// # Errors
+/// As there, or [`ModelError::Stopped`].
+pub fn center_keys_observed(
+    model: &mut Encoder,
+    sentences: &[Vec<u32>],
+    progress: &Progress<'_>,
+) -> Result<()> {
     for layer in &mut model.layers {
         layer.centering = None;
     }
@@ -45,14 +62,13 @@ pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
     let (layers, heads, dim) = (model.layers.len(), model.heads, model.head_dim());
     let mut all = Collector::new(execution.exact(), layers, heads);
     // In order, and no more sentences than are needed, so that the result is the same everywhere.
-    for part in sentences.chunks(64) {
-        let queries = all.queries.first().map_or(0, Vec::len);
-        if queries >= QUERIES * heads * dim {
-            break;
-        }
+    let sentences = first(sentences);
+    let pass = Pass::through("collecting queries", sentences, progress)?;
+    for part in sentences.chunks(CHUNK) {
         let one = |ids: &Vec<u32>| {
             let mut collector = Collector::new(execution.exact(), layers, heads);
             execution.answer(&execution.embed(ids)?, &mut collector)?;
+            pass.advance(ids.len())?;
             Ok(collector)
         };
         let done: Vec<Collector> = part.par_iter().map(one).collect::<Result<_>>()?;
@@ -62,6 +78,8 @@ pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
         return Err(ModelError::Calibration);
     }
     let factor = (dim as f64).sqrt().recip();
+    let fits = layers * heads;
+    let pass = Pass::begin("centring keys", (fits, fits), progress)?;
     for (index, layer) in model.layers.iter_mut().enumerate() {
         let (queries, rows) = (&all.queries[index], &all.rows[index]);
         let bias = &layer.key.bias;
@@ -91,16 +109,31 @@ pub fn center_keys(model: &mut Encoder, sentences: &[Vec<u32>]) -> Result<()> {
             } else {
                 (0.0, 0.0)
             };
-            Centering {
+            pass.advance(1)?;
+            Ok(Centering {
                 key: solution.iter().take(dim).copied().collect(),
                 previous,
                 own: at(0),
                 next,
-            }
+            })
         };
-        layer.centering = Some((0..heads).into_par_iter().map(one).collect());
+        let all = (0..heads).into_par_iter().map(one);
+        layer.centering = Some(all.collect::<Result<_>>()?);
     }
     Ok(())
+}
+
+/// Those of the sentences that are fitted to: whole chunks until their tokens, each a query, are
+/// enough.
+fn first(sentences: &[Vec<u32>]) -> &[Vec<u32>] {
+    let mut queries = 0;
+    let chunks = sentences.chunks(CHUNK).take_while(|part| {
+        let enough = queries >= QUERIES;
+        queries += part.iter().map(Vec::len).sum::<usize>();
+        !enough
+    });
+    let count: usize = chunks.map(<[_]>::len).sum();
+    sentences.get(..count).unwrap_or(sentences)
 }
 
 /// The `w` of least `sum_i |y_i - x_i.w|^4`; the last feature is a constant.

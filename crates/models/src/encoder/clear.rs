@@ -9,6 +9,7 @@ use veilformer_ir::encoder::{
     HeadSite, LayerNorm, NormSite, Pooling, SublayerNorm, TokenClass, ValueSite,
 };
 
+use super::progress::{Pass, UNHEARD};
 use crate::error::{ModelError, Result};
 
 /// The functions that a model was trained with.
@@ -152,8 +153,23 @@ impl<'m> Execution<'m> {
         sentences: &[Vec<u32>],
         functions: &(dyn Fn() -> F + Sync),
     ) -> Result<Vec<Vec<f64>>> {
+        let pass = Pass::through("answering", sentences, UNHEARD)?;
+        self.answers_observed(sentences, functions, &pass)
+    }
+
+    /// [`Execution::answers_with`], counted by `pass`.
+    ///
+    /// # Errors
+    /// As there, or [`ModelError::Stopped`].
+    pub fn answers_observed<F: Functions>(
+        &self,
+        sentences: &[Vec<u32>],
+        functions: &(dyn Fn() -> F + Sync),
+        pass: &Pass<'_>,
+    ) -> Result<Vec<Vec<f64>>> {
         let one = |ids: &Vec<u32>| {
             let answer = self.answer(&self.embed(ids)?, &mut functions())?;
+            pass.advance(ids.len())?;
             Ok(self.finish(answer))
         };
         sentences.par_iter().map(one).collect()

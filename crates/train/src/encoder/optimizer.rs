@@ -7,7 +7,7 @@ use super::folder::is_dense;
 use super::recipe::EncoderOptimizer;
 use crate::error::Result;
 use crate::network::Weights;
-use crate::params::AdamW;
+use crate::params::{AdamW, clip};
 
 /// Name of the token vectors, which a recipe may leave as they are.
 const TOKENS: &str = "bert.embeddings.word_embeddings.weight";
@@ -88,11 +88,7 @@ impl Parameters {
             gradients.push(gradient);
         }
         let norm = square.sqrt();
-        let clip = if norm > o.clip_norm {
-            o.clip_norm / norm
-        } else {
-            1.0
-        };
+        let clip = clip(norm, o.clip_norm);
         self.step += 1;
         for (p, gradient) in self.list.iter_mut().zip(&gradients) {
             let Some(gradient) = gradient else { continue };

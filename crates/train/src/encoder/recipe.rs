@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use veilformer_ir::encoder::AttentionFunction;
 
 use super::ranges::RangeLimits;
-use crate::error::{Result, TrainError, at};
+use crate::error::Result;
+use crate::recipe::{check_counts, check_parts, check_sizes, read};
 use crate::source::DataSource;
 
 /// A training run as its recipe file says it: fine-tuning of a pre-trained encoder to a classifier,
@@ -116,14 +117,7 @@ impl EncoderRecipe {
     /// # Errors
     /// When it cannot be read, has unknown or missing fields, or a field is out of its range.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(at(path))?;
-        let fail = |what: String| TrainError::Recipe {
-            path: path.to_owned(),
-            what,
-        };
-        let recipe: Self = toml::from_str(&text).map_err(|e| fail(e.to_string()))?;
-        recipe.validate().map_err(fail)?;
-        Ok(recipe)
+        read(path, Self::validate)
     }
 
     /// Checks every field's range; the error is a sentence.
@@ -132,16 +126,10 @@ impl EncoderRecipe {
     /// Names the first field out of its range.
     pub fn validate(&self) -> std::result::Result<(), String> {
         let o = &self.optimizer;
-        for (name, value) in [
+        check_parts(&[
             ("optimizer.warmup", o.warmup),
             ("optimizer.dropout", o.dropout),
-        ] {
-            if !(0.0..1.0).contains(&value) {
-                return Err(format!(
-                    "{name} is {value}, expected at least 0 and below 1"
-                ));
-            }
-        }
+        ])?;
         let mut sizes = vec![
             ("optimizer.learning_rate", o.learning_rate),
             ("optimizer.weight_decay", o.weight_decay),
@@ -205,18 +193,8 @@ impl EncoderRecipe {
                 ));
             }
         }
-        for (name, value) in sizes {
-            if !(0.0..=1e6).contains(&value) {
-                return Err(format!(
-                    "{name} is {value}, expected a number of at least 0"
-                ));
-            }
-        }
-        for (name, value, max) in counts {
-            if value == 0 || value > max {
-                return Err(format!("{name} is {value}, expected 1 to {max}"));
-            }
-        }
+        check_sizes(&sizes)?;
+        check_counts(&counts)?;
         Ok(())
     }
 }

@@ -12,10 +12,10 @@ use super::optimizer::Parameters;
 use super::ranges::Seen;
 use super::recipe::{EncoderRecipe, StudentRecipe};
 use crate::corpus::Item;
-use crate::error::{Result, TrainError};
+use crate::error::Result;
 use crate::network::Weights;
 use crate::noise::Noise;
-use crate::trainer::{cross_entropy, log_softmax};
+use crate::trainer::{cross_entropy, finite, learning_rate, log_softmax};
 
 /// Sentences of a batch in evaluation.
 const EVAL_BATCH: usize = 32;
@@ -130,14 +130,7 @@ impl<'a> EncoderTrainer<'a> {
             Some(term) => term,
             None => loss.zeros_like()?,
         };
-        let values = [&loss, &range].map(|x| x.to_scalar::<f32>());
-        let [loss_value, range_value] = values;
-        let values = [f64::from(loss_value?), f64::from(range_value?)];
-        if !values.iter().sum::<f64>().is_finite() {
-            return Err(TrainError::Diverged {
-                step: self.parameters.step,
-            });
-        }
+        let values = finite([&loss, &range], self.parameters.step)?;
         let grads = (loss + range)?.backward()?;
         let rate = self.learning_rate();
         self.parameters.update(&grads, rate, o)?;
@@ -146,14 +139,8 @@ impl<'a> EncoderTrainer<'a> {
 
     fn learning_rate(&self) -> f64 {
         let o = &self.recipe.optimizer;
-        let total = (self.steps_per_epoch() * o.epochs) as f64;
-        let done = (self.parameters.step as f64 + 0.5) / total;
-        let shape = if done < o.warmup {
-            done / o.warmup
-        } else {
-            (1.0 - done) / (1.0 - o.warmup)
-        };
-        o.learning_rate * shape.max(0.0)
+        let steps = (self.parameters.step, self.steps_per_epoch() * o.epochs);
+        learning_rate((o.learning_rate, o.warmup), steps)
     }
 
     /// Scores of softmax may lie anywhere; only their ratios count among powers. So every head's

@@ -1,7 +1,7 @@
 //! Both roles in one process, for commands that answer many sentences: all that passes between
 //! them are the bytes of the files that the separate commands would write.
 
-use std::io::Cursor;
+use std::io::{BufWriter, Write};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use veilformer::runtime::{RunStats, Server, ServerBundle};
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 
 use super::error::{Failure, Result};
-use super::{Context, load};
+use super::{Context, args, files, load};
 
 /// A client and a server with fresh keys.
 pub struct Encrypted {
@@ -36,22 +36,24 @@ impl Encrypted {
         let client = bundles.client;
         let mut generator = KeyGenerator::new(client.params(), SecureRng::from_os()?);
         let secret = generator.secret_key()?;
-        let mut keys = Vec::new();
-        client.write_evaluation_keys(&mut generator, &secret, &mut keys, &mut |done, total| {
+        // On disk: a set of keys takes gigabytes, and the server prepares them one by one.
+        let (file, folder) = files::unnamed()?;
+        let mut out = BufWriter::with_capacity(1 << 16, &file);
+        let go = &mut |done, total| {
             stage.update(done, total);
             ControlFlow::Continue(())
-        })?;
+        };
+        client
+            .write_evaluation_keys(&mut generator, &secret, &mut out, go)
+            .map_err(|e| Failure::writing(&folder, e))?;
+        out.flush().map_err(|e| Failure::write(&folder, &e))?;
+        drop(out);
         stage.finish();
         let stage = context.progress.stage("loading keys");
-        let server = load::server(
-            context,
-            bundles.server,
-            Cursor::new(&keys),
-            &super::args::Memory::default(),
-            |done, total| {
-                stage.update(done, total);
-            },
-        )?;
+        let memory = args::Memory::default();
+        let server = load::server(context, bundles.server, &file, &memory, |done, total| {
+            stage.update(done, total);
+        })?;
         stage.finish();
         Ok(Self {
             client,

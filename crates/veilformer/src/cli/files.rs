@@ -295,6 +295,14 @@ fn folder_of(target: &Path) -> &Path {
     folder.unwrap_or(Path::new("."))
 }
 
+/// A file without a name in the folder for temporary files, which is also returned. It goes with this
+/// process, however that ends.
+pub fn unnamed() -> Result<(File, PathBuf)> {
+    let folder = std::env::temp_dir();
+    let file = tempfile::tempfile_in(&folder).map_err(|e| Failure::write(&folder, &e))?;
+    Ok((file, folder))
+}
+
 fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
     let mode = match access {
         Access::Secret => 0o600,

@@ -3,6 +3,7 @@
 use std::io::{Read, Seek};
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use veilformer::any::AnyModel;
 use veilformer::build::Batch;
@@ -20,6 +21,7 @@ use super::args;
 use super::error::{Failure, Result};
 use super::files;
 use super::output::{bytes, memory_bytes};
+use super::progress::Stage;
 
 /// Refuses test parameters: keys and ciphertexts of every command are made under a bundle's.
 pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
@@ -83,11 +85,23 @@ pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<Any
         return Ok(AnyModel::Own(Box::new(ModelFiles::find(what)?.load()?)));
     }
     let target = encoder_target(target)?;
-    let stage = context
-        .progress
-        .stage("loading and calibrating the encoder");
-    let model = EncoderModel::load(folder, &target).map_err(|e| Failure::from(e).of(folder))?;
-    stage.finish();
+    let stage = Mutex::new(Some(context.progress.stage("loading the encoder")));
+    let now = || stage.lock().unwrap_or_else(PoisonError::into_inner);
+    let model = EncoderModel::load(folder, &target, &|reached| {
+        let mut now = now();
+        if reached.done == 0 {
+            now.take().map(Stage::finish);
+        }
+        now.get_or_insert_with(|| context.progress.stage(reached.step))
+            .share(
+                (reached.done, reached.total),
+                "",
+                reached.share.unwrap_or_default(),
+            );
+        ControlFlow::Continue(())
+    });
+    let model = model.map_err(|e| Failure::from(e).of(folder))?;
+    now().take().map(Stage::finish);
     Ok(AnyModel::Encoder(Box::new(model)))
 }
 

@@ -102,15 +102,17 @@ impl Stage {
         });
     }
 
-    /// Tells how far it is, in which part of a model, when the work done is so large a share of all.
+    /// Tells how far it is, in which part of a model (if it has parts), when the work done is so large
+    /// a share of all.
     pub fn share(&self, (done, total): (usize, usize), part: &str, share: f64) {
         let elapsed = self.started.elapsed().as_secs_f64();
         let left = (share > 0.0).then(|| elapsed * (1.0 - share) / share);
-        if let Some(bar) = &self.bar {
+        let part = (!part.is_empty()).then_some(part);
+        if let (Some(bar), Some(part)) = (&self.bar, part) {
             bar.set_message(format!("{}: {part}", self.name));
         }
         self.advance(&Report {
-            part: Some(part),
+            part,
             done: Some(done),
             total: Some(total),
             seconds_left: left,

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use serde_json::Value;
 use veilformer::ir::encoder::AttentionFunction;
 use veilformer::models::encoder::{RandomEncoder, write_random_folder};
 
@@ -222,4 +223,47 @@ fn what_is_wrong_with_a_folder_is_said() {
     assert_eq!(output.status.code(), Some(2));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("are for encoders"), "{error}");
+}
+
+#[test]
+fn steps_of_calibration_are_told_one_after_the_other() {
+    let all = tempfile::TempDir::new().unwrap();
+    let at = all.path();
+    folder(at, "model");
+    std::fs::write(at.join("words.txt"), "a b c\nd e f\nb a d\nf a c e\n").unwrap();
+    let line = [
+        "explain",
+        "model",
+        "--calibrate",
+        "words.txt",
+        "--budget",
+        "1",
+        "--progress",
+        "json",
+    ];
+    // Whether a model of random weights compiles in the end is not the question.
+    let output = veilformer(at, &line);
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let lines = lines
+        .lines()
+        .filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    let told: Vec<(String, bool)> = lines
+        .map(|l| {
+            (
+                l["stage"].as_str().unwrap().to_owned(),
+                l["finished"].as_bool().unwrap(),
+            )
+        })
+        .collect();
+    let steps = [
+        "loading the encoder",
+        "collecting queries",
+        "centring keys",
+        "calibrating",
+    ];
+    let expected: Vec<(String, bool)> = steps
+        .iter()
+        .flat_map(|s| [(s.to_string(), false), (s.to_string(), true)])
+        .collect();
+    assert_eq!(told[..8], expected);
 }

@@ -37,6 +37,30 @@ fn force_overwrites() {
 }
 
 #[test]
+fn keys_of_an_evaluation_are_on_disk_and_gone_afterwards() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let line = "eval dev.tsv --model order --mode encrypted --limit 1";
+    std::fs::write(at.join("dev.tsv"), "sentence\tlabel\nblue red\t1\n").unwrap();
+    std::fs::create_dir(at.join("room")).unwrap();
+    let with = |temporary: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_veilformer"));
+        let command = command.args(line.split(' ')).current_dir(at);
+        command.env("TMPDIR", at.join(temporary)).output().unwrap()
+    };
+    let before = snapshot(at);
+    let refused = with("nowhere");
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{error}");
+    assert!(error.contains("nowhere"), "{error}");
+    let done = with("room");
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{error}");
+    assert!(std::fs::read_dir(at.join("room")).unwrap().next().is_none());
+    assert_eq!(snapshot(at), before);
+}
+
+#[test]
 fn a_device_takes_output_as_it_comes() {
     let out = succeed(
         conversation(),

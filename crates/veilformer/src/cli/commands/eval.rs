@@ -1,5 +1,7 @@
 //! `eval`: a data set through a model.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rayon::prelude::*;
 use veilformer::any::AnyModel;
 use veilformer::client::Answer;
@@ -33,10 +35,8 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
         range_violations: None,
         original: None,
     };
-    let originals = originals(
-        &model,
-        examples.iter().map(|(e, _)| e.text.as_str()).collect(),
-    )?;
+    let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
+    let originals = originals(context, &model, &texts)?;
     let answers = match mode {
         Mode::Encrypted => {
             let mut encrypted = Encrypted::new(context, &model, args.target.resolve())?;
@@ -57,7 +57,6 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
             let bundles = model.build(args.target.resolve(), &mut |part| stage.part(part))?;
             stage.finish();
             let stage = context.progress.stage("simulating");
-            let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
             let seed = args.seed.unwrap_or_default();
             let halves = (&bundles.client, &bundles.server);
             let simulated = simulate(&model, halves, &texts, seed, |done, total| {
@@ -87,12 +86,20 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
 }
 
 /// What the original model says, where it is not the polynomial one.
-fn originals(model: &AnyModel, texts: Vec<&str>) -> Result<Vec<Answer>> {
+fn originals(context: &Context, model: &AnyModel, texts: &[&str]) -> Result<Vec<Answer>> {
     if matches!(model, AnyModel::Own(_)) {
         return Ok(Vec::new());
     }
-    let one = |text: &str| Ok(answer_of(model, model.original(text)?));
-    texts.into_par_iter().map(one).collect()
+    let stage = context.progress.stage("evaluating the original");
+    let done = AtomicUsize::new(0);
+    let one = |text: &&str| {
+        let answer = answer_of(model, model.original(text)?);
+        stage.update(done.fetch_add(1, Ordering::Relaxed) + 1, texts.len());
+        Ok(answer)
+    };
+    let answers = texts.par_iter().map(one).collect();
+    stage.finish();
+    answers
 }
 
 fn against(answers: &[Answer], originals: &[Answer]) -> json::Original {
