@@ -11,8 +11,8 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::kernels::{
-    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Minuend, TILE_WORDS, Tile,
-    tile_columns,
+    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Minuend, Rest, TILE_WORDS,
+    Tile, tile_columns,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::InverseScale;
@@ -166,6 +166,10 @@ struct Run<'o> {
     /// Per prime its words.
     limbs: Vec<(usize, &'o mut [u64])>,
 }
+
+/// Words of a result that go past the caches: 8 MiB, of which the last one would not keep what comes first
+/// until it is read.
+const PAST: usize = if cfg!(test) { 1 << 14 } else { 1 << 20 };
 
 /// Primes to which a rest is converted at a time.
 const GROUP: usize = 8;
@@ -415,8 +419,63 @@ impl Cpu {
         self.kernels.convert(&mut targets, &from);
     }
 
+    /// `round(x / q)` of several polynomials alike in NTT form for one of their primes.
+    fn divide_by_one(&self, polys: &[&RnsPoly], prime: usize) -> Vec<RnsPoly> {
+        let n = self.chain.n();
+        let sources = polys.iter().map(|x| Unscaled {
+            basis: Basis::single(prime),
+            form: Form::Ntt,
+            limbs: vec![Limb::new(x.limb_of(prime))],
+            times: Basis::empty(),
+        });
+        let rests = self.scale_sources(sources.collect());
+        let to = |x: &&RnsPoly| x.basis().minus(Basis::single(prime));
+        let mut outs: Vec<RnsPoly> = polys
+            .iter()
+            .map(|x| RnsPoly::dirty(&self.chain, to(x), Form::Ntt))
+            .collect();
+        // One rest after the other: each stays in the second cache meanwhile.
+        let mut limbs = Vec::new();
+        for ((x, rest), out) in polys.iter().zip(&rests).zip(&mut outs) {
+            limbs.extend(out.limbs_mut().map(|(j, out)| (j, x, &rest.y[..], out)));
+        }
+        let threads = threads_for(limbs.len() * n);
+        let count = if threads == 1 { 1 } else { 4 * threads };
+        let past = limbs.len() * n >= PAST;
+        let divide = |work: &mut Buffer, run: Vec<(usize, &&RnsPoly, &[u64], &mut [u64])>| {
+            for (j, x, rest, out) in run {
+                let Some(x) = x.limb_of(j) else { continue };
+                let inverse = self.chain.product_inverse_mod(Basis::single(prime), j);
+                let from = Minuend {
+                    x,
+                    order: None,
+                    factor: self.chain.modulus(j).shoup(inverse),
+                };
+                let rest = Rest {
+                    words: rest,
+                    prime: self.chain.modulus(prime).value(),
+                    past,
+                };
+                self.kernels
+                    .divide_rest(self.chain.table(j), out, work, &rest, &from);
+            }
+        };
+        share(
+            threads,
+            even_runs(limbs, count),
+            || Buffer::dirty(n),
+            divide,
+        );
+        outs
+    }
+
     /// `round(x prod(add) / prod(drop))` of several polynomials alike; the bases are checked.
     pub(super) fn rescale(&self, polys: &[&RnsPoly], drop: Basis, add: Basis) -> Vec<RnsPoly> {
+        if let (1, Some(prime), true) = (drop.len(), drop.iter().next(), add.is_empty())
+            && polys.iter().all(|x| x.form() == Form::Ntt)
+        {
+            return self.divide_by_one(polys, prime);
+        }
         let sources = polys.iter().map(|poly| Unscaled {
             basis: drop,
             form: poly.form(),
@@ -445,13 +504,21 @@ impl Cpu {
             polys.len()
         };
         let groups = limbs.len().div_ceil(size.max(1)).next_multiple_of(threads);
+        let past = add.is_empty() && limbs.len() * self.chain.n() >= PAST;
         let groups = even_runs(limbs, groups);
+        let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
+        let ntt = polys.iter().all(|p| p.form() == Form::Ntt);
+        // Results that go past the caches come from words that stay in them.
+        let apart = ntt && past && self.kernels.isa() == Isa::Avx512Ifma;
+        let n = self.chain.n();
         share(
             threads,
             groups,
-            || (),
-            |(), mut limbs| {
-                let ntt = polys.iter().all(|p| p.form() == Form::Ntt);
+            || Buffer::dirty(if apart { longest * n } else { 0 }),
+            |work, mut limbs| {
+                if apart {
+                    return self.divide_apart(&mut limbs, &scaled, work, drop);
+                }
                 for r in &scaled {
                     let same = limbs.iter_mut().filter(|(_, q)| std::ptr::eq(q.r, r));
                     let mut outs: Vec<(usize, &mut [u64])> =
@@ -464,6 +531,36 @@ impl Cpu {
             },
         );
         outs
+    }
+
+    /// Limbs of a rescale, converted to `work` and divided from there to where they belong.
+    fn divide_apart(
+        &self,
+        limbs: &mut [(usize, Quotient<'_, '_>)],
+        scaled: &[Scaled],
+        work: &mut [u64],
+        drop: Basis,
+    ) {
+        let n = self.chain.n();
+        for r in scaled {
+            let same = limbs.iter().zip(work.chunks_exact_mut(n));
+            let same = same.filter(|((_, q), _)| std::ptr::eq(q.r, r));
+            let mut outs: Vec<_> = same.map(|((j, _), work)| (*j, work)).collect();
+            self.convert(r, &mut outs, true);
+        }
+        for ((j, limb), work) in limbs.iter_mut().zip(work.chunks_exact_mut(n)) {
+            let Some(x) = limb.x.limb_of(*j) else {
+                continue;
+            };
+            let inverse = self.chain.product_inverse_mod(drop, *j);
+            let from = Minuend {
+                x,
+                order: None,
+                factor: self.chain.modulus(*j).shoup(inverse),
+            };
+            self.kernels
+                .divide_converted(self.chain.table(*j), limb.out, work, &from);
+        }
     }
 
     /// Both polynomials of a ciphertext over `prod(drop)`; the bases are checked.

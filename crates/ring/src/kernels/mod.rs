@@ -192,6 +192,18 @@ pub(crate) struct Minuend<'a> {
     pub(crate) factor: ShoupConst,
 }
 
+/// What is left of a value modulo one prime, by which it is divided.
+pub(crate) struct Rest<'a> {
+    /// Canonical residues in coefficient form, tile by tile (see `tile_columns`) and row by row: each stands
+    /// for the number next to zero.
+    pub(crate) words: &'a [u64],
+    /// The prime.
+    pub(crate) prime: u64,
+    /// Whether results had better go past the caches: nobody reads them soon.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) past: bool,
+}
+
 /// A tensor product `(a0 b0, a0 b1 + a1 b0, a1 b1)` of canonical values.
 #[derive(Clone, Copy)]
 pub(crate) struct Tensor<'a> {
@@ -361,6 +373,12 @@ kernels! {
     /// As `forward_low`; what comes out is subtracted from the minuend and multiplied by its factor:
     /// the end of a division by primes, with their rest in `x`.
     fn divide_low(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], from: &Minuend<'_>);
+    /// `out = (x - r) * factor` for whole limbs in NTT form: `x` and the factor as the minuend says, which
+    /// has no order, `r` the rest. `work` has as many words, and something in the end.
+    fn divide_rest(t: &NttTable, out: &mut [u64], work: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>);
+    /// The same for a rest that went through `convert_tile` with `top` to `work`; the result goes past the
+    /// caches.
+    fn divide_converted(t: &NttTable, out: &mut [u64], work: &mut [u64], from: &Minuend<'_>);
     /// The stages of the inverse NTT inside the block of that number (`2^LOW_LOG` words, or all) of
     /// the values `x`, into `out`.
     fn inverse_low(t: &NttTable, out: &mut [u64], x: &[u64], block: usize, c: &InverseScale);

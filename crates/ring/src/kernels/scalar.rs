@@ -4,7 +4,7 @@ use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
     Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Minuend,
-    PermutationPiece, ProductSum, Tile, key_width,
+    PermutationPiece, ProductSum, Rest, Tile, key_width, tile_columns,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
@@ -71,6 +71,49 @@ pub(super) fn divide_low(
     neg(m, x);
     permute_acc(m, x, from.x, order);
     scale(m, x, from.factor);
+}
+
+#[inline(always)]
+pub(super) fn divide_rest(
+    t: &NttTable,
+    out: &mut [u64],
+    _work: &mut [u64],
+    rest: &Rest<'_>,
+    from: &Minuend<'_>,
+) {
+    centre(&t.modulus, out, rest);
+    forward(t, out, &[]);
+    sub_from_scaled(&t.modulus, out, from.x, from.factor);
+}
+
+#[inline(always)]
+pub(super) fn divide_converted(
+    t: &NttTable,
+    out: &mut [u64],
+    work: &mut [u64],
+    from: &Minuend<'_>,
+) {
+    for (b, block) in work.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
+        forward_low(t, block, b, &[]);
+    }
+    out.copy_from_slice(work);
+    sub_from_scaled(&t.modulus, out, from.x, from.factor);
+}
+
+/// Canonical residues of what a rest stands for.
+#[inline(always)]
+pub(super) fn centre(m: &Modulus, out: &mut [u64], rest: &Rest<'_>) {
+    let minus = m.neg(m.reduce(rest.prime));
+    let (width, columns) = (out.len().min(1 << LOW_LOG), tile_columns(out.len()));
+    let rows = out.len() / width;
+    let tiles = rest.words.chunks_exact(columns).take(out.len() / columns);
+    for (i, words) in tiles.enumerate() {
+        let at = i % rows * width + i / rows * columns;
+        for (out, &x) in out[at..at + columns].iter_mut().zip(words) {
+            let above = if x > rest.prime / 2 { minus } else { 0 };
+            *out = m.reduce(x + above);
+        }
+    }
 }
 
 /// The next `stages` stages of block `number` of `blocks`.

@@ -5,6 +5,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::buffer::Buffer;
 use crate::galois::{GaloisElement, Permutation};
 use crate::modulus::ntt_primes_near;
 
@@ -450,10 +451,47 @@ proptest! {
         let (lazy, x) = (w.many(1 << log_n, 4 * q), w.many(1 << log_n, q));
         let c = w.below(q);
         agree(|k| {
-            let mut forward = lazy.clone();
+            let (mut forward, mut multiples) = (lazy.clone(), vec![3 * q; x.len()]);
             k.forward(&t, &mut forward, &x);
-            vec![forward, inverse(k, &t, &x, c), inverse(k, &t, &vec![q - 1; x.len()], c)]
+            k.forward(&t, &mut multiples, &[]);
+            vec![forward, multiples, inverse(k, &t, &x, c), inverse(k, &t, &vec![q - 1; x.len()], c)]
         });
+    }
+
+    #[test]
+    fn divisions_by_one(
+        bits in 20u32..=50,
+        dropped in 20u32..=50,
+        log_n in degree(),
+        past: bool,
+        seed: u64,
+    ) {
+        let (t, n) = (table(bits, log_n), 1 << log_n);
+        let (m, p) = (&t.modulus, prime(dropped, log_n).value());
+        let mut w = Words(seed);
+        let (mut words, x, old) = (w.many(n, p), w.many(n, m.value()), w.many(n, m.value()));
+        if seed.is_multiple_of(2) {
+            // What is just below, and just above, half of the prime.
+            words.iter_mut().step_by(3).for_each(|y| *y = p / 2);
+            words.iter_mut().step_by(5).for_each(|y| *y = p / 2 + 1);
+        }
+        let from = Minuend { x: &x, order: None, factor: m.shoup(w.below(m.value())) };
+        let results = agree(|k| {
+            // Aligned, as words are that go past the caches.
+            let (mut out, mut work) = (Buffer::zeroed(n), old.clone());
+            let rest = Rest { words: &words, prime: p, past };
+            k.divide_rest(&t, &mut out, &mut work, &rest, &from);
+            vec![out.to_vec()]
+        });
+        // Of words that are all alike the order does not matter.
+        if words.iter().all(|&y| y == words[0]) {
+            let kernels = Kernels::new(Isa::Scalar).unwrap();
+            let mut rest = vec![m.from_i64(if words[0] > p / 2 { words[0] as i64 - p as i64 } else { words[0] as i64 }); n];
+            kernels.forward(&t, &mut rest, &[]);
+            let value = |(&r, &x): (&u64, &u64)| m.mul(m.sub(x, r), from.factor.w);
+            let expected: Vec<u64> = rest.iter().zip(&x).map(value).collect();
+            assert_eq!(results[0], expected);
+        }
     }
 
     #[test]
@@ -541,6 +579,9 @@ proptest! {
                     k.divide_low(t, block, at, x, &Minuend { x, order, factor });
                 }
             }
+            let (mut apart, mut work) = (Buffer::zeroed(n), digits.clone());
+            k.divide_converted(t, &mut apart, &mut work, &Minuend { x: &minuend, order: None, factor });
+            assert_eq!(apart[..], results[1], "{:?}: apart", k.isa());
             // As digits of an inner product, three times the same: lazy ones give what others give.
             for (b, block) in digits.chunks_mut(width).enumerate() {
                 k.forward_digits(t, block, b, &[]);

@@ -21,7 +21,7 @@ use super::pointwise::{permute_sub_scaled, sub_from_scaled};
 use super::{
     Factor, LANES, Lanes, MIN_LOG, load_group, load_lazy, small, store_bits, store_group, transpose,
 };
-use crate::kernels::{LOW_LOG, Minuend, TILE_WORDS, scalar, share_of};
+use crate::kernels::{LOW_LOG, Minuend, Rest, TILE_WORDS, scalar, share_of};
 use crate::ntt::{DoubleTwiddles, NttTable, Sixteen};
 
 /// log2 of the words on which the last stages work in registers.
@@ -67,6 +67,18 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]) {
     if t.log_n <= LOW_LOG {
         return low::<true>(t, x, 0, ahead);
     }
+    first_stages(t, x);
+    let width = 1 << LOW_LOG;
+    let blocks = x.len() / width;
+    for (b, block) in x.chunks_exact_mut(width).enumerate() {
+        low::<false>(t, block, b, share_of(ahead, b, blocks));
+    }
+}
+
+/// The stages before blocks of `2^LOW_LOG` words of a longer limb.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn first_stages(t: &NttTable, x: &mut [u64]) {
     let width = 1usize << LOW_LOG;
     let columns = TILE_WORDS >> (t.log_n - LOW_LOG);
     let mut scratch = Scratch(MaybeUninit::uninit());
@@ -91,10 +103,6 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]) {
             forward_top::<true>(t, route);
         }
     }
-    let blocks = x.len() / width;
-    for (b, block) in x.chunks_exact_mut(width).enumerate() {
-        low::<false>(t, block, b, share_of(ahead, b, blocks));
-    }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
@@ -117,6 +125,48 @@ pub(in crate::kernels) fn divide_low(
     match from.order {
         Some(order) => permute_sub_scaled(&t.modulus, x, (from.x, order), from.factor),
         None => sub_from_scaled(&t.modulus, x, from.x, from.factor),
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn divide_rest(
+    t: &NttTable,
+    out: &mut [u64],
+    work: &mut [u64],
+    rest: &Rest<'_>,
+    from: &Minuend<'_>,
+) {
+    let n = 1 << t.log_n;
+    let long = [out.len(), rest.words.len(), from.x.len()] == [n; 3];
+    if t.log_n <= LOW_LOG || !long || from.order.is_some() {
+        return scalar::divide_rest(t, out, work, rest, from);
+    }
+    scalar::centre(&t.modulus, out, rest);
+    first_stages(t, out);
+    let width = 1 << LOW_LOG;
+    let blocks = out.chunks_exact_mut(width).zip(from.x.chunks_exact(width));
+    for (b, (out, x)) in blocks.enumerate() {
+        let next = from.x.get((b + 1) * width..(b + 2) * width).unwrap_or(&[]);
+        divide_low(t, out, b, next, &Minuend { x, ..*from });
+    }
+}
+
+/// Not past the caches: there is no kernel that reads and writes words in different places.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn divide_converted(
+    t: &NttTable,
+    out: &mut [u64],
+    work: &mut [u64],
+    from: &Minuend<'_>,
+) {
+    if out.len() != work.len() || from.x.len() != out.len() {
+        return;
+    }
+    out.copy_from_slice(work);
+    let width = 1 << LOW_LOG.min(t.log_n);
+    let blocks = out.chunks_exact_mut(width).zip(from.x.chunks_exact(width));
+    for (b, (out, x)) in blocks.enumerate() {
+        divide_low(t, out, b, &[], &Minuend { x, ..*from });
     }
 }
 

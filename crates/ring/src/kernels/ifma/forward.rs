@@ -29,7 +29,7 @@ use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
 use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
 
 /// How much room the modulus leaves.
-fn room(t: &NttTable) -> Room {
+pub(super) fn room(t: &NttTable) -> Room {
     match t.modulus.bits() {
         ..=47 => WIDE,
         48 | 49 => SOME,
@@ -113,7 +113,7 @@ fn fits(t: &NttTable, x: &[u64], block: usize) -> bool {
 /// The stages inside a block, and what becomes of their results.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn low<E: End>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], end: &E) {
+pub(super) fn low<E: End>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], end: &E) {
     let len_log = LOW_LOG.min(t.log_n);
     let index = (1 << (t.log_n - len_log)) + block;
     let whole = Target::whole(x);
@@ -128,12 +128,13 @@ fn low<E: End>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64], end: &E
 }
 
 /// What becomes of the results of the last stage.
-trait End {
-    /// From a result to the vector that is written to place `at` (in vectors).
+pub(super) trait End {
+    /// Writes what becomes of the result at place `at` (in vectors), which may be to `here`, that place.
     ///
     /// # Safety
-    /// The processor has the instructions of this module; the block has more than `at` vectors.
-    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i;
+    /// The processor has the instructions of this module; the block has more than `at` vectors, and
+    /// eight words at `here` are writable.
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize, here: *mut u64);
 }
 
 /// They are brought below q.
@@ -142,8 +143,9 @@ struct Canonical;
 impl End for Canonical {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, _at: usize) -> __m512i {
-        s.canonical::<ROOM>(x)
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, _at: usize, here: *mut u64) {
+        // SAFETY: the caller's promise.
+        unsafe { store(here, s.canonical::<ROOM>(x)) };
     }
 }
 
@@ -153,25 +155,26 @@ struct Lazy;
 impl End for Lazy {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    unsafe fn end<const ROOM: Room>(&self, _s: &Stages, x: __m512i, _at: usize) -> __m512i {
-        x
+    unsafe fn end<const ROOM: Room>(&self, _s: &Stages, x: __m512i, _at: usize, here: *mut u64) {
+        // SAFETY: the caller's promise.
+        unsafe { store(here, x) };
     }
 }
 
 /// They are subtracted from values of the same places, and the difference is multiplied.
-struct Difference<'a> {
+pub(super) struct Difference<'a> {
     /// As many words as the block.
-    x: &'a [u64],
-    w: __m512i,
-    quot: __m512i,
+    pub(super) x: &'a [u64],
+    pub(super) w: __m512i,
+    pub(super) quot: __m512i,
     /// A multiple of q that is no less than a result.
-    above: __m512i,
+    pub(super) above: __m512i,
 }
 
 impl Difference<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn of<const ROOM: Room>(&self, s: &Stages, a: __m512i, x: __m512i) -> __m512i {
+    pub(super) fn of<const ROOM: Room>(&self, s: &Stages, a: __m512i, x: __m512i) -> __m512i {
         let x = if ROOM == TIGHT {
             reduce_once(x, s.l.q2)
         } else {
@@ -185,14 +188,14 @@ impl Difference<'_> {
 impl End for Difference<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i {
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize, here: *mut u64) {
         // SAFETY: the caller's promise; `self.x` has as many words as the block.
         unsafe {
             let a = load(self.x.as_ptr().add(at * LANES));
             // The next block of a limb follows, and is divided next.
             let next = self.x.as_ptr().wrapping_add(self.x.len() + at * LANES);
             _mm_prefetch::<_MM_HINT_T1>(next.cast());
-            self.of::<ROOM>(s, a, x)
+            store(here, self.of::<ROOM>(s, a, x));
         }
     }
 }
@@ -209,7 +212,7 @@ struct Permuted<'a> {
 impl End for Permuted<'_> {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize) -> __m512i {
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, at: usize, here: *mut u64) {
         // SAFETY: the caller's promise; there is an entry of `blocks` for each vector, and the mask
         // keeps the source inside the block, whose words are as many as those of `difference.x`.
         unsafe {
@@ -217,13 +220,13 @@ impl End for Permuted<'_> {
             let source = ((b >> 3) as usize).wrapping_sub(self.base) & (self.blocks.len() - 1);
             let a = load(self.difference.x.as_ptr().add(source * LANES));
             let a = _mm512_permutexvar_epi64(self.orders[(b & 7) as usize], a);
-            self.difference.of::<ROOM>(s, a, x)
+            store(here, self.difference.of::<ROOM>(s, a, x));
         }
     }
 }
 
 /// How many q are no less than a result of the last stage (`TIGHT`: one brought below 2q).
-fn above(room: Room) -> u64 {
+pub(super) fn above(room: Room) -> u64 {
     match room {
         WIDE => 10,
         SOME => 4,
@@ -285,7 +288,7 @@ impl Target {
     }
 
     /// Every word where it was.
-    fn whole(x: &mut [u64]) -> Self {
+    pub(super) fn whole(x: &mut [u64]) -> Self {
         Self {
             words: x.as_mut_ptr(),
             row: x.len(),
@@ -428,7 +431,7 @@ unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST:
 /// `R` stages on `RUNS = 2^R` registers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn layers<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
+pub(super) fn layers<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
     s: &Stages,
     v: &mut [__m512i; RUNS],
     w: &[&[Constant]; R],
@@ -469,30 +472,38 @@ fn layer<const LAYER: usize, const RUNS: usize, const ROOM: Room, const FIRST: b
 }
 
 /// Constants of the stages.
-struct Stages {
-    l: Lanes,
+pub(super) struct Stages {
+    pub(super) l: Lanes,
     /// What the first stage adds if there is room.
-    offset: __m512i,
-    q3: __m512i,
+    pub(super) offset: __m512i,
+    pub(super) q3: __m512i,
     q4: __m512i,
     minus_q: __m512i,
     /// Minus what a twist adds.
     minus_twist: __m512i,
     /// `floor(2^52 / q)`.
     one: __m512i,
+    /// See `canonical`: `m`, and `F - 52`.
+    quotient: __m512i,
+    shift: __m512i,
 }
 
 impl Stages {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(t: &NttTable) -> Self {
+    pub(super) fn new(t: &NttTable) -> Self {
         let q = t.modulus.value() as i64;
         let twist = match room(t) {
             WIDE => 5,
             SOME => 4,
             _ => 1,
         };
+        // 2^(bits - 1) < q < 2^bits, so m is below 2^52 for up to 47 bits; otherwise it is not used.
+        let exponent = (2 * t.modulus.bits() + 4).max(52);
+        let quotient = (1u128 << exponent).div_ceil(u128::from(t.modulus.value()));
         Self {
+            quotient: _mm512_set1_epi64(quotient as i64),
+            shift: _mm512_set1_epi64(i64::from(exponent - 52)),
             l: Lanes::new(&t.modulus),
             offset: _mm512_set1_epi64(i64::from(t.log_n - 4) * q),
             q3: _mm512_set1_epi64(3 * q),
@@ -507,7 +518,7 @@ impl Stages {
     /// q is added.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn butterfly<const ROOM: Room>(
+    pub(super) fn butterfly<const ROOM: Room>(
         &self,
         a: __m512i,
         b: __m512i,
@@ -581,23 +592,26 @@ impl Stages {
             // SAFETY: there are 16 words, the vectors `at` and `at + 1` of the block.
             unsafe {
                 let p = words.as_mut_ptr();
-                store(p, end.end::<ROOM>(self, low, at));
-                store(p.add(LANES), end.end::<ROOM>(self, high, at + 1));
+                end.end::<ROOM>(self, low, at, p);
+                end.end::<ROOM>(self, high, at + 1, p.add(LANES));
             }
             at += 2;
         }
     }
 
-    /// A result of the last stage, brought below q.
+    /// A result of the last stage, brought below q: if there is room, by its exact quotient
+    /// `floor(x m / 2^F)` with `m = ceil(2^F / q)`. That is exact for `x (m q - 2^F) < 2^F`, which
+    /// `x < 16 q` and `16 q^2 <= 2^F` make sure of (Granlund and Montgomery, "Division by invariant integers
+    /// using multiplication", 1994, theorem 4.2).
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn canonical<const ROOM: Room>(&self, x: __m512i) -> __m512i {
-        let x = if ROOM == WIDE {
-            self.below_2q(x)
-        } else {
-            reduce_once(x, self.l.q2)
-        };
-        reduce_once(x, self.l.q)
+        if ROOM != WIDE {
+            return reduce_once(reduce_once(x, self.l.q2), self.l.q);
+        }
+        let high = _mm512_madd52hi_epu64(self.l.zero, x, self.quotient);
+        let times = _mm512_srlv_epi64(high, self.shift);
+        _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
     }
 
     /// Any value below 2^52 brought below 2q.

@@ -4,6 +4,7 @@
 //! and are reduced once, à la Montgomery with radix 2^52.
 
 mod convert;
+mod divide;
 mod forward;
 mod inverse;
 mod packed;
@@ -11,6 +12,7 @@ mod pointwise;
 mod products;
 
 pub(super) use convert::{convert, convert_tile, quotient};
+pub(super) use divide::{divide_converted, divide_rest};
 pub(super) use forward::{divide_low, forward, forward_digits, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use packed::pack_key;
