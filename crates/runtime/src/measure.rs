@@ -45,6 +45,8 @@ const INPUTS: usize = 16;
 const OUTPUTS: usize = 8;
 /// MiB of a piece of fresh memory.
 const PIECE: usize = 64;
+/// Plaintexts with a short period that are encoded one after the other.
+const SHORT_PLAINS: usize = 256;
 /// Period of plaintexts whose encoding is taken for the least: a token's width of an encoder.
 const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
@@ -301,6 +303,20 @@ impl<B: Backend> Bench<'_, B> {
         SlotVector::Periodic(slots.entries()[..period].to_vec())
     }
 
+    /// Seconds to encode one of many plaintexts with a short period, all different and all kept.
+    fn encode_short(&self, level: usize) -> Result<f64, RuntimeError> {
+        let scale = self.params.scale_at(level);
+        let slots: Vec<_> = (0..SHORT_PLAINS)
+            .map(|number| self.periodic(number, ENCODED))
+            .collect();
+        let started = Instant::now();
+        let plains = slots
+            .iter()
+            .map(|slots| self.evaluator.encode(slots, level, scale));
+        black_box(plains.collect::<Result<Vec<_>, _>>()?);
+        Ok(started.elapsed().as_secs_f64() / SHORT_PLAINS as f64)
+    }
+
     /// Measures the costs of one level.
     fn level(
         &self,
@@ -349,8 +365,8 @@ impl<B: Backend> Bench<'_, B> {
         }
         if has(Cost::EncodePlain) {
             let scale = self.params.scale_at(level);
-            let (long, short) = (self.slots(0), self.periodic(0, ENCODED));
-            let plain = time(|| e.encode(&short, level, scale))?;
+            let long = self.slots(0);
+            let plain = self.encode_short(level)?;
             put(Cost::EncodePlain, plain);
             put(
                 Cost::Encode,

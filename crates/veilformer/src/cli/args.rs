@@ -251,7 +251,7 @@ pub struct Run {
 #[derive(Debug, Default, Args)]
 pub struct Memory {
     /// Most memory that the server may take, in GiB: weights that do not fit are encoded anew for
-    /// every sentence [default: four fifths of the machine's]
+    /// every sentence [default: three quarters of the machine's]
     #[arg(long, value_name = "GIB")]
     pub memory: Option<f64>,
 }

@@ -172,7 +172,7 @@ pub fn server(
 /// The plan of a server that takes no more memory than is allowed, and bytes of weights that it keeps.
 pub fn within(plan: &Plan, memory: &args::Memory) -> Result<(Plan, u64)> {
     let Some(gib) = memory.memory else {
-        let most = memory_bytes().map_or(u64::MAX, |all| all / 5 * 4);
+        let most = memory_bytes().map_or(u64::MAX, |all| all / 4 * 3);
         return Ok(plan.within(most));
     };
     if !(gib > 0.0 && gib.is_finite()) {

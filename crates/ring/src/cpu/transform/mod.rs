@@ -2,7 +2,8 @@
 //!
 //! Each input is cut into digits once. At one prime of Q + P all its digits are converted; then,
 //! for a few hundred words at a time, every rotated input is made (inner product with its key, and
-//! the permutation) and at once multiplied with all plaintexts that it meets. What is written to
+//! the permutation) and at once multiplied with all plaintexts that it meets, for several sums in one
+//! pass over the inputs, as in a product of matrices. What is written to
 //! memory are the sums of the giant steps alone. The giant steps' key switches go on from there
 //! in the engine, with one ModDown and the rescale in it.
 
