@@ -311,6 +311,10 @@ impl ProductSum<'_> {
     }
 }
 
+/// Sums that `sum_products` makes in one pass over the words: each factor is then read for four
+/// multiplications, each word for eight, and their parts leave registers for the rest.
+pub(crate) const ABREAST: usize = 4;
+
 /// Most products that one call of `sum_products` or `inner_product` takes: their sum stays lazy.
 pub(crate) const MOST_PRODUCTS: usize = 1 << 10;
 

@@ -3,9 +3,9 @@
 //! Each input is cut into digits once. At one prime of Q + P all its digits are converted; then,
 //! for a few hundred words at a time, every rotated input is made (inner product with its key, and
 //! the permutation) and at once multiplied with all plaintexts that it meets, for several sums in one
-//! pass over the inputs, as in a product of matrices. What is written to
-//! memory are the sums of the giant steps alone. The giant steps' key switches go on from there
-//! in the engine, with one ModDown and the rescale in it.
+//! pass over the inputs, as in a product of matrices. What is written to memory are the sums of the
+//! giant steps alone. The giant steps' key switches go on from there in the engine, with one ModDown
+//! and the rescale in it.
 
 mod work;
 
@@ -13,7 +13,8 @@ mod work;
 mod tests;
 
 use std::iter::repeat;
-use work::{ABREAST, Baby, Blocking, Column, Group, Place, Scratch, Sum, Sums, Target, Work};
+
+use work::{Baby, Blocking, Column, Group, Place, Scratch, Sum, Sums, Target, Work};
 
 use super::engine::{Added, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -23,7 +24,7 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
 use crate::kernels::{
-    Extra, Factor, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, ProductSum, key_words,
+    ABREAST, Extra, Factor, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, ProductSum, key_words,
 };
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};

@@ -9,16 +9,14 @@ use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
 use crate::error::Result;
-use crate::kernels::LOW_LOG;
+use crate::kernels::{ABREAST, LOW_LOG};
 use crate::poly::{Form, RnsPoly};
 
 /// The shortest block.
 const MIN_BLOCK: usize = 64;
 
-/// Most sums that are made at once: their babies' words are then read once for all of them.
-pub(super) const ABREAST: usize = 4;
-/// The same of sums whose plaintexts are long: while they are read, so many words of the next ones
-/// are fetched.
+/// Most sums of a group whose plaintexts are long, where others have `ABREAST`: while they are read, so
+/// many words of the next ones are fetched.
 const LONG_ABREAST: usize = 1;
 
 /// Words of a line of cache.

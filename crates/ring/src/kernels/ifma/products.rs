@@ -6,7 +6,7 @@ use super::packed::Unpack;
 use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_of, store};
 use crate::kernels::scalar;
 use crate::kernels::{
-    Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_width, whole,
+    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_width, whole,
 };
 use crate::modulus::Modulus;
 
@@ -130,10 +130,6 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
         j += LANES;
     }
 }
-
-/// Most sums that are made at a time: each factor is then read for four multiplications, each word for
-/// eight, and their parts leave registers for the rest.
-const ABREAST: usize = 4;
 
 /// How many words before its use a result's line is fetched: results are more than any cache holds.
 const OUTPUTS_AHEAD: usize = 128;
