@@ -428,7 +428,26 @@ fn key_switches<B: Backend>(t: &mut Bench<B>) -> Check {
 }
 
 fn hoisting<B: Backend>(t: &mut Bench<B>) -> Check {
-    let (digits, special) = digits();
+    let (digits, _) = digits();
+    // As a key of a lower level cuts; otherwise; the same in other rows.
+    let lower = vec![Basis::range(0, 3), Basis::single(3), Basis::single(4)];
+    let other = vec![Basis::range(0, 2), Basis::range(2, 5)];
+    let mut later = vec![Basis::single(5)];
+    later.extend(&lower);
+    for partitions in [
+        [&digits, &digits, &digits],
+        [&lower, &digits, &lower],
+        [&digits, &other, &digits],
+        [&later, &digits, &lower],
+    ] {
+        hoisting_with(t, &partitions)?;
+    }
+    Ok(())
+}
+
+/// Rotations of one ciphertext by keys with these digits.
+fn hoisting_with<B: Backend>(t: &mut Bench<B>, partitions: &[&Vec<Basis>; 3]) -> Check {
+    let (_, special) = digits();
     let basis = Basis::range(0, 5);
     let a = (
         t.samples.poly(basis, Form::Ntt)?,
@@ -437,10 +456,10 @@ fn hoisting<B: Backend>(t: &mut Bench<B>) -> Check {
     let x = (t.ours.import(a.0.clone())?, t.ours.import(a.1.clone())?);
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
-    for by in [1, 2, -1] {
+    for (by, partition) in [1, 2, -1].into_iter().zip(partitions) {
         let g = GaloisElement::rotation(by, t.log_n);
         // A level-aware key: no limb of prime 5.
-        let mut key = t.samples.key(g, &digits, special)?;
+        let mut key = t.samples.key(g, partition, special)?;
         for (b, a) in &mut key.parts {
             *b = b.restricted(basis.union(special))?;
             *a = a.restricted(basis.union(special))?;

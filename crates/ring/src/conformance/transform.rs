@@ -136,9 +136,10 @@ pub(super) fn linear_transforms<B: Backend>(t: &mut Bench<B>) -> Check {
         if by == 5 {
             g = g.compose(GaloisElement::conjugation(t.log_n), t.log_n);
         }
-        // A key may have a partition of its own.
+        // A key may have a partition of its own, or one that cuts some inputs like the others'.
         let parts = match by {
             2 => vec![Basis::range(0, 4), Basis::range(4, 6)],
+            3 => vec![Basis::single(0), Basis::range(1, 4), Basis::range(4, 6)],
             _ => digits.clone(),
         };
         keys.push(t.samples.key(g, &parts, special)?);

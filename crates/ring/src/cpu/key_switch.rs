@@ -139,7 +139,10 @@ impl Cpu {
         c.0.require_like("rotate_many", c.1)?;
         let terms: Vec<(&RnsPoly, &CpuKey)> = keys.iter().map(|k| (c.1, *k)).collect();
         let shape = self.check_terms(c.1, key, &terms, Basis::empty())?;
-        if keys.iter().any(|k| k.digits != key.digits) {
+        if keys
+            .iter()
+            .any(|k| !cut_alike(&k.digits, &key.digits, shape.basis))
+        {
             // Digits of another partition cannot be shared: one switch each.
             return keys
                 .iter()
@@ -221,5 +224,30 @@ impl Cpu {
             special,
             drop,
         })
+    }
+}
+
+/// Whether two keys' digits cut a polynomial on `basis` alike, into the same rows: keys of different levels
+/// may differ in what lies outside.
+pub(super) fn cut_alike(a: &[Basis], b: &[Basis], basis: Basis) -> bool {
+    let digit = |of: &[Basis], d: usize| of.get(d).map_or(Basis::empty(), |x| x.intersect(basis));
+    (0..a.len().max(b.len())).all(|d| digit(a, d) == digit(b, d))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_several_levels_cut_what_lies_below_alike() {
+        let range = Basis::range;
+        let low = [range(0, 3), range(3, 4)];
+        let high = [range(0, 3), range(3, 6), range(6, 8)];
+        let basis = range(0, 4);
+        assert!(cut_alike(&low, &high, basis) && cut_alike(&high, &low, basis));
+        assert!(!cut_alike(&low, &high, range(0, 5)));
+        assert!(!cut_alike(&low, &[range(0, 2), range(2, 4)], basis));
+        // The same digits in other rows.
+        assert!(!cut_alike(&low, &[range(6, 8), low[0], low[1]], basis));
     }
 }

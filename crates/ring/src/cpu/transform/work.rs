@@ -7,6 +7,7 @@ use crate::backend::{OutputPlan, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
+use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
 use crate::error::Result;
 use crate::kernels::{ABREAST, LOW_LOG};
@@ -320,7 +321,7 @@ impl<'a> Work<'a> {
             }
         }
         named.sort_unstable();
-        // Inputs are cut into digits once for each partition that keys have (usually one).
+        // Inputs are cut into digits once for each way in which keys cut them (usually one).
         let mut cut: Vec<(usize, &'a CpuKey)> = Vec::new();
         let mut babies = Vec::with_capacity(named.len());
         for &(input, key) in &named {
@@ -328,7 +329,7 @@ impl<'a> Work<'a> {
                 let key: &'a CpuKey = plan.keys[k];
                 let known = cut
                     .iter()
-                    .position(|(i, k)| *i == input && k.digits == key.digits);
+                    .position(|(i, k)| *i == input && cut_alike(&k.digits, &key.digits, basis));
                 let source = known.unwrap_or(cut.len());
                 if known.is_none() {
                     cut.push((input, key));
