@@ -41,6 +41,15 @@ pub(super) enum Added<'a> {
     Products(&'a [FactorsRef<'a, RnsPoly>]),
 }
 
+/// What key switches are added to.
+#[derive(Clone, Copy)]
+pub(super) enum Onto<'a> {
+    /// The sums as they are, with this added under the automorphism of the first one.
+    Sums(Added<'a>),
+    /// These, times P; the sums hold anything.
+    Times([&'a RnsPoly; 2]),
+}
+
 /// One output pair: what is added and which products are summed.
 pub(super) struct Job<'a> {
     /// Added, times P, under the automorphism of the first term.
@@ -316,20 +325,24 @@ impl Cpu {
         scaled
     }
 
-    /// Adds key switches to two sums on the basis with P, without any division.
+    /// Makes sums of key switches on the basis with P, without any division.
     pub(super) fn accumulate(
         &self,
         polys: &[(&RnsPoly, &CpuKey)],
-        add_inside: Added<'_>,
+        onto: Onto<'_>,
         sums: &mut Pair<RnsPoly>,
         shape: Shape,
     ) {
+        let (add_inside, add_before, onto) = match onto {
+            Onto::Sums(inside) => (inside, [None, None], true),
+            Onto::Times(left) => (Added::Pair([None, None]), left.map(Some), false),
+        };
         let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
         let most = sources.iter().map(|s| s.digits.len()).max();
         let job = Job {
             add_inside,
-            add_before: [None, None],
-            onto: true,
+            add_before,
+            onto,
             terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
         };
         let call = Call {

@@ -276,6 +276,9 @@ pub(crate) struct ProductSum<'a> {
     pub(crate) fresh: [bool; 2],
     /// Per pair of words what both are multiplied by.
     pub(crate) factors: &'a [Factor<'a>],
+    /// As many words to fetch into the cache meanwhile instead of the first half's: where it is added next.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) next: Option<&'a [u64]>,
 }
 
 /// What a pair of blocks is multiplied by.
@@ -435,6 +438,8 @@ kernels! {
     /// Per sum `out[k] = sum_i x_i[k] * y_i`, or that added to `out[k]` unless `fresh[k]`, of canonical
     /// words and with canonical results. At most `MOST_PRODUCTS` of them.
     fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64]; 2]]);
+    /// `out = x`. Meanwhile `ahead` is fetched into the cache, as many lines as are copied.
+    fn copy(out: &mut [u64], x: &[u64], ahead: &[u64]);
     /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64]);
     /// `out[j] += x[source(j)]`.

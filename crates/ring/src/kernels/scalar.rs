@@ -462,6 +462,7 @@ pub(super) fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64
         out,
         fresh,
         factors,
+        next: _,
     } in sums
     {
         for (part, (out, fresh)) in out.iter_mut().zip(fresh).enumerate() {
@@ -481,6 +482,12 @@ pub(super) fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64
 }
 
 #[inline(always)]
+pub(super) fn copy(out: &mut [u64], x: &[u64], _ahead: &[u64]) {
+    for (out, x) in out.iter_mut().zip(x) {
+        *out = *x;
+    }
+}
+
 pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, _ahead: &[u64]) {
     for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
         let source = ((b >> 3) as usize).wrapping_sub(p.base);

@@ -410,6 +410,7 @@ proptest! {
                         out: out.each_mut().map(Vec::as_mut_slice),
                         fresh,
                         factors: &factors[s * count..(s + 1) * count],
+                        next: None,
                     })
                     .collect();
                 k.sum_products(&m, &mut all, &x);

@@ -16,7 +16,7 @@ use std::iter::repeat;
 
 use work::{Baby, Blocking, Column, Group, Place, Scratch, Sum, Sums, Target, Work};
 
-use super::engine::{Added, Shape, digit_stride, group_count, group_size};
+use super::engine::{Added, Onto, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
@@ -54,6 +54,7 @@ impl Cpu {
     ) -> Result<Vec<Pair<RnsPoly>>> {
         let (basis, special) = self.check_transform(inputs, plan, drop)?;
         let work = Work::new(self, inputs, plan, (basis, special), blocking);
+        let plain = work.plain;
         let mut sums = work.room(self, plan.outputs.len())?;
         self.all_sums(&work, &mut sums);
         let shape = Shape {
@@ -70,8 +71,10 @@ impl Cpu {
             while let Some(giant) = giants.next_if(|(giant, _)| giant.output == o) {
                 mine.push(giant);
             }
+            let mut divisor = divisor;
             match output.nested {
                 true => self.nested(mine, &mut sum, shape)?,
+                false if plain => divisor = self.behind(mine, &mut sum, shape)?,
                 false => self.beside(mine, &mut sum, shape),
             }
             results.push(match divisor.is_empty() {
@@ -93,8 +96,29 @@ impl Cpu {
             .collect();
         if !switched.is_empty() {
             let polys: Vec<(&RnsPoly, &CpuKey)> = switched.iter().map(|s| (&s.0, s.1)).collect();
-            self.accumulate(&polys, Added::Pair([None, None]), sum, shape);
+            self.accumulate(&polys, Onto::Sums(Added::Pair([None, None])), sum, shape);
         }
+    }
+
+    /// The same where what the sums left lacks the factor P; what is to be divided by.
+    fn behind(
+        &self,
+        giants: Vec<Giant<'_>>,
+        sum: &mut Pair<RnsPoly>,
+        shape: Shape,
+    ) -> Result<Basis> {
+        let polys: Vec<(&RnsPoly, &CpuKey)> = giants
+            .iter()
+            .filter_map(|(giant, [_, half])| Some((half.as_ref()?, giant.key?)))
+            .collect();
+        if polys.is_empty() {
+            return Ok(shape.drop);
+        }
+        let all = shape.basis.union(shape.special);
+        let whole = || RnsPoly::dirty(&self.chain, all, Form::Ntt);
+        let left = std::mem::replace(sum, (whole(), whole()));
+        self.accumulate(&polys, Onto::Times([&left.0, &left.1]), sum, shape);
+        Ok(shape.special.union(shape.drop))
     }
 
     /// Adds nested giant steps to what the first sum left to the output if it has no key: from the
@@ -122,10 +146,11 @@ impl Cpu {
                         [Some(around0), Some(around1)] => (around0, around1),
                         _ => (zero()?, zero()?),
                     };
-                    self.accumulate(&polys, Added::Whole(&half0), &mut around, shape);
+                    let onto = Onto::Sums(Added::Whole(&half0));
+                    self.accumulate(&polys, onto, &mut around, shape);
                     inner = Some(around);
                 }
-                _ => self.accumulate(&polys, Added::Whole(&half0), sum, shape),
+                _ => self.accumulate(&polys, Onto::Sums(Added::Whole(&half0)), sum, shape),
             }
         }
         Ok(())
@@ -281,6 +306,10 @@ impl Cpu {
             for (slot, baby) in babies.iter().enumerate() {
                 let out = &mut scratch.babies[slot * blocks..(slot + 1) * blocks];
                 match baby.turn {
+                    None if work.plain => {
+                        let next = work.baby_at(batch * work.batch + slot + 1, place, n);
+                        self.copy_block(work, (baby, place), next, out);
+                    }
                     None => self.lift_block(work, baby, place, out),
                     Some((key, source)) => {
                         let next = babies.get(slot + 1).and_then(|b| b.turn);
@@ -319,6 +348,24 @@ impl Cpu {
                     both.map(|(y, ahead)| Factor { y, ahead }).collect();
                 self.add_products(work, (batch, group), place, &factors_now, (scratch, sums));
                 factors = next;
+            }
+        }
+    }
+
+    /// A block of an input as it is; meanwhile the next one's is fetched.
+    fn copy_block(
+        &self,
+        work: &Work<'_>,
+        (baby, place): (&Baby<'_>, Place),
+        next: Option<(&Baby<'_>, Place)>,
+        out: &mut [u64],
+    ) {
+        let next = next.map_or([None; 2], |(baby, place)| baby.blocks(place, work.block));
+        let (out0, out1) = work.halves_mut(out);
+        let halves = [out0, out1].into_iter().zip(baby.blocks(place, work.block));
+        for ((out, x), ahead) in halves.zip(next) {
+            if let Some(x) = x {
+                self.kernels.copy(out, x, ahead.unwrap_or(&[]));
             }
         }
     }
@@ -398,7 +445,7 @@ impl Cpu {
             .map(|slot| {
                 let (x0, x1) = work.halves(&scratch.babies[slot * work.pair()..]);
                 match babies[slot].c.1.limb_of(place.prime) {
-                    Some(plainly) if first.exact() => [x0, &plainly[range.clone()]],
+                    Some(plainly) if first.exact() && !work.plain => [x0, &plainly[range.clone()]],
                     _ => [x0, x1],
                 }
             })
@@ -406,7 +453,7 @@ impl Cpu {
         let begun = |sum: &Sum<'_>| sum.terms[..batch].iter().any(|t| !t.is_empty());
         let own = &mut columns.giants[group.sums.clone()];
         let temps = scratch.temp.chunks_exact_mut(work.block);
-        let outs: Vec<([&mut [u64]; 2], [bool; 2])> = match first.target {
+        let outs: Vec<([&mut [u64]; 2], [bool; 2], Option<&[u64]>)> = match first.target {
             Target::Own => own
                 .iter_mut()
                 .zip(sums)
@@ -416,7 +463,7 @@ impl Cpu {
                     };
                     let fresh = !begun(sum);
                     let outs = [&mut out0[range.clone()], &mut out1[range.clone()]];
-                    Some((outs, [fresh; 2]))
+                    Some((outs, [fresh; 2], None))
                 })
                 .collect(),
             Target::Turned => own
@@ -424,8 +471,11 @@ impl Cpu {
                 .zip(sums)
                 .zip(temps)
                 .filter_map(|((halves, sum), temp)| {
-                    let out1 = halves[1].as_mut()?;
-                    Some(([temp, &mut out1[range.clone()]], [true, !begun(sum)]))
+                    let outs = [temp, &mut halves[1].as_mut()?[range.clone()]];
+                    let target = sum.targets.get(place.number)? * work.block;
+                    let [output0, _] = &columns.outputs[sum.output];
+                    let next = &output0[target..target + work.block];
+                    Some((outs, [true, !begun(sum)], Some(next)))
                 })
                 .collect(),
             Target::Output => {
@@ -436,7 +486,7 @@ impl Cpu {
                     .filter(|(o, _)| wanted(o))
                     .map(|(_, halves)| {
                         let outs = halves.each_mut().map(|out| &mut out[range.clone()]);
-                        (outs, [false; 2])
+                        (outs, [false; 2], None)
                     })
                     .collect()
             }
@@ -447,7 +497,7 @@ impl Cpu {
         if x.is_empty() {
             let halves = outs
                 .into_iter()
-                .flat_map(|(outs, fresh)| outs.into_iter().zip(fresh));
+                .flat_map(|(outs, fresh, _)| outs.into_iter().zip(fresh));
             halves
                 .filter(|(_, fresh)| *fresh)
                 .for_each(|(out, _)| out.fill(0));
@@ -456,10 +506,11 @@ impl Cpu {
         let mut made: Vec<ProductSum<'_>> = outs
             .into_iter()
             .zip(factors.chunks_exact(x.len()))
-            .map(|((out, fresh), factors)| ProductSum {
+            .map(|((out, fresh, next), factors)| ProductSum {
                 out,
                 fresh,
                 factors,
+                next,
             })
             .collect();
         for x in x.chunks(MOST_PRODUCTS) {

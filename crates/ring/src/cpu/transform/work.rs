@@ -26,11 +26,20 @@ const LINE: usize = 8;
 /// The shortest run of equal words that kernels multiply by one value: their longest vector.
 const SHORTEST_RUN: usize = 8;
 
-/// An input as terms multiply it.
+/// An input as terms multiply it: what is not rotated times P, unless all goes without.
 pub(super) struct Baby<'a> {
     pub(super) c: PairRef<'a, RnsPoly>,
-    /// The key of its rotation and the number of its decomposition; none: times P, as it is.
+    /// The key of its rotation and the number of its decomposition, if it is rotated.
     pub(super) turn: Option<(&'a CpuKey, usize)>,
+}
+
+impl<'a> Baby<'a> {
+    /// A block of both halves of the input, as far as they are not zero.
+    pub(super) fn blocks(&self, place: Place, block: usize) -> [Option<&'a [u64]>; 2] {
+        let words = place.words(block);
+        let (c0, c1) = self.c;
+        [c0, c1].map(|c| c.limb_of(place.prime)?.get(words.clone()))
+    }
 }
 
 /// Where the two halves of a sum go.
@@ -95,6 +104,9 @@ pub(super) struct Work<'a> {
     pub(super) sources: Vec<Decomposed<'a>>,
     /// Words of a block.
     pub(super) block: usize,
+    /// Whether nothing is rotated before it is multiplied: what sums leave to outputs then comes without
+    /// the factor P, modulo the inputs' primes alone, and gets it where the key switches are added.
+    pub(super) plain: bool,
 }
 
 /// How the work is cut; results do not depend on it.
@@ -372,12 +384,14 @@ impl<'a> Work<'a> {
                 });
             }
         }
+        let nested = plan.outputs.iter().any(|output| output.nested);
         let batches = babies.len().div_ceil(batch);
         let n = cpu.chain.n();
         let groups = (0..batches)
             .map(|batch| Group::all(&sums, batch, n))
             .collect();
         Self {
+            plain: cut.is_empty() && !nested,
             basis,
             special,
             babies,
@@ -386,6 +400,20 @@ impl<'a> Work<'a> {
             groups,
             sources: cpu.decompose(cut.iter().map(|(i, key)| (inputs[*i].1, &key.digits[..]))),
             block,
+        }
+    }
+
+    /// The baby of that number at a block and, where there is none, the first one at the next block.
+    pub(super) fn baby_at(
+        &self,
+        number: usize,
+        place: Place,
+        n: usize,
+    ) -> Option<(&Baby<'a>, Place)> {
+        match self.babies.get(number) {
+            Some(baby) => Some((baby, place)),
+            None if place.words(self.block).end < n => Some((self.babies.first()?, place.next())),
+            None => None,
         }
     }
 
@@ -456,7 +484,8 @@ impl<'a> Work<'a> {
     /// Room for the sums: zeros for those of outputs.
     pub(super) fn room(&self, cpu: &Cpu, outputs: usize) -> Result<Sums> {
         let all = self.basis.union(self.special);
-        let zero = || RnsPoly::zero(&cpu.chain, all, Form::Ntt);
+        let outputs_on = if self.plain { self.basis } else { all };
+        let zero = |on| RnsPoly::zero(&cpu.chain, on, Form::Ntt);
         let giants = self.sums.iter().map(|sum| {
             let on = if sum.turned { all } else { self.basis };
             let own = || Some(RnsPoly::dirty(&cpu.chain, on, Form::Ntt));
@@ -465,13 +494,13 @@ impl<'a> Work<'a> {
                 Target::Turned => [None, own()],
                 Target::Own if sum.is_empty() => [None, None],
                 // A key switch goes on from it modulo P, where nothing may be written to it.
-                Target::Own if sum.continued && !sum.turned => [Some(zero()?), Some(zero()?)],
+                Target::Own if sum.continued && !sum.turned => [Some(zero(all)?), Some(zero(all)?)],
                 Target::Own => [own(), own()],
             })
         });
         Ok(Sums {
             outputs: (0..outputs)
-                .map(|_| Ok((zero()?, zero()?)))
+                .map(|_| Ok((zero(outputs_on)?, zero(outputs_on)?)))
                 .collect::<Result<_>>()?,
             giants: giants.collect::<Result<_>>()?,
         })

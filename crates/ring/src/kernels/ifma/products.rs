@@ -226,10 +226,16 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
                 }
             }
         }
-        for out in sums.iter().flat_map(|sum| &sum.out) {
-            for k in 0..COLUMNS {
-                let later = out.as_ptr().wrapping_add(j + k * LANES + OUTPUTS_AHEAD);
-                _mm_prefetch::<_MM_HINT_T0>(later.cast());
+        for sum in &sums {
+            let [out0, out1] = sum
+                .out
+                .each_ref()
+                .map(|out| out.as_ptr().wrapping_add(OUTPUTS_AHEAD));
+            let first = sum.next.map_or(out0, <[u64]>::as_ptr);
+            for later in [first, out1] {
+                for k in 0..COLUMNS {
+                    _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(j + k * LANES).cast());
+                }
             }
         }
         let zero = [[[l.zero; COLUMNS]; 2]; SUMS];
