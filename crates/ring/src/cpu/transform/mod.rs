@@ -14,7 +14,7 @@ mod tests;
 
 use std::iter::repeat;
 
-use work::{Baby, Blocking, Column, Group, Place, Scratch, Sum, Sums, Target, Work};
+use work::{Baby, Blocking, Column, Group, Limb, Place, Scratch, Sum, Sums, Target, Work};
 
 use super::engine::{Added, Onto, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -259,13 +259,14 @@ impl Cpu {
         for (g, column) in columns.iter_mut().enumerate() {
             let digits = g * digits * stride;
             self.finish_digits(work, column.prime, &mut scratch.digits[digits..]);
+            let limbs = work.limbs(column.prime, n);
             for number in 0..n / work.block {
                 let place = Place {
                     prime: column.prime,
                     digits,
                     number,
                 };
-                self.block_sums(work, place, scratch, column);
+                self.block_sums((work, &limbs), place, scratch, column);
             }
         }
     }
@@ -295,7 +296,7 @@ impl Cpu {
     /// All products of one block.
     fn block_sums(
         &self,
-        work: &Work<'_>,
+        (work, limbs): (&Work<'_>, &[Vec<Vec<Limb<'_>>>]),
         place: Place,
         scratch: &mut Scratch,
         sums: &mut Column<'_>,
@@ -328,17 +329,17 @@ impl Cpu {
                     }
                 }
             }
-            let groups = &work.groups[batch];
+            let limbs = &limbs[batch];
             let mut factors = Vec::new();
-            for (g, group) in groups.iter().enumerate() {
+            for (g, group) in work.groups[batch].iter().enumerate() {
                 if g == 0 {
-                    factors = work.factors((batch, group), place, n);
+                    factors = work.factors(&limbs[0], place);
                 }
                 // Those of the next group, or of the first one's next block.
-                let next = match groups.get(g + 1) {
-                    Some(next) => work.factors((batch, next), place, n),
+                let next = match limbs.get(g + 1) {
+                    Some(next) => work.factors(next, place),
                     None if place.words(work.block).end < n => {
-                        work.factors((batch, &groups[0]), place.next(), n)
+                        work.factors(&limbs[0], place.next())
                     }
                     None => Vec::new(),
                 };

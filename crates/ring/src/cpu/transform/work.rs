@@ -237,20 +237,37 @@ impl Place {
     }
 }
 
-impl CpuPlain {
-    /// The words for `range` (a power of two of them, aligned) at one prime: that many, or one for
-    /// each run that is long enough for kernels.
-    fn block(&self, prime: usize, range: Range<usize>, n: usize) -> Cow<'_, [u64]> {
-        let limb = self.limb_of(prime).unwrap_or(&[]);
-        // Both are powers of two; this is called for every product of a block.
-        let run = n.trailing_zeros() - self.period.trailing_zeros();
-        let words = match 1 << run {
-            1 => limb.get(range),
+/// A limb of a plaintext: a word for each run of `2^run` equal ones; none where there is no plaintext.
+#[derive(Clone, Copy)]
+pub(super) struct Limb<'a> {
+    words: &'a [u64],
+    run: u32,
+}
+
+impl<'a> Limb<'a> {
+    fn new(plain: Option<&'a CpuPlain>, prime: usize, n: usize) -> Self {
+        let words = plain.and_then(|plain| plain.limb_of(prime)).unwrap_or(&[]);
+        // Both are powers of two.
+        let run = plain.map_or(0, |plain| {
+            n.trailing_zeros() - plain.period.trailing_zeros()
+        });
+        Self { words, run }
+    }
+
+    /// The words for `range` (a power of two of them, aligned): that many, or one for each run that is
+    /// long enough for kernels.
+    fn block(&self, range: &Range<usize>) -> Cow<'a, [u64]> {
+        let words = match 1 << self.run {
+            1 => self.words.get(range.clone()),
             2..SHORTEST_RUN => {
-                let words = range.filter_map(|j| limb.get(j >> run).copied());
+                let words = range
+                    .clone()
+                    .filter_map(|j| self.words.get(j >> self.run).copied());
                 return Cow::Owned(words.collect());
             }
-            _ => limb.get(range.start >> run..((range.end - 1) >> run) + 1),
+            _ => self
+                .words
+                .get(range.start >> self.run..((range.end - 1) >> self.run) + 1),
         };
         Cow::Borrowed(words.unwrap_or(&[]))
     }
@@ -438,24 +455,26 @@ impl<'a> Work<'a> {
         self.places(group, prime).map(|(_, slot)| slot)
     }
 
-    /// What each sum of a group multiplies them by in a block; nothing where it does not.
-    pub(super) fn factors(
-        &self,
-        group: (usize, &Group<'a>),
-        place: Place,
-        n: usize,
-    ) -> Vec<Cow<'a, [u64]>> {
-        let words = place.words(self.block);
-        let block = |plain: Option<&'a CpuPlain>| match plain {
-            Some(plain) => plain.block(place.prime, words.clone(), n),
-            None => Cow::Borrowed(&[][..]),
+    /// Per batch and group what each sum multiplies each of its babies by at one prime.
+    pub(super) fn limbs(&self, prime: usize, n: usize) -> Vec<Vec<Vec<Limb<'a>>>> {
+        let limbs = |batch: usize, group: &Group<'a>| {
+            let places = || self.places((batch, group), prime);
+            let mut limbs = Vec::with_capacity(group.factors.len() * group.slots.len());
+            for factors in &group.factors {
+                limbs.extend(places().map(|(at, _)| Limb::new(factors[at], prime, n)));
+            }
+            limbs
         };
-        let sums = group.1.factors.iter();
-        sums.flat_map(|factors| {
-            let places = self.places(group, place.prime);
-            places.map(|(at, _)| block(factors[at]))
-        })
-        .collect()
+        let batches = self.groups.iter().enumerate();
+        batches
+            .map(|(batch, groups)| groups.iter().map(|group| limbs(batch, group)).collect())
+            .collect()
+    }
+
+    /// The same in a block.
+    pub(super) fn factors(&self, limbs: &[Limb<'a>], place: Place) -> Vec<Cow<'a, [u64]>> {
+        let words = place.words(self.block);
+        limbs.iter().map(|limb| limb.block(&words)).collect()
     }
 
     /// Words from one baby's blocks to the next one's: a line more for each of the two, so that equal
