@@ -436,7 +436,7 @@ impl Cpu {
     ) {
         let m = self.chain.modulus(place.prime);
         let range = place.words(work.block);
-        let sums = &work.sums[group.sums.clone()];
+        let sums: Vec<&Sum<'_>> = group.sums.iter().map(|sum| &work.sums[*sum]).collect();
         let Some(first) = sums.first() else {
             return;
         };
@@ -452,12 +452,14 @@ impl Cpu {
             })
             .collect();
         let begun = |sum: &Sum<'_>| sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let own = &mut columns.giants[group.sums.clone()];
+        let own = columns.giants.iter_mut().enumerate();
+        let own = own
+            .filter(|(sum, _)| group.sums.contains(sum))
+            .map(|(_, own)| own);
         let temps = scratch.temp.chunks_exact_mut(work.block);
         let outs: Vec<([&mut [u64]; 2], [bool; 2], Option<&[u64]>)> = match first.target {
             Target::Own => own
-                .iter_mut()
-                .zip(sums)
+                .zip(&sums)
                 .filter_map(|(halves, sum)| {
                     let [Some(out0), Some(out1)] = halves else {
                         return None;
@@ -468,8 +470,7 @@ impl Cpu {
                 })
                 .collect(),
             Target::Turned => own
-                .iter_mut()
-                .zip(sums)
+                .zip(&sums)
                 .zip(temps)
                 .filter_map(|((halves, sum), temp)| {
                     let outs = [temp, &mut halves[1].as_mut()?[range.clone()]];

@@ -43,7 +43,7 @@ impl<'a> Baby<'a> {
 }
 
 /// Where the two halves of a sum go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Target {
     /// Both to the output.
     Output,
@@ -275,8 +275,8 @@ impl<'a> Limb<'a> {
 
 /// Sums that are made at once.
 pub(super) struct Group<'a> {
-    /// Their numbers.
-    pub(super) sums: Range<usize>,
+    /// Their numbers, ascending.
+    pub(super) sums: Vec<usize>,
     /// Babies of the batch that any of them multiplies.
     slots: Vec<usize>,
     /// Per sum what it multiplies each of these by.
@@ -284,9 +284,9 @@ pub(super) struct Group<'a> {
 }
 
 impl<'a> Group<'a> {
-    fn new(sums: &[Sum<'a>], numbers: Range<usize>, batch: usize) -> Self {
-        let mut left: Vec<&[(usize, &'a CpuPlain)]> =
-            sums.iter().map(|sum| &sum.terms[batch][..]).collect();
+    fn new(all: &[Sum<'a>], sums: Vec<usize>, batch: usize) -> Self {
+        let terms = |sum: &usize| &all[*sum].terms[batch][..];
+        let mut left: Vec<&[(usize, &'a CpuPlain)]> = sums.iter().map(terms).collect();
         let (mut slots, mut factors) = (Vec::new(), vec![Vec::new(); sums.len()]);
         // Terms are sorted by their babies.
         while let Some(slot) = left.iter().filter_map(|terms| Some(terms.first()?.0)).min() {
@@ -302,32 +302,42 @@ impl<'a> Group<'a> {
             }
         }
         Self {
-            sums: numbers,
+            sums,
             slots,
             factors,
         }
     }
 
-    /// Runs of sums that go to places of the same kind.
+    /// Sums that go to places of the same kind, beside one another those that multiply the same babies.
     fn all(sums: &[Sum<'a>], batch: usize, n: usize) -> Vec<Self> {
-        let like = |a: &Sum<'_>, b: &Sum<'_>| {
-            let apart = a.target != Target::Output || a.output != b.output;
-            let kinds = |sum: &Sum<'_>| (sum.target, sum.exact(), sum.is_empty(), sum.is_long(n));
-            apart && kinds(a) == kinds(b)
+        let kind = |sum: &Sum<'_>| (sum.target, sum.exact(), sum.is_empty(), sum.is_long(n));
+        let babies = |sum: &Sum<'_>| -> Vec<usize> {
+            sum.terms[batch].iter().map(|(slot, _)| *slot).collect()
         };
+        let mut order: Vec<_> = (0..sums.len())
+            .map(|number| (kind(&sums[number]), babies(&sums[number]), number))
+            .collect();
+        order.sort();
         let mut groups = Vec::new();
-        let mut first = 0;
-        for run in sums.chunk_by(like) {
-            let abreast = match run.first().is_some_and(|sum| sum.is_long(n)) {
-                true => LONG_ABREAST,
-                false => ABREAST,
-            };
-            for sums in run.chunks(abreast) {
-                groups.push(Self::new(sums, first..first + sums.len(), batch));
-                first += sums.len();
+        for run in order.chunk_by(|a, b| a.0 == b.0) {
+            let (target, .., long) = run[0].0;
+            let abreast = if long { LONG_ABREAST } else { ABREAST };
+            let mut group: Vec<usize> = Vec::new();
+            for &(.., number) in run {
+                // A group writes to an output once.
+                let same = |other: &usize| {
+                    target == Target::Output && sums[*other].output == sums[number].output
+                };
+                if group.len() == abreast || group.iter().any(same) {
+                    groups.push(std::mem::take(&mut group));
+                }
+                group.push(number);
             }
+            groups.push(group);
         }
-        groups
+        groups.iter_mut().for_each(|group| group.sort_unstable());
+        let groups = groups.into_iter();
+        groups.map(|group| Self::new(sums, group, batch)).collect()
     }
 }
 

@@ -185,14 +185,102 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
         .flat_map(|s| s.factors)
         .map(|f| f.y.len().min(n));
     let first = lengths.next().unwrap_or(n);
-    let alike = lengths.all(|length| length == first) && n / first >= COLUMNS * LANES;
+    let alike = lengths.all(|length| length == first) && n / first.max(1) >= COLUMNS * LANES;
     // SAFETY: the caller's promise.
     unsafe {
+        if alike && SUMS == ABREAST && n / first.max(1) >= LONG_RUN && x.len() <= TABLED {
+            match steps {
+                ..=1 => tabled::<SUMS, true>(m, sums, x, (first, 1)),
+                _ => tabled::<SUMS, false>(m, sums, x, (first, steps)),
+            }
+            return;
+        }
         match (alike, steps) {
             (true, ..=1) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, (first, 1)),
             (true, _) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, (first, steps)),
             (false, ..=1) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, (n, 1)),
             (false, _) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, (n, steps)),
+        }
+    }
+}
+
+/// Words of a run from which on it pays to put the factors of all sums beside one another first.
+const LONG_RUN: usize = 64;
+
+/// Factors of each sum that have room there.
+const TABLED: usize = 64;
+
+/// The sums where all factors have so many `values`, each for at least `LONG_RUN` words; `ONE` as for
+/// [`canonical`]. Between two loads of words there is nothing but products: no pointers, and no branches.
+///
+/// # Safety
+/// As for [`sums_of`], with one or more values and at most `TABLED` x.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn tabled<const SUMS: usize, const ONE: bool>(
+    m: &Modulus,
+    mut sums: [&mut ProductSum<'_>; SUMS],
+    x: &[[&[u64]; 2]],
+    (values, steps): (usize, u32),
+) {
+    let n = sums[0].out[0].len();
+    let l = Lanes::new(m);
+    let inv = _mm512_set1_epi64(m.inv52() as i64);
+    let mut table = [[0u64; SUMS]; TABLED];
+    for (value, start) in (0..n).step_by(n / values).enumerate() {
+        for (s, sum) in sums.iter().enumerate() {
+            for (i, (row, f)) in table.iter_mut().zip(sum.factors).enumerate() {
+                row[s] = f.y.get(value).copied().unwrap_or(0);
+                // A share of what comes next with each value.
+                if i % values == value {
+                    for line in f.ahead.chunks(LANES) {
+                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                    }
+                }
+            }
+        }
+        for j in (start..start + n / values).step_by(LANES) {
+            for sum in &sums {
+                fetch_outputs::<1>(sum, j);
+            }
+            let (mut lo, mut hi) = ([[l.zero; 2]; SUMS], [[l.zero; 2]; SUMS]);
+            for (x, row) in x.iter().zip(&table) {
+                // SAFETY: j + LANES <= n, and the caller's promise.
+                let words = x.map(|x| unsafe { load(x.as_ptr().add(j)) });
+                for s in 0..SUMS {
+                    let y = _mm512_set1_epi64(row[s] as i64);
+                    for part in 0..2 {
+                        lo[s][part] = _mm512_madd52lo_epu64(lo[s][part], words[part], y);
+                        hi[s][part] = _mm512_madd52hi_epu64(hi[s][part], words[part], y);
+                    }
+                }
+            }
+            for (s, sum) in sums.iter_mut().enumerate() {
+                for part in 0..2 {
+                    let value = montgomery(&l, inv, lo[s][part], hi[s][part]);
+                    let value = canonical::<ONE>(&l, value, m.value(), steps);
+                    let fresh = sum.fresh[part];
+                    // SAFETY: j + LANES <= n, the length of all outputs.
+                    unsafe {
+                        let to = sum.out[part].as_mut_ptr().add(j);
+                        store(to, if fresh { value } else { l.add(load(to), value) });
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Fetches what is read and written soon, from word `j` on, for so many vectors.
+#[inline]
+fn fetch_outputs<const COLUMNS: usize>(sum: &ProductSum<'_>, j: usize) {
+    let outs = sum.out.each_ref();
+    let [out0, out1] = outs.map(|out| out.as_ptr().wrapping_add(OUTPUTS_AHEAD));
+    let first = sum.next.map_or(out0, <[u64]>::as_ptr);
+    for later in [first, out1] {
+        for k in 0..COLUMNS {
+            // SAFETY: a prefetch reads nothing, and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(j + k * LANES).cast()) };
         }
     }
 }
@@ -227,16 +315,7 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
             }
         }
         for sum in &sums {
-            let [out0, out1] = sum
-                .out
-                .each_ref()
-                .map(|out| out.as_ptr().wrapping_add(OUTPUTS_AHEAD));
-            let first = sum.next.map_or(out0, <[u64]>::as_ptr);
-            for later in [first, out1] {
-                for k in 0..COLUMNS {
-                    _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(j + k * LANES).cast());
-                }
-            }
+            fetch_outputs::<COLUMNS>(sum, j);
         }
         let zero = [[[l.zero; COLUMNS]; 2]; SUMS];
         let (mut lo, mut hi) = (zero, zero);
