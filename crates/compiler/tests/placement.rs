@@ -4,7 +4,8 @@
 
 use proptest::prelude::*;
 use veilformer_compiler::placement::{
-    Block, Flow, Loops, Machine, Node, Packing, Read, Value, exhaustive, greedy, per_layer, place,
+    Block, Flow, Loops, Machine, Node, Packing, Read, Value, exhaustive, greedy, in_turn,
+    per_layer, place,
 };
 
 /// A node that may start from `0..=levels`, one second and a tenth for each level, times `weight`.
@@ -125,22 +126,25 @@ fn a_residual_network_needs_fewer_bootstraps_than_by_simpler_ways() {
     assert!(alike.blocks[0].len() <= 2, "{alike:?}");
     let greedy = greedy(&flow, &machine).unwrap();
     let layers = per_layer(&flow, &machine).unwrap();
-    for other in [&greedy, &layers] {
+    let turns = in_turn(&flow, &machine).unwrap();
+    for other in [&greedy, &layers, &turns] {
         assert!(close(replayed(&flow, &machine, other).0, other.seconds));
     }
     eprintln!(
-        "best {:.1} s, {}; alike {:.1}, {}; greedy {:.1}, {}; per layer {:.1}, {}",
+        "best {:.1} s, {}; alike {:.1}, {}; greedy {:.1}, {}; in turn {:.1}, {}; at one level {:.1}, {}",
         best.seconds,
         best.bootstraps,
         alike.seconds,
         alike.bootstraps,
         greedy.seconds,
         greedy.bootstraps,
+        turns.seconds,
+        turns.bootstraps,
         layers.seconds,
         layers.bootstraps
     );
     assert!(best.seconds <= alike.seconds && alike.seconds <= layers.seconds + 1e-9);
-    assert!(best.seconds < greedy.seconds);
+    assert!(best.seconds < greedy.seconds && best.seconds <= turns.seconds + 1e-9);
     assert!(best.bootstraps * 4 <= greedy.bootstraps * 3);
 }
 
@@ -238,6 +242,7 @@ fn what_does_not_fit_is_refused() {
         let error = place(&bad, &machine, Loops::Free).unwrap_err().to_string();
         assert!(error.contains(message), "{error}");
         assert!(greedy(&bad, &machine).is_err() && per_layer(&bad, &machine).is_err());
+        assert!(in_turn(&bad, &machine).is_err());
     }
     let mut blocks = good.clone();
     blocks.blocks.push(Block {
@@ -340,7 +345,9 @@ proptest! {
         prop_assert!(close(replayed(&flow, &machine, &alike).0, alike.seconds));
         let greedy = greedy(&flow, &machine).unwrap();
         prop_assert!(close(replayed(&flow, &machine, &greedy).0, greedy.seconds));
-        let mut others = vec![alike.seconds, greedy.seconds];
+        let turns = in_turn(&flow, &machine).unwrap();
+        prop_assert!(close(replayed(&flow, &machine, &turns).0, turns.seconds));
+        let mut others = vec![alike.seconds, greedy.seconds, turns.seconds];
         if let Ok(layers) = per_layer(&flow, &machine) {
             prop_assert!(close(replayed(&flow, &machine, &layers).0, layers.seconds));
             others.push(layers.seconds);

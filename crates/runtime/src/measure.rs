@@ -40,7 +40,7 @@ const REPETITIONS: usize = 5;
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
-/// Inputs and outputs of transforms whose products are measured.
+/// Inputs and outputs of transforms whose products are measured; two inputs for each of `MANY` pairs.
 const INPUTS: usize = 16;
 const OUTPUTS: usize = 8;
 /// MiB of a piece of fresh memory.
@@ -333,16 +333,26 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::Rotate, first);
             put(Cost::RotateStep, each);
         }
+        let others = if has(Cost::MulSum) || has(Cost::Transform) {
+            2..INPUTS
+        } else {
+            0..0
+        };
+        let others = others.map(|number| self.ciphertext(level, number));
+        let others: Vec<_> = others.collect::<Result<_, _>>()?;
+        let inputs: Vec<_> = [&a, &b].into_iter().chain(&others).collect();
         if has(Cost::MulSum) {
             let (first, each) = two_points(MANY, |count| {
-                let pairs = vec![(&a, &b); count];
+                // Different ones, as in a program: they come from memory.
+                let pairs = inputs.as_chunks::<2>().0.iter().map(|[a, b]| (*a, *b));
+                let pairs: Vec<_> = pairs.take(count).collect();
                 time(|| e.mul_sum(&pairs))
             })?;
             put(Cost::MulSum, first);
             put(Cost::MulSumPair, each);
         }
         if has(Cost::Transform) {
-            self.transform(level, &a, put)?;
+            self.transform(level, inputs, put)?;
         }
         if has(Cost::Rescale) {
             put(Cost::Rescale, time(|| e.rescale(&a))?);
@@ -401,7 +411,7 @@ impl<B: Backend> Bench<'_, B> {
     fn transform(
         &self,
         level: usize,
-        a: &SharedCiphertext<B>,
+        inputs: Vec<&SharedCiphertext<B>>,
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
         let bytes = 8 * self.params.n() * self.params.key_basis(level).len();
@@ -416,9 +426,6 @@ impl<B: Backend> Bench<'_, B> {
         };
         let dense = plains(&|number| self.slots(number))?;
         let short = plains(&|number| self.periodic(number, SHORT))?;
-        let others = (1..INPUTS).map(|number| self.ciphertext(level, number));
-        let others: Vec<_> = others.collect::<Result<_, _>>()?;
-        let inputs: Vec<_> = std::iter::once(a).chain(&others).collect();
         let bench = TransformBench {
             evaluator: &self.evaluator,
             inputs,

@@ -16,7 +16,7 @@ use veilformer_compiler::encoder::{
     Budget, Polynomials, Substitution, answer_error, answer_tolerance, substitute,
     substitute_within,
 };
-use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, per_layer, place};
+use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, in_turn, per_layer, place};
 use veilformer_ir::encoder::{Encoder, Ranges};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{
@@ -224,9 +224,10 @@ impl Compiled {
         describe("placed", &best);
         let simple = greedy(&flow, &machine)?;
         describe("greedy", &simple);
+        describe("in turn", &in_turn(&flow, &machine)?);
         match per_layer(&flow, &machine) {
-            Ok(layers) => describe("per layer", &layers),
-            Err(error) => println!("per layer: {error}"),
+            Ok(layers) => describe("one level", &layers),
+            Err(error) => println!("one level: {error}"),
         }
         Ok(Self {
             params,

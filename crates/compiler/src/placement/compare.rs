@@ -79,6 +79,43 @@ fn ahead(block: &Block) -> Vec<usize> {
     ahead
 }
 
+/// Each block by its own shortest path, from the levels at which the one before it ended: what is
+/// cheapest now, of ways that cost the same the one that ends highest, whatever comes next.
+///
+/// # Errors
+/// As [`super::place`].
+pub fn in_turn(flow: &Flow, machine: &Machine) -> Result<Placement, CompileError> {
+    flow.check(machine)?;
+    let mut placement = Placement::default();
+    let mut entry = flow.entry.clone();
+    for block in &flow.blocks {
+        let mut solver = Solver::new(block, machine);
+        let mut runs: Vec<(usize, BlockPlacement)> = Vec::new();
+        for _ in 0..block.times {
+            let ways = solver.ways(&entry)?;
+            let height = |way: &BlockPlacement| way.exit.iter().sum::<usize>();
+            let cheapest = ways.iter().min_by(|a, b| {
+                let cheaper = a.seconds.total_cmp(&b.seconds);
+                cheaper.then(height(b).cmp(&height(a)))
+            });
+            let Some(way) = cheapest else {
+                return Err(CompileError::Placement(
+                    "a block has no way through".to_owned(),
+                ));
+            };
+            entry.clone_from(&way.exit);
+            placement.bootstraps += way.bootstraps;
+            placement.seconds += way.seconds;
+            match runs.last_mut() {
+                Some((times, known)) if *known == **way => *times += 1,
+                _ => runs.push((1, (**way).clone())),
+            }
+        }
+        placement.blocks.push(runs);
+    }
+    Ok(placement)
+}
+
 /// Each block solved alone, between ends at one level: of all levels the best. After the last block
 /// any level does.
 ///

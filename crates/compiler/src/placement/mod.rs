@@ -29,14 +29,16 @@
 //! block is solved once for each state at its start, however often it repeats.
 //!
 //! Beside it, to hold it against: [`greedy`] bootstraps what has too few levels for the next node;
-//! [`per_layer`] solves each block alone between ends of one level (as Ebel, Garimella, Reagen,
-//! "Orion", arXiv 2311.03470, does with layers); [`exhaustive`] tries everything.
+//! [`in_turn`] takes each block's own shortest path from where the one before it ended; [`per_layer`]
+//! solves each block alone between ends of one level (as Ebel, Garimella, Reagen, "Orion", arXiv
+//! 2311.03470, does with layers), and of these levels takes the best for the whole program, so that
+//! where all blocks are alike it may well be the optimum; [`exhaustive`] tries everything.
 
 mod block;
 mod compare;
 mod flow;
 
-pub use compare::{exhaustive, greedy, per_layer};
+pub use compare::{exhaustive, greedy, in_turn, per_layer};
 pub use flow::{Loops, place};
 
 use crate::CompileError;
