@@ -7,6 +7,8 @@
 //! giant steps alone. The giant steps' key switches go on from there in the engine, with one ModDown
 //! and the rescale in it.
 
+mod babies;
+mod sums;
 mod work;
 
 #[cfg(test)]
@@ -14,7 +16,9 @@ mod tests;
 
 use std::iter::repeat;
 
-use work::{Baby, Blocking, Column, Group, Limb, Place, Scratch, Sum, Sums, Target, Work};
+use babies::{Turning, key_block};
+use sums::{Column, Sums};
+use work::{Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
 
 use super::engine::{Added, Onto, Shape, digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
@@ -23,10 +27,7 @@ use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
-use crate::kernels::{
-    ABREAST, Extra, Factor, KEY_PAD, KeyRows, LOW_LOG, MOST_PRODUCTS, ProductSum, key_words,
-};
-use crate::modulus::Modulus;
+use crate::kernels::{ABREAST, Factor, LOW_LOG, MOST_PRODUCTS};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
@@ -353,78 +354,6 @@ impl Cpu {
         }
     }
 
-    /// A block of an input as it is; meanwhile the next one's is fetched.
-    fn copy_block(
-        &self,
-        work: &Work<'_>,
-        (baby, place): (&Baby<'_>, Place),
-        next: Option<(&Baby<'_>, Place)>,
-        out: &mut [u64],
-    ) {
-        let next = next.map_or([None; 2], |(baby, place)| baby.blocks(place, work.block));
-        let (out0, out1) = work.halves_mut(out);
-        let halves = [out0, out1].into_iter().zip(baby.blocks(place, work.block));
-        for ((out, x), ahead) in halves.zip(next) {
-            if let Some(x) = x {
-                self.kernels.copy(out, x, ahead.unwrap_or(&[]));
-            }
-        }
-    }
-
-    /// A block of `P c`, as far as it is not zero.
-    fn lift_block(&self, work: &Work<'_>, baby: &Baby<'_>, place: Place, out: &mut [u64]) {
-        let m = self.chain.modulus(place.prime);
-        let p = m.shoup(self.chain.product_mod(work.special, place.prime));
-        let (out0, out1) = work.halves_mut(out);
-        for (out, c) in [(out0, baby.c.0), (out1, baby.c.1)] {
-            if let Some(x) = c.limb_of(place.prime) {
-                let x = &x[place.words(work.block)];
-                self.kernels.mul_const(m, out, x, p);
-            }
-        }
-    }
-
-    /// A block of a rotated input.
-    fn turn_block(&self, work: &Work<'_>, turn: &Turning<'_>, place: Place, out: &mut [u64]) {
-        let (n, stride) = (self.chain.n(), digit_stride(self.chain.n()));
-        let m = self.chain.modulus(place.prime);
-        let (from, _) = turn.key.permutation.piece_for(place.number, work.block);
-        let order = turn.key.permutation.piece_from(from, work.block);
-        let range = from * work.block..(from + 1) * work.block;
-        let Some((_, words)) = key_block(m, work, turn.key, place) else {
-            return;
-        };
-        let source = &work.sources[turn.source];
-        let before = work.sources[..turn.source].iter();
-        let first: usize = before.map(|s| s.digits.len()).sum();
-        let limbs = turn.digits.chunks(stride).skip(first);
-        let digits: Vec<&[u64]> = source
-            .digits
-            .iter()
-            .zip(limbs)
-            .map(|((own, _), limb)| match source.poly.limb_of(place.prime) {
-                Some(x) if own.contains(place.prime) => &x[range.clone()],
-                _ => &limb[..n][range.clone()],
-            })
-            .collect();
-        let rows = KeyRows {
-            words,
-            rows: 2 * turn.key.digits.len(),
-            first: &source.rows,
-            digits: &digits,
-            order: Some(&order),
-            ahead: turn.ahead,
-        };
-        let c0 = turn.c0.limb_of(place.prime);
-        let extra = Extra {
-            x: [c0.and_then(|x| x.get(range)), None],
-            tensors: &[],
-            factor: m.to_mont(self.chain.product_mod(work.special, place.prime)),
-        };
-        let (out0, out1) = work.halves_mut(out);
-        self.kernels.inner_product(m, out0, out1, &rows, &extra);
-    }
-
     /// Adds the products of a group of sums with one batch of babies, in one block.
     fn add_products(
         &self,
@@ -451,70 +380,23 @@ impl Cpu {
                 }
             })
             .collect();
-        let begun = |sum: &Sum<'_>| sum.terms[..batch].iter().any(|t| !t.is_empty());
-        let own = columns.giants.iter_mut().enumerate();
-        let own = own
-            .filter(|(sum, _)| group.sums.contains(sum))
-            .map(|(_, own)| own);
-        let temps = scratch.temp.chunks_exact_mut(work.block);
-        let outs: Vec<([&mut [u64]; 2], [bool; 2], Option<&[u64]>)> = match first.target {
-            Target::Own => own
-                .zip(&sums)
-                .filter_map(|(halves, sum)| {
-                    let [Some(out0), Some(out1)] = halves else {
-                        return None;
-                    };
-                    let fresh = !begun(sum);
-                    let outs = [&mut out0[range.clone()], &mut out1[range.clone()]];
-                    Some((outs, [fresh; 2], None))
-                })
-                .collect(),
-            Target::Turned => own
-                .zip(&sums)
-                .zip(temps)
-                .filter_map(|((halves, sum), temp)| {
-                    let outs = [temp, &mut halves[1].as_mut()?[range.clone()]];
-                    let target = sum.targets.get(place.number)? * work.block;
-                    let [output0, _] = &columns.outputs[sum.output];
-                    let next = &output0[target..target + work.block];
-                    Some((outs, [true, !begun(sum)], Some(next)))
-                })
-                .collect(),
-            Target::Output => {
-                // Sums of a group go to different outputs, in their order.
-                let wanted = |o: &usize| sums.iter().any(|sum| sum.output == *o);
-                let outputs = columns.outputs.iter_mut().enumerate();
-                outputs
-                    .filter(|(o, _)| wanted(o))
-                    .map(|(_, halves)| {
-                        let outs = halves.each_mut().map(|out| &mut out[range.clone()]);
-                        (outs, [false; 2], None)
-                    })
-                    .collect()
-            }
-        };
-        if outs.len() != sums.len() {
+        let temps = &mut scratch.temp;
+        let mut made = columns.results((work, batch), &sums, place, (&group.sums, temps));
+        if made.len() != sums.len() {
             return;
         }
         if x.is_empty() {
-            let halves = outs
+            let halves = made
                 .into_iter()
-                .flat_map(|(outs, fresh, _)| outs.into_iter().zip(fresh));
+                .flat_map(|sum| sum.out.into_iter().zip(sum.fresh));
             halves
                 .filter(|(_, fresh)| *fresh)
                 .for_each(|(out, _)| out.fill(0));
             return;
         }
-        let mut made: Vec<ProductSum<'_>> = outs
-            .into_iter()
-            .zip(factors.chunks_exact(x.len()))
-            .map(|((out, fresh, next), factors)| ProductSum {
-                out,
-                fresh,
-                factors,
-                next,
-            })
-            .collect();
+        for (sum, factors) in made.iter_mut().zip(factors.chunks_exact(x.len())) {
+            sum.factors = factors;
+        }
         for x in x.chunks(MOST_PRODUCTS) {
             let rest: Vec<&[Factor<'_>]> = made
                 .iter_mut()
@@ -542,29 +424,4 @@ impl Cpu {
             }
         }
     }
-}
-
-/// What makes a block of a rotated input.
-struct Turning<'a> {
-    c0: &'a RnsPoly,
-    key: &'a CpuKey,
-    /// Number of the decomposition.
-    source: usize,
-    /// Digits of all inputs at this prime.
-    digits: &'a [u64],
-    /// Words to fetch into the cache meanwhile.
-    ahead: &'a [u64],
-}
-
-/// The block that a rotation reads for a block of its result, and the key's words there.
-fn key_block<'k>(
-    m: &Modulus,
-    work: &Work<'_>,
-    key: &'k CpuKey,
-    place: Place,
-) -> Option<(usize, &'k [u64])> {
-    let (from, _) = key.permutation.piece_for(place.number, work.block);
-    let words = key_words(m, 2 * key.digits.len(), work.block);
-    let row = key.row_of(place.prime)?;
-    Some((from, row.get(from * words..(from + 1) * words + KEY_PAD)?))
 }

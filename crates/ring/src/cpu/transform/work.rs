@@ -3,15 +3,14 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::backend::{OutputPlan, Pair, PairRef, TransformPlan};
+use crate::backend::{OutputPlan, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
 use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
-use crate::error::Result;
 use crate::kernels::{ABREAST, LOW_LOG};
-use crate::poly::{Form, RnsPoly};
+use crate::poly::RnsPoly;
 
 /// The shortest block.
 const MIN_BLOCK: usize = 64;
@@ -80,7 +79,7 @@ impl Sum<'_> {
     }
 
     /// Whether it has no term.
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.terms.iter().all(Vec::is_empty)
     }
 
@@ -141,68 +140,6 @@ impl Blocking {
         let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
         (batch, (1 << block.ilog2()).min(n))
     }
-}
-
-/// What the sums are written to.
-pub(super) struct Sums {
-    /// Per output: what goes into the last division without a key switch, on the basis with P.
-    pub(super) outputs: Vec<Pair<RnsPoly>>,
-    /// Per giant step the halves of its sum that have polynomials of their own.
-    pub(super) giants: Vec<[Option<RnsPoly>; 2]>,
-}
-
-/// The limbs of two halves at one prime, where they are.
-type Halves<'s> = [Option<&'s mut [u64]>; 2];
-
-/// What the sums are written to at one prime.
-pub(super) struct Column<'s> {
-    pub(super) prime: usize,
-    /// Per output its two limbs.
-    pub(super) outputs: Vec<[&'s mut [u64]; 2]>,
-    /// Per giant step those of its own.
-    pub(super) giants: Vec<Halves<'s>>,
-}
-
-impl Sums {
-    /// The sums taken apart by primes; every output has a limb at each of them.
-    pub(super) fn columns(&mut self, primes: Basis) -> Vec<Column<'_>> {
-        let mut columns: Vec<Column<'_>> = primes
-            .iter()
-            .map(|prime| Column {
-                prime,
-                outputs: Vec::with_capacity(self.outputs.len()),
-                giants: Vec::with_capacity(self.giants.len()),
-            })
-            .collect();
-        for (out0, out1) in &mut self.outputs {
-            let both = out0.limbs_mut().zip(out1.limbs_mut());
-            let both = both.filter(|((i, _), _)| primes.contains(*i));
-            for (column, ((_, limb0), (_, limb1))) in columns.iter_mut().zip(both) {
-                column.outputs.push([limb0, limb1]);
-            }
-        }
-        for pair in &mut self.giants {
-            for (column, halves) in columns.iter_mut().zip(halves(pair, primes)) {
-                column.giants.push(halves);
-            }
-        }
-        columns
-    }
-}
-
-/// Per prime the limbs of two polynomials that are there.
-fn halves(pair: &mut [Option<RnsPoly>; 2], primes: Basis) -> impl Iterator<Item = Halves<'_>> {
-    let limbs = |poly: Option<_>| {
-        let limbs = poly.into_iter().flat_map(RnsPoly::limbs_mut);
-        limbs.filter(move |(i, _)| primes.contains(*i)).peekable()
-    };
-    let [half0, half1] = pair;
-    let (mut limbs0, mut limbs1) = (limbs(half0.as_mut()), limbs(half1.as_mut()));
-    primes.iter().map(move |prime| {
-        let here = |limb: &(usize, &mut [u64])| limb.0 == prime;
-        let halves = [limbs0.next_if(here), limbs1.next_if(here)];
-        halves.map(|limb| limb.map(|(_, words)| words))
-    })
 }
 
 /// Scratch of one thread.
@@ -508,30 +445,5 @@ impl<'a> Work<'a> {
     /// Converted digits per prime.
     pub(super) fn digits(&self) -> usize {
         self.sources.iter().map(|s| s.digits.len()).sum()
-    }
-
-    /// Room for the sums: zeros for those of outputs.
-    pub(super) fn room(&self, cpu: &Cpu, outputs: usize) -> Result<Sums> {
-        let all = self.basis.union(self.special);
-        let outputs_on = if self.plain { self.basis } else { all };
-        let zero = |on| RnsPoly::zero(&cpu.chain, on, Form::Ntt);
-        let giants = self.sums.iter().map(|sum| {
-            let on = if sum.turned { all } else { self.basis };
-            let own = || Some(RnsPoly::dirty(&cpu.chain, on, Form::Ntt));
-            Ok(match sum.target {
-                Target::Output => [None, None],
-                Target::Turned => [None, own()],
-                Target::Own if sum.is_empty() => [None, None],
-                // A key switch goes on from it modulo P, where nothing may be written to it.
-                Target::Own if sum.continued && !sum.turned => [Some(zero(all)?), Some(zero(all)?)],
-                Target::Own => [own(), own()],
-            })
-        });
-        Ok(Sums {
-            outputs: (0..outputs)
-                .map(|_| Ok((zero(outputs_on)?, zero(outputs_on)?)))
-                .collect::<Result<_>>()?,
-            giants: giants.collect::<Result<_>>()?,
-        })
     }
 }

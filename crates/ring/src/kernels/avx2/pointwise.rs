@@ -146,15 +146,14 @@ fn permute_with(
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(in crate::kernels) fn copy(out: &mut [u64], x: &[u64], ahead: &[u64]) {
     let mut ahead = ahead.as_chunks::<8>().0.iter();
-    for (out, x) in out.chunks_mut(8).zip(x.chunks(8)) {
+    let ((out, out_rest), (x, x_rest)) = (out.as_chunks_mut::<8>(), x.as_chunks::<8>());
+    for (out, x) in out.iter_mut().zip(x) {
         if let Some(line) = ahead.next() {
             _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
         }
-        match (out.as_mut_array::<8>(), x.as_array::<8>()) {
-            (Some(out), Some(x)) => *out = *x,
-            _ => scalar::copy(out, x, &[]),
-        }
+        *out = *x;
     }
+    scalar::copy(out_rest, x_rest, &[]);
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
