@@ -436,6 +436,29 @@ proptest! {
     }
 }
 
+#[test]
+fn sums_without_any_factor() {
+    let (m, n) = (prime(45, 8), 64);
+    let mut w = Words(5);
+    let x = [w.many(n, m.value()), w.many(n, m.value())];
+    let factors = [Factor { y: &[], ahead: &[] }];
+    for sums in 1..=5 {
+        agree(|k| {
+            let mut out = vec![[x[0].clone(), x[1].clone()]; sums];
+            let all = out.iter_mut().map(|out| ProductSum {
+                out: out.each_mut().map(Vec::as_mut_slice),
+                fresh: [true, false],
+                factors: &factors,
+                next: None,
+            });
+            let mut all: Vec<ProductSum<'_>> = all.collect();
+            k.sum_products(&m, &mut all, &[[&x[0], &x[1]]]);
+            assert!(out.iter().all(|out| out[0] == vec![0; n] && out[1] == x[1]));
+            out.concat()
+        });
+    }
+}
+
 /// The degrees at which each path of a transform runs, few of the large ones.
 fn degree() -> impl Strategy<Value = u32> {
     prop_oneof![3u32..=12, 3u32..=12, 3u32..=12, 13u32..=17]

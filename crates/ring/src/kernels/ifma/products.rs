@@ -185,10 +185,12 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
         .flat_map(|s| s.factors)
         .map(|f| f.y.len().min(n));
     let first = lengths.next().unwrap_or(n);
-    let alike = lengths.all(|length| length == first) && n / first.max(1) >= COLUMNS * LANES;
+    let alike = first > 0 && lengths.all(|length| length == first);
+    let run = n / first.max(1);
+    let alike = alike && run >= COLUMNS * LANES;
     // SAFETY: the caller's promise.
     unsafe {
-        if alike && SUMS == ABREAST && n / first.max(1) >= LONG_RUN && x.len() <= TABLED {
+        if alike && SUMS == ABREAST && run >= LONG_RUN && x.len() <= TABLED {
             match steps {
                 ..=1 => tabled::<SUMS, true>(m, sums, x, (first, 1)),
                 _ => tabled::<SUMS, false>(m, sums, x, (first, steps)),
