@@ -4,7 +4,7 @@
 //! for a few hundred words at a time, every rotated input is made (inner product with its key, and
 //! the permutation) and at once multiplied with all plaintexts that it meets, for several sums in one
 //! pass over the inputs, as in a product of matrices. What is written to memory are the sums of the
-//! giant steps alone. The giant steps' key switches go on from there in the engine, with one ModDown
+//! giant steps alone. Where no input is rotated all this is done modulo the inputs' primes, without P. The giant steps' key switches go on from there in the engine, with one ModDown
 //! and the rescale in it.
 
 mod babies;
@@ -75,7 +75,7 @@ impl Cpu {
             let mut divisor = divisor;
             match output.nested {
                 true => self.nested(mine, &mut sum, shape)?,
-                false if plain => divisor = self.behind(mine, &mut sum, shape)?,
+                false if plain => divisor = self.behind(mine, &mut sum, shape),
                 false => self.beside(mine, &mut sum, shape),
             }
             results.push(match divisor.is_empty() {
@@ -102,24 +102,19 @@ impl Cpu {
     }
 
     /// The same where what the sums left lacks the factor P; what is to be divided by.
-    fn behind(
-        &self,
-        giants: Vec<Giant<'_>>,
-        sum: &mut Pair<RnsPoly>,
-        shape: Shape,
-    ) -> Result<Basis> {
+    fn behind(&self, giants: Vec<Giant<'_>>, sum: &mut Pair<RnsPoly>, shape: Shape) -> Basis {
         let polys: Vec<(&RnsPoly, &CpuKey)> = giants
             .iter()
             .filter_map(|(giant, [_, half])| Some((half.as_ref()?, giant.key?)))
             .collect();
         if polys.is_empty() {
-            return Ok(shape.drop);
+            return shape.drop;
         }
         let all = shape.basis.union(shape.special);
         let whole = || RnsPoly::dirty(&self.chain, all, Form::Ntt);
         let left = std::mem::replace(sum, (whole(), whole()));
         self.accumulate(&polys, Onto::Times([&left.0, &left.1]), sum, shape);
-        Ok(shape.special.union(shape.drop))
+        shape.special.union(shape.drop)
     }
 
     /// Adds nested giant steps to what the first sum left to the output if it has no key: from the

@@ -10,7 +10,8 @@ use crate::poly::{Form, RnsPoly};
 
 /// What the sums are written to.
 pub(super) struct Sums {
-    /// Per output: what goes into the last division without a key switch, on the basis with P.
+    /// Per output: what goes into the last division without a key switch, on the basis with P; on the
+    /// inputs' basis where the work is `plain`.
     pub(super) outputs: Vec<Pair<RnsPoly>>,
     /// Per giant step the halves of its sum that have polynomials of their own.
     pub(super) giants: Vec<[Option<RnsPoly>; 2]>,
