@@ -36,40 +36,59 @@ fn results_do_not_depend_on_blocks() {
             .iter()
             .map(|p| cpu.prepare_plain(p).unwrap())
             .collect();
-        let step = |key: Option<usize>, terms: usize| GiantStep {
+        let step = |key: Option<usize>, terms: usize, babies: &[Option<usize>]| GiantStep {
             key,
             terms: (0..terms)
                 .map(|i| DiagonalTerm {
                     input: i % 2,
-                    baby: [None, Some(0), Some(1), Some(2)][(i / 2) % 4],
+                    baby: babies[(i / 2) % babies.len()],
                     plain: i % 5,
                 })
                 .collect(),
         };
-        let plan: TransformPlan<'_, Cpu> = TransformPlan {
-            keys: keys.iter().collect(),
-            plains: plains.iter().collect(),
-            outputs: vec![
-                OutputPlan::beside(vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]),
-                OutputPlan::nested(vec![step(None, 5), step(Some(3), 8), step(Some(1), 2)]),
-            ],
+        let steps = |babies: &[Option<usize>]| {
+            let steps = [(None, 5), (Some(3), 8), (Some(1), 2)];
+            let steps = steps.map(|(key, terms)| step(key, terms, babies));
+            steps.to_vec()
+        };
+        let rotated = steps(&[None, Some(0), Some(1), Some(2)]);
+        let plain = steps(&[None]);
+        // Rotated inputs; and none, with giant steps and without.
+        let rotated = vec![
+            OutputPlan::beside(rotated.clone()),
+            OutputPlan::nested(rotated),
+        ];
+        let plain = vec![
+            OutputPlan::beside(plain.clone()),
+            OutputPlan::beside(plain[..1].to_vec()),
+        ];
+        let plan = |outputs: Vec<OutputPlan>| -> TransformPlan<'_, Cpu> {
+            TransformPlan {
+                keys: keys.iter().collect(),
+                plains: plains.iter().collect(),
+                outputs,
+            }
         };
         let c: Vec<RnsPoly> = (0..4)
             .map(|_| samples.poly(q, Form::Ntt).unwrap())
             .collect();
         let inputs = [(&c[0], &c[1]), (&c[2], &c[3])];
-        let run = |batch: usize, block: usize| {
+        let run = |outputs: &[OutputPlan], batch: usize, block: usize| {
             let blocking = Blocking {
                 batch,
                 words: 2 * batch * block,
                 longest: 1 << log_n,
             };
+            let plan = plan(outputs.to_vec());
             cpu.transform_in_blocks(&inputs, &plan, Basis::single(3), blocking)
                 .unwrap()
         };
-        let whole = run(8, 1 << log_n);
-        for (batch, block) in [(8, 1 << 12), (8, 1 << 7), (3, 1 << 9), (1, 1 << 6)] {
-            assert!(run(batch, block) == whole, "{isa:?}, {batch}, {block}");
+        for outputs in [&rotated, &plain] {
+            let whole = run(outputs, 8, 1 << log_n);
+            for (batch, block) in [(8, 1 << 12), (8, 1 << 7), (3, 1 << 9), (1, 1 << 6)] {
+                let cut = run(outputs, batch, block);
+                assert!(cut == whole, "{isa:?}, {batch}, {block}");
+            }
         }
     }
 }
