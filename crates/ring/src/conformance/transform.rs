@@ -165,6 +165,9 @@ pub(super) fn linear_transforms<B: Backend>(t: &mut Bench<B>) -> Check {
     };
     let few = all.iter().filter(|o| o.giants.len() == 1 || unturned(o));
     let mut plans: Vec<Vec<OutputPlan>> = few.map(|o| vec![o.clone()]).collect();
+    // Outputs with keys and without, all without rotated inputs.
+    let plain = all.iter().filter(|o| unturned(o) && !o.nested);
+    plans.push(plain.cloned().collect());
     plans.push(all);
     for outputs in plans {
         let mut plan: TransformPlan<'_, B> = TransformPlan {

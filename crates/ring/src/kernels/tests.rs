@@ -437,6 +437,33 @@ proptest! {
 }
 
 #[test]
+fn sums_whose_factors_stand_for_long_runs() {
+    let m = prime(45, 10);
+    let mut w = Words(6);
+    for (n, values) in [(256, 4), (1024, 8), (512, 1)] {
+        let x: Vec<[Vec<u64>; 2]> = (0..5)
+            .map(|_| [w.many(n, m.value()), w.many(n, m.value())])
+            .collect();
+        let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
+        let y: Vec<Vec<u64>> = (0..20).map(|_| w.many(values, m.value())).collect();
+        let factors: Vec<Factor<'_>> = y.iter().map(|y| Factor { y, ahead: y }).collect();
+        agree(|k| {
+            let mut out = vec![[x[0][0].to_vec(), x[1][1].to_vec()]; 4];
+            let all = out.iter_mut().zip(factors.chunks(5));
+            let all = all.map(|(out, factors)| ProductSum {
+                out: out.each_mut().map(Vec::as_mut_slice),
+                fresh: [true, false],
+                factors,
+                next: Some(x[2][0]),
+            });
+            let mut all: Vec<ProductSum<'_>> = all.collect();
+            k.sum_products(&m, &mut all, &x);
+            out.concat()
+        });
+    }
+}
+
+#[test]
 fn sums_without_any_factor() {
     let (m, n) = (prime(45, 8), 64);
     let mut w = Words(5);
