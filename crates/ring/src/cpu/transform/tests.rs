@@ -4,6 +4,7 @@
 use super::*;
 use crate::backend::{Backend, DiagonalTerm, GiantStep, OutputPlan};
 use crate::conformance::{Samples, test_chain};
+use crate::reference::Reference;
 use crate::{CpuConfig, CpuPlain, GaloisElement, Isa, PlainPoly};
 
 /// The conformance suite looks at rings that are smaller than a block: a limb in one block,
@@ -90,5 +91,72 @@ fn results_do_not_depend_on_blocks() {
                 assert!(cut == whole, "{isa:?}, {batch}, {block}");
             }
         }
+    }
+}
+
+/// Plaintexts that are short for the ring, so that sums are made several at a time.
+#[test]
+fn sums_of_groups_are_those_of_the_reference() {
+    let log_n = 10;
+    let chain = test_chain(log_n, 3, 2).unwrap();
+    let digits = [Basis::range(0, 2), Basis::single(2)];
+    let (q, special) = (Basis::range(0, 3), Basis::range(3, 5));
+    let reference = Reference::new(chain.clone());
+    let mut samples = Samples::new(&chain, 4);
+    let keys: Vec<_> = [1, -5, 70]
+        .into_iter()
+        .map(|by| samples.key(GaloisElement::rotation(by, log_n), &digits, special))
+        .map(Result::unwrap)
+        .collect();
+    let all = chain.all();
+    let plains: Vec<PlainPoly> = [1 << 2, 1 << 4, 1 << 6]
+        .into_iter()
+        .map(|period| PlainPoly::Periodic {
+            period,
+            basis: all,
+            values: samples.residues(all, period),
+        })
+        .collect();
+    // Nine sums of some of the same inputs, three of them without a key.
+    let step = |number: usize| GiantStep {
+        key: [None, Some(0), Some(2)][number % 3],
+        terms: (0..4)
+            .map(|i| DiagonalTerm {
+                input: (i + number / 2) % 3,
+                baby: None,
+                plain: (i + number) % 3,
+            })
+            .collect(),
+    };
+    let output = |o: usize| OutputPlan::beside((3 * o..3 * o + 3).map(step).collect());
+    let outputs: Vec<OutputPlan> = (0..3).map(output).collect();
+    let c: Vec<RnsPoly> = (0..6)
+        .map(|_| samples.poly(q, Form::Ntt).unwrap())
+        .collect();
+    let inputs = [(&c[0], &c[1]), (&c[2], &c[3]), (&c[4], &c[5])];
+    let prepared: Vec<_> = keys
+        .iter()
+        .map(|key| reference.prepare_key(key).unwrap())
+        .collect();
+    let plan = TransformPlan {
+        keys: prepared.iter().collect(),
+        plains: plains.iter().collect(),
+        outputs: outputs.clone(),
+    };
+    let drop = Basis::single(2);
+    let expected = reference.linear_transform(&inputs, &plan, drop).unwrap();
+    for isa in Isa::available() {
+        let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+        let keys = keys.iter().map(|key| cpu.prepare_key(key).unwrap());
+        let keys: Vec<CpuKey> = keys.collect();
+        let plains = plains.iter().map(|p| cpu.prepare_plain(p).unwrap());
+        let plains: Vec<CpuPlain> = plains.collect();
+        let plan: TransformPlan<'_, Cpu> = TransformPlan {
+            keys: keys.iter().collect(),
+            plains: plains.iter().collect(),
+            outputs: outputs.clone(),
+        };
+        let made = cpu.linear_transform(&inputs, &plan, drop).unwrap();
+        assert!(made == expected, "{isa:?}");
     }
 }
