@@ -488,6 +488,7 @@ pub(super) fn copy(out: &mut [u64], x: &[u64], _ahead: &[u64]) {
     }
 }
 
+#[inline(always)]
 pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, _ahead: &[u64]) {
     for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
         let source = ((b >> 3) as usize).wrapping_sub(p.base);

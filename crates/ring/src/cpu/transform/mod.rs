@@ -4,8 +4,9 @@
 //! for a few hundred words at a time, every rotated input is made (inner product with its key, and
 //! the permutation) and at once multiplied with all plaintexts that it meets, for several sums in one
 //! pass over the inputs, as in a product of matrices. What is written to memory are the sums of the
-//! giant steps alone. Where no input is rotated all this is done modulo the inputs' primes, without P. The giant steps' key switches go on from there in the engine, with one ModDown
-//! and the rescale in it.
+//! giant steps alone. Where no input is rotated all this is done modulo the inputs' primes, without
+//! P. The giant steps' key switches go on from there in the engine, with one ModDown and the rescale in
+//! it.
 
 mod babies;
 mod sums;
