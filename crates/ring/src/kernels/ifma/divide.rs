@@ -275,7 +275,7 @@ impl<const PAST: bool> End for Apart<'_, PAST> {
             let p = self.difference.x.as_ptr().add(at * LANES);
             let a = load(p);
             // Once read it is not wanted any more.
-            _mm_prefetch::<_MM_HINT_NTA>(p.wrapping_add(AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(AHEAD).cast());
             let out = self.out.add(at * LANES);
             let x = self.difference.of::<ROOM>(s, a, x);
             if PAST {
