@@ -221,10 +221,9 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// See there.
     pub fn add(&self, a: &Ct<B>, b: &Ct<B>) -> Result<Ct<B>> {
         self.check_pair("add", a, b)?;
-        self.map(a, |c0, c1| {
-            self.backend.add_assign(c0, b.c0())?;
-            self.backend.add_assign(c1, b.c1())
-        })
+        let c0 = self.backend.add(a.c0(), b.c0())?;
+        let c1 = self.backend.add(a.c1(), b.c1())?;
+        Ok(make((c0, c1), a.info()))
     }
 
     /// See [`Ops::sub`].
@@ -233,10 +232,9 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// See there.
     pub fn sub(&self, a: &Ct<B>, b: &Ct<B>) -> Result<Ct<B>> {
         self.check_pair("sub", a, b)?;
-        self.map(a, |c0, c1| {
-            self.backend.sub_assign(c0, b.c0())?;
-            self.backend.sub_assign(c1, b.c1())
-        })
+        let c0 = self.backend.sub(a.c0(), b.c0())?;
+        let c1 = self.backend.sub(a.c1(), b.c1())?;
+        Ok(make((c0, c1), a.info()))
     }
 
     /// See [`Ops::negate`].
@@ -244,10 +242,11 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn negate(&self, a: &Ct<B>) -> Result<Ct<B>> {
-        self.map(a, |c0, c1| {
-            self.backend.neg_assign(c0)?;
-            self.backend.neg_assign(c1)
-        })
+        let mut c0 = self.backend.duplicate(a.c0());
+        let mut c1 = self.backend.duplicate(a.c1());
+        self.backend.neg_assign(&mut c0)?;
+        self.backend.neg_assign(&mut c1)?;
+        Ok(make((c0, c1), a.info()))
     }
 
     /// See [`Ops::add_plain`].
@@ -257,8 +256,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     pub fn add_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
         OpsError::expect_plain_level("add_plain", p.level(), a.level())?;
         OpsError::expect_scale("add_plain", p.scale(), a.scale())?;
-        let mut c0 = self.backend.duplicate(a.c0());
-        self.backend.add_plain_assign(&mut c0, p.plain())?;
+        let c0 = self.backend.add_plain(a.c0(), p.plain())?;
         let c1 = self.backend.duplicate(a.c1());
         Ok(make((c0, c1), a.info()))
     }
@@ -551,18 +549,6 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         OpsError::expect_scale(op, b.scale(), a.scale())?;
         self.check_key_id(op, a.info())?;
         self.check_key_id(op, b.info())
-    }
-
-    /// A copy of `a` with both polynomials changed in place.
-    fn map(
-        &self,
-        a: &Ct<B>,
-        change: impl FnOnce(&mut B::Poly, &mut B::Poly) -> veilformer_ring::Result<()>,
-    ) -> Result<Ct<B>> {
-        let mut c0 = self.backend.duplicate(a.c0());
-        let mut c1 = self.backend.duplicate(a.c1());
-        change(&mut c0, &mut c1)?;
-        Ok(make((c0, c1), a.info()))
     }
 
     /// The rescale of a pair at `info.level`.

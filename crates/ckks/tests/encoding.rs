@@ -65,11 +65,10 @@ fn slots_are_the_values_at_powers_of_five() {
 fn spread(params: &Params, plain: &PlainPoly) -> RnsPoly {
     let backend = Cpu::new(params.chain().clone(), CpuConfig::default()).unwrap();
     let prepared = backend.prepare_plain(plain).unwrap();
-    let mut zero = backend
+    let zero = backend
         .zero(plain.basis(), veilformer_ring::Form::Ntt)
         .unwrap();
-    backend.add_plain_assign(&mut zero, &prepared).unwrap();
-    zero
+    backend.add_plain(&zero, &prepared).unwrap()
 }
 
 #[test]

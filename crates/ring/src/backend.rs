@@ -102,7 +102,7 @@ pub trait Backend: Send + Sync {
     fn import(&self, poly: RnsPoly) -> Result<Self::Poly>;
     /// Gives a host polynomial.
     fn export(&self, poly: &Self::Poly) -> Result<RnsPoly>;
-    /// A copy.
+    /// A copy; its words may be made when one of both is written to.
     fn duplicate(&self, poly: &Self::Poly) -> Self::Poly;
     /// The primes of a polynomial.
     fn basis(&self, poly: &Self::Poly) -> Basis;
@@ -124,6 +124,10 @@ pub trait Backend: Send + Sync {
     fn forward_ntt(&self, poly: &mut Self::Poly) -> Result<()>;
     /// NTT to coefficient form.
     fn inverse_ntt(&self, poly: &mut Self::Poly) -> Result<()>;
+    /// `a + b`, either form.
+    fn add(&self, a: &Self::Poly, b: &Self::Poly) -> Result<Self::Poly>;
+    /// `a - b`, either form.
+    fn sub(&self, a: &Self::Poly, b: &Self::Poly) -> Result<Self::Poly>;
     /// `a += b`, either form.
     fn add_assign(&self, a: &mut Self::Poly, b: &Self::Poly) -> Result<()>;
     /// `a -= b`, either form.
@@ -143,8 +147,8 @@ pub trait Backend: Send + Sync {
         a: &Self::Poly,
         plain: &Self::Plain,
     ) -> Result<()>;
-    /// `a += plain`, NTT form; the plaintext may live on a larger basis.
-    fn add_plain_assign(&self, a: &mut Self::Poly, plain: &Self::Plain) -> Result<()>;
+    /// `a + plain`, NTT form; the plaintext may live on a larger basis.
+    fn add_plain(&self, a: &Self::Poly, plain: &Self::Plain) -> Result<Self::Poly>;
     /// Multiplies by an integer given by its residues, one per limb, either form.
     fn mul_scalar_assign(&self, a: &mut Self::Poly, residues: &[u64]) -> Result<()>;
     /// `p(X) -> p(X^g)`, either form.

@@ -26,6 +26,7 @@ mod modulus;
 mod ntt;
 mod poly;
 mod reference;
+mod words;
 
 pub use backend::{
     Backend, DiagonalTerm, FactorsRef, GiantStep, OutputPlan, Pair, PairRef, TransformPlan,

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use num_bigint::{BigInt, BigUint};
 
 use crate::basis::Basis;
-use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
+use crate::words::Words;
 
 /// Whether limbs hold coefficients or NTT values.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -27,7 +27,7 @@ pub struct RnsPoly {
     chain: Arc<Chain>,
     basis: Basis,
     form: Form,
-    data: Buffer,
+    data: Words,
 }
 
 impl std::fmt::Debug for RnsPoly {
@@ -56,7 +56,7 @@ impl RnsPoly {
     /// [`RingError::BadBasis`] if the basis names primes outside the chain.
     pub fn zero(chain: &Arc<Chain>, basis: Basis, form: Form) -> Result<Self> {
         chain.check_basis("zero", basis)?;
-        let data = Buffer::zeroed(basis.len() * chain.n());
+        let data = Words::zeroed(basis.len() * chain.n());
         Ok(Self {
             chain: chain.clone(),
             basis,
@@ -69,7 +69,7 @@ impl RnsPoly {
     /// be within the chain.
     pub(crate) fn dirty(chain: &Arc<Chain>, basis: Basis, form: Form) -> Self {
         let basis = basis.intersect(chain.all());
-        let data = Buffer::dirty(basis.len() * chain.n());
+        let data = Words::dirty(basis.len() * chain.n());
         Self {
             chain: chain.clone(),
             basis,
@@ -108,7 +108,7 @@ impl RnsPoly {
                 return Err(RingError::NotCanonical { limb, value, prime });
             }
         }
-        let mut data = Buffer::dirty(expected);
+        let mut data = Words::dirty(expected);
         data.copy_from_slice(words);
         Ok(Self {
             chain: chain.clone(),
@@ -277,11 +277,10 @@ impl RnsPoly {
     }
 
     /// Overwrites all words with zero (the pool would keep them otherwise): for secrets, before
-    /// they are dropped.
+    /// they are dropped. Words that other polynomials read as well are overwritten when the last one of
+    /// them is dropped.
     pub fn zeroize(&mut self) {
-        self.data.fill(0);
-        // Whoever looks at the words now must see zeros: the stores are not dead.
-        std::hint::black_box(&self.data[..]);
+        self.data.zeroize();
     }
 
     /// Pairs of prime index and limb.
@@ -326,7 +325,8 @@ impl RnsPoly {
         other.require_form(op, self.form)
     }
 
-    /// A copy on a sub-basis.
+    /// The polynomial on a sub-basis. If that has the first primes of the basis, and most of them, the
+    /// words are not copied before one of both writes to them.
     ///
     /// # Errors
     /// [`RingError::BasisMismatch`] if `to` names other primes.
@@ -336,6 +336,21 @@ impl RnsPoly {
                 op: "restrict",
                 expected: self.basis,
                 found: to,
+            });
+        }
+        let count = to.len();
+        let first = self.basis.iter().take(count).eq(to.iter());
+        let shared = if first {
+            self.data.first(count * self.n())
+        } else {
+            None
+        };
+        if let Some(data) = shared {
+            return Ok(Self {
+                chain: self.chain.clone(),
+                basis: to,
+                form: self.form,
+                data,
             });
         }
         let mut out = Self::dirty(&self.chain, to, self.form);

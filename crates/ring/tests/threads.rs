@@ -104,7 +104,8 @@ impl Setting {
         cpu.neg_assign(&mut x)?;
         cpu.mul_scalar_assign(&mut x, &[3, 5, 7, 11, 13, 17, 19])?;
         cpu.mul_plain_acc(&mut x, &a.0, &self.plain)?;
-        cpu.add_plain_assign(&mut x, &self.plain)?;
+        x = cpu.add_plain(&x, &self.plain)?;
+        x = cpu.sub(&cpu.add(&x, &a.1)?, &b.0)?;
         let turned = cpu.automorphism(&x, GaloisElement::rotation(3, 15))?;
         let divided = cpu.div_round(&x, Basis::range(5, 7))?;
         let mut coefficients = x.clone();

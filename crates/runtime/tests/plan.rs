@@ -72,6 +72,12 @@ impl Backend for Counting {
     fn inverse_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
         self.cpu.inverse_ntt(poly)
     }
+    fn add(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.cpu.add(a, b)
+    }
+    fn sub(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.cpu.sub(a, b)
+    }
     fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
         self.cpu.add_assign(a, b)
     }
@@ -93,8 +99,8 @@ impl Backend for Counting {
     fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
         self.cpu.mul_plain_acc(acc, a, plain)
     }
-    fn add_plain_assign(&self, a: &mut RnsPoly, plain: &CpuPlain) -> Result<()> {
-        self.cpu.add_plain_assign(a, plain)
+    fn add_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
+        self.cpu.add_plain(a, plain)
     }
     fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {
         self.cpu.mul_scalar_assign(a, residues)

@@ -222,16 +222,34 @@ fn pointwise<B: Backend>(t: &mut Bench<B>) -> Check {
     t.reference.neg_assign(&mut r)?;
     t.same("neg_assign", &s, &r)?;
     t.same("mul", &t.ours.mul(&x, &y)?, &t.reference.mul(&a, &b)?)?;
+    t.same("add", &t.ours.add(&x, &y)?, &t.reference.add(&a, &b)?)?;
+    t.same("sub", &t.ours.sub(&x, &y)?, &t.reference.sub(&a, &b)?)?;
     let residues = t.samples.residues(basis, 1);
     t.ours.mul_scalar_assign(&mut s, &residues)?;
     t.reference.mul_scalar_assign(&mut r, &residues)?;
     t.same("mul_scalar_assign", &s, &r)?;
-    let part = Basis::from_indices(&[2, 7]);
-    t.same(
-        "restrict",
-        &t.ours.restrict(&s, part)?,
-        &t.reference.restrict(&r, part)?,
-    )
+    // The last primes, the first ones, all of them: what is read may be shared, and writing is not.
+    for part in [&[2, 7][..], &[0, 2, 3], &[0, 2, 3, 7]] {
+        let part = Basis::from_indices(part);
+        let (mut ours, mut theirs) = (t.ours.restrict(&s, part)?, t.reference.restrict(&r, part)?);
+        t.same("restrict", &ours, &theirs)?;
+        t.ours.neg_assign(&mut ours)?;
+        t.reference.neg_assign(&mut theirs)?;
+        t.same("a part written to", &ours, &theirs)?;
+        t.same("the whole then", &s, &r)?;
+        let kept = t.ours.restrict(&s, part)?;
+        t.ours.neg_assign(&mut s)?;
+        t.same(
+            "a part of what is written to",
+            &kept,
+            &t.reference.restrict(&r, part)?,
+        )?;
+        t.reference.neg_assign(&mut r)?;
+        t.same("what is written to", &s, &r)?;
+    }
+    let copy = t.ours.duplicate(&s);
+    t.ours.neg_assign(&mut s)?;
+    t.same("a copy of what is written to", &copy, &r)
 }
 
 fn plaintexts<B: Backend>(t: &mut Bench<B>) -> Check {
@@ -266,9 +284,9 @@ fn plaintexts<B: Backend>(t: &mut Bench<B>) -> Check {
         t.ours.mul_plain_acc(&mut s, &x, &p)?;
         t.reference.mul_plain_acc(&mut r, &a, &rp)?;
         t.same("mul_plain_acc", &s, &r)?;
-        t.ours.add_plain_assign(&mut s, &p)?;
-        t.reference.add_plain_assign(&mut r, &rp)?;
-        t.same("add_plain_assign", &s, &r)?;
+        let (ours, theirs) = (t.ours.add_plain(&s, &p)?, t.reference.add_plain(&r, &rp)?);
+        t.same("add_plain", &ours, &theirs)?;
+        t.same("what add_plain read", &s, &r)?;
     }
     let bad = PlainPoly::Periodic {
         period: 2 * n,
@@ -499,6 +517,8 @@ fn mismatches<B: Backend>(t: &mut Bench<B>) -> Check {
     let mut coefficient = t.ours.zero(Basis::range(0, 2), Form::Coefficient)?;
     let mut copy = t.ours.duplicate(&small);
     t.refused("add on two bases", t.ours.add_assign(&mut copy, &other))?;
+    t.refused("sum on two bases", t.ours.add(&copy, &other))?;
+    t.refused("difference on two bases", t.ours.sub(&copy, &other))?;
     t.refused(
         "sub of two forms",
         t.ours.sub_assign(&mut copy, &coefficient),

@@ -256,7 +256,8 @@ impl Backend for Cpu {
     }
 
     fn duplicate(&self, poly: &RnsPoly) -> RnsPoly {
-        poly.clone()
+        let shared = poly.restricted(poly.basis());
+        shared.unwrap_or_else(|_| poly.clone())
     }
 
     fn basis(&self, poly: &RnsPoly) -> Basis {
@@ -347,6 +348,28 @@ impl Backend for Cpu {
         Ok(())
     }
 
+    fn add(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.require_pair("add", a, b)?;
+        let mut out = RnsPoly::dirty(&self.chain, a.basis(), a.form());
+        self.each_limb(&mut out, threads_pointwise, |i, out| {
+            if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
+                self.kernels.sum(self.chain.modulus(i), out, a, b);
+            }
+        });
+        Ok(out)
+    }
+
+    fn sub(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        self.require_pair("sub", a, b)?;
+        let mut out = RnsPoly::dirty(&self.chain, a.basis(), a.form());
+        self.each_limb(&mut out, threads_pointwise, |i, out| {
+            if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
+                self.kernels.difference(self.chain.modulus(i), out, a, b);
+            }
+        });
+        Ok(out)
+    }
+
     fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
         self.require_pair("add_assign", a, b)?;
         self.each_limb(a, threads_pointwise, |i, a| {
@@ -413,23 +436,24 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn add_plain_assign(&self, a: &mut RnsPoly, plain: &CpuPlain) -> Result<()> {
-        self.check_plain("add_plain_assign", a, plain)?;
+    fn add_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
+        self.check_plain("add_plain", a, plain)?;
         let n = self.chain.n();
-        self.each_limb(a, threads_pointwise, |i, a| {
+        let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
+        self.each_limb(&mut out, threads_pointwise, |i, out| {
             let m = self.chain.modulus(i);
-            let Some(values) = plain.limb_of(i) else {
+            let (Some(values), Some(a)) = (plain.limb_of(i), a.limb_of(i)) else {
                 return;
             };
             if plain.period == n {
-                self.kernels.add_mont(m, a, values);
-            } else {
-                for (a, &value) in a.chunks_mut(n / plain.period).zip(values) {
-                    self.kernels.add_const(m, a, m.leave_mont(value));
-                }
+                return self.kernels.sum_mont(m, out, a, values);
+            }
+            let run = n / plain.period;
+            for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
+                self.kernels.sum_const(m, out, a, m.leave_mont(value));
             }
         });
-        Ok(())
+        Ok(out)
     }
 
     fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {

@@ -399,6 +399,10 @@ kernels! {
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.
     fn sub(m: &Modulus, out: &mut [u64], y: &[u64]);
+    /// `out = x + y`.
+    fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = x - y`.
+    fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out = -out`.
     fn neg(m: &Modulus, out: &mut [u64]);
     /// `out = x * y`.
@@ -409,16 +413,16 @@ kernels! {
     fn mul_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out += x * y` with `y` in Montgomery form.
     fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
-    /// `out += y` with `y` in Montgomery form.
-    fn add_mont(m: &Modulus, out: &mut [u64], y: &[u64]);
+    /// `out = x + y` with `y` in Montgomery form.
+    fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out = x * c`.
     fn mul_const(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// `out += x * c`.
     fn mul_const_acc(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// `out *= c`.
     fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst);
-    /// `out += c`.
-    fn add_const(m: &Modulus, out: &mut [u64], c: u64);
+    /// `out = x + c`.
+    fn sum_const(m: &Modulus, out: &mut [u64], x: &[u64], c: u64);
     /// `out = (x - out) * c`.
     fn sub_from_scaled(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// The quotients `v` of a centred base conversion from the scaled residues of a tile.

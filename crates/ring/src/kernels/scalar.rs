@@ -245,6 +245,20 @@ pub(super) fn sub(m: &Modulus, out: &mut [u64], y: &[u64]) {
 }
 
 #[inline(always)]
+pub(super) fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = m.add(x, y));
+}
+
+#[inline(always)]
+pub(super) fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = m.sub(x, y));
+}
+
+#[inline(always)]
 pub(super) fn neg(m: &Modulus, out: &mut [u64]) {
     out.iter_mut().for_each(|o| *o = m.neg(*o));
 }
@@ -280,11 +294,11 @@ pub(super) fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn add_mont(m: &Modulus, out: &mut [u64], y: &[u64]) {
+pub(super) fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
     let (q, inv) = (m.value(), m.inv52());
     out.iter_mut()
-        .zip(y)
-        .for_each(|(o, &y)| *o = m.add(*o, montgomery(y, 1, q, inv)));
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = m.add(x, montgomery(y, 1, q, inv)));
 }
 
 #[inline(always)]
@@ -307,8 +321,8 @@ pub(super) fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst) {
 }
 
 #[inline(always)]
-pub(super) fn add_const(m: &Modulus, out: &mut [u64], c: u64) {
-    out.iter_mut().for_each(|o| *o = m.add(*o, c));
+pub(super) fn sum_const(m: &Modulus, out: &mut [u64], x: &[u64], c: u64) {
+    out.iter_mut().zip(x).for_each(|(o, &x)| *o = m.add(x, c));
 }
 
 #[inline(always)]

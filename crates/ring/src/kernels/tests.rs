@@ -237,11 +237,13 @@ proptest! {
                 on(&|o| k.mul_acc(&m, o, &x, &y)),
                 on(&|o| k.mul_mont(&m, o, &x, &y)),
                 on(&|o| k.mul_mont_acc(&m, o, &x, &y)),
-                on(&|o| k.add_mont(&m, o, &x)),
+                on(&|o| k.sum(&m, o, &x, &y)),
+                on(&|o| k.difference(&m, o, &x, &y)),
+                on(&|o| k.sum_mont(&m, o, &x, &y)),
                 on(&|o| k.mul_const(&m, o, &x, shoup)),
                 on(&|o| k.mul_const_acc(&m, o, &x, shoup)),
                 on(&|o| k.scale(&m, o, shoup)),
-                on(&|o| k.add_const(&m, o, c)),
+                on(&|o| k.sum_const(&m, o, &x, c)),
                 on(&|o| k.sub_from_scaled(&m, o, &x, shoup)),
             ]
         });

@@ -258,6 +258,18 @@ impl Backend for Reference {
         Ok(())
     }
 
+    fn add(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        let mut sum = a.clone();
+        self.add_assign(&mut sum, b)?;
+        Ok(sum)
+    }
+
+    fn sub(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
+        let mut difference = a.clone();
+        self.sub_assign(&mut difference, b)?;
+        Ok(difference)
+    }
+
     fn add_assign(&self, a: &mut RnsPoly, b: &RnsPoly) -> Result<()> {
         self.map2("add_assign", a, b, |x, y, q| (x + y) % q)
     }
@@ -300,8 +312,10 @@ impl Backend for Reference {
         self.add_assign(acc, &product)
     }
 
-    fn add_plain_assign(&self, a: &mut RnsPoly, plain: &PlainPoly) -> Result<()> {
-        self.map_plain("add_plain_assign", a, plain, |x, y, q| (x + y) % q)
+    fn add_plain(&self, a: &RnsPoly, plain: &PlainPoly) -> Result<RnsPoly> {
+        let mut sum = a.clone();
+        self.map_plain("add_plain", &mut sum, plain, |x, y, q| (x + y) % q)?;
+        Ok(sum)
     }
 
     fn mul_scalar_assign(&self, a: &mut RnsPoly, residues: &[u64]) -> Result<()> {

@@ -58,7 +58,9 @@ fn product(l: &Lanes, a: __m256i, b: __m256i) -> __m256d {
 elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
 elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
-elementwise!(add_const (c: u64) () |m, l, o| let w = _mm256_set1_epi64x(c as i64); l.add(o, w));
+elementwise!(sum () (x, y) |m, l, _o, a, b| (); l.add(a, b));
+elementwise!(difference () (x, y) |m, l, _o, a, b| (); l.sub(a, b));
+elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm256_set1_epi64x(c as i64); l.add(a, w));
 elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(a), w)));
 elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
@@ -74,8 +76,8 @@ elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
     l.canonical(l.times(product(&l, a, b), w)));
 elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
     l.add(o, l.canonical(l.times(product(&l, a, b), w))));
-elementwise!(add_mont () (y) |m, l, o, a| let w = leave(m, &l);
-    l.add(o, l.canonical(l.times(l.double(a), w))));
+elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
+    l.add(a, l.canonical(l.times(l.double(b), w))));
 
 /// A lane order of eight words in two vectors, for each half of the result.
 #[derive(Clone, Copy)]

@@ -41,7 +41,9 @@ elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let (w, quot) = splat(c
 elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     l.add(o, l.shoup(a, w, quot)));
 elementwise!(scale (c: ShoupConst) () |m, l, o| let (w, quot) = splat(c); l.shoup(o, w, quot));
-elementwise!(add_const (c: u64) () |m, l, o| let w = _mm512_set1_epi64(c as i64); l.add(o, w));
+elementwise!(sum () (x, y) |m, l, _o, a, b| (); l.add(a, b));
+elementwise!(difference () (x, y) |m, l, _o, a, b| (); l.sub(a, b));
+elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm512_set1_epi64(c as i64); l.add(a, w));
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     // Any value below 2^52 may enter the product: x + q - out needs no reduction.
     l.shoup(_mm512_sub_epi64(_mm512_add_epi64(a, l.q), o), w, quot));
@@ -49,8 +51,8 @@ elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let inv = _mm512_set1_epi64(m.i
     mont_product(&l, inv, a, b));
 elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
     l.add(o, mont_product(&l, inv, a, b)));
-elementwise!(add_mont () (y) |m, l, o, a| let inv = _mm512_set1_epi64(m.inv52() as i64);
-    l.add(o, reduce_once(montgomery(&l, inv, a, l.zero), l.q)));
+elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
+    l.add(a, reduce_once(montgomery(&l, inv, b, l.zero), l.q)));
 elementwise!(mul () (x, y) |m, l, _o, a, b|
     let (inv, r1) = (_mm512_set1_epi64(m.inv52() as i64), splat(m.mont_one()));
     mont_product(&l, inv, l.shoup_lazy(a, r1.0, r1.1), b));
