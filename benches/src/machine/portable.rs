@@ -83,8 +83,7 @@ pub(super) fn complex_butterfly(iterations: usize, seed: u64) -> u64 {
     let first = start(seed).map(|x| x as f64);
     let (mut x, mut y) = ([[first[0], first[1]]; 2], [[first[2], first[3]]; 2]);
     let (re, im) = black_box((0.6f64, 0.8f64));
-    // Lengths stay: numbers that become so small that they lose digits take some processors a hundred
-    // times as long.
+    // Lengths stay: subnormal numbers take some processors many times as long.
     let scale = black_box(std::f64::consts::FRAC_1_SQRT_2);
     for _ in 0..iterations {
         for k in 0..CHAINS / 2 {
