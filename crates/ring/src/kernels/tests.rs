@@ -424,7 +424,7 @@ proptest! {
     #[test]
     fn permutations(log_n in 3u32..=13, g: u64, seed: u64) {
         let (n, m) = (1usize << log_n, prime(50, log_n));
-        let g = GaloisElement::new((2 * g + 1) % (2 * n as u64), log_n).unwrap();
+        let g = GaloisElement::new(((g << 1) | 1) % (2 * n as u64), log_n).unwrap();
         let p = Permutation::new(g, log_n);
         let mut w = Words(seed);
         let (x, out) = (w.many(n, m.value()), w.many(n, m.value()));
