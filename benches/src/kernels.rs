@@ -36,8 +36,8 @@ pub const ALL: [(&str, &str); 12] = [
     ("multiply", "a b into a new polynomial, per limb"),
     ("multiply_add", "c += a b, per limb"),
     (
-        "plaintext_multiply_add",
-        "c += a p with a prepared plaintext, per limb",
+        "plaintext_multiply_sum",
+        "a p + b p with a prepared plaintext, into a new polynomial, per limb",
     ),
     ("multiply_scalar", "a *= constant, per limb"),
     ("permute", "automorphism of all limbs in NTT form"),
@@ -134,8 +134,11 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
     }));
     let (mut x, y, z) = (b.clone(), a.clone(), b.clone());
     let accumulate = per_limb(Box::new(move || Ok(cpu.mul_acc(&mut x, &y, &z)?)));
-    let (mut x, y) = (b.clone(), a.clone());
-    let plaintext = per_limb(Box::new(move || Ok(cpu.mul_plain_acc(&mut x, &y, &plain)?)));
+    let (x, y) = (b.clone(), a.clone());
+    let plaintext = per_limb(Box::new(move || {
+        black_box(cpu.mul_plain_sum(&[(&x, &plain), (&y, &plain)])?);
+        Ok(())
+    }));
     let mut x = b;
     let scalar = per_limb(Box::new(move || {
         Ok(cpu.mul_scalar_assign(&mut x, &factors)?)
@@ -151,8 +154,8 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
             accumulate,
         ),
         (
-            "plaintext_multiply_add",
-            floor(3.0, (3.0, 1.0), &[product, sum]),
+            "plaintext_multiply_sum",
+            floor(4.0, (3.0, 1.0), &[product, product, sum]),
             plaintext,
         ),
         (

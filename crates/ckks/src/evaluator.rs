@@ -266,14 +266,36 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// # Errors
     /// See there.
     pub fn mul_plain(&self, a: &Ct<B>, p: &SharedPlain<B>) -> Result<Ct<B>> {
-        OpsError::expect_plain_level("mul_plain", p.level(), a.level())?;
-        let c0 = self.backend.mul_plain(a.c0(), p.plain())?;
-        let c1 = self.backend.mul_plain(a.c1(), p.plain())?;
-        let info = CiphertextInfo {
-            scale: a.scale().product(p.scale()),
-            ..a.info()
+        self.mul_plain_sum(&[(a, p)])
+    }
+
+    /// See [`Ops::mul_plain_sum`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn mul_plain_sum(&self, terms: &[(&Ct<B>, &SharedPlain<B>)]) -> Result<Ct<B>> {
+        const OP: &str = "mul_plain_sum";
+        let Some((first, p)) = terms.first() else {
+            return Err(OpsError::empty(OP, "product"));
         };
-        Ok(make((c0, c1), info))
+        let scale = first.scale().product(p.scale());
+        for (a, p) in terms {
+            OpsError::expect_level(OP, a.level(), first.level())?;
+            if terms.len() > 1 {
+                self.check_key_id(OP, a.info())?;
+            }
+            OpsError::expect_plain_level(OP, p.level(), a.level())?;
+            OpsError::expect_scale(OP, a.scale().product(p.scale()), scale)?;
+        }
+        let part = |which: fn(&Ciphertext<B::Poly>) -> &B::Poly| {
+            let terms: Vec<_> = terms.iter().map(|(a, p)| (which(a), p.plain())).collect();
+            self.backend.mul_plain_sum(&terms)
+        };
+        let info = CiphertextInfo {
+            scale,
+            ..first.info()
+        };
+        Ok(make((part(Ciphertext::c0)?, part(Ciphertext::c1)?), info))
     }
 
     /// See [`Ops::rescale`].
@@ -292,7 +314,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     pub fn mul_sum(&self, pairs: &[(&Ct<B>, &Ct<B>)]) -> Result<Ct<B>> {
         const OP: &str = "mul_sum";
         let Some((first, other)) = pairs.first() else {
-            return Err(empty(OP, "product"));
+            return Err(OpsError::empty(OP, "product"));
         };
         let scale = first.scale().product(other.scale());
         for (a, b) in pairs {
@@ -706,13 +728,6 @@ fn make<P>(parts: (P, P), info: CiphertextInfo) -> Arc<Ciphertext<P>> {
     Arc::new(Ciphertext::from_checked(parts, info))
 }
 
-fn empty(op: &'static str, what: &str) -> OpsError {
-    OpsError::Invalid {
-        op,
-        what: format!("at least one {what} is needed, none was given"),
-    }
-}
-
 fn short_answer(op: &'static str) -> OpsError {
     OpsError::Invalid {
         op,
@@ -767,6 +782,10 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
 
     fn mul_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct> {
         Evaluator::mul_plain(self, a, p)
+    }
+
+    fn mul_plain_sum(&mut self, terms: &[(&Self::Ct, &Self::Plain)]) -> Result<Self::Ct> {
+        Evaluator::mul_plain_sum(self, terms)
     }
 
     fn rescale(&mut self, a: &Self::Ct) -> Result<Self::Ct> {

@@ -92,6 +92,15 @@ pub enum OpsError {
 }
 
 impl OpsError {
+    /// That `op` got none of `what`.
+    #[must_use]
+    pub fn empty(op: &'static str, what: &str) -> Self {
+        Self::Invalid {
+            op,
+            what: format!("at least one {what} is needed, none was given"),
+        }
+    }
+
     /// `Ok` if an operand is at the level that `op` needs: the rule that all implementers of
     /// [`Ops`] share.
     ///
@@ -290,6 +299,23 @@ pub trait Ops {
     /// # Errors
     /// [`OpsError::LevelMismatch`].
     fn mul_plain(&mut self, a: &Self::Ct, p: &Self::Plain) -> Result<Self::Ct, OpsError>;
+
+    /// The sum of a * p over the terms without rescaling, in one pass over them where the implementer has
+    /// one. All a at one level, all products of one scale.
+    ///
+    /// # Errors
+    /// As [`Ops::mul_plain`] and [`Ops::add`]; an empty list.
+    fn mul_plain_sum(&mut self, terms: &[(&Self::Ct, &Self::Plain)]) -> Result<Self::Ct, OpsError> {
+        let mut sum: Option<Self::Ct> = None;
+        for (a, p) in terms {
+            let product = self.mul_plain(a, p)?;
+            sum = Some(match sum {
+                Some(sum) => self.add(&sum, &product)?,
+                None => product,
+            });
+        }
+        sum.ok_or_else(|| OpsError::empty("mul_plain_sum", "product"))
+    }
 
     /// Divides by the step of the level: level - 1, scale / prod(drop) * prod(add).
     ///

@@ -428,14 +428,14 @@ fn transform(
     let m = s.decrypt(&a.0, &a.1)?;
     let mut sum = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
     for giant in &plan.outputs[0].giants {
-        let mut inner = RnsPoly::zero(&s.chain, s.q, Form::Ntt)?;
-        for t in &giant.terms {
-            let x = match t.baby {
-                None => m.clone(),
-                Some(k) => s.cpu.automorphism(&m, s.cpu.key_galois(keys[k]))?,
-            };
-            s.cpu.mul_plain_acc(&mut inner, &x, &plains[t.plain])?;
-        }
+        let turned = giant.terms.iter().map(|t| match t.baby {
+            None => Ok(m.clone()),
+            Some(k) => s.cpu.automorphism(&m, s.cpu.key_galois(keys[k])),
+        });
+        let turned: Vec<_> = turned.collect::<veilformer_ring::Result<_>>()?;
+        let plains = giant.terms.iter().map(|t| &plains[t.plain]);
+        let terms: Vec<_> = turned.iter().zip(plains).collect();
+        let mut inner = s.cpu.mul_plain_sum(&terms)?;
         if let Some(k) = giant.key {
             inner = s.cpu.automorphism(&inner, s.cpu.key_galois(keys[k]))?;
         }
@@ -473,12 +473,14 @@ fn once_hoisted(
     let (mut sum0, mut sum1) = (zero()?, zero()?);
     let mut switched = Vec::new();
     for giant in giants {
-        let (mut a0, mut a1) = (zero()?, zero()?);
-        for t in &giant.terms {
-            let x = t.baby.map_or(c, |k| &rotated[k]);
-            s.cpu.mul_plain_acc(&mut a0, &x.0, plan.plains[t.plain])?;
-            s.cpu.mul_plain_acc(&mut a1, &x.1, plan.plains[t.plain])?;
-        }
+        let sum = |part: fn(&(RnsPoly, RnsPoly)) -> &RnsPoly| {
+            let terms = giant.terms.iter().map(|t| {
+                let x = t.baby.map_or(c, |k| &rotated[k]);
+                (part(x), plan.plains[t.plain])
+            });
+            s.cpu.mul_plain_sum(&terms.collect::<Vec<_>>())
+        };
+        let (a0, a1) = (sum(|c| &c.0)?, sum(|c| &c.1)?);
         match giant.key.map(|k| plan.keys[k]) {
             None => {
                 s.cpu.add_assign(&mut sum0, &a0)?;

@@ -139,14 +139,12 @@ pub trait Backend: Send + Sync {
     /// `acc += a * b`, NTT form.
     fn mul_acc(&self, acc: &mut Self::Poly, a: &Self::Poly, b: &Self::Poly) -> Result<()>;
     /// `a * plain`, NTT form; the plaintext may live on a larger basis.
-    fn mul_plain(&self, a: &Self::Poly, plain: &Self::Plain) -> Result<Self::Poly>;
-    /// `acc += a * plain`, NTT form; the plaintext may live on a larger basis.
-    fn mul_plain_acc(
-        &self,
-        acc: &mut Self::Poly,
-        a: &Self::Poly,
-        plain: &Self::Plain,
-    ) -> Result<()>;
+    fn mul_plain(&self, a: &Self::Poly, plain: &Self::Plain) -> Result<Self::Poly> {
+        self.mul_plain_sum(&[(a, plain)])
+    }
+    /// The sum of `a * plain` over the terms, at least one; all `a` alike and in NTT form; plaintexts may
+    /// live on larger bases.
+    fn mul_plain_sum(&self, terms: &[(&Self::Poly, &Self::Plain)]) -> Result<Self::Poly>;
     /// `a + plain`, NTT form; the plaintext may live on a larger basis.
     fn add_plain(&self, a: &Self::Poly, plain: &Self::Plain) -> Result<Self::Poly>;
     /// Multiplies by an integer given by its residues, one per limb, either form.

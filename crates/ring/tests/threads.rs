@@ -103,7 +103,7 @@ impl Setting {
         cpu.sub_assign(&mut x, &b.1)?;
         cpu.neg_assign(&mut x)?;
         cpu.mul_scalar_assign(&mut x, &[3, 5, 7, 11, 13, 17, 19])?;
-        cpu.mul_plain_acc(&mut x, &a.0, &self.plain)?;
+        x = cpu.mul_plain_sum(&[(&x, &self.plain), (&a.0, &self.plain)])?;
         x = cpu.add_plain(&x, &self.plain)?;
         x = cpu.sub(&cpu.add(&x, &a.1)?, &b.0)?;
         let turned = cpu.automorphism(&x, GaloisElement::rotation(3, 15))?;

@@ -93,11 +93,8 @@ impl Backend for Counting {
     fn mul_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, b: &RnsPoly) -> Result<()> {
         self.cpu.mul_acc(acc, a, b)
     }
-    fn mul_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
-        self.cpu.mul_plain(a, plain)
-    }
-    fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
-        self.cpu.mul_plain_acc(acc, a, plain)
+    fn mul_plain_sum(&self, terms: &[(&RnsPoly, &CpuPlain)]) -> Result<RnsPoly> {
+        self.cpu.mul_plain_sum(terms)
     }
     fn add_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
         self.cpu.add_plain(a, plain)

@@ -106,6 +106,10 @@ impl<O: Ops> Ops for Bootstrapping<'_, O> {
         self.ops.mul_plain(a, p)
     }
 
+    fn mul_plain_sum(&mut self, terms: &[(&O::Ct, &O::Plain)]) -> Result<O::Ct> {
+        self.ops.mul_plain_sum(terms)
+    }
+
     fn rescale(&mut self, a: &O::Ct) -> Result<O::Ct> {
         self.ops.rescale(a)
     }

@@ -180,18 +180,17 @@ impl<O: Ops> Run<'_, O> {
     }
 
     fn linear(&mut self, node: &Node, goal: (usize, Scale)) -> Result<Option<O::Ct>, CircuitError> {
-        let mut sum: Option<O::Ct> = None;
+        let mut terms = Vec::with_capacity(node.linear.len());
         for &(k, c) in &node.linear {
             let t = self.chebyshev(k)?;
-            let term = times_constant(self.ops, &t, c, (goal.0 + 1, goal.1))?;
-            sum = Some(match sum {
-                Some(sum) => self.ops.add(&sum, &term)?,
-                None => term,
-            });
+            terms.push(scaled(self.ops, &t, c, (goal.0 + 1, goal.1))?);
         }
-        sum.map(|sum| self.ops.rescale(&sum))
-            .transpose()
-            .map_err(Into::into)
+        if terms.is_empty() {
+            return Ok(None);
+        }
+        let terms: Vec<_> = terms.iter().map(|(t, c)| (t, c)).collect();
+        let sum = self.ops.mul_plain_sum(&terms)?;
+        Ok(Some(self.ops.rescale(&sum)?))
     }
 
     fn products(
@@ -224,16 +223,27 @@ fn before_rescale<O: Ops>(ops: &O, level: usize, scale: Scale) -> Scale {
         .divide(params.product(step.add))
 }
 
+/// `ct` at `level`, and `constant` to multiply it with such that the rescale gives exactly `scale`.
+fn scaled<O: Ops>(
+    ops: &mut O,
+    ct: &O::Ct,
+    constant: f64,
+    (level, scale): (usize, Scale),
+) -> Result<(O::Ct, O::Plain), CircuitError> {
+    let dropped = ops.drop_to(ct, level)?;
+    let factor = before_rescale(ops, level, scale).divide(ops.scale(&dropped).value());
+    let plain = ops.plain(&real(constant), level, factor)?;
+    Ok((dropped, plain))
+}
+
 /// `constant * ct` at `level`, not rescaled, such that the rescale gives exactly `scale`.
 fn times_constant<O: Ops>(
     ops: &mut O,
     ct: &O::Ct,
     constant: f64,
-    (level, scale): (usize, Scale),
+    goal: (usize, Scale),
 ) -> Result<O::Ct, CircuitError> {
-    let dropped = ops.drop_to(ct, level)?;
-    let factor = before_rescale(ops, level, scale).divide(ops.scale(&dropped).value());
-    let plain = ops.plain(&real(constant), level, factor)?;
+    let (dropped, plain) = scaled(ops, ct, constant, goal)?;
     Ok(ops.mul_plain(&dropped, &plain)?)
 }
 

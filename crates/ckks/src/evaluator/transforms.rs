@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use veilformer_ring::{Backend, DiagonalTerm, GiantStep, OutputPlan, TransformPlan};
 
-use super::{Ct, Evaluator, Result, SharedPlain, empty, short_answer};
+use super::{Ct, Evaluator, Result, SharedPlain, short_answer};
 use crate::ciphertext::CiphertextInfo;
 use crate::key_store::PreparedKey;
 use crate::ops::{Giant, OpsError};
@@ -45,7 +45,7 @@ impl<B: Backend> Evaluator<'_, B> {
         nested: bool,
     ) -> Result<Vec<Ct<B>>> {
         let Some(first) = inputs.first() else {
-            return Err(empty(OP, "input"));
+            return Err(OpsError::empty(OP, "input"));
         };
         for input in inputs {
             OpsError::expect_level(OP, input.level(), first.level())?;
@@ -53,7 +53,7 @@ impl<B: Backend> Evaluator<'_, B> {
             self.check_key_id(OP, input.info())?;
         }
         if transforms.is_empty() {
-            return Err(empty(OP, "transform"));
+            return Err(OpsError::empty(OP, "transform"));
         }
         let giants = transforms.iter().flat_map(|t| &t.giants);
         let term = giants.flat_map(|g| &g.terms).next();
@@ -61,7 +61,10 @@ impl<B: Backend> Evaluator<'_, B> {
             evaluator: self,
             level: first.level(),
             inputs: inputs.len(),
-            scale: term.ok_or_else(|| empty(OP, "term"))?.plain.scale(),
+            scale: term
+                .ok_or_else(|| OpsError::empty(OP, "term"))?
+                .plain
+                .scale(),
             key_purposes: Vec::new(),
             keys: Vec::new(),
             plains: Vec::new(),
@@ -121,7 +124,7 @@ impl<'e, B: Backend> Plan<'e, '_, B> {
             steps.truncate(innermost.map_or(0, |last| last + 1));
         }
         if steps.is_empty() {
-            return Err(empty(OP, "term"));
+            return Err(OpsError::empty(OP, "term"));
         }
         Ok(OutputPlan {
             giants: steps,

@@ -279,11 +279,14 @@ fn plaintexts<B: Backend>(t: &mut Bench<B>) -> Check {
             t.ours.prepare_plain(&plain)?,
             t.reference.prepare_plain(&plain)?,
         );
-        let (mut s, mut r) = (t.ours.mul_plain(&x, &p)?, t.reference.mul_plain(&a, &rp)?);
+        let (s, r) = (t.ours.mul_plain(&x, &p)?, t.reference.mul_plain(&a, &rp)?);
         t.same("mul_plain", &s, &r)?;
-        t.ours.mul_plain_acc(&mut s, &x, &p)?;
-        t.reference.mul_plain_acc(&mut r, &a, &rp)?;
-        t.same("mul_plain_acc", &s, &r)?;
+        let sums = (
+            t.ours.mul_plain_sum(&[(&x, &p), (&s, &p), (&x, &p)])?,
+            t.reference
+                .mul_plain_sum(&[(&a, &rp), (&r, &rp), (&a, &rp)])?,
+        );
+        t.same("mul_plain_sum", &sums.0, &sums.1)?;
         let (ours, theirs) = (t.ours.add_plain(&s, &p)?, t.reference.add_plain(&r, &rp)?);
         t.same("add_plain", &ours, &theirs)?;
         t.same("what add_plain read", &s, &r)?;
@@ -584,6 +587,7 @@ fn mismatches<B: Backend>(t: &mut Bench<B>) -> Check {
         "plaintext on too few primes",
         t.ours.mul_plain(&small, &plain),
     )?;
+    t.refused("no product to sum", t.ours.mul_plain_sum(&[]))?;
     let foreign = test_chain(t.log_n, 2, 1)?;
     let foreign = RnsPoly::zero(&foreign, Basis::range(0, 2), Form::Ntt)?;
     t.refused("import from another chain", t.ours.import(foreign))

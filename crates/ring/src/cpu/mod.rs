@@ -17,9 +17,14 @@ use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation, Permutations};
 use crate::kernels::{Isa, KEY_PAD, Kernels, LOW_LOG, key_words};
 use crate::key::{PlainPoly, SwitchingKey};
+use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
 use parallel::{even_runs, share, threads_for, threads_pointwise};
+
+/// Words of a sum of products that are finished before the next: they stay in the first cache while one
+/// term after another goes by.
+const SUM_PIECE: usize = 1024;
 
 /// How a [`Cpu`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,33 +159,38 @@ impl Cpu {
         }
     }
 
-    /// `out = a * plain`, or that added to `out`: whole limbs if the plaintext is dense, otherwise
-    /// runs of equal plaintext.
-    fn mul_plain_into(&self, out: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain, acc: bool) {
-        let n = self.chain.n();
-        self.each_limb(out, threads_pointwise, |i, out| {
-            let m = self.chain.modulus(i);
-            let (Some(values), Some(a)) = (plain.limb_of(i), a.limb_of(i)) else {
-                return;
+    /// `out = a * plain`, or that added to `out`, on the words of a limb that begin at `start`: in one go
+    /// if the plaintext is dense, otherwise in runs of equal plaintext, each of which `out` has whole or
+    /// lies inside of.
+    fn mul_plain_piece(
+        &self,
+        m: &Modulus,
+        (out, start): (&mut [u64], usize),
+        a: &[u64],
+        (plain, period): (&[u64], usize),
+        acc: bool,
+    ) {
+        let run = self.chain.n() / period;
+        if run == 1 {
+            let plain = &plain[start..start + out.len()];
+            return if acc {
+                self.kernels.mul_mont_acc(m, out, a, plain);
+            } else {
+                self.kernels.mul_mont(m, out, a, plain);
             };
-            if plain.period == n {
-                if acc {
-                    self.kernels.mul_mont_acc(m, out, a, values);
-                } else {
-                    self.kernels.mul_mont(m, out, a, values);
-                }
-                return;
+        }
+        for ((out, a), &value) in out
+            .chunks_mut(run)
+            .zip(a.chunks(run))
+            .zip(&plain[start / run..])
+        {
+            let c = m.shoup(m.leave_mont(value));
+            if acc {
+                self.kernels.mul_const_acc(m, out, a, c);
+            } else {
+                self.kernels.mul_const(m, out, a, c);
             }
-            let run = n / plain.period;
-            for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
-                let c = m.shoup(m.leave_mont(value));
-                if acc {
-                    self.kernels.mul_const_acc(m, out, a, c);
-                } else {
-                    self.kernels.mul_const(m, out, a, c);
-                }
-            }
-        });
+        }
     }
 
     /// Runs `f(prime, limb of out)` for every limb, on several threads if `threads` of the words
@@ -422,18 +432,29 @@ impl Backend for Cpu {
         Ok(())
     }
 
-    fn mul_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
-        self.check_plain("mul_plain", a, plain)?;
-        let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
-        self.mul_plain_into(&mut out, a, plain, false);
+    fn mul_plain_sum(&self, terms: &[(&RnsPoly, &CpuPlain)]) -> Result<RnsPoly> {
+        const OP: &str = "mul_plain_sum";
+        let (first, _) = terms.first().ok_or(RingError::Empty { op: OP })?;
+        for (a, plain) in terms {
+            self.check_plain(OP, a, plain)?;
+            first.require_like(OP, a)?;
+        }
+        let mut out = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
+        self.each_limb(&mut out, threads_pointwise, |i, out| {
+            let m = self.chain.modulus(i);
+            let limbs = terms
+                .iter()
+                .filter_map(|(a, plain)| Some((a.limb_of(i)?, (plain.limb_of(i)?, plain.period))));
+            let limbs: Vec<_> = limbs.collect();
+            for (piece, out) in out.chunks_mut(SUM_PIECE).enumerate() {
+                let start = piece * SUM_PIECE;
+                for (k, (a, plain)) in limbs.iter().enumerate() {
+                    let a = &a[start..start + out.len()];
+                    self.mul_plain_piece(m, (out, start), a, *plain, k > 0);
+                }
+            }
+        });
         Ok(out)
-    }
-
-    fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
-        self.check_plain("mul_plain_acc", a, plain)?;
-        acc.require_like("mul_plain_acc", a)?;
-        self.mul_plain_into(acc, a, plain, true);
-        Ok(())
     }
 
     fn add_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {

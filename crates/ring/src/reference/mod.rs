@@ -300,16 +300,21 @@ impl Backend for Reference {
         self.add_assign(acc, &product)
     }
 
-    fn mul_plain(&self, a: &RnsPoly, plain: &PlainPoly) -> Result<RnsPoly> {
-        let mut out = a.clone();
-        self.map_plain("mul_plain", &mut out, plain, mul_mod)?;
-        Ok(out)
-    }
-
-    fn mul_plain_acc(&self, acc: &mut RnsPoly, a: &RnsPoly, plain: &PlainPoly) -> Result<()> {
-        acc.require_like("mul_plain_acc", a)?;
-        let product = self.mul_plain(a, plain)?;
-        self.add_assign(acc, &product)
+    fn mul_plain_sum(&self, terms: &[(&RnsPoly, &PlainPoly)]) -> Result<RnsPoly> {
+        const OP: &str = "mul_plain_sum";
+        let mut sum: Option<RnsPoly> = None;
+        for (a, plain) in terms {
+            let mut product = (*a).clone();
+            self.map_plain(OP, &mut product, plain, mul_mod)?;
+            match &mut sum {
+                Some(sum) => {
+                    sum.require_like(OP, &product)?;
+                    self.add_assign(sum, &product)?;
+                }
+                None => sum = Some(product),
+            }
+        }
+        sum.ok_or(RingError::Empty { op: OP })
     }
 
     fn add_plain(&self, a: &RnsPoly, plain: &PlainPoly) -> Result<RnsPoly> {
