@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use veilformer_ckks::Params;
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
-    Backend, Basis, Cpu, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep, OutputPlan,
-    PlainPoly, RnsPoly, TransformPlan,
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep,
+    OutputPlan, PlainPoly, RnsPoly, TransformPlan, ntt_primes_near,
 };
 
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub type Kernel<'a> = (String, Floor, Case<'a>);
 const STEPS: usize = 8;
 
 /// Names without the place, and what each is.
-pub const ALL: [(&str, &str); 12] = [
+pub const ALL: [(&str, &str); 13] = [
     ("ntt_forward", "NTT, per limb"),
     ("ntt_inverse", "inverse NTT, per limb"),
     ("add", "a += b, per limb"),
@@ -44,6 +44,10 @@ pub const ALL: [(&str, &str); 12] = [
     ("convert_digit", "base conversion of one digit to Q and P"),
     ("mod_down", "division of a polynomial on Q and P by P"),
     ("rescale", "division of a polynomial by its last prime"),
+    (
+        "rescale_mixed",
+        "the same by a prime of 50 bits that others of 40 lie below, as in EvalMod",
+    ),
     (
         "baby_step",
         "inner product of digits and key, permuted, times a plaintext",
@@ -195,6 +199,7 @@ fn conversions<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Vec<K
         black_box(cpu.div_round(&source, last)?);
         Ok(())
     });
+    let mixed = rescale_mixed(cpu, q.len())?;
     let source = samples.poly(q, Form::Ntt)?;
     let g = GaloisElement::rotation(1, chain.log_n());
     let permute = Case::timed("permute", move || {
@@ -207,7 +212,28 @@ fn conversions<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Vec<K
         named("convert_digit", shape.convert(own, to), extend),
         named("mod_down", shape.mod_down(1.0, 0.0, 1.0), mod_down),
         named("rescale", shape.rescale(1.0), rescale),
+        named("rescale_mixed", shape.rescale(1.0), mixed),
     ])
+}
+
+/// A rescale of so many limbs on a chain of its own, whose last prime is far longer than the others.
+fn rescale_mixed<'a>(cpu: &Cpu, limbs: usize) -> Result<Case<'a>> {
+    let log_n = cpu.chain().log_n();
+    let mut primes = ntt_primes_near(2f64.powi(40), log_n, &[], limbs.saturating_sub(1))?;
+    primes.extend(ntt_primes_near(
+        2f64.powi(50) - 2f64.powi(30),
+        log_n,
+        &primes,
+        1,
+    )?);
+    let chain = Chain::new(log_n, &primes)?;
+    let source = Samples::new(&chain, 5).poly(chain.all(), Form::Ntt)?;
+    let cpu = Cpu::new(chain, CpuConfig { isa: cpu.isa() })?;
+    let last = Basis::single(limbs.saturating_sub(1));
+    Ok(Case::timed("rescale_mixed", move || {
+        black_box(cpu.div_round(&source, last)?);
+        Ok(())
+    }))
 }
 
 /// One rotated input of a linear transform that is hoisted twice: the inner product of digits and
@@ -275,7 +301,7 @@ mod tests {
     use super::*;
     use crate::scheme::Sizes;
     use std::collections::BTreeSet;
-    use veilformer_ring::{CpuConfig, Isa};
+    use veilformer_ring::Isa;
 
     #[test]
     fn every_kernel_runs_and_has_a_floor() {
