@@ -24,7 +24,7 @@ use parallel::{even_runs, share, threads_for, threads_pointwise};
 
 /// Words of a sum of products that are finished before the next: they stay in the first cache while one
 /// term after another goes by.
-const SUM_PIECE: usize = 1024;
+const SUM_PIECE: usize = if cfg!(test) { 64 } else { 1024 };
 
 /// How a [`Cpu`] computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

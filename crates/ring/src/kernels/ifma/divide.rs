@@ -12,8 +12,8 @@ use super::forward::{
     Difference, End, Stages, Target, above, divide_low, first_passes, layers, low, room,
 };
 use super::{
-    LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, fetch_to_write, load, reduce_once,
-    splat, store, twiddles,
+    LANES, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, fetch_to_write, load, reduce_once, splat,
+    store, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, Rest, scalar, tile_columns};
 use crate::ntt::{MontgomeryTwiddles, NttTable};
@@ -28,37 +28,30 @@ pub(in crate::kernels) fn divide_rest(
 ) {
     let n = 1 << t.log_n;
     let long = [out.len(), work.len(), rest.words.len(), from.x.len()] == [n; 4];
-    if t.log_n < MIN_LOG || !long || from.order.is_some() {
+    let fits = fits(t, rest.prime) && from.order.is_none();
+    if t.log_n < MIN_LOG || !(long && fits) {
         return scalar::divide_rest(t, out, work, rest, from);
     }
-    if rest.prime <= 3 * t.modulus.value() {
-        divide_from::<false>(t, out, work, rest, from);
-    } else {
-        divide_from::<true>(t, out, work, rest, from);
-    }
-}
-
-/// As `divide_rest`; `FAR` if the rest's prime is more than three times the limb's.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-fn divide_from<const FAR: bool>(
-    t: &NttTable,
-    out: &mut [u64],
-    work: &mut [u64],
-    rest: &Rest<'_>,
-    from: &Minuend<'_>,
-) {
     let top = t.log_n.saturating_sub(LOW_LOG);
     if !(1..=4).contains(&top) {
-        return whole::<FAR>(t, out, rest, from);
+        return whole(t, out, rest, from);
     }
     if rest.past && out.as_ptr().addr().is_multiple_of(64) {
-        halves::<true, FAR>(t, out, work, rest, from);
+        halves::<true>(t, out, work, rest, from);
         // Such stores are otherwise ordered with nothing, so that another thread could read what was before.
         _mm_sfence();
     } else {
-        halves::<false, FAR>(t, out, work, rest, from);
+        halves::<false>(t, out, work, rest, from);
     }
+}
+
+/// Whether a transform modulo the table's prime may begin with [centred](Centre) residues of another one:
+/// if they are below 4q, as any transform's inputs, or if they leave room for what stages add without
+/// reducing anything. Only primes of 50 bits or nearly so above those of 47 to 49 bits do neither.
+fn fits(t: &NttTable, prime: u64) -> bool {
+    let q = t.modulus.value();
+    // Up to thirteen stages before the twist add and subtract less than q each.
+    prime <= 3 * q || room(t) == WIDE && prime + (1 + 2 * 13) * q <= 1 << 52
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -98,7 +91,7 @@ pub(in crate::kernels) fn divide_converted(
 /// Half by half, as said above.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
-fn halves<const PAST: bool, const FAR: bool>(
+fn halves<const PAST: bool>(
     t: &NttTable,
     out: &mut [u64],
     work: &mut [u64],
@@ -106,7 +99,7 @@ fn halves<const PAST: bool, const FAR: bool>(
     from: &Minuend<'_>,
 ) {
     let s = Stages::new(t);
-    let centre = Centre::<FAR>::new(t, rest);
+    let centre = Centre::new(t, rest);
     let top = t.log_n - LOW_LOG;
     let (w, quot) = splat(from.factor);
     let above = _mm512_set1_epi64((above(room(t)) * t.modulus.value()) as i64);
@@ -118,18 +111,18 @@ fn halves<const PAST: bool, const FAR: bool>(
         // as many rows that are eight words longer.
         unsafe {
             match (top, room(t)) {
-                (1, WIDE) => first::<0, 1, WIDE, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (1, SOME) => first::<0, 1, SOME, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (1, _) => first::<0, 1, TIGHT, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (2, WIDE) => first::<1, 2, WIDE, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (2, SOME) => first::<1, 2, SOME, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (2, _) => first::<1, 2, TIGHT, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (3, WIDE) => first::<2, 4, WIDE, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (3, SOME) => first::<2, 4, SOME, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (3, _) => first::<2, 4, TIGHT, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (_, WIDE) => first::<3, 8, WIDE, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (_, SOME) => first::<3, 8, SOME, FAR>(&s, tw, (rest.words, &centre), half, to),
-                (_, _) => first::<3, 8, TIGHT, FAR>(&s, tw, (rest.words, &centre), half, to),
+                (1, WIDE) => first::<0, 1, WIDE>(&s, tw, (rest.words, &centre), half, to),
+                (1, SOME) => first::<0, 1, SOME>(&s, tw, (rest.words, &centre), half, to),
+                (1, _) => first::<0, 1, TIGHT>(&s, tw, (rest.words, &centre), half, to),
+                (2, WIDE) => first::<1, 2, WIDE>(&s, tw, (rest.words, &centre), half, to),
+                (2, SOME) => first::<1, 2, SOME>(&s, tw, (rest.words, &centre), half, to),
+                (2, _) => first::<1, 2, TIGHT>(&s, tw, (rest.words, &centre), half, to),
+                (3, WIDE) => first::<2, 4, WIDE>(&s, tw, (rest.words, &centre), half, to),
+                (3, SOME) => first::<2, 4, SOME>(&s, tw, (rest.words, &centre), half, to),
+                (3, _) => first::<2, 4, TIGHT>(&s, tw, (rest.words, &centre), half, to),
+                (_, WIDE) => first::<3, 8, WIDE>(&s, tw, (rest.words, &centre), half, to),
+                (_, SOME) => first::<3, 8, SOME>(&s, tw, (rest.words, &centre), half, to),
+                (_, _) => first::<3, 8, TIGHT>(&s, tw, (rest.words, &centre), half, to),
             }
         }
         for row in 0..1 << (top - 1) {
@@ -153,8 +146,8 @@ fn halves<const PAST: bool, const FAR: bool>(
 /// The same in `out` alone, pass by pass.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vl,avx2,bmi1,bmi2")]
-fn whole<const FAR: bool>(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
-    let centre = Centre::<FAR>::new(t, rest);
+fn whole(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
+    let centre = Centre::new(t, rest);
     let width = 1 << LOW_LOG.min(t.log_n);
     let columns = tile_columns(out.len());
     let rows = out.len() / width;
@@ -181,47 +174,30 @@ fn whole<const FAR: bool>(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: 
     }
 }
 
-/// From residues of one prime to lazy residues of another one, both for the same centred value; `FAR` if
-/// the one prime is more than three times the other.
-struct Centre<const FAR: bool> {
+/// From residues of one prime to lazy residues of another one, both for the same centred value.
+struct Centre {
     /// Above it a residue stands for itself less its prime.
     half: __m512i,
     /// Minus that prime modulo the other one.
     minus: __m512i,
-    /// `2^52` over the other one, rounded down.
-    inverse: __m512i,
-    /// `2^52` less the other one.
-    minus_q: __m512i,
-    mask: __m512i,
 }
 
-impl<const FAR: bool> Centre<FAR> {
+impl Centre {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(t: &NttTable, rest: &Rest<'_>) -> Self {
-        let (m, l) = (&t.modulus, Lanes::new(&t.modulus));
+        let m = &t.modulus;
         Self {
             half: _mm512_set1_epi64((rest.prime / 2) as i64),
             minus: _mm512_set1_epi64(m.neg(m.reduce(rest.prime)) as i64),
-            inverse: _mm512_set1_epi64(((1 << 52) / m.value()) as i64),
-            minus_q: l.minus_q,
-            mask: l.mask,
         }
     }
 
-    /// Below 4q.
+    /// Below the one prime and the other together.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[target_feature(enable = "avx512f")]
     fn of(&self, x: __m512i) -> __m512i {
         let above = _mm512_cmpgt_epu64_mask(x, self.half);
-        let x = if FAR {
-            // The quotient is by less than two too small: what is left is below 2q.
-            let quotient = _mm512_madd52hi_epu64(_mm512_setzero_si512(), x, self.inverse);
-            let left = _mm512_madd52lo_epu64(x, quotient, self.minus_q);
-            _mm512_and_si512(left, self.mask)
-        } else {
-            x
-        };
         _mm512_mask_add_epi64(x, above, x, self.minus)
     }
 }
@@ -233,18 +209,18 @@ impl<const FAR: bool> Centre<FAR> {
 /// `from` has `2^(R + 1)` rows of `2^LOW_LOG` words, and `RUNS = 2^R` of them can be written to `to`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room, const FAR: bool>(
+unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
-    (from, centre): (&[u64], &Centre<FAR>),
+    (from, centre): (&[u64], &Centre),
     half: usize,
     to: (*mut u64, usize),
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         match half {
-            0 => first_of::<R, RUNS, ROOM, 0, FAR>(s, tw, (from, centre), to),
-            _ => first_of::<R, RUNS, ROOM, 1, FAR>(s, tw, (from, centre), to),
+            0 => first_of::<R, RUNS, ROOM, 0>(s, tw, (from, centre), to),
+            _ => first_of::<R, RUNS, ROOM, 1>(s, tw, (from, centre), to),
         }
     }
 }
@@ -255,16 +231,10 @@ unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room, const FAR: 
 /// As for `first`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn first_of<
-    const R: usize,
-    const RUNS: usize,
-    const ROOM: Room,
-    const HALF: usize,
-    const FAR: bool,
->(
+unsafe fn first_of<const R: usize, const RUNS: usize, const ROOM: Room, const HALF: usize>(
     s: &Stages,
     tw: &MontgomeryTwiddles,
-    (from, centre): (&[u64], &Centre<FAR>),
+    (from, centre): (&[u64], &Centre),
     to: (*mut u64, usize),
 ) {
     let (begin, w) = (broadcast(&tw.front[1]), twiddles::<R>(tw, 2 + HALF));
