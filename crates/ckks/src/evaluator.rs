@@ -281,6 +281,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         let scale = first.scale().product(p.scale());
         for (a, p) in terms {
             OpsError::expect_level(OP, a.level(), first.level())?;
+            // A product alone makes sense under any secret, a sum under one.
             if terms.len() > 1 {
                 self.check_key_id(OP, a.info())?;
             }
