@@ -229,7 +229,7 @@ fn toy_list(params: &veilformer_ckks::Params) -> veilformer_ckks::KeyList {
     keys.need(
         veilformer_ckks::KeyPurpose::Relinearization,
         level,
-        params.slots(),
+        params,
     );
     keys
 }

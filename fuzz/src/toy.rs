@@ -29,10 +29,10 @@ pub fn toy() -> &'static Toy {
         let params = tiny_params();
         let mut keys = KeyList::default();
         let top = params.max_level();
-        keys.need(KeyPurpose::Relinearization, top, params.slots());
-        keys.need(KeyPurpose::Rotation(1), top, params.slots());
-        keys.need(KeyPurpose::Conjugation, 1, params.slots());
-        keys.need(KeyPurpose::FromEphemeral, top, params.slots());
+        keys.need(KeyPurpose::Relinearization, top, &params);
+        keys.need(KeyPurpose::Rotation(1), top, &params);
+        keys.need(KeyPurpose::Conjugation, 1, &params);
+        keys.need(KeyPurpose::FromEphemeral, top, &params);
         Toy::new(&params, &keys, [0; 32]).expect("toy parameters make keys")
     })
 }

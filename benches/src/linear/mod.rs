@@ -252,19 +252,19 @@ impl Product {
         })
     }
 
-    fn need(&self, list: &mut KeyList, level: usize, slots: usize) {
+    fn need(&self, list: &mut KeyList, level: usize, params: &Params) {
         let (steps, conjugation) = match &self.kind {
             Kind::Plain(product) => product.rotations(),
             Kind::Tiles(_, product) => {
-                list.need(KeyPurpose::Relinearization, level, slots);
+                list.need(KeyPurpose::Relinearization, level, params);
                 (product.rotations(), true)
             }
         };
         for by in steps {
-            list.need(KeyPurpose::Rotation(by), level, slots);
+            list.need(KeyPurpose::Rotation(by), level, params);
         }
         if conjugation {
-            list.need(KeyPurpose::Conjugation, level, slots);
+            list.need(KeyPurpose::Conjugation, level, params);
         }
     }
 }
@@ -320,10 +320,10 @@ fn measure_part(
         .collect();
     let products = products?;
     let mut list = KeyList::default();
-    units::need(&mut list, level, slots);
+    units::need(&mut list, level, params);
     products
         .iter()
-        .for_each(|p| p.need(&mut list, level, slots));
+        .for_each(|p| p.need(&mut list, level, params));
     let of = crate::scheme::floors::Shape {
         limbs: level + 1,
         ..shape(params)
@@ -459,10 +459,10 @@ mod tests {
         let products = specs.map(|spec| Product::new(spec, slots, true).unwrap());
         let level = params.max_level();
         let mut list = KeyList::default();
-        units::need(&mut list, level, slots);
+        units::need(&mut list, level, &params);
         products
             .iter()
-            .for_each(|p| p.need(&mut list, level, slots));
+            .for_each(|p| p.need(&mut list, level, &params));
         let setting = Setting::new(&params, Isa::Scalar, &list, level).unwrap();
         for product in &products {
             let mut case = setting.case(product).unwrap();

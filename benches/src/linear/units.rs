@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use veilformer_circuits::matrix::{ProductCosts, UnitCosts};
-use veilformer_ckks::{Complex, Giant, KeyList, KeyPurpose, SlotVector, Term, Transform};
+use veilformer_ckks::{Complex, Giant, KeyList, KeyPurpose, Params, SlotVector, Term, Transform};
 
 use super::setting::{Ct, Plain, Setting, value};
 use crate::error::Result;
@@ -25,9 +25,9 @@ const PERIOD: usize = 256;
 const FULL: usize = 48;
 
 /// Notes the keys of all cases.
-pub(super) fn need(list: &mut KeyList, level: usize, slots: usize) {
+pub(super) fn need(list: &mut KeyList, level: usize, params: &Params) {
     for by in (1..BABIES).chain(EIGHT) {
-        list.need(KeyPurpose::Rotation(by), level, slots);
+        list.need(KeyPurpose::Rotation(by), level, params);
     }
 }
 

@@ -56,7 +56,7 @@ fn run((outputs, inputs): (usize, usize), level: usize, runs: usize) -> Result<(
         let encoded = product.encode(&mut ops, level)?;
         encoded.apply(&mut ops, &vec![&x; inputs])?;
         for (purpose, level) in ops.keys().iter() {
-            list.need(purpose, level, params.slots());
+            list.need(purpose, level, &params);
         }
         counts.push(ops.counts());
     }

@@ -231,7 +231,7 @@ impl ClearOps {
     }
 
     fn need(&mut self, purpose: KeyPurpose, level: usize) {
-        self.keys.need(purpose, level, self.params.slots());
+        self.keys.need(purpose, level, &self.params);
     }
 
     /// Checks that the encoded numbers still fit the modulus; on real ciphertexts they would
@@ -724,7 +724,7 @@ mod tests {
             assert!((z.re - (v - v * v)).abs() < 1e-9 && z.im.abs() < 1e-9);
         }
         assert_eq!(ops.keys().rotations, vec![(3, 1)]);
-        assert_eq!(ops.keys().relinearization, Some(3));
+        assert_eq!(ops.keys().relinearization, [3]);
     }
 
     #[test]

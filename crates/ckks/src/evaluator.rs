@@ -47,7 +47,7 @@ impl<B: Backend> PreparedPlain<B> {
         self.scale
     }
 
-    /// Whether it lives on the special primes as well.
+    /// Whether it lives on the primes of P as well ([`Params::special_at`] its level).
     #[must_use]
     pub fn extended(&self) -> bool {
         self.extended
@@ -182,7 +182,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// See there.
     pub fn encode(&self, slots: &SlotVector, level: usize, scale: Scale) -> Result<SharedPlain<B>> {
         self.params.check_level(level)?;
-        self.encode_on(self.params.basis_at(level), slots, level, scale)
+        self.encode_on(false, slots, level, scale)
     }
 
     /// See [`Ops::extended_plain`].
@@ -196,22 +196,26 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         scale: Scale,
     ) -> Result<SharedPlain<B>> {
         self.params.check_level(level)?;
-        self.encode_on(self.params.key_basis(level), slots, level, scale)
+        self.encode_on(true, slots, level, scale)
     }
 
     fn encode_on(
         &self,
-        basis: Basis,
+        extended: bool,
         slots: &SlotVector,
         level: usize,
         scale: Scale,
     ) -> Result<SharedPlain<B>> {
+        let basis = match extended {
+            true => self.params.key_basis(level),
+            false => self.params.basis_at(level),
+        };
         let plain = self.encoder.encode_plain(slots, basis, scale)?;
         Ok(Arc::new(PreparedPlain {
             plain: self.backend.prepare_plain(&plain)?,
             level,
             scale,
-            extended: basis.contains_all(self.params.special()),
+            extended,
         }))
     }
 
@@ -382,7 +386,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             return Ok(vec![by]);
         }
         let composed = if self.most_keys > 1 {
-            let available: Vec<i64> = self.keys.rotations(level).collect();
+            let available: Vec<i64> = self.keys.rotations(&self.params, level).collect();
             compose(by, &available, slots)
         } else {
             None

@@ -7,16 +7,17 @@ use crate::security::{SecretKind, SecurityReport};
 use crate::{CkksError, KeyPurpose, Params};
 
 /// The keys that a program needs, each with the highest level at which it is used: a key covers
-/// the primes of that level, and P.
+/// the primes of that level, and P. What is used in several bands of levels ([`Params::bands`]) needs
+/// a key in each.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Wire", into = "Wire")]
 pub struct KeyList {
-    /// Level of the relinearization key.
-    pub relinearization: Option<usize>,
-    /// Rotations with their levels; each rotation once.
+    /// Levels of the relinearization keys, ascending.
+    pub relinearization: Vec<usize>,
+    /// Rotations with their levels, ascending; each rotation once in a band.
     pub rotations: Vec<(i64, usize)>,
-    /// Level of the conjugation key.
-    pub conjugation: Option<usize>,
+    /// Levels of the conjugation keys, ascending.
+    pub conjugation: Vec<usize>,
     /// Level to which the modulus is raised: that of the key from the ephemeral secret, which comes
     /// with the one to it.
     pub encapsulation: Option<usize>,
@@ -24,7 +25,7 @@ pub struct KeyList {
 
 /// The postcard form of a list. The first two variants are what a list was before it had an
 /// encapsulation: the field `relinearization` came first, and an option's byte is that of a variant's
-/// number. Lists without an encapsulation are still written like that.
+/// number. Lists that these can tell are still written like that.
 #[derive(Serialize, Deserialize)]
 enum Wire {
     /// No relinearization, no encapsulation.
@@ -33,17 +34,28 @@ enum Wire {
     With(usize, Vec<(i64, usize)>, Option<usize>),
     /// With the level of the encapsulation, which comes last.
     Raising(Option<usize>, Vec<(i64, usize)>, Option<usize>, usize),
+    /// With several levels of one purpose.
+    Banded(Vec<usize>, Vec<(i64, usize)>, Vec<usize>, Option<usize>),
 }
 
 impl From<Wire> for KeyList {
     fn from(wire: Wire) -> Self {
+        let list = |level: Option<usize>| Vec::from_iter(level);
         let (relinearization, rotations, conjugation, encapsulation) = match wire {
-            Wire::Without(rotations, conjugation) => (None, rotations, conjugation, None),
-            Wire::With(level, rotations, conjugation) => {
-                (Some(level), rotations, conjugation, None)
+            Wire::Without(rotations, conjugation) => {
+                (Vec::new(), rotations, list(conjugation), None)
             }
-            Wire::Raising(relinearization, rotations, conjugation, level) => {
-                (relinearization, rotations, conjugation, Some(level))
+            Wire::With(level, rotations, conjugation) => {
+                (vec![level], rotations, list(conjugation), None)
+            }
+            Wire::Raising(relinearization, rotations, conjugation, level) => (
+                list(relinearization),
+                rotations,
+                list(conjugation),
+                Some(level),
+            ),
+            Wire::Banded(relinearization, rotations, conjugation, level) => {
+                (relinearization, rotations, conjugation, level)
             }
         };
         Self {
@@ -57,10 +69,21 @@ impl From<Wire> for KeyList {
 
 impl From<KeyList> for Wire {
     fn from(list: KeyList) -> Self {
-        let (relinearization, rotations, conjugation) =
-            (list.relinearization, list.rotations, list.conjugation);
-        match (list.encapsulation, relinearization) {
-            (Some(level), _) => Self::Raising(relinearization, rotations, conjugation, level),
+        let KeyList {
+            relinearization,
+            rotations,
+            conjugation,
+            encapsulation,
+        } = list;
+        let (relinearization, conjugation) = match (&*relinearization, &*conjugation) {
+            ([] | [_], [] | [_]) => (relinearization.first(), conjugation.first()),
+            _ => return Self::Banded(relinearization, rotations, conjugation, encapsulation),
+        };
+        let conjugation = conjugation.copied();
+        match (encapsulation, relinearization.copied()) {
+            (Some(level), relinearization) => {
+                Self::Raising(relinearization, rotations, conjugation, level)
+            }
             (None, Some(level)) => Self::With(level, rotations, conjugation),
             (None, None) => Self::Without(rotations, conjugation),
         }
@@ -68,23 +91,48 @@ impl From<KeyList> for Wire {
 }
 
 impl KeyList {
-    /// Notes that a key is used at `level`. Rotations are taken modulo `slots`; a rotation by 0
-    /// needs no key. Of the keys to and from the ephemeral secret each brings the other.
-    pub fn need(&mut self, purpose: KeyPurpose, level: usize, slots: usize) {
-        let raise = |old: &mut Option<usize>| *old = Some(old.map_or(level, |l| l.max(level)));
+    /// Notes that a key is used at `level`. Rotations are taken modulo the number of slots; a rotation by
+    /// 0 needs no key. Of the keys to and from the ephemeral secret each brings the other.
+    pub fn need(&mut self, purpose: KeyPurpose, level: usize, params: &Params) {
+        let same_band = |other: usize| params.band_at(other) == params.band_at(level);
+        let raise = |levels: &mut Vec<usize>| match levels.iter_mut().find(|l| same_band(**l)) {
+            Some(old) => *old = level.max(*old),
+            None => {
+                let place = levels.partition_point(|&old| old < level);
+                levels.insert(place, level);
+            }
+        };
         match purpose {
             KeyPurpose::Relinearization => raise(&mut self.relinearization),
             KeyPurpose::Conjugation => raise(&mut self.conjugation),
-            KeyPurpose::FromEphemeral | KeyPurpose::ToEphemeral => raise(&mut self.encapsulation),
+            KeyPurpose::FromEphemeral | KeyPurpose::ToEphemeral => {
+                self.encapsulation = self.encapsulation.max(Some(level));
+            }
             KeyPurpose::Rotation(by) => {
-                let by = by.rem_euclid(slots.max(1) as i64);
+                let by = by.rem_euclid(params.slots().max(1) as i64);
                 if by == 0 {
                     return;
                 }
-                match self.rotations.binary_search_by_key(&by, |entry| entry.0) {
-                    Ok(i) => self.rotations[i].1 = self.rotations[i].1.max(level),
-                    Err(i) => self.rotations.insert(i, (by, level)),
+                let place = self.rotations.partition_point(|&old| old < (by, level));
+                // Of one band there is one level, so that it is next to where this one would be.
+                let near = [place.checked_sub(1), Some(place)].into_iter().flatten();
+                let known = near.into_iter().find(|&at| {
+                    let entry = self.rotations.get(at);
+                    entry.is_some_and(|&(other, l)| other == by && same_band(l))
+                });
+                match known.and_then(|at| self.rotations.get_mut(at)) {
+                    Some(entry) => entry.1 = level.max(entry.1),
+                    None => self.rotations.insert(place, (by, level)),
                 }
+            }
+        }
+    }
+
+    /// As [`KeyList::need`] for a key that is used at `level` or at any below it.
+    pub fn need_up_to(&mut self, purpose: KeyPurpose, level: usize, params: &Params) {
+        for band in params.bands() {
+            if *band.levels.start() <= level {
+                self.need(purpose, level.min(*band.levels.end()), params);
             }
         }
     }
@@ -92,16 +140,14 @@ impl KeyList {
     /// All keys with their levels: relinearization, rotations, conjugation, to and from the ephemeral
     /// secret.
     pub fn iter(&self) -> impl Iterator<Item = (KeyPurpose, usize)> + '_ {
-        let relinearization = self
-            .relinearization
-            .map(|level| (KeyPurpose::Relinearization, level));
+        let relinearization = self.relinearization.iter();
+        let relinearization = relinearization.map(|&level| (KeyPurpose::Relinearization, level));
         let rotations = self
             .rotations
             .iter()
             .map(|&(by, level)| (KeyPurpose::Rotation(by), level));
-        let conjugation = self
-            .conjugation
-            .map(|level| (KeyPurpose::Conjugation, level));
+        let conjugation = self.conjugation.iter();
+        let conjugation = conjugation.map(|&level| (KeyPurpose::Conjugation, level));
         let encapsulation = self.encapsulation.into_iter().flat_map(|level| {
             [
                 (KeyPurpose::ToEphemeral, 0),
@@ -109,7 +155,6 @@ impl KeyList {
             ]
         });
         relinearization
-            .into_iter()
             .chain(rotations)
             .chain(conjugation)
             .chain(encapsulation)
@@ -166,9 +211,9 @@ mod tests {
                         conjugation,
                     };
                     let mut list = KeyList {
-                        relinearization,
+                        relinearization: Vec::from_iter(relinearization),
                         rotations,
-                        conjugation,
+                        conjugation: Vec::from_iter(conjugation),
                         encapsulation: None,
                     };
                     let bytes = postcard::to_allocvec(&list).unwrap();
@@ -177,6 +222,10 @@ mod tests {
                     list.encapsulation = Some(30);
                     let bytes = postcard::to_allocvec(&list).unwrap();
                     assert_eq!(bytes[0], 2);
+                    assert_eq!(postcard::from_bytes::<KeyList>(&bytes).unwrap(), list);
+                    list.conjugation = vec![1, 9];
+                    let bytes = postcard::to_allocvec(&list).unwrap();
+                    assert_eq!(bytes[0], 3);
                     assert_eq!(postcard::from_bytes::<KeyList>(&bytes).unwrap(), list);
                 }
             }
@@ -189,7 +238,7 @@ mod tests {
         for order in [[0, 1], [1, 0]] {
             let mut list = KeyList::default();
             for i in order {
-                list.need(both[i].0, both[i].1, 8);
+                list.need(both[i].0, both[i].1, &crate::testing::toy_params());
             }
             assert_eq!(list.iter().collect::<Vec<_>>(), both);
         }

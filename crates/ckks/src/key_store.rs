@@ -30,21 +30,21 @@ pub struct EvaluationKeys<B: Backend> {
     params: [u8; 32],
     key_id: KeyId,
     keys: BTreeMap<Name, Entry<B>>,
-    /// Rotations that have a key, modulo the number of slots.
-    rotations: BTreeMap<i64, Name>,
+    /// Rotations that have a key in a band, modulo the number of slots.
+    rotations: BTreeMap<(usize, i64), Name>,
     recent: Mutex<VecDeque<(Name, Arc<PreparedKey<B>>)>>,
     resident: usize,
     ahead: Option<ReadAhead<Name>>,
     report: SecurityReport,
 }
 
-/// What tells keys apart.
+/// What tells keys apart; the number is that of the band of levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Name {
     /// Of rotations and the conjugation: the same slots may be moved under several names.
-    Automorphism(GaloisElement),
+    Automorphism(usize, GaloisElement),
     /// All others.
-    Purpose(KeyPurpose),
+    Purpose(usize, KeyPurpose),
 }
 
 enum Entry<B: Backend> {
@@ -115,8 +115,8 @@ impl<B: Backend> EvaluationKeys<B> {
         Ok(keys)
     }
 
-    /// Checks, prepares and adds one key; of two keys of one purpose the one that covers more
-    /// levels stays.
+    /// Checks, prepares and adds one key; of two keys of one purpose and one band of levels
+    /// ([`Params::bands`]) the one that covers more levels stays.
     ///
     /// # Errors
     /// As [`StoredSwitchingKey::conform`], [`CkksError::WrongKey`], [`CkksError::WrongParams`],
@@ -158,7 +158,11 @@ impl<B: Backend> EvaluationKeys<B> {
         prepared: PreparedKey<B>,
     ) -> Result<(), CkksError> {
         self.admit(params, stored)?;
-        self.add(params, stored.purpose, Entry::Prepared(Arc::new(prepared)));
+        self.add(
+            params,
+            (stored.purpose, stored.level),
+            Entry::Prepared(Arc::new(prepared)),
+        );
         Ok(())
     }
 
@@ -175,7 +179,7 @@ impl<B: Backend> EvaluationKeys<B> {
         let (purpose, level) = (stored.purpose, stored.level);
         self.add(
             params,
-            purpose,
+            (purpose, level),
             Entry::Source(Source::Memory(Arc::new(stored)), level),
         );
         Ok(())
@@ -201,7 +205,7 @@ impl<B: Backend> EvaluationKeys<B> {
         let (_, row) = check_switching_key(params, (purpose, level), record.secret)?;
         self.report.rows.push(row);
         let source = Source::File(file.clone(), index);
-        self.add(params, purpose, Entry::Source(source, level));
+        self.add(params, (purpose, level), Entry::Source(source, level));
         Ok(())
     }
 
@@ -251,11 +255,11 @@ impl<B: Backend> EvaluationKeys<B> {
         Ok(())
     }
 
-    fn add(&mut self, params: &Params, purpose: KeyPurpose, entry: Entry<B>) {
-        let name = name(params, purpose);
-        if let KeyPurpose::Rotation(by) = purpose {
-            self.rotations
-                .insert(by.rem_euclid(params.slots() as i64), name);
+    fn add(&mut self, params: &Params, key: (KeyPurpose, usize), entry: Entry<B>) {
+        let name = name(params, key);
+        if let (KeyPurpose::Rotation(by), level) = key {
+            let by = by.rem_euclid(params.slots() as i64);
+            self.rotations.insert((params.band_at(level), by), name);
         }
         let old = self.keys.get(&name).map(Entry::level);
         if old.is_none_or(|level| level < entry.level()) {
@@ -274,7 +278,7 @@ impl<B: Backend> EvaluationKeys<B> {
         backend: &B,
         (purpose, level): (KeyPurpose, usize),
     ) -> Result<Option<Arc<PreparedKey<B>>>, CkksError> {
-        let name = name(params, purpose);
+        let name = name(params, (purpose, level));
         let entry = self.keys.get(&name).filter(|key| key.level() >= level);
         let source = match entry {
             None => return Ok(None),
@@ -347,15 +351,17 @@ impl<B: Backend> EvaluationKeys<B> {
     /// Whether there is a key of that purpose that covers `level`.
     #[must_use]
     pub fn covers(&self, params: &Params, purpose: KeyPurpose, level: usize) -> bool {
-        let key = self.keys.get(&name(params, purpose));
+        let key = self.keys.get(&name(params, (purpose, level)));
         key.is_some_and(|key| key.level() >= level)
     }
 
     /// The rotations, modulo the number of slots, whose keys cover `level`, in ascending order.
-    pub fn rotations(&self, level: usize) -> impl Iterator<Item = i64> + '_ {
+    pub fn rotations(&self, params: &Params, level: usize) -> impl Iterator<Item = i64> + '_ {
         let covers = move |name| self.keys.get(name).is_some_and(|key| key.level() >= level);
-        let known = self.rotations.iter().filter(move |(_, name)| covers(name));
-        known.map(|(&by, _)| by)
+        let band = params.band_at(level);
+        let of_band = self.rotations.range((band, i64::MIN)..=(band, i64::MAX));
+        let known = of_band.filter(move |(_, name)| covers(name));
+        known.map(|(&(_, by), _)| by)
     }
 
     /// The secret key that they belong to.
@@ -389,11 +395,12 @@ impl<B: Backend> EvaluationKeys<B> {
     }
 }
 
-fn name(params: &Params, purpose: KeyPurpose) -> Name {
+fn name(params: &Params, (purpose, level): (KeyPurpose, usize)) -> Name {
+    let band = params.band_at(level);
     match purpose {
         KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
-            Name::Automorphism(purpose.galois(params.log_n()))
+            Name::Automorphism(band, purpose.galois(params.log_n()))
         }
-        other => Name::Purpose(other),
+        other => Name::Purpose(band, other),
     }
 }

@@ -78,7 +78,7 @@ impl KeyPurpose {
             Self::ToEphemeral | Self::FromEphemeral => {
                 (vec![covering], encapsulation_special(params)?)
             }
-            _ => (params.digits_at(level), params.special()),
+            _ => (params.digits_at(level), params.special_at(level)),
         };
         Ok(KeyShape {
             basis: covering.union(special),
@@ -115,8 +115,9 @@ pub struct KeyShape {
     /// What its parts stand for, one after the other. Keys to and from the ephemeral secret have one
     /// digit, all ciphertext primes: what they switch is smaller than the modulus of level 0.
     pub digits: Vec<Basis>,
-    /// The primes whose product P is divided away: all special primes, or the first of them that
-    /// suffice for a key to or from the ephemeral secret, so that it has fewer bits.
+    /// The primes whose product P is divided away: those of the level's band ([`Params::special_at`]),
+    /// or the first special primes that suffice for a key to or from the ephemeral secret, so that it
+    /// has fewer bits.
     pub special: Basis,
 }
 

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use veilformer_ring::Basis;
 
+use crate::bands::runs;
 use crate::primes::SPECIAL_SLACK_BITS;
 use crate::security::log2_product;
 use crate::{CkksError, MAX_PRIMES, ParamsSpec, Scale};
@@ -256,18 +257,6 @@ impl Sizes {
                 .collect();
         }
         let room = log2_product(special) + SPECIAL_SLACK_BITS;
-        let most = spec.digit_limbs.saturating_mul(2);
-        let mut digits = Vec::new();
-        let (mut start, mut bits) = (0, 0.0);
-        for (i, &q) in primes.iter().enumerate() {
-            let own = (q as f64).log2();
-            if i > start && (bits + own > room || i - start == most) {
-                digits.push(Basis::range(start, i));
-                (start, bits) = (i, 0.0);
-            }
-            bits += own;
-        }
-        digits.push(Basis::range(start, count));
-        digits
+        runs(primes, room, spec.digit_limbs.saturating_mul(2))
     }
 }

@@ -11,6 +11,7 @@
 //! | predict noise | [`noise`] |
 #![forbid(unsafe_code)]
 
+mod bands;
 mod centred;
 mod ciphertext;
 mod coefficients;
@@ -38,6 +39,7 @@ pub mod testing;
 pub mod uniform;
 mod words;
 
+pub use bands::Band;
 pub use centred::Centred;
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
 pub use coefficients::Coefficients;

@@ -118,7 +118,10 @@ impl NoiseModel {
     /// primes at this level.
     #[must_use]
     pub fn key_switch_error(&self, level: usize) -> f64 {
-        let log_p = self.params.chain().product_log2(self.params.special());
+        let log_p = self
+            .params
+            .chain()
+            .product_log2(self.params.special_at(level));
         self.params
             .digits_at(level)
             .into_iter()

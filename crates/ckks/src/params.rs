@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, Chain};
 
+use crate::bands::{self, Band};
 use crate::ladder::Sizes;
 use crate::security::{self, SecretKind, SecurityLevel, SecurityReport, SecurityRow};
 use crate::{CkksError, Ladder, Scale, WordSpec};
@@ -91,6 +92,7 @@ pub struct LevelStep {
 #[derive(Clone)]
 pub struct Params(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
     spec: ParamsSpec,
     chain: Arc<Chain>,
@@ -101,7 +103,7 @@ struct Inner {
     levels: Vec<Basis>,
     /// Of each level the primes of all levels up to it.
     covering: Vec<Basis>,
-    digits: Vec<Basis>,
+    bands: Vec<Band>,
     special: Basis,
     report: SecurityReport,
     digest: [u8; 32],
@@ -364,7 +366,23 @@ impl Params {
         let report = security_report(&spec, &primes, insecure)?;
         let scales = scale_table(&sizes, &primes, &levels)?;
         let special = Basis::range(count, primes.len());
-        let digest = digest(&spec, &primes, (&digits, &levels), insecure);
+        let whole = Band {
+            levels: 0..=spec.levels,
+            digits,
+            special,
+        };
+        let bands = match sizes.is_plain() {
+            true => vec![whole],
+            false => {
+                let most = spec.digit_limbs.saturating_mul(2);
+                let whole = Band {
+                    levels: spec.levels..=spec.levels,
+                    ..whole
+                };
+                bands::bands(&primes, &covering, whole, most)
+            }
+        };
+        let digest = digest(&spec, &primes, (&bands, &levels), insecure);
         let chain = Chain::new(spec.log_n, &primes)?;
         Ok(Self(Arc::new(Inner {
             spec,
@@ -374,12 +392,25 @@ impl Params {
             middle: sizes.middle(),
             levels,
             covering,
-            digits,
+            bands,
             special,
             report,
             digest,
             insecure,
         })))
+    }
+
+    /// The same chain with all levels in one band: what files were made for before there were several.
+    pub(crate) fn in_one_band(&self) -> Self {
+        let mut inner = Inner::clone(&self.0);
+        inner.bands = vec![Band {
+            levels: 0..=self.max_level(),
+            digits: self.digits().to_vec(),
+            special: self.special(),
+        }];
+        let parts = (&*inner.bands, &*inner.levels);
+        inner.digest = digest(&inner.spec, &inner.primes, parts, inner.insecure);
+        Self(Arc::new(inner))
     }
 
     /// The specification.
@@ -449,27 +480,14 @@ impl Params {
     /// its product within P, at most twice `digit_limbs`.
     #[must_use]
     pub fn digits(&self) -> &[Basis] {
-        &self.0.digits
+        // There is always a band.
+        &self.0.bands[self.0.bands.len() - 1].digits
     }
 
-    /// The digits of a key that covers the primes of `level`: those of [`Params::digits`]
-    /// restricted to it, without empty ones.
+    /// The bands of levels, from the lowest up; together they are all levels.
     #[must_use]
-    pub fn digits_at(&self, level: usize) -> Vec<Basis> {
-        let basis = self.covering(level);
-        self.0
-            .digits
-            .iter()
-            .map(|digit| digit.intersect(basis))
-            .filter(|digit| !digit.is_empty())
-            .collect()
-    }
-
-    /// The primes of a key-switching key that is used up to `level`: those of the level and of
-    /// all lower ones, and P.
-    #[must_use]
-    pub fn key_basis(&self, level: usize) -> Basis {
-        self.covering(level).union(self.special())
+    pub fn bands(&self) -> &[Band] {
+        &self.0.bands
     }
 
     /// The canonical scale of `level`. Above the highest level: that of the highest.
@@ -722,7 +740,7 @@ fn scale_table(sizes: &Sizes, primes: &[u64], levels: &[Basis]) -> Result<Vec<Sc
 fn digest(
     spec: &ParamsSpec,
     primes: &[u64],
-    (digits, levels): (&[Basis], &[Basis]),
+    (bands, levels): (&[Band], &[Basis]),
     insecure: bool,
 ) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -747,11 +765,10 @@ fn digest(
     ];
     words(&mut hasher, &mut numbers.into_iter());
     words(&mut hasher, &mut primes.iter().copied());
-    for digit in digits {
-        words(&mut hasher, &mut digit.iter().map(|i| i as u64));
-    }
-    for level in levels {
-        words(&mut hasher, &mut level.iter().map(|i| i as u64));
-    }
+    let mut basis = |basis: &Basis| words(&mut hasher, &mut basis.iter().map(|i| i as u64));
+    let (highest, lower) = bands::as_bases(bands);
+    highest.iter().for_each(&mut basis);
+    levels.iter().for_each(&mut basis);
+    lower.iter().for_each(&mut basis);
     *hasher.finalize().as_bytes()
 }

@@ -1,6 +1,7 @@
 //! Files of released formats stay readable. `corpus/v1.*` were written by format 1.0 with toy
 //! parameters; they are never rewritten: a new format gets new files beside them.
-//! `v1.raising.veil` has what came later: primes of several sizes and the keys of an ephemeral secret.
+//! `v1.raising.veil` has what came later: primes of several sizes and the keys of an ephemeral secret;
+//! `v1.bands.veil` has the same with bands of levels.
 #![allow(clippy::unwrap_used)] // a test's way to fail
 
 mod support;
@@ -34,9 +35,9 @@ fn make() -> (ToyClient, [Vec<u8>; 3]) {
         .unwrap()
         .into_stored();
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Relinearization, 3, params.slots());
-    list.need(KeyPurpose::Rotation(1), 3, params.slots());
-    list.need(KeyPurpose::Conjugation, 1, params.slots());
+    list.need(KeyPurpose::Relinearization, 3, &params);
+    list.need(KeyPurpose::Rotation(1), 3, &params);
+    list.need(KeyPurpose::Conjugation, 1, &params);
     let keys = client.keys(&list);
     let public = client.public_key(2);
     let files = [
@@ -57,31 +58,46 @@ fn ladder_params() -> Params {
     spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
 }
 
-fn make_raising() -> (ToyClient, Vec<u8>) {
-    let params = ladder_params();
-    let mut client = ToyClient::new(&params, 78);
+fn make_raising(params: &Params) -> (ToyClient, Vec<u8>) {
+    let mut client = ToyClient::new(params, 78);
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Conjugation, 2, params.slots());
-    list.need(KeyPurpose::FromEphemeral, 3, params.slots());
+    list.need(KeyPurpose::Conjugation, 2, params);
+    list.need(KeyPurpose::FromEphemeral, 3, params);
     let keys = client.keys(&list);
-    let file = evaluation_keys_to_bytes(&params, &keys).unwrap();
+    let file = evaluation_keys_to_bytes(params, &keys).unwrap();
     (client, file)
 }
 
 const RAISING: &str = "v1.raising.veil";
+const BANDS: &str = "v1.bands.veil";
 
 #[test]
 fn keys_of_an_ephemeral_secret_are_still_readable() {
-    let params = ladder_params();
-    let (mut client, made) = make_raising();
     let file = std::fs::read(path(RAISING)).unwrap();
+    let params = read_params(&Reader::open(&file).unwrap()).unwrap();
+    // What was written before levels had bands has none.
+    assert_eq!(params.bands().len(), 1);
+    assert_ne!(params, ladder_params());
+    raises(&file, &params);
+}
+
+#[test]
+fn keys_of_bands_are_still_readable() {
+    let params = ladder_params();
+    assert!(params.bands().len() > 1);
+    raises(&std::fs::read(path(BANDS)).unwrap(), &params);
+}
+
+/// Whether a file of [`make_raising`] is what is written today, and its keys serve.
+fn raises(file: &[u8], params: &Params) {
+    let (mut client, made) = make_raising(params);
     assert!(file == made, "writing is reproducible");
-    let reader = Reader::open_for(&file, Kind::EvaluationKeys, &params).unwrap();
-    assert_eq!(read_params(&reader).unwrap(), params);
-    let stored = read_evaluation_keys(&reader, &params).unwrap();
-    let fresh = client.encrypt(&slots(), 0).expand(&params).unwrap();
-    let keys = EvaluationKeys::<Cpu>::prepare(&params, &client.backend, &stored).unwrap();
-    let evaluator = Evaluator::new(&params, &client.backend, &keys).unwrap();
+    let reader = Reader::open_for(file, Kind::EvaluationKeys, params).unwrap();
+    assert_eq!(read_params(&reader).unwrap(), *params);
+    let stored = read_evaluation_keys(&reader, params).unwrap();
+    let fresh = client.encrypt(&slots(), 0).expand(params).unwrap();
+    let keys = EvaluationKeys::<Cpu>::prepare(params, &client.backend, &stored).unwrap();
+    let evaluator = Evaluator::new(params, &client.backend, &keys).unwrap();
     let raised = evaluator.mod_raise(&evaluator.import(fresh).unwrap());
     let raised = raised.unwrap().export(&client.backend).unwrap();
     assert_eq!(raised.level(), 3);
@@ -102,8 +118,8 @@ const NAMES: [&str; 3] = ["v1.ciphertexts.veil", "v1.keys.veil", "v1.public.veil
 #[ignore = "writes files: run once after a new format version"]
 fn write_missing_files() {
     let (_, files) = make();
-    let raising = (RAISING, make_raising().1);
-    for (name, bytes) in NAMES.into_iter().zip(files).chain([raising]) {
+    let bands = (BANDS, make_raising(&ladder_params()).1);
+    for (name, bytes) in NAMES.into_iter().zip(files).chain([bands]) {
         if !path(name).exists() {
             std::fs::write(path(name), bytes).unwrap();
         }

@@ -24,12 +24,12 @@ impl Bench {
         let params = toy_params();
         let mut client = ToyClient::new(&params, 1);
         let mut list = KeyList::default();
-        list.need(KeyPurpose::Relinearization, 3, params.slots());
-        list.need(KeyPurpose::Conjugation, 2, params.slots());
+        list.need(KeyPurpose::Relinearization, 3, &params);
+        list.need(KeyPurpose::Conjugation, 2, &params);
         for by in [1, 2, -3, 8, 16] {
-            list.need(KeyPurpose::Rotation(by), 3, params.slots());
+            list.need(KeyPurpose::Rotation(by), 3, &params);
         }
-        list.need(KeyPurpose::Rotation(5), 1, params.slots());
+        list.need(KeyPurpose::Rotation(5), 1, &params);
         let stored = client.keys(&list);
         let keys = EvaluationKeys::prepare(&params, &client.backend, &stored).unwrap();
         Self { client, keys }

@@ -82,6 +82,86 @@ fn check_digits(params: &Params) {
     assert_eq!(next, params.basis_at(params.max_level()).len());
 }
 
+/// Every level in one band, whose digits are its primes, none of them in P and each below it; no key has
+/// more bits than the largest, and none takes more than digits and P of the highest level would.
+fn check_bands(params: &Params) {
+    let log = |basis| params.chain().product_log2(basis);
+    let (lower, highest) = {
+        let (highest, lower) = params.bands().split_last().unwrap();
+        (lower, highest)
+    };
+    assert_eq!(*highest.levels.end(), params.max_level());
+    assert_eq!(
+        (&*highest.digits, highest.special),
+        (params.digits(), params.special())
+    );
+    let mut next = 0;
+    for (number, band) in params.bands().iter().enumerate() {
+        assert_eq!(*band.levels.start(), next);
+        next = band.levels.end() + 1;
+        let top = params.covering(*band.levels.end());
+        let union = band.digits.iter().fold(Basis::empty(), |all, digit| {
+            assert!(all.is_disjoint(*digit));
+            all.union(*digit)
+        });
+        assert_eq!(union, top);
+        assert!(band.special.is_disjoint(top));
+        assert!(log(top.union(band.special)) <= params.log_qp() + 1e-9);
+        for level in band.levels.clone() {
+            assert_eq!(
+                (params.band_at(level), params.special_at(level)),
+                (number, band.special)
+            );
+            let transforms = |digits: usize, special: Basis| {
+                let limbs = params.covering(level).len() + special.len();
+                limbs * (digits + 2)
+            };
+            let digits = params.digits_at(level);
+            let own = transforms(digits.len(), band.special);
+            let of_highest = highest.digits.iter();
+            let of_highest = of_highest.filter(|d| !d.is_disjoint(params.covering(level)));
+            let whole = transforms(of_highest.count(), params.special());
+            assert!(
+                own <= whole + whole / 4,
+                "level {level}: {own} NTTs, not {whole}"
+            );
+        }
+    }
+    for band in lower {
+        for digit in &band.digits {
+            assert!(
+                log(*digit) <= log(band.special) - 4.0
+                    && digit.len() <= 2 * params.spec().digit_limbs
+            );
+        }
+    }
+}
+
+#[test]
+fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
+    let spec = ParamsSpec {
+        levels: 26,
+        special_count: 9,
+        digit_limbs: 9,
+        ..bootstrap_spec()
+    };
+    let params = spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap();
+    check_bands(&params);
+    // Digits and primes of P: few where little is to be covered; and where EvalMod begins, three of
+    // the ciphertext primes above stand beside the nine special ones.
+    let shape = |level| {
+        (
+            params.digits_at(level).len(),
+            params.special_at(level).len(),
+        )
+    };
+    assert_eq!(
+        [1, 3, 7, 12, 15, 23, 26].map(shape),
+        [(1, 2), (1, 4), (1, 7), (1, 11), (2, 7), (2, 11), (3, 9)]
+    );
+    assert!(params.special_at(23).contains(params.max_level()));
+}
+
 #[test]
 fn the_chain_of_a_bootstrap_is_secure() {
     let sizes = ladder((42, 3), (50, 13));
@@ -223,7 +303,7 @@ fn two_primes_of_an_ordinary_level_are_no_ladder() {
     }
 }
 
-/// The digest of a chain with a ladder is that of the version that introduced ladders.
+/// The digest of a chain with a ladder is that of the version that introduced bands.
 #[test]
 fn files_and_digests_are_stable() {
     let sizes = ladder((34, 1), (40, 1));
@@ -239,7 +319,7 @@ fn files_and_digests_are_stable() {
     let digest: String = params.digest().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         digest,
-        "0203f69a5312f59c41b5c059fb9d644e1ea0f11ed3b7724d6f03b46dfe9f91f5"
+        "37bbc947dd599903c3e03bd5029c3888b5b6ef9ae5e7a238594d1872113ad382"
     );
 
     let sizes = ladder((42, 3), (50, 13));
@@ -269,6 +349,9 @@ proptest! {
         prop_assert!(check_scales(&params, &sizes) < 2f64.powi(-6));
         if !sizes.below.is_empty() || !sizes.above.is_empty() {
             check_digits(&params);
+            check_bands(&params);
+        } else {
+            prop_assert_eq!(params.bands().len(), 1);
         }
         let mut known = 1;
         for (level, step) in (1..=params.max_level()).map(|l| (l, params.step_at(l))) {

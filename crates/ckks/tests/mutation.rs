@@ -29,11 +29,14 @@ fn run(bytes: &[u8], mut parse: impl FnMut(&[u8]) -> bool) {
 }
 
 fn keys(client: &mut ToyClient) -> StoredEvaluationKeys {
-    let slots = client.params.slots();
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Relinearization, 1, slots);
-    list.need(KeyPurpose::Rotation(1), 1, slots);
-    list.need(KeyPurpose::FromEphemeral, client.params.max_level(), slots);
+    list.need(KeyPurpose::Relinearization, 1, &client.params);
+    list.need(KeyPurpose::Rotation(1), 1, &client.params);
+    list.need(
+        KeyPurpose::FromEphemeral,
+        client.params.max_level(),
+        &client.params,
+    );
     client.keys(&list)
 }
 

@@ -81,15 +81,11 @@ fn each_key_is_checked_by_its_own_moduli_and_secret() {
     let params = demo_spec().validate().unwrap();
     let dense = SecretKind::DenseTernary;
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Relinearization, 7, params.slots());
-    list.need(KeyPurpose::Rotation(-1), 2, params.slots());
-    list.need(KeyPurpose::Rotation(-1), 4, params.slots());
-    list.need(
-        KeyPurpose::Rotation(params.slots() as i64),
-        4,
-        params.slots(),
-    );
-    list.need(KeyPurpose::Conjugation, 0, params.slots());
+    list.need(KeyPurpose::Relinearization, 7, &params);
+    list.need(KeyPurpose::Rotation(-1), 2, &params);
+    list.need(KeyPurpose::Rotation(-1), 4, &params);
+    list.need(KeyPurpose::Rotation(params.slots() as i64), 4, &params);
+    list.need(KeyPurpose::Conjugation, 0, &params);
     assert_eq!(list.rotations, [(params.slots() as i64 - 1, 4)]);
     let report = list.security(&params).unwrap();
     assert_eq!((report.rows.len(), report.bits()), (3, 128));
@@ -124,7 +120,7 @@ fn each_key_is_checked_by_its_own_moduli_and_secret() {
             .check_key_moduli("public key", &public, dense)
             .is_err()
     );
-    list.need(KeyPurpose::Conjugation, 8, params.slots());
+    list.need(KeyPurpose::Conjugation, 8, &params);
     assert!(matches!(
         list.security(&params),
         Err(CkksError::Level { .. })

@@ -308,16 +308,19 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
     parts.embedding.check(&parts.signature)?;
     check_signature(params, &parts.signature)?;
     let slots = params.slots() as i64;
-    let rotations = &parts.keys.rotations;
-    if rotations.iter().any(|r| !(1..slots).contains(&r.0))
-        || rotations.windows(2).any(|w| match w {
-            [a, b] => a.0 >= b.0,
-            _ => false,
-        })
+    let in_bands = |(by, level): (i64, usize)| (by, params.band_at(level));
+    let rotations: Vec<_> = parts.keys.rotations.iter().map(|&r| in_bands(r)).collect();
+    if rotations.iter().any(|r| !(1..slots).contains(&r.0)) || !rotations.is_sorted_by(|a, b| a < b)
     {
         return fail(format!(
-            "its list of rotation keys is not ascending within 1..{slots}"
+            "its list of rotation keys is not ascending within 1..{slots}, one for a band of levels"
         ));
+    }
+    for levels in [&parts.keys.relinearization, &parts.keys.conjugation] {
+        let bands: Vec<_> = levels.iter().map(|&level| params.band_at(level)).collect();
+        if !bands.is_sorted_by(|a, b| a < b) {
+            return fail("its keys of one purpose are not one for a band of levels".to_owned());
+        }
     }
     Ok(())
 }

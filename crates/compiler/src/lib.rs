@@ -92,7 +92,7 @@ pub fn compile(program: &TensorProgram, options: &Options) -> Result<Compiled, C
     let bounds = calibrate::calibrate(&free, &options.calibration, options.margin);
     let target = (&params, options.batch);
     let lowered = lower::lower(&free, &program.labels, &bounds, target)?;
-    let keys = lowered.program.key_list();
+    let keys = lowered.program.key_list(&params);
     Ok(Compiled {
         params,
         program: lowered.program,

@@ -60,7 +60,7 @@ impl ServerBundle {
         check_name(&model_name)?;
         program.verify(&params)?;
         let mut bundle = Self {
-            keys: program.key_list(),
+            keys: program.key_list(&params),
             params,
             program,
             model_name,

@@ -15,7 +15,7 @@ use crate::stats::{TransformCounts, plain_words};
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 12;
+pub const COST_VERSION: u32 = 13;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -168,8 +168,11 @@ impl CostTable {
         let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         self.version == COST_VERSION
             && self.params_digest == params.digest()
-            && inside(program, params)
-                .is_ok_and(|inside| needs(program, &inside).iter().all(|(cost, _)| known(*cost)))
+            && inside(program, params).is_ok_and(|inside| {
+                needs((program, params), &inside)
+                    .iter()
+                    .all(|(cost, _)| known(*cost))
+            })
             && (threads <= 1
                 || self.slowdown.contains_key(&threads) && self.helped.contains_key(&threads))
     }
@@ -286,7 +289,7 @@ pub(crate) fn encoded<'a>(
 
 /// The costs that a program needs, with the levels at which it needs them.
 pub(crate) fn needs(
-    program: &CiphertextProgram,
+    (program, params): (&CiphertextProgram, &Params),
     inside: &[CiphertextProgram],
 ) -> BTreeSet<(Cost, usize)> {
     let mut all = BTreeSet::new();
@@ -300,7 +303,7 @@ pub(crate) fn needs(
         all.insert((cost, level));
         all.insert((Cost::Memory, 0));
     }
-    for (_, level) in program.key_list().iter() {
+    for (_, level) in program.key_list(params).iter() {
         all.insert((Cost::PrepareKey, level));
     }
     for id in &program.outputs {

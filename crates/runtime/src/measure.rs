@@ -10,9 +10,10 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use veilformer_ckks::container::{KeyFile, evaluation_keys_to_bytes};
 use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
 use veilformer_ckks::{
-    Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyPurpose,
-    OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector, StoredCiphertext,
-    StoredEvaluationKeys, StoredSwitchingKey, Term, Transform, Uniform, UniformParts,
+    Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyList,
+    KeyPurpose, OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector,
+    StoredCiphertext, StoredEvaluationKeys, StoredSwitchingKey, Term, Transform, Uniform,
+    UniformParts,
 };
 use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::Backend;
@@ -88,26 +89,33 @@ fn measure_here<B: Backend>(
 ) -> Result<CostTable, RuntimeError> {
     let end = Instant::now() + deadline;
     let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
-    for (cost, level) in needs(program, &inside(program, params)?) {
+    for (cost, level) in needs((program, params), &inside(program, params)?) {
         by_level.entry(level).or_default().insert(cost);
     }
     let mut table = CostTable::empty(params, machine);
     let Some((&top, _)) = by_level.last_key_value() else {
         return Ok(table);
     };
-    let keys = random_keys(params, backend, top)?;
+    // Threads share caches and memory: what there is to share falls with the level.
+    let typical = by_level.keys().nth(by_level.len() / 2).copied();
+    let shared = match threads {
+        0 | 1 => BTreeSet::new(),
+        _ => BTreeSet::from([typical.unwrap_or(top).max(1), top.max(1)]),
+    };
+    let keys = random_keys(params, backend, (&by_level, &shared))?;
     let bench = Bench {
         evaluator: Evaluator::new(params, backend, &keys)?,
         params,
         backend,
     };
     if threads > 1 {
-        // At a typical level: what there is to share falls with it.
-        let typical = by_level.keys().nth(by_level.len() / 2);
-        let mixed = bench.mixed(typical.copied().unwrap_or(top).max(1))?;
-        let slowdown = bench.slowdown(&mixed, threads)?;
+        let (mut slowdown, mut helped) = (0.0, 0.0);
+        for &level in &shared {
+            let mixed = bench.mixed(level)?;
+            slowdown += bench.slowdown(&mixed, threads)? / shared.len() as f64;
+            helped += bench.helped(&mixed, threads)? / shared.len() as f64;
+        }
         table.slowdown.insert(as_u32(threads), slowdown);
-        let helped = bench.helped(&mixed, threads)?;
         table.helped.insert(as_u32(threads), helped);
     }
     let levels: Vec<usize> = by_level.keys().copied().collect();
@@ -157,16 +165,28 @@ fn as_u32(x: usize) -> u32 {
 
 const KEY_ID: KeyId = KeyId::from_bytes([0xc0; 16]);
 
-/// Uniformly random keys of a relinearization and some rotations.
+/// Uniformly random keys of a relinearization and of some rotations, in each band of levels where they
+/// are measured: for the costs of each level, and where all of them are `shared`.
 fn random_keys<B: Backend>(
     params: &Params,
     backend: &B,
-    level: usize,
+    (by_level, shared): (&BTreeMap<usize, BTreeSet<Cost>>, &BTreeSet<usize>),
 ) -> Result<EvaluationKeys<B>, RuntimeError> {
-    let rotations = (1..=ROTATIONS as i64).map(KeyPurpose::Rotation);
-    let purposes = [KeyPurpose::Relinearization].into_iter().chain(rotations);
+    let mut list = KeyList::default();
+    let none = BTreeSet::new();
+    let shared_levels = shared.iter().map(|level| (level, &none));
+    for (&level, costs) in by_level.iter().chain(shared_levels) {
+        let has = |cost| costs.contains(&cost) || shared.contains(&level);
+        if has(Cost::MulSum) {
+            list.need(KeyPurpose::Relinearization, level, params);
+        }
+        if has(Cost::RotateStep) || has(Cost::Transform) {
+            let rotations = (1..=ROTATIONS as i64).map(KeyPurpose::Rotation);
+            rotations.for_each(|by| list.need(by, level, params));
+        }
+    }
     let mut keys = EvaluationKeys::empty(params, KEY_ID);
-    for (number, purpose) in purposes.enumerate() {
+    for (number, (purpose, level)) in list.iter().enumerate() {
         let stored = stored_key(params, level, (number, purpose))?;
         let prepared = EvaluationKeys::prepare_one(params, backend, &stored)?;
         keys.insert_prepared(params, &stored, prepared)?;

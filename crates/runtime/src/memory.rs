@@ -185,7 +185,7 @@ fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u
     let jobs = outputs.min(JOBS);
     let digits = params.digits_at(level).len().max(1);
     let group = group(params.n(), digits, 2 * jobs);
-    let divisor = params.special().len() + 1;
+    let divisor = params.special_at(level).len() + 1;
     let limbs = group * digits + group * jobs * 2 + 2 * 2 * jobs * divisor;
     limbs_bytes(params, limbs + sources * params.basis_at(level).len())
 }

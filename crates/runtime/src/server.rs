@@ -163,9 +163,10 @@ impl<B: Backend> Server<B> {
     }
 
     /// Per key that the program needs, in the order of their first use, the index of one in the
-    /// file that covers its level.
+    /// file that covers its level, of the same band.
     fn choose_keys(&self, header: &EvaluationKeysHeader) -> Result<Vec<usize>, RuntimeError> {
-        let log_n = self.bundle.params().log_n();
+        let params = self.bundle.params();
+        let log_n = params.log_n();
         let records = &header.keys;
         let mut needed: Vec<(KeyPurpose, usize)> = self.bundle.keys().iter().collect();
         needed.sort_by_key(|(purpose, _)| self.device.keys.iter().position(|k| k == purpose));
@@ -180,9 +181,11 @@ impl<B: Backend> Server<B> {
                             && matches!(purpose, KeyPurpose::Rotation(_))
                             && p.galois(log_n) == purpose.galois(log_n))
                 };
+                let covers =
+                    |found: usize| found >= level && params.band_at(found) == params.band_at(level);
                 records
                     .iter()
-                    .position(|r| same(r.purpose) && r.level as usize >= level)
+                    .position(|r| same(r.purpose) && covers(r.level as usize))
                     .ok_or(RuntimeError::MissingKey { purpose, level })
             })
             .collect()

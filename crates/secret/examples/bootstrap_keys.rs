@@ -65,7 +65,7 @@ fn main() {
     });
     let mut list = KeyList::default();
     for by in [1, 2, 3, 4] {
-        list.need(KeyPurpose::Rotation(by), top, params.slots());
+        list.need(KeyPurpose::Rotation(by), top, &params);
     }
     let (what, go) = ((&list, [0; 32]), &mut |_, _| ControlFlow::Continue(()));
     let mut file = Cursor::new(Vec::new());

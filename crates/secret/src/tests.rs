@@ -198,9 +198,9 @@ fn ternary_coefficients_have_the_residues_of_their_integers() {
 #[test]
 fn keys_depend_on_the_seed_and_not_on_the_threads() {
     let list = KeyList {
-        relinearization: Some(3),
+        relinearization: vec![3],
         rotations: (1..6).map(|by| (by, 2)).collect(),
-        conjugation: None,
+        conjugation: Vec::new(),
         ..KeyList::default()
     };
     let make = |seed, threads| {
@@ -228,9 +228,9 @@ fn keys_depend_on_the_seed_and_not_on_the_threads() {
 fn generation_tells_its_progress_and_stops_when_asked() {
     let (_, mut generator, key) = toy(4);
     let list = KeyList {
-        relinearization: Some(1),
+        relinearization: vec![1],
         rotations: vec![(1, 1), (2, 1), (3, 0)],
-        conjugation: Some(0),
+        conjugation: vec![0],
         ..KeyList::default()
     };
     let mut seen = Vec::new();

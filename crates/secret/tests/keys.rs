@@ -20,10 +20,10 @@ use veilformer_secret::KeyGenerator;
 fn stored(params: &Params, kit: &Kit, rotations: &[i64]) -> StoredEvaluationKeys {
     let mut list = KeyList::default();
     let top = params.max_level();
-    list.need(KeyPurpose::Relinearization, top, params.slots());
-    list.need(KeyPurpose::Conjugation, top, params.slots());
+    list.need(KeyPurpose::Relinearization, top, &params);
+    list.need(KeyPurpose::Conjugation, top, &params);
     for &by in rotations {
-        list.need(KeyPurpose::Rotation(by), top, params.slots());
+        list.need(KeyPurpose::Rotation(by), top, &params);
     }
     let mut generator = KeyGenerator::insecure_deterministic_for_tests(params, 99).unwrap();
     let go_on = &mut |_, _| ControlFlow::Continue(());
@@ -319,7 +319,7 @@ fn rotations_are_composed_when_that_is_asked_for() {
     assert!(missing(&composing, 19), "that takes seven");
     // Keys of lower levels do not count.
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Rotation(1), 1, params.slots());
+    list.need(KeyPurpose::Rotation(1), 1, &params);
     let mut generator = KeyGenerator::insecure_deterministic_for_tests(&params, 3).unwrap();
     let go_on = &mut |_, _| ControlFlow::Continue(());
     let low = generator.evaluation_keys(&kit.secret, &list, [0; 32], go_on);

@@ -27,13 +27,13 @@ fn params() -> Params {
 /// Eight keys, of several levels.
 fn list(params: &Params) -> KeyList {
     let mut list = KeyList::default();
-    let (top, slots) = (params.max_level(), params.slots());
-    list.need(KeyPurpose::Relinearization, top, slots);
-    list.need(KeyPurpose::Conjugation, 2, slots);
+    let top = params.max_level();
+    list.need(KeyPurpose::Relinearization, top, params);
+    list.need(KeyPurpose::Conjugation, 2, params);
     for by in [1, 2, 4, 8] {
-        list.need(KeyPurpose::Rotation(by), 1 + by as usize / 4, slots);
+        list.need(KeyPurpose::Rotation(by), 1 + by as usize / 4, params);
     }
-    list.need(KeyPurpose::FromEphemeral, top, slots);
+    list.need(KeyPurpose::FromEphemeral, top, params);
     list
 }
 
@@ -223,7 +223,7 @@ fn other_files_are_refused_and_left_as_they_are() {
         "another program's",
     );
     let mut shorter = list.clone();
-    shorter.need(KeyPurpose::Rotation(3), 1, params.slots());
+    shorter.need(KeyPurpose::Rotation(3), 1, &params);
     says(
         refused(&secret, (&shorter, PROGRAM), begun.clone()),
         "another program's",

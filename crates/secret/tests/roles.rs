@@ -18,9 +18,9 @@ use veilformer_secret::{
 
 fn list() -> KeyList {
     KeyList {
-        relinearization: Some(3),
+        relinearization: vec![3],
         rotations: vec![(1, 2), (5, 3)],
-        conjugation: None,
+        conjugation: Vec::new(),
         encapsulation: Some(3),
     }
 }

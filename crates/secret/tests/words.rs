@@ -124,8 +124,8 @@ fn the_fast_backend_equals_the_reference_bit_for_bit() {
         let secret = generator.secret_key().unwrap();
         let top = params.max_level();
         let mut list = KeyList::default();
-        list.need(KeyPurpose::Relinearization, top, params.slots());
-        list.need(KeyPurpose::Rotation(1), top, params.slots());
+        list.need(KeyPurpose::Relinearization, top, &params);
+        list.need(KeyPurpose::Rotation(1), top, &params);
         let stored = generator
             .evaluation_keys(&secret, &list, [0; 32], &mut |_, _| {
                 ControlFlow::Continue(())
@@ -175,7 +175,7 @@ fn seeded_keys_serve_every_level() {
         let top = params.max_level();
         let key = generator.rotation(&secret, 1, top).unwrap();
         let mut list = KeyList::default();
-        list.need(KeyPurpose::Rotation(2), top, params.slots());
+        list.need(KeyPurpose::Rotation(2), top, &params);
         let stored = generator
             .evaluation_keys(&secret, &list, [0; 32], &mut |_, _| {
                 ControlFlow::Continue(())

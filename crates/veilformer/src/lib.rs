@@ -28,7 +28,7 @@
 //! // The client makes keys and encrypts.
 //! let mut generator = KeyGenerator::new(&params, SecureRng::from_os()?);
 //! let secret = generator.secret_key()?;
-//! let list = KeyList { relinearization: Some(2), rotations: vec![(1, 1)], ..KeyList::default() };
+//! let list = KeyList { relinearization: vec![2], rotations: vec![(1, 1)], ..KeyList::default() };
 //! let stored = generator
 //!     .evaluation_keys(&secret, &list, [0; 32], &mut |_, _| ControlFlow::Continue(()))?;
 //! let values = SlotVector::real_periodic(&[1.0, 2.0, 3.0, 4.0]);

@@ -78,7 +78,7 @@ impl<O: Ops> Counting<O> {
     }
 
     fn need(&mut self, purpose: KeyPurpose, level: usize) {
-        self.keys.need(purpose, level, self.slots());
+        self.keys.need(purpose, level, self.ops.params());
     }
 
     /// What the encoder stores; see `Encoder::encode_plain`.

@@ -11,8 +11,8 @@ use veilformer_circuits::bootstrap::{
 use veilformer_circuits::testing::{ClearOps, toy_bootstrap};
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
-    Complex, EvaluationKeys, Evaluator, Ops, Params, Scale, SecretKind, SharedCiphertext,
-    SlotVector,
+    Complex, EvaluationKeys, Evaluator, KeyPurpose, Ops, Params, Scale, SecretKind,
+    SharedCiphertext, SlotVector,
 };
 use veilformer_ring::{Cpu, CpuConfig, Isa};
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
@@ -47,8 +47,11 @@ impl Client {
         let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::detect() }).unwrap();
         let mut keys = EvaluationKeys::empty(&params, secret.id());
         let go = &mut |_: usize, _: usize| ControlFlow::Continue(());
+        let mut list = plan.keys().unwrap();
+        // For products between bootstraps.
+        list.need_up_to(KeyPurpose::Relinearization, plan.output_level(), &params);
         generator
-            .each_evaluation_key(&secret, &plan.keys().unwrap(), go, &mut |key| {
+            .each_evaluation_key(&secret, &list, go, &mut |key| {
                 Ok(keys.insert(&params, &backend, &key)?)
             })
             .unwrap();

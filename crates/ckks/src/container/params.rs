@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, ExpanderId};
 
 use super::{ContainerError, Reader, Tag, Writer, bad_section};
+use crate::bands::as_bases;
 use crate::container::reader::from_meta;
 use crate::container::writer::to_meta;
 use crate::{CkksError, MAX_PRIMES, Params, ParamsSpec, security, uniform};
@@ -22,7 +23,8 @@ struct ParamsRecord {
     primes: Vec<u64>,
     /// Prime indices of the special primes.
     special: Vec<u8>,
-    /// Prime indices of each key-switching digit.
+    /// Prime indices of each key-switching digit; after those of the highest level what [`as_bases`]
+    /// gives of lower bands, which is nothing in files from before there were bands.
     digits: Vec<Vec<u8>>,
     /// Prime indices of each level, from level 0.
     levels: Vec<Vec<u8>>,
@@ -31,6 +33,7 @@ struct ParamsRecord {
 impl ParamsRecord {
     fn of(params: &Params) -> Self {
         let levels = 0..=params.max_level();
+        let (highest, lower) = as_bases(params.bands());
         Self {
             security_table: security::TABLE_VERSION,
             expander: uniform::EXPANDER.into(),
@@ -38,11 +41,7 @@ impl ParamsRecord {
             spec: params.spec().clone(),
             primes: params.primes().to_vec(),
             special: indices(params.special()),
-            digits: params
-                .digits()
-                .iter()
-                .map(|&digit| indices(digit))
-                .collect(),
+            digits: highest.iter().chain(&lower).map(|b| indices(*b)).collect(),
             levels: levels
                 .map(|level| indices(params.basis_at(level)))
                 .collect(),
@@ -88,7 +87,10 @@ pub fn params_from_bytes(bytes: &[u8]) -> Result<Params, CkksError> {
     ExpanderId::try_from(record.expander)?;
     let levels: Vec<Basis> = record.levels.iter().map(|l| basis(l)).collect();
     let secure = !record.insecure;
-    let params = Params::from_levels(record.spec.clone(), &record.primes, &levels, secure)?;
+    let mut params = Params::from_levels(record.spec.clone(), &record.primes, &levels, secure)?;
+    if record.digits.len() == params.digits().len() {
+        params = params.in_one_band();
+    }
     let expected = ParamsRecord::of(&params);
     if record.special != expected.special
         || record.digits != expected.digits

@@ -57,9 +57,9 @@ pub fn parts(params: &Params, run: usize) -> BundleParts {
             labels: ["a", "b", "c"].map(str::to_owned).to_vec(),
         },
         keys: KeyList {
-            relinearization: Some(3),
+            relinearization: vec![3],
             rotations: vec![(1, 2), (2, 3)],
-            conjugation: Some(1),
+            conjugation: vec![1],
             encapsulation: None,
         },
         tokenizer: tokenizer(),

@@ -27,9 +27,9 @@ pub struct BootstrapInfo {
     pub output_level: usize,
     /// The largest error that is predicted of any slot's part.
     pub error: f64,
-    /// The keys that it switches with, each with the highest level of its use.
+    /// The keys that it switches with, each with the highest level of its use in a band.
     pub keys: KeyList,
-    /// The same keys in the order of their first use.
+    /// What they are for, in the order of the first use.
     pub order: Vec<KeyPurpose>,
     /// Inner products with a key.
     pub key_switches: usize,
@@ -62,7 +62,7 @@ impl BootstrapInfo {
             input_level: plan.input_level(),
             output_level: plan.output_level(),
             error: plan.error()?,
-            keys: inside.key_list(),
+            keys: inside.key_list(params),
             order,
             // Into the ephemeral secret and back, which are not counted.
             key_switches: counts.key_switches() + 2,

@@ -239,11 +239,11 @@ impl CiphertextProgram {
         ))
     }
 
-    /// The evaluation keys that the program uses, each with the highest level of its use.
-    pub fn key_list(&self) -> KeyList {
+    /// The evaluation keys that the program uses, each with the highest level of its use in a band.
+    pub fn key_list(&self, params: &Params) -> KeyList {
         let mut list = KeyList::default();
         let level_of = |id: &ValueId| self.info(*id).map_or(0, |i| i.level);
-        let mut need = |purpose, level| list.need(purpose, level, self.slots);
+        let mut need = |purpose, level| list.need(purpose, level, params);
         for instruction in &self.instructions {
             match &instruction.operation {
                 Operation::MulSum(pairs) => {

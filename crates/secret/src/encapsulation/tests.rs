@@ -334,12 +334,8 @@ fn seeded_keys_and_lists_do_the_same() {
     let (mut generator, key) = generator(&params, 3);
     let backend = host(&params).unwrap();
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Rotation(1), 2, params.slots());
-    list.need(
-        KeyPurpose::FromEphemeral,
-        params.max_level(),
-        params.slots(),
-    );
+    list.need(KeyPurpose::Rotation(1), 2, &params);
+    list.need(KeyPurpose::FromEphemeral, params.max_level(), &params);
     let mut told = Vec::new();
     let stored = generator
         .evaluation_keys(&key, &list, [0; 32], &mut |done, total| {
@@ -435,7 +431,11 @@ fn tampered_keys_are_refused() {
     let change: [fn(&mut StoredEvaluationKeys); 7] = [
         |s| s.keys[0].secret = DENSE,
         |s| s.keys[0].level = 1,
-        |s| s.keys[0].purpose = KeyPurpose::Conjugation,
+        |s| {
+            // At level 0 it would have the shape of a conjugation's.
+            s.keys[0].purpose = KeyPurpose::Conjugation;
+            s.keys[0].level = 1;
+        },
         |s| s.keys[1].purpose = KeyPurpose::ToEphemeral,
         |s| s.keys[1].purpose = KeyPurpose::Relinearization,
         |s| s.keys[1].level = 2,
@@ -505,7 +505,7 @@ fn each_key_is_held_to_the_bound_of_its_own_secret() {
     let key = generator.secret_key().unwrap();
     assert!(insecure(generator.encapsulation(&key, EPHEMERAL_WEIGHT)));
     let mut list = KeyList::default();
-    list.need(KeyPurpose::FromEphemeral, 2, wide.slots());
+    list.need(KeyPurpose::FromEphemeral, 2, &wide);
     assert!(matches!(
         list.security(&wide),
         Err(CkksError::Insecure { .. })
