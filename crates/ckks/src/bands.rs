@@ -10,12 +10,15 @@ use std::ops::RangeInclusive;
 
 use veilformer_ring::Basis;
 
-use crate::Params;
 use crate::security::log2_product;
+use crate::{KeyPurpose, Params};
 
 /// What keeping the digits and primes of the level above may cost a level, as a share of what its own
-/// would take: below it, the level joins the band, so that keys are fewer.
+/// would take: below it, the level joins the band, so that keys are fewer. Of rotations a program has
+/// very many, at most levels each, and their keys are most of what a client uploads and a server holds;
+/// of the others there is one key in a band.
 const JOINING: f64 = 0.08;
+const JOINING_ROTATIONS: f64 = 0.3;
 
 /// Bits by which P exceeds every digit in bands below the highest: the error of a key, of variance
 /// N/12 sigma^2 (D/P)^2 for a digit D, is then below a tenth of the rounding of its ModDown.
@@ -27,7 +30,8 @@ const MARGIN_BITS: f64 = 4.0;
 const INNER_PRODUCT: f64 = 0.6;
 const CONVERSION: f64 = 0.08;
 
-/// Levels whose keys have the same digits and the same P.
+/// Levels whose keys have the same digits and the same P. Rotations have other bands than the other
+/// purposes.
 ///
 /// Keys are for one band: an operation at a level of it uses a key of that level or of a higher one of
 /// the same band. Parameters without a [`crate::Ladder`] have one band.
@@ -81,16 +85,73 @@ pub(crate) fn runs(primes: &[u64], room: f64, most: usize) -> Vec<Basis> {
     digits
 }
 
-/// The bands of a chain, from the lowest levels up. `covering` are the primes of each level, consecutive
-/// from the first on; `whole` is the band of the highest level; `most` limits the primes of a digit.
-pub(crate) fn bands(primes: &[u64], covering: &[Basis], whole: Band, most: usize) -> Vec<Band> {
+/// The bands of a chain, each kind from the lowest levels up.
+#[derive(Clone)]
+pub(crate) struct Bands {
+    rotations: Vec<Band>,
+    others: Vec<Band>,
+}
+
+impl Bands {
+    /// `covering` are the primes of each level, consecutive from the first on; `whole` is the band of the
+    /// highest level; `most` limits the primes of a digit.
+    pub(crate) fn new(primes: &[u64], covering: &[Basis], whole: &Band, most: usize) -> Self {
+        let of = |joining| bands(primes, covering, (whole.clone(), joining), most);
+        Self {
+            rotations: of(JOINING_ROTATIONS),
+            others: of(JOINING),
+        }
+    }
+
+    /// One for all levels.
+    pub(crate) fn single(band: Band) -> Self {
+        Self {
+            rotations: vec![band.clone()],
+            others: vec![band],
+        }
+    }
+
+    pub(crate) fn of(&self, purpose: KeyPurpose) -> &[Band] {
+        match purpose {
+            KeyPurpose::Rotation(_) => &self.rotations,
+            _ => &self.others,
+        }
+    }
+
+    /// The digits of the highest level.
+    pub(crate) fn digits(&self) -> &[Basis] {
+        self.others.last().map_or(&[], |band| &band.digits)
+    }
+
+    /// What they are below the highest band, whose P is that of the specification, for files and digests:
+    /// of those of rotations, and after them of the others, from the highest down, the P, the levels and
+    /// the digits of each.
+    pub(crate) fn lower(&self) -> Vec<Basis> {
+        let both = [&self.rotations, &self.others].into_iter();
+        let lower = both.flat_map(|bands| bands.iter().rev().skip(1));
+        let as_bases = lower.flat_map(|band| {
+            let levels = Basis::range(*band.levels.start(), band.levels.end() + 1);
+            [band.special, levels]
+                .into_iter()
+                .chain(band.digits.iter().copied())
+        });
+        as_bases.collect()
+    }
+}
+
+fn bands(
+    primes: &[u64],
+    covering: &[Basis],
+    (whole, joining): (Band, f64),
+    most: usize,
+) -> Vec<Band> {
     let special = whole.special;
     let mut bands = Vec::new();
     let mut band = whole;
     for (level, &basis) in covering.iter().enumerate().rev().skip(1) {
         let own = cheapest(primes, (level, basis), special, most);
         match own {
-            Some(own) if own.cost(basis) * (1.0 + JOINING) < band.cost(basis) => {
+            Some(own) if own.cost(basis) * (1.0 + joining) < band.cost(basis) => {
                 bands.push(std::mem::replace(&mut band, own));
             }
             _ => band.levels = level..=*band.levels.end(),
@@ -99,21 +160,6 @@ pub(crate) fn bands(primes: &[u64], covering: &[Basis], whole: Band, most: usize
     bands.push(band);
     bands.reverse();
     bands
-}
-
-/// What bands are, for files and digests: the digits of the highest, whose P is that of the
-/// specification; then, from the next one down, the P, the levels and the digits of each.
-pub(crate) fn as_bases(bands: &[Band]) -> (&[Basis], Vec<Basis>) {
-    let Some((highest, lower)) = bands.split_last() else {
-        return (&[], Vec::new());
-    };
-    let lower = lower.iter().rev().flat_map(|band| {
-        let levels = Basis::range(*band.levels.start(), band.levels.end() + 1);
-        [band.special, levels]
-            .into_iter()
-            .chain(band.digits.iter().copied())
-    });
-    (&highest.digits, lower.collect())
 }
 
 /// What suits one level best: the special primes, and after them the ciphertext primes above the level
@@ -158,36 +204,37 @@ fn cheapest(
 impl Params {
     /// The number of the band of `level` among [`Params::bands`]. Levels above the highest count as it.
     #[must_use]
-    pub fn band_at(&self, level: usize) -> usize {
-        let bands = self.bands();
+    pub fn band_at(&self, purpose: KeyPurpose, level: usize) -> usize {
+        let bands = self.bands(purpose);
         let above = bands.partition_point(|band| *band.levels.end() < level);
         above.min(bands.len() - 1)
-    }
-
-    /// The band of `level`.
-    fn band(&self, level: usize) -> &Band {
-        // There is at least one band, and the number is below their count.
-        &self.bands()[self.band_at(level)]
     }
 
     /// The digits of a key that covers the primes of `level`: those of its band restricted to it,
     /// without empty ones.
     #[must_use]
-    pub fn digits_at(&self, level: usize) -> Vec<Basis> {
-        self.band(level).digits_on(self.covering(level)).collect()
+    pub fn digits_at(&self, purpose: KeyPurpose, level: usize) -> Vec<Basis> {
+        let band = self.band(purpose, level);
+        band.digits_on(self.covering(level)).collect()
     }
 
     /// The primes whose product P a key switch at `level` divides by: all special primes at the highest
     /// level.
     #[must_use]
-    pub fn special_at(&self, level: usize) -> Basis {
-        self.band(level).special
+    pub fn special_at(&self, purpose: KeyPurpose, level: usize) -> Basis {
+        self.band(purpose, level).special
     }
 
-    /// The primes of a key-switching key that is used up to `level`: those of the level and of
-    /// all lower ones, and those of P.
+    /// The primes of a key for rotations up to `level`: those of the level and of all lower ones, and
+    /// those of P. Plaintexts that are multiplied with what was rotated and not yet divided have them.
     #[must_use]
-    pub fn key_basis(&self, level: usize) -> Basis {
-        self.covering(level).union(self.special_at(level))
+    pub fn rotation_basis(&self, level: usize) -> Basis {
+        let special = self.special_at(KeyPurpose::Rotation(1), level);
+        self.covering(level).union(special)
+    }
+
+    fn band(&self, purpose: KeyPurpose, level: usize) -> &Band {
+        // There is at least one band, and the number is below their count.
+        &self.bands(purpose)[self.band_at(purpose, level)]
     }
 }

@@ -47,7 +47,7 @@ impl<B: Backend> PreparedPlain<B> {
         self.scale
     }
 
-    /// Whether it lives on the primes of P as well ([`Params::special_at`] its level).
+    /// Whether it lives on the primes of P as well of rotations ([`Params::rotation_basis`]).
     #[must_use]
     pub fn extended(&self) -> bool {
         self.extended
@@ -207,7 +207,7 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         scale: Scale,
     ) -> Result<SharedPlain<B>> {
         let basis = match extended {
-            true => self.params.key_basis(level),
+            true => self.params.rotation_basis(level),
             false => self.params.basis_at(level),
         };
         let plain = self.encoder.encode_plain(slots, basis, scale)?;

@@ -94,7 +94,8 @@ impl KeyList {
     /// Notes that a key is used at `level`. Rotations are taken modulo the number of slots; a rotation by
     /// 0 needs no key. Of the keys to and from the ephemeral secret each brings the other.
     pub fn need(&mut self, purpose: KeyPurpose, level: usize, params: &Params) {
-        let same_band = |other: usize| params.band_at(other) == params.band_at(level);
+        let same_band =
+            |other: usize| params.band_at(purpose, other) == params.band_at(purpose, level);
         let raise = |levels: &mut Vec<usize>| match levels.iter_mut().find(|l| same_band(**l)) {
             Some(old) => *old = level.max(*old),
             None => {
@@ -130,7 +131,7 @@ impl KeyList {
 
     /// As [`KeyList::need`] for a key that is used at `level` or at any below it.
     pub fn need_up_to(&mut self, purpose: KeyPurpose, level: usize, params: &Params) {
-        for band in params.bands() {
+        for band in params.bands(purpose) {
             if *band.levels.start() <= level {
                 self.need(purpose, level.min(*band.levels.end()), params);
             }

@@ -259,7 +259,8 @@ impl<B: Backend> EvaluationKeys<B> {
         let name = name(params, key);
         if let (KeyPurpose::Rotation(by), level) = key {
             let by = by.rem_euclid(params.slots() as i64);
-            self.rotations.insert((params.band_at(level), by), name);
+            self.rotations
+                .insert((params.band_at(key.0, level), by), name);
         }
         let old = self.keys.get(&name).map(Entry::level);
         if old.is_none_or(|level| level < entry.level()) {
@@ -358,7 +359,7 @@ impl<B: Backend> EvaluationKeys<B> {
     /// The rotations, modulo the number of slots, whose keys cover `level`, in ascending order.
     pub fn rotations(&self, params: &Params, level: usize) -> impl Iterator<Item = i64> + '_ {
         let covers = move |name| self.keys.get(name).is_some_and(|key| key.level() >= level);
-        let band = params.band_at(level);
+        let band = params.band_at(KeyPurpose::Rotation(1), level);
         let of_band = self.rotations.range((band, i64::MIN)..=(band, i64::MAX));
         let known = of_band.filter(move |(_, name)| covers(name));
         known.map(|(&(_, by), _)| by)
@@ -396,7 +397,7 @@ impl<B: Backend> EvaluationKeys<B> {
 }
 
 fn name(params: &Params, (purpose, level): (KeyPurpose, usize)) -> Name {
-    let band = params.band_at(level);
+    let band = params.band_at(purpose, level);
     match purpose {
         KeyPurpose::Rotation(_) | KeyPurpose::Conjugation => {
             Name::Automorphism(band, purpose.galois(params.log_n()))

@@ -78,7 +78,10 @@ impl KeyPurpose {
             Self::ToEphemeral | Self::FromEphemeral => {
                 (vec![covering], encapsulation_special(params)?)
             }
-            _ => (params.digits_at(level), params.special_at(level)),
+            _ => (
+                params.digits_at(self, level),
+                params.special_at(self, level),
+            ),
         };
         Ok(KeyShape {
             basis: covering.union(special),

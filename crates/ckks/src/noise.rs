@@ -113,30 +113,36 @@ impl NoiseModel {
         4.0 * variance * norm + 2.0 * self.n() * variance * variance
     }
 
-    /// The error of key-switching a polynomial at `level`, before the division by P, in units of
-    /// P^2: sum over digits of N |D|^2/12 sigma^2 / P^2, where D is the product of the digit's
-    /// primes at this level.
+    /// The error of key-switching a polynomial with a rotation's key at `level`, before the division by P,
+    /// in units of P^2: sum over digits of N |D|^2/12 sigma^2 / P^2, where D is the product of the
+    /// digit's primes at this level.
     #[must_use]
     pub fn key_switch_error(&self, level: usize) -> f64 {
-        let log_p = self
-            .params
-            .chain()
-            .product_log2(self.params.special_at(level));
-        self.params
-            .digits_at(level)
-            .into_iter()
-            .map(|digit| {
-                let log_d = self.params.chain().product_log2(digit);
-                self.n() * ROUNDING * self.sigma * self.sigma * (2.0 * (log_d - log_p)).exp2()
-            })
-            .sum()
+        self.error_of_key(KeyPurpose::Rotation(1), level)
     }
 
-    /// What a key switch (rotation, conjugation) at `level` adds: its error and the rounding of
-    /// ModDown.
+    fn error_of_key(&self, purpose: KeyPurpose, level: usize) -> f64 {
+        let chain = self.params.chain();
+        let log_p = chain.product_log2(self.params.special_at(purpose, level));
+        let digits = self.params.digits_at(purpose, level).into_iter();
+        let errors = digits.map(|digit| {
+            let log_d = chain.product_log2(digit);
+            self.n() * ROUNDING * self.sigma * self.sigma * (2.0 * (log_d - log_p)).exp2()
+        });
+        errors.sum()
+    }
+
+    /// What a rotation at `level` adds: its error and the rounding of ModDown. A conjugation adds no
+    /// more.
     #[must_use]
     pub fn key_switch(&self, level: usize) -> f64 {
         self.key_switch_error(level) + self.division()
+    }
+
+    /// What a relinearization at `level` adds where nothing is rescaled with it.
+    #[must_use]
+    pub fn relinearization(&self, level: usize) -> f64 {
+        self.error_of_key(KeyPurpose::Relinearization, level) + self.division()
     }
 
     /// What [`crate::Ops::mod_raise`] adds, beside the multiples of q0 that belong to it. Under the
@@ -201,7 +207,8 @@ impl NoiseModel {
     /// that of the sum of products.
     #[must_use]
     pub fn relinearize_rescale(&self, variance: f64, level: usize) -> f64 {
-        (variance + self.key_switch_error(level)) * self.step_factor(level) + self.division()
+        let key = self.error_of_key(KeyPurpose::Relinearization, level);
+        (variance + key) * self.step_factor(level) + self.division()
     }
 
     /// (prod(add) / prod(drop))^2 of the step of `level`.

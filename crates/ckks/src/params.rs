@@ -8,10 +8,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, Chain};
 
-use crate::bands::{self, Band};
+use crate::bands::{Band, Bands};
 use crate::ladder::Sizes;
 use crate::security::{self, SecretKind, SecurityLevel, SecurityReport, SecurityRow};
-use crate::{CkksError, Ladder, Scale, WordSpec};
+use crate::{CkksError, KeyPurpose, Ladder, Scale, WordSpec};
 
 /// Smallest and largest log2 of the ring dimension that [`ParamsSpec::validate_insecure_for_tests`]
 /// takes; secure parameters start where the security table does.
@@ -103,7 +103,7 @@ struct Inner {
     levels: Vec<Basis>,
     /// Of each level the primes of all levels up to it.
     covering: Vec<Basis>,
-    bands: Vec<Band>,
+    bands: Bands,
     special: Basis,
     report: SecurityReport,
     digest: [u8; 32],
@@ -372,14 +372,14 @@ impl Params {
             special,
         };
         let bands = match sizes.is_plain() {
-            true => vec![whole],
+            true => Bands::single(whole),
             false => {
                 let most = spec.digit_limbs.saturating_mul(2);
-                let whole = Band {
+                let highest = Band {
                     levels: spec.levels..=spec.levels,
                     ..whole
                 };
-                bands::bands(&primes, &covering, whole, most)
+                Bands::new(&primes, &covering, &highest, most)
             }
         };
         let digest = digest(&spec, &primes, (&bands, &levels), insecure);
@@ -403,12 +403,12 @@ impl Params {
     /// The same chain with all levels in one band: what files were made for before there were several.
     pub(crate) fn in_one_band(&self) -> Self {
         let mut inner = Inner::clone(&self.0);
-        inner.bands = vec![Band {
+        inner.bands = Bands::single(Band {
             levels: 0..=self.max_level(),
             digits: self.digits().to_vec(),
             special: self.special(),
-        }];
-        let parts = (&*inner.bands, &*inner.levels);
+        });
+        let parts = (&inner.bands, &*inner.levels);
         inner.digest = digest(&inner.spec, &inner.primes, parts, inner.insecure);
         Self(Arc::new(inner))
     }
@@ -480,14 +480,17 @@ impl Params {
     /// its product within P, at most twice `digit_limbs`.
     #[must_use]
     pub fn digits(&self) -> &[Basis] {
-        // There is always a band.
-        &self.0.bands[self.0.bands.len() - 1].digits
+        self.0.bands.digits()
     }
 
-    /// The bands of levels, from the lowest up; together they are all levels.
+    /// The bands of levels for keys of this purpose, from the lowest up; together they are all levels.
     #[must_use]
-    pub fn bands(&self) -> &[Band] {
-        &self.0.bands
+    pub fn bands(&self, purpose: KeyPurpose) -> &[Band] {
+        self.0.bands.of(purpose)
+    }
+
+    pub(crate) fn lower_bands(&self) -> Vec<Basis> {
+        self.0.bands.lower()
     }
 
     /// The canonical scale of `level`. Above the highest level: that of the highest.
@@ -740,7 +743,7 @@ fn scale_table(sizes: &Sizes, primes: &[u64], levels: &[Basis]) -> Result<Vec<Sc
 fn digest(
     spec: &ParamsSpec,
     primes: &[u64],
-    (bands, levels): (&[Band], &[Basis]),
+    (bands, levels): (&Bands, &[Basis]),
     insecure: bool,
 ) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
@@ -766,9 +769,8 @@ fn digest(
     words(&mut hasher, &mut numbers.into_iter());
     words(&mut hasher, &mut primes.iter().copied());
     let mut basis = |basis: &Basis| words(&mut hasher, &mut basis.iter().map(|i| i as u64));
-    let (highest, lower) = bands::as_bases(bands);
-    highest.iter().for_each(&mut basis);
+    bands.digits().iter().for_each(&mut basis);
     levels.iter().for_each(&mut basis);
-    lower.iter().for_each(&mut basis);
+    bands.lower().iter().for_each(&mut basis);
     *hasher.finalize().as_bytes()
 }

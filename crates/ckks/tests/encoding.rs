@@ -77,7 +77,7 @@ fn compact_plaintexts_are_the_dense_one() {
     let encoder = Encoder::new(&params).unwrap();
     let mut rng = TestRng::new(6);
     // With the special primes, as factors of rotated inputs are.
-    let basis = params.key_basis(2);
+    let basis = params.rotation_basis(2);
     let scale = params.scale_at(2);
     let mut vectors = vec![
         SlotVector::real_constant(-1.25),
@@ -154,7 +154,7 @@ fn refusals() {
         );
         assert!(encoder.encode(&vector, basis, scale).is_err());
         // The special primes do not make room.
-        let extended = params.key_basis(0);
+        let extended = params.rotation_basis(0);
         assert!(encoder.encode_plain(&vector, extended, scale).is_err());
     }
     let outside = veilformer_ring::Basis::single(100);

@@ -101,7 +101,7 @@ fn evaluate<B: Backend>(backend: &B) {
     let purposes = [KeyPurpose::Relinearization, KeyPurpose::Rotation(1)];
     for (purpose, parts) in purposes.into_iter().zip(&vectors.keys) {
         let half = |at: usize| {
-            let basis = params.key_basis(level);
+            let basis = params.rotation_basis(level);
             parts
                 .iter()
                 .map(|part| poly(backend, basis, &part[at]))

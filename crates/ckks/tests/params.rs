@@ -46,9 +46,9 @@ fn demo_parameters_are_secure_and_complete() {
     assert!(!params.is_insecure());
     assert_eq!(params.chain().len(), 11);
     assert_eq!(params.digits().len(), 3);
-    assert_eq!(params.digits_at(3).len(), 2);
-    assert_eq!(params.digits_at(2).len(), 1);
-    assert_eq!(params.key_basis(0).len(), 4);
+    assert_eq!(params.digits_at(KeyPurpose::Relinearization, 3).len(), 2);
+    assert_eq!(params.digits_at(KeyPurpose::Relinearization, 2).len(), 1);
+    assert_eq!(params.rotation_basis(0).len(), 4);
     let again = Params::from_primes(demo_spec(), params.primes()).unwrap();
     assert_eq!(again.digest(), params.digest());
     assert_ne!(toy_params().digest(), params.digest());
@@ -91,7 +91,7 @@ fn each_key_is_checked_by_its_own_moduli_and_secret() {
     assert_eq!((report.rows.len(), report.bits()), (3, 128));
     assert_eq!(report.rows[2].bits, 256, "45 + 123 bits at N = 2^14");
     for (purpose, level) in list.iter() {
-        let mut moduli = params.moduli(params.key_basis(level));
+        let mut moduli = params.moduli(params.rotation_basis(level));
         assert!(
             params
                 .check_key_moduli(&purpose.to_string(), &moduli, dense)
@@ -104,7 +104,7 @@ fn each_key_is_checked_by_its_own_moduli_and_secret() {
         let sparse = SecretKind::SparseTernary { hamming_weight: 32 };
         assert!(
             params
-                .check_key("sparse", params.key_basis(level), sparse)
+                .check_key("sparse", params.rotation_basis(level), sparse)
                 .is_err()
         );
     }

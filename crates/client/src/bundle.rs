@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 use std::io::{Read, Seek, Write};
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, read_params};
-use veilformer_ckks::{KeyList, Params};
+use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use veilformer_ir::{InputKind, Signature};
 use veilformer_models::encoder::EncoderTokenizer;
 use veilformer_models::{ModelError, Tokenizer};
@@ -308,7 +308,8 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
     parts.embedding.check(&parts.signature)?;
     check_signature(params, &parts.signature)?;
     let slots = params.slots() as i64;
-    let in_bands = |(by, level): (i64, usize)| (by, params.band_at(level));
+    let in_bands =
+        |(by, level): (i64, usize)| (by, params.band_at(KeyPurpose::Rotation(by), level));
     let rotations: Vec<_> = parts.keys.rotations.iter().map(|&r| in_bands(r)).collect();
     if rotations.iter().any(|r| !(1..slots).contains(&r.0)) || !rotations.is_sorted_by(|a, b| a < b)
     {
@@ -316,8 +317,13 @@ fn check(params: &Params, parts: &BundleParts) -> Result<(), ClientError> {
             "its list of rotation keys is not ascending within 1..{slots}, one for a band of levels"
         ));
     }
-    for levels in [&parts.keys.relinearization, &parts.keys.conjugation] {
-        let bands: Vec<_> = levels.iter().map(|&level| params.band_at(level)).collect();
+    let singles = [
+        (&parts.keys.relinearization, KeyPurpose::Relinearization),
+        (&parts.keys.conjugation, KeyPurpose::Conjugation),
+    ];
+    for (levels, purpose) in singles {
+        let bands = levels.iter().map(|&level| params.band_at(purpose, level));
+        let bands: Vec<_> = bands.collect();
         if !bands.is_sorted_by(|a, b| a < b) {
             return fail("its keys of one purpose are not one for a band of levels".to_owned());
         }

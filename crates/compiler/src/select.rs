@@ -4,7 +4,7 @@ use crate::CompileError;
 use crate::calibrate::Bounds;
 use crate::length::LengthFree;
 use crate::lower::{least_chunks, levels, run_length};
-use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
+use veilformer_ckks::{KeyPurpose, Params, ParamsSpec, SecurityLevel};
 
 /// Largest size of a prime, in bits, that all kernels take.
 const MAX_PRIME_BITS: u32 = 49;
@@ -78,7 +78,7 @@ fn key_switch_transforms(params: &Params) -> usize {
     let special = params.special().len();
     let at = |level: usize| {
         let limbs = params.basis_at(level).len();
-        let digits = params.digits_at(level).len();
+        let digits = params.digits_at(KeyPurpose::Relinearization, level).len();
         digits * (limbs + special) + 2 * (limbs + special)
     };
     (0..=params.max_level()).map(at).sum()

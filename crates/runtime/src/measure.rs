@@ -16,7 +16,7 @@ use veilformer_ckks::{
     UniformParts,
 };
 use veilformer_ir::ciphertext::CiphertextProgram;
-use veilformer_ring::Backend;
+use veilformer_ring::{Backend, Basis, RnsPoly};
 
 use crate::RuntimeError;
 use crate::cost::{Cost, CostTable, inside, needs};
@@ -96,26 +96,21 @@ fn measure_here<B: Backend>(
     let Some((&top, _)) = by_level.last_key_value() else {
         return Ok(table);
     };
-    // Threads share caches and memory: what there is to share falls with the level.
-    let typical = by_level.keys().nth(by_level.len() / 2).copied();
-    let shared = match threads {
-        0 | 1 => BTreeSet::new(),
-        _ => BTreeSet::from([typical.unwrap_or(top).max(1), top.max(1)]),
-    };
-    let keys = random_keys(params, backend, (&by_level, &shared))?;
+    // Where threads share caches and memory: what there is to share falls with the level.
+    let typical = by_level.keys().nth(by_level.len() / 2);
+    let typical = typical.copied().unwrap_or(top).max(1);
+    let shared = (threads > 1).then_some(typical);
+    let keys = random_keys(params, backend, (&by_level, shared))?;
     let bench = Bench {
         evaluator: Evaluator::new(params, backend, &keys)?,
         params,
         backend,
     };
-    if threads > 1 {
-        let (mut slowdown, mut helped) = (0.0, 0.0);
-        for &level in &shared {
-            let mixed = bench.mixed(level)?;
-            slowdown += bench.slowdown(&mixed, threads)? / shared.len() as f64;
-            helped += bench.helped(&mixed, threads)? / shared.len() as f64;
-        }
+    if let Some(level) = shared {
+        let mixed = bench.mixed(level)?;
+        let slowdown = bench.slowdown(&mixed, threads)?;
         table.slowdown.insert(as_u32(threads), slowdown);
+        let helped = bench.helped(&mixed, threads)?;
         table.helped.insert(as_u32(threads), helped);
     }
     let levels: Vec<usize> = by_level.keys().copied().collect();
@@ -166,17 +161,17 @@ fn as_u32(x: usize) -> u32 {
 const KEY_ID: KeyId = KeyId::from_bytes([0xc0; 16]);
 
 /// Uniformly random keys of a relinearization and of some rotations, in each band of levels where they
-/// are measured: for the costs of each level, and where all of them are `shared`.
+/// are measured: for the costs of each level, and for a mixture of all at `mixed`.
 fn random_keys<B: Backend>(
     params: &Params,
     backend: &B,
-    (by_level, shared): (&BTreeMap<usize, BTreeSet<Cost>>, &BTreeSet<usize>),
+    (by_level, mixed): (&BTreeMap<usize, BTreeSet<Cost>>, Option<usize>),
 ) -> Result<EvaluationKeys<B>, RuntimeError> {
     let mut list = KeyList::default();
     let none = BTreeSet::new();
-    let shared_levels = shared.iter().map(|level| (level, &none));
-    for (&level, costs) in by_level.iter().chain(shared_levels) {
-        let has = |cost| costs.contains(&cost) || shared.contains(&level);
+    let levels = by_level.iter().map(|(&level, costs)| (level, costs));
+    for (level, costs) in levels.chain(mixed.map(|level| (level, &none))) {
+        let has = |cost| costs.contains(&cost) || mixed == Some(level);
         if has(Cost::MulSum) {
             list.need(KeyPurpose::Relinearization, level, params);
         }
@@ -200,8 +195,8 @@ fn stored_key(
     level: usize,
     (number, purpose): (usize, KeyPurpose),
 ) -> Result<StoredSwitchingKey, RuntimeError> {
-    let digits = params.digits_at(level).len();
-    let b = (0..digits).map(|digit| random_poly(params, level, true, (number, digit)));
+    let shape = purpose.shape(params, level)?;
+    let b = (0..shape.digits.len()).map(|digit| random_poly(params, shape.basis, (number, digit)));
     Ok(StoredSwitchingKey {
         purpose,
         secret: SecretKind::DenseTernary,
@@ -223,7 +218,7 @@ fn prepare_key<B: Backend>(
         params: params.digest(),
         key_id: KEY_ID,
         program: [0; 32],
-        keys: vec![stored_key(params, level, (0, KeyPurpose::Relinearization))?],
+        keys: vec![stored_key(params, level, (0, KeyPurpose::Rotation(1)))?],
     };
     let file = evaluation_keys_to_bytes(params, &set)?;
     time(|| {
@@ -232,18 +227,12 @@ fn prepare_key<B: Backend>(
     })
 }
 
-/// A uniform polynomial on the basis of a level, or on that of its keys.
+/// A uniform polynomial.
 fn random_poly(
     params: &Params,
-    level: usize,
-    of_key: bool,
+    basis: Basis,
     (number, digit): (usize, usize),
-) -> Result<veilformer_ring::RnsPoly, RuntimeError> {
-    let basis = if of_key {
-        params.key_basis(level)
-    } else {
-        params.basis_at(level)
-    };
+) -> Result<RnsPoly, RuntimeError> {
     let mut seed = [0x51; 32];
     for (byte, value) in seed.iter_mut().zip((number as u64).to_le_bytes()) {
         *byte = value;
@@ -295,7 +284,7 @@ struct Bench<'a, B: Backend> {
 
 impl<B: Backend> Bench<'_, B> {
     fn ciphertext(&self, level: usize, number: usize) -> Result<SharedCiphertext<B>, RuntimeError> {
-        let part = |digit| random_poly(self.params, level, false, (number, digit));
+        let part = |digit| random_poly(self.params, self.params.basis_at(level), (number, digit));
         let info = CiphertextInfo {
             level,
             scale: self.params.scale_at(level),
@@ -434,7 +423,7 @@ impl<B: Backend> Bench<'_, B> {
         inputs: Vec<&SharedCiphertext<B>>,
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
-        let bytes = 8 * self.params.n() * self.params.key_basis(level).len();
+        let bytes = 8 * self.params.n() * self.params.rotation_basis(level).len();
         let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, MOST_PLAINS);
         let scale = self.params.scale_at(level);
         let plains = |slots: &dyn Fn(usize) -> SlotVector| {

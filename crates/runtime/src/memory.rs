@@ -105,6 +105,9 @@ impl Scratch {
     }
 }
 
+/// Any rotation: all have the same bands.
+const ROTATION: KeyPurpose = KeyPurpose::Rotation(1);
+
 /// Bytes of `limbs` limbs.
 fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
     8 * (params.n() * limbs) as u64
@@ -125,11 +128,20 @@ pub(crate) fn scratch(
         Operation::Input { .. } => (0, 0),
         Operation::RotateMany { steps, .. } => {
             let count = steps.iter().filter(|s| s.rem_euclid(slots) != 0).count();
-            (count as u64 * ct, switching(params, level, count, 1))
+            (
+                count as u64 * ct,
+                switching(params, (ROTATION, level), count, 1),
+            )
         }
-        Operation::Conjugate(_) => (ct, switching(params, level, 1, 1)),
+        Operation::Conjugate(_) => (
+            ct,
+            switching(params, (KeyPurpose::Conjugation, level), 1, 1),
+        ),
         // Three components of the product, and the result.
-        Operation::MulSum(_) => (5 * ct / 2, switching(params, level, 1, 1)),
+        Operation::MulSum(_) => (
+            5 * ct / 2,
+            switching(params, (KeyPurpose::Relinearization, level), 1, 1),
+        ),
         Operation::LinearTransform { .. } | Operation::NestedTransform { .. } => {
             let counts = TransformCounts::of(program, operation);
             if counts.babies + counts.giants == 0 {
@@ -145,7 +157,10 @@ pub(crate) fn scratch(
         Operation::ModRaise(_) => {
             let top = params.max_level();
             let raised = 2 * ciphertext_memory(params, top);
-            (raised, switching(params, top, 1, 1))
+            (
+                raised,
+                switching(params, (KeyPurpose::FromEphemeral, top), 1, 1),
+            )
         }
         _ => (ct, 0),
     };
@@ -155,13 +170,13 @@ pub(crate) fn scratch(
 /// Scratch of a linear transform beside ciphertexts.
 fn transforming(params: &Params, level: usize, counts: TransformCounts) -> u64 {
     let limbs = params.basis_at(level).len();
-    let all = params.key_basis(level).len();
-    let digits = counts.inputs * params.digits_at(level).len();
+    let all = params.rotation_basis(level).len();
+    let digits = counts.inputs * params.digits_at(ROTATION, level).len();
     // With the special primes: what all steps add to, and of each giant step one polynomial, of a
     // nested one two.
     let sums = (2 * counts.outputs + counts.divided + counts.nested) * all;
     let converted = group(params.n(), digits, 2) * digits;
-    let switched = switching(params, level, 1, counts.giants);
+    let switched = switching(params, (ROTATION, level), 1, counts.giants);
     // The inputs' scaled digits have the sizes of those of the giant steps.
     let scaled = counts.inputs.saturating_sub(counts.giants) * limbs;
     limbs_bytes(params, sums + converted + scaled) + switched
@@ -178,14 +193,19 @@ fn group(n: usize, digits: usize, others: usize) -> usize {
 }
 
 /// Scratch of a key switch: `outputs` of it at once from `sources` decomposed polynomials.
-fn switching(params: &Params, level: usize, outputs: usize, sources: usize) -> u64 {
+fn switching(
+    params: &Params,
+    (purpose, level): (KeyPurpose, usize),
+    outputs: usize,
+    sources: usize,
+) -> u64 {
     if outputs == 0 || sources == 0 {
         return 0;
     }
     let jobs = outputs.min(JOBS);
-    let digits = params.digits_at(level).len().max(1);
+    let digits = params.digits_at(purpose, level).len().max(1);
     let group = group(params.n(), digits, 2 * jobs);
-    let divisor = params.special_at(level).len() + 1;
+    let divisor = params.special_at(purpose, level).len() + 1;
     let limbs = group * digits + group * jobs * 2 + 2 * 2 * jobs * divisor;
     limbs_bytes(params, limbs + sources * params.basis_at(level).len())
 }
@@ -196,7 +216,7 @@ pub(crate) fn plains_bytes(program: &CiphertextProgram, params: &Params) -> Vec<
     let bytes = plains.map(|(plain, extended)| {
         let level = plain.level.min(params.max_level());
         let basis = if extended {
-            params.key_basis(level)
+            params.rotation_basis(level)
         } else {
             params.basis_at(level)
         };

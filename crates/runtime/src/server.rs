@@ -181,8 +181,8 @@ impl<B: Backend> Server<B> {
                             && matches!(purpose, KeyPurpose::Rotation(_))
                             && p.galois(log_n) == purpose.galois(log_n))
                 };
-                let covers =
-                    |found: usize| found >= level && params.band_at(found) == params.band_at(level);
+                let band = |level| params.band_at(purpose, level);
+                let covers = |found: usize| found >= level && band(found) == band(level);
                 records
                     .iter()
                     .position(|r| same(r.purpose) && covers(r.level as usize))

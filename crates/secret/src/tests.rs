@@ -78,7 +78,7 @@ fn largest(key: &SecretKey, mut poly: RnsPoly) -> i64 {
 fn errors_of(key: &SecretKey, made: &StoredSwitchingKey) -> Vec<RnsPoly> {
     let params = key.params();
     let (backend, chain) = (key.backend(), params.chain());
-    let basis = params.key_basis(made.level);
+    let basis = params.rotation_basis(made.level);
     let secret = backend.restrict(key.ntt(), basis).unwrap();
     let source = match made.purpose {
         KeyPurpose::Relinearization => backend.mul(&secret, &secret).unwrap(),
@@ -87,7 +87,7 @@ fn errors_of(key: &SecretKey, made: &StoredSwitchingKey) -> Vec<RnsPoly> {
             .unwrap(),
     };
     let expanded = made.expand(params).unwrap();
-    let digits = params.digits_at(made.level);
+    let digits = params.digits_at(KeyPurpose::Relinearization, made.level);
     assert_eq!(expanded.parts.len(), digits.len());
     expanded
         .parts
@@ -328,7 +328,7 @@ fn every_key_type_is_held_to_the_bound_of_its_own_moduli_and_secret() {
     ] {
         let mut made = generator.switching_key(&dense, purpose, level).unwrap();
         assert_eq!(made.conform(&params).unwrap().bits, 128);
-        changed_moduli_are_refused(&purpose.to_string(), params.key_basis(level));
+        changed_moduli_are_refused(&purpose.to_string(), params.rotation_basis(level));
         assert!(is_insecure_when_made(
             generator.switching_key(&sparse, purpose, level)
         ));

@@ -274,9 +274,10 @@ fn keys_have_no_limbs_that_are_not_used() {
     let special = params.special().len();
     for level in 0..=params.max_level() {
         let limbs = level + 1 + special;
-        let digits = params.digits_at(level).len();
-        let bytes =
-            |digits| CpuKey::bytes_of(params.chain(), params.key_basis(level), digits).unwrap();
+        let digits = params.digits_at(KeyPurpose::Relinearization, level).len();
+        let bytes = |digits| {
+            CpuKey::bytes_of(params.chain(), params.rotation_basis(level), digits).unwrap()
+        };
         let made = generator.rotation(&kit.secret, 1, level).unwrap();
         assert_eq!(made.b.len(), digits);
         assert!(made.b.iter().all(|b| b.basis().len() == limbs));

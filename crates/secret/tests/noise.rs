@@ -276,7 +276,7 @@ fn unscaled_transforms(params: &Params, model: &NoiseModel) {
                 keys.get(params, ring, (purpose, top)).unwrap().unwrap()
             };
             let (one_step, two_steps) = (key(1), key(2));
-            let basis = params.key_basis(top);
+            let basis = params.rotation_basis(top);
             let one = PlainPoly::Scalar {
                 basis,
                 residues: vec![1; basis.len()],
@@ -335,7 +335,7 @@ fn nested_transforms(params: &Params, model: &NoiseModel) {
                 let purpose = KeyPurpose::Rotation(by);
                 keys.get(params, ring, (purpose, top)).unwrap().unwrap()
             });
-            let basis = params.key_basis(top);
+            let basis = params.rotation_basis(top);
             let one = PlainPoly::Scalar {
                 basis,
                 residues: vec![1; basis.len()],

@@ -52,7 +52,7 @@ fn steps_keep_the_scale_and_levels_are_not_nested() {
             );
             let union = (0..=level).fold(params.basis_at(0), |u, l| u.union(params.basis_at(l)));
             assert_eq!(params.covering(level), union);
-            assert!(params.key_basis(level).contains_all(union));
+            assert!(params.rotation_basis(level).contains_all(union));
             for lower in 0..level {
                 let way = lowering(&params, level, lower).unwrap();
                 assert!(params.basis_at(level).contains_all(way.keep));

@@ -260,7 +260,7 @@ impl BootstrapPlan {
         let model = NoiseModel::new(&self.params, SecretKind::DenseTernary);
         let level = self.modular_level + self.eval_mod.depth();
         estimate(&BootstrapSpec {
-            key_switch_multiple: (model.key_switch(level) / model.division()).sqrt(),
+            key_switch_multiple: (model.relinearization(level) / model.division()).sqrt(),
             ..self.spec
         })
     }

@@ -196,7 +196,7 @@ impl Iteration {
         let model = NoiseModel::new(params, SecretKind::DenseTernary);
         let level = plan.output_level() + plan.spec().eval_mod_depth().unwrap();
         let spec = BootstrapSpec {
-            key_switch_multiple: (model.key_switch(level) / model.division()).sqrt(),
+            key_switch_multiple: (model.relinearization(level) / model.division()).sqrt(),
             ..*plan.spec()
         };
         let golden = (5f64.sqrt() - 1.0) / 2.0;

@@ -4,7 +4,6 @@ use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, ExpanderId};
 
 use super::{ContainerError, Reader, Tag, Writer, bad_section};
-use crate::bands::as_bases;
 use crate::container::reader::from_meta;
 use crate::container::writer::to_meta;
 use crate::{CkksError, MAX_PRIMES, Params, ParamsSpec, security, uniform};
@@ -23,8 +22,8 @@ struct ParamsRecord {
     primes: Vec<u64>,
     /// Prime indices of the special primes.
     special: Vec<u8>,
-    /// Prime indices of each key-switching digit; after those of the highest level what [`as_bases`]
-    /// gives of lower bands, which is nothing in files from before there were bands.
+    /// Prime indices of each key-switching digit; after those of the highest level what
+    /// [`Params::lower_bands`] gives, which is nothing in files from before there were bands.
     digits: Vec<Vec<u8>>,
     /// Prime indices of each level, from level 0.
     levels: Vec<Vec<u8>>,
@@ -33,7 +32,8 @@ struct ParamsRecord {
 impl ParamsRecord {
     fn of(params: &Params) -> Self {
         let levels = 0..=params.max_level();
-        let (highest, lower) = as_bases(params.bands());
+        let lower = params.lower_bands();
+        let digits = params.digits().iter().chain(&lower);
         Self {
             security_table: security::TABLE_VERSION,
             expander: uniform::EXPANDER.into(),
@@ -41,7 +41,7 @@ impl ParamsRecord {
             spec: params.spec().clone(),
             primes: params.primes().to_vec(),
             special: indices(params.special()),
-            digits: highest.iter().chain(&lower).map(|b| indices(*b)).collect(),
+            digits: digits.map(|basis| indices(*basis)).collect(),
             levels: levels
                 .map(|level| indices(params.basis_at(level)))
                 .collect(),
