@@ -210,6 +210,13 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             true => self.params.rotation_basis(level),
             false => self.params.basis_at(level),
         };
+        // P may have ciphertext primes, which the encoder counts: the plaintext has to do without them.
+        let own = self.params.covering(level);
+        let slot = slots.entries().iter().map(|z| z.norm_sqr().sqrt());
+        let most = slot.fold(0.0, f64::max) * scale.value();
+        if extended && most.log2() + 1.0 > self.params.chain().product_log2(own) {
+            self.encoder.coefficients_for(slots, own, scale)?;
+        }
         let plain = self.encoder.encode_plain(slots, basis, scale)?;
         Ok(Arc::new(PreparedPlain {
             plain: self.backend.prepare_plain(&plain)?,

@@ -13,10 +13,10 @@ use veilformer_ring::Cpu;
 
 fn list(params: &Params) -> KeyList {
     let mut list = KeyList::default();
-    list.need(KeyPurpose::Relinearization, 3, &params);
-    list.need(KeyPurpose::Rotation(1), 2, &params);
-    list.need(KeyPurpose::Conjugation, 0, &params);
-    list.need(KeyPurpose::FromEphemeral, 3, &params);
+    list.need(KeyPurpose::Relinearization, 3, params);
+    list.need(KeyPurpose::Rotation(1), 2, params);
+    list.need(KeyPurpose::Conjugation, 0, params);
+    list.need(KeyPurpose::FromEphemeral, 3, params);
     list
 }
 

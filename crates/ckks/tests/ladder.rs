@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use veilformer_ckks::container::{params_from_bytes, params_to_bytes};
 use veilformer_ckks::testing::toy_spec;
 use veilformer_ckks::*;
-use veilformer_ring::{Basis, ntt_primes_near};
+use veilformer_ring::{Basis, Cpu, CpuConfig, Isa, ntt_primes_near};
 
 /// The chain of a bootstrap that leaves 14 levels.
 fn bootstrap_spec() -> ParamsSpec {
@@ -151,7 +151,7 @@ fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
     let params = spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap();
     check_bands(&params, KeyPurpose::Rotation(1));
     check_bands(&params, KeyPurpose::Relinearization);
-    // Digits and primes of P: few where little is to be covered; and where EvalMod begins, three of
+    // Digits and primes of P: few where little is to be covered; and where EvalMod begins, two of
     // the ciphertext primes above stand beside the nine special ones.
     let purpose = KeyPurpose::Relinearization;
     let shape = |level| {
@@ -165,6 +165,39 @@ fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
         [(1, 2), (1, 4), (1, 7), (1, 11), (2, 7), (2, 11), (3, 9)]
     );
     assert!(params.special_at(purpose, 23).contains(params.max_level()));
+}
+
+/// Where ciphertext primes stand in P, a plaintext still has to fit those of its level.
+#[test]
+fn plaintexts_do_without_the_primes_of_p() {
+    let spec = ParamsSpec {
+        levels: 6,
+        special_bits: 50,
+        special_count: 1,
+        digit_limbs: 1,
+        ..toy_spec(8)
+    };
+    let params = spec
+        .validate_ladder_insecure_for_tests(&ladder((34, 1), (40, 2)))
+        .unwrap();
+    let lent = params
+        .special_at(KeyPurpose::Rotation(1), 1)
+        .minus(params.special());
+    assert!(!lent.is_empty());
+    let backend = Cpu::new(params.chain().clone(), CpuConfig { isa: Isa::Scalar }).unwrap();
+    let keys = EvaluationKeys::empty(&params, KeyId::from_bytes([1; 16]));
+    let evaluator = Evaluator::new(&params, &backend, &keys).unwrap();
+    let scale = params.scale_at(1);
+    for (bits, fits) in [(-2.0, true), (1.0, false)] {
+        let value = (params.log_q(1) + bits - scale.log2()).exp2();
+        for slots in [
+            SlotVector::Periodic(vec![Complex::new(value, 0.0)]),
+            SlotVector::Constant(Complex::new(value, 0.0)),
+        ] {
+            assert_eq!(evaluator.encode(&slots, 1, scale).is_ok(), fits);
+            assert_eq!(evaluator.encode_extended(&slots, 1, scale).is_ok(), fits);
+        }
+    }
 }
 
 #[test]

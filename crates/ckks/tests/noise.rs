@@ -35,8 +35,8 @@ impl Case {
     fn new(params: &Params, seed: u64) -> Self {
         let mut client = ToyClient::new(params, 1000 + seed);
         let mut list = KeyList::default();
-        list.need(KeyPurpose::Relinearization, 3, &params);
-        list.need(KeyPurpose::Rotation(1), 3, &params);
+        list.need(KeyPurpose::Relinearization, 3, params);
+        list.need(KeyPurpose::Rotation(1), 3, params);
         let stored = client.keys(&list);
         let keys = EvaluationKeys::prepare(params, &client.backend, &stored).unwrap();
         Self { client, keys }

@@ -20,10 +20,10 @@ use veilformer_secret::KeyGenerator;
 fn stored(params: &Params, kit: &Kit, rotations: &[i64]) -> StoredEvaluationKeys {
     let mut list = KeyList::default();
     let top = params.max_level();
-    list.need(KeyPurpose::Relinearization, top, &params);
-    list.need(KeyPurpose::Conjugation, top, &params);
+    list.need(KeyPurpose::Relinearization, top, params);
+    list.need(KeyPurpose::Conjugation, top, params);
     for &by in rotations {
-        list.need(KeyPurpose::Rotation(by), top, &params);
+        list.need(KeyPurpose::Rotation(by), top, params);
     }
     let mut generator = KeyGenerator::insecure_deterministic_for_tests(params, 99).unwrap();
     let go_on = &mut |_, _| ControlFlow::Continue(());

@@ -146,7 +146,7 @@ pub fn compile(
     Ok(CompiledEncoder {
         compiled: Compiled {
             params: params.clone(),
-            keys: program.key_list(&params),
+            keys: program.key_list(params),
             program,
             signature,
         },

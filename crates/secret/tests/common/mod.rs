@@ -67,10 +67,10 @@ impl Kit {
         let secret = generator.secret_key().unwrap();
         let top = params.max_level();
         let mut list = KeyList::default();
-        list.need(KeyPurpose::Relinearization, top, &params);
-        list.need(KeyPurpose::Conjugation, top, &params);
+        list.need(KeyPurpose::Relinearization, top, params);
+        list.need(KeyPurpose::Conjugation, top, params);
         for &by in rotations {
-            list.need(KeyPurpose::Rotation(by), top, &params);
+            list.need(KeyPurpose::Rotation(by), top, params);
         }
         let stored = generator
             .evaluation_keys(&secret, &list, [0; 32], &mut |_, _| {
