@@ -226,11 +226,7 @@ pub fn cost_table(data: &[u8]) {
 fn toy_list(params: &veilformer_ckks::Params) -> veilformer_ckks::KeyList {
     let mut keys = veilformer_ckks::KeyList::default();
     let level = params.max_level();
-    keys.need(
-        veilformer_ckks::KeyPurpose::Relinearization,
-        level,
-        params,
-    );
+    keys.need(veilformer_ckks::KeyPurpose::Relinearization, level, params);
     keys
 }
 
