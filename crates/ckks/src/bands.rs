@@ -24,9 +24,10 @@ const JOINING_ROTATIONS: f64 = 0.3;
 /// N/12 sigma^2 (D/P)^2 for a digit D, is then below a tenth of the rounding of its ModDown.
 const MARGIN_BITS: f64 = 4.0;
 
-/// What an inner product of one limb of a digit with both halves of a key takes, against an NTT, and
-/// what it takes to carry one limb to one other prime: about what was measured with AVX-512 at N = 2^16
-/// and keys in memory. Every machine must come to the same bands.
+/// What an inner product of one limb of a digit with both halves of a key takes, against an NTT of
+/// N = 2^16, and what it takes to carry one limb to one other prime. Estimates: the first lies between keys
+/// in a cache and keys in memory, the second counts a multiplication per word against those of an NTT's
+/// sixteen stages. Constants, since every machine must come to the same bands.
 const INNER_PRODUCT: f64 = 0.6;
 const CONVERSION: f64 = 0.08;
 

@@ -47,7 +47,7 @@ impl<B: Backend> PreparedPlain<B> {
         self.scale
     }
 
-    /// Whether it lives on the primes of P as well of rotations ([`Params::rotation_basis`]).
+    /// Whether it lives on the primes of P of a rotation as well ([`Params::rotation_basis`]).
     #[must_use]
     pub fn extended(&self) -> bool {
         self.extended
@@ -210,11 +210,9 @@ impl<'a, B: Backend> Evaluator<'a, B> {
             true => self.params.rotation_basis(level),
             false => self.params.basis_at(level),
         };
-        // P may have ciphertext primes, which the encoder counts: the plaintext has to do without them.
+        // Ciphertext primes that stand in P are counted by the encoder; the plaintext has to do without.
         let own = self.params.covering(level);
-        let slot = slots.entries().iter().map(|z| z.norm_sqr().sqrt());
-        let most = slot.fold(0.0, f64::max) * scale.value();
-        if extended && most.log2() + 1.0 > self.params.chain().product_log2(own) {
+        if !basis.minus(own).minus(self.params.special()).is_empty() {
             self.encoder.coefficients_for(slots, own, scale)?;
         }
         let plain = self.encoder.encode_plain(slots, basis, scale)?;

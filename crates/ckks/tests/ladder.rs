@@ -83,7 +83,8 @@ fn check_digits(params: &Params) {
 }
 
 /// Every level in one band, whose digits are its primes, none of them in P and each below it; no key has
-/// more bits than the largest, and none takes more than digits and P of the highest level would.
+/// more bits than the largest. Where fewer conversions and inner products were worth it, NTTs are up to
+/// a third more than digits and P of the highest level would take.
 fn check_bands(params: &Params, purpose: KeyPurpose) {
     let log = |basis| params.chain().product_log2(basis);
     let (lower, highest) = {
@@ -165,6 +166,28 @@ fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
         [(1, 2), (1, 4), (1, 7), (1, 11), (2, 7), (2, 11), (3, 9)]
     );
     assert!(params.special_at(purpose, 23).contains(params.max_level()));
+}
+
+#[test]
+fn a_key_list_names_a_key_for_each_band() {
+    let spec = ParamsSpec {
+        levels: 26,
+        special_count: 9,
+        digit_limbs: 9,
+        ..bootstrap_spec()
+    };
+    let params = spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap();
+    let mut list = KeyList::default();
+    for level in [26, 3, 20, 4] {
+        list.need(KeyPurpose::Rotation(1), level, &params);
+    }
+    for level in [12, 4, 10, 3] {
+        list.need(KeyPurpose::Relinearization, level, &params);
+    }
+    list.need_up_to(KeyPurpose::Conjugation, 4, &params);
+    assert_eq!(list.rotations, [(1, 4), (1, 26)]);
+    assert_eq!(list.relinearization, [3, 4, 12]);
+    assert_eq!(list.conjugation, [1, 2, 3, 4]);
 }
 
 /// Where ciphertext primes stand in P, a plaintext still has to fit those of its level.

@@ -96,7 +96,7 @@ fn measure_here<B: Backend>(
     let Some((&top, _)) = by_level.last_key_value() else {
         return Ok(table);
     };
-    // Where threads share caches and memory: what there is to share falls with the level.
+    // Threads are measured at a typical level: the memory that they share matters less the lower it is.
     let typical = by_level.keys().nth(by_level.len() / 2);
     let typical = typical.copied().unwrap_or(top).max(1);
     let shared = (threads > 1).then_some(typical);
