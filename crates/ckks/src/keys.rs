@@ -4,11 +4,13 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ring::{Basis, ExpanderId, GaloisElement, RnsPoly, SwitchingKey};
+use veilformer_ring::{
+    Basis, Expander, ExpanderId, GaloisElement, RnsPoly, SwitchingKey, UniformHalf,
+};
 
 use crate::ciphertext::{Uniform, check_poly};
 use crate::security::{SecretKind, SecurityReport, SecurityRow};
-use crate::uniform::{self, Stream};
+use crate::uniform::Stream;
 use crate::{CkksError, KeyId, Params};
 
 /// Hamming weight of the ephemeral secret under which the modulus is raised (as in ePrint
@@ -249,20 +251,17 @@ impl StoredSwitchingKey {
         let kept = kept.filter(|(_, (_, digit))| !digit.is_disjoint(covering));
         let parts = kept
             .map(|(digit, (b, _))| {
+                let missing = || CkksError::malformed("switching key", "a part is missing");
                 let a = match &self.a {
                     UniformParts::Polys(polys) => {
-                        polys.get(digit).map(|a| a.restricted(basis)).transpose()?
+                        let a = polys.get(digit).ok_or_else(missing)?;
+                        UniformHalf::Poly(a.restricted(basis)?)
                     }
-                    UniformParts::Seed(seed) => Some(uniform::expand(
-                        params,
-                        self.expander,
-                        seed,
-                        Stream::Key { digit },
-                        basis,
-                    )?),
+                    UniformParts::Seed(seed) => UniformHalf::Seeded {
+                        expander: Expander::new(self.expander, *seed),
+                        stream: Stream::Key { digit }.of_ring(),
+                    },
                 };
-                let a =
-                    a.ok_or_else(|| CkksError::malformed("switching key", "a part is missing"))?;
                 Ok((b.restricted(basis)?, a))
             })
             .collect::<Result<_, CkksError>>()?;

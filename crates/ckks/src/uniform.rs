@@ -5,8 +5,12 @@ use veilformer_ring::{Basis, Expander, ExpanderId, Modulus, RnsPoly, Stream as R
 
 use crate::{CkksError, Params};
 
-/// The expander of everything that this version makes.
+/// The expander of the ciphertexts and public keys that this version makes: they are expanded once.
 pub const EXPANDER: ExpanderId = ExpanderId::Blake3;
+
+/// The expander of the switching keys that this version makes, whose words backends make as they need
+/// them.
+pub const KEY_EXPANDER: ExpanderId = ExpanderId::Aes128;
 
 /// Which polynomial of a seed is meant. Seeds are never shared between objects; the streams are
 /// distinct all the same.
@@ -24,7 +28,16 @@ pub enum Stream {
 }
 
 impl Stream {
-    fn of_ring(self) -> RingStream {
+    /// The expander of what this version makes of it.
+    #[must_use]
+    pub fn expander(self) -> ExpanderId {
+        match self {
+            Self::Ciphertext | Self::PublicKey => EXPANDER,
+            Self::Key { .. } => KEY_EXPANDER,
+        }
+    }
+
+    pub(crate) fn of_ring(self) -> RingStream {
         let (digit, part) = match self {
             Self::Ciphertext => (0, 0),
             Self::PublicKey => (0, 1),

@@ -126,7 +126,7 @@ fn keys_in_full_and_public_keys() {
         .unwrap()
         .parts
         .into_iter()
-        .map(|part| part.1)
+        .map(|(b, a)| a.poly(params.chain(), b.basis()).unwrap().into_owned())
         .collect();
     key.a = UniformParts::Polys(a);
     let keys = StoredEvaluationKeys {

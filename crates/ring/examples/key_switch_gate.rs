@@ -13,7 +13,8 @@ use std::time::Instant;
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, DiagonalTerm, Form, GaloisElement,
-    GiantStep, Isa, OutputPlan, PlainPoly, RnsPoly, SwitchingKey, TransformPlan, ntt_primes_near,
+    GiantStep, Isa, OutputPlan, PlainPoly, RnsPoly, SwitchingKey, TransformPlan, UniformHalf,
+    ntt_primes_near,
 };
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -108,7 +109,7 @@ impl Setting {
                 .collect();
             self.cpu.mul_scalar_assign(&mut gadget, &residues)?;
             self.cpu.add_assign(&mut b, &gadget)?;
-            parts.push((b, a));
+            parts.push((b, UniformHalf::Poly(a)));
         }
         let digits = self.digits.clone();
         let key = SwitchingKey {

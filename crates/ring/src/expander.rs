@@ -1,6 +1,9 @@
 //! Expansion of a seed into uniform residues: the public halves of keys and of fresh ciphertexts.
 //!
-//! # Wire format
+//! Two functions: [`ExpanderId::Blake3`], below, whose words follow one another, and
+//! [`ExpanderId::Aes128`] (`keystream.rs`), of which backends make any word when they need it.
+//!
+//! # Wire format of BLAKE3
 //! A limb is the stream of BLAKE3's extendable output for the keyed hash with the 32-byte seed as
 //! key and the 24-byte message `"veil-exp" || digit (u32 LE) || part (u32 LE) || q (u64 LE)`. Its
 //! bytes are read as little-endian 64-bit words `x`, one per residue; the residue is
@@ -21,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::basis::Basis;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
+use crate::keystream::{Keystream, limb_key};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 
@@ -30,6 +34,8 @@ use crate::poly::{Form, RnsPoly};
 pub enum ExpanderId {
     /// Keyed BLAKE3 in extendable-output mode, format 1.
     Blake3 = 1,
+    /// AES-128 in counter mode, format 1: switching keys.
+    Aes128 = 2,
 }
 
 impl TryFrom<u8> for ExpanderId {
@@ -37,6 +43,7 @@ impl TryFrom<u8> for ExpanderId {
     fn try_from(id: u8) -> Result<Self> {
         match id {
             1 => Ok(Self::Blake3),
+            2 => Ok(Self::Aes128),
             other => Err(RingError::UnknownExpander(other)),
         }
     }
@@ -55,6 +62,18 @@ pub struct Stream {
     pub digit: u32,
     /// The component within it.
     pub part: u32,
+}
+
+impl Stream {
+    /// What is hashed for one limb.
+    pub(crate) fn message(self, name: [u8; 8], m: &Modulus) -> [u8; 24] {
+        let mut message = [0u8; 24];
+        message[..8].copy_from_slice(&name);
+        message[8..12].copy_from_slice(&self.digit.to_le_bytes());
+        message[12..16].copy_from_slice(&self.part.to_le_bytes());
+        message[16..].copy_from_slice(&m.value().to_le_bytes());
+        message
+    }
 }
 
 /// Words that are converted at once.
@@ -85,13 +104,18 @@ impl Expander {
 
     /// Fills `out` with uniform residues of `modulus`.
     pub fn fill(&self, stream: Stream, modulus: &Modulus, out: &mut [u64]) {
-        let mut message = [0u8; 24];
-        message[..8].copy_from_slice(b"veil-exp");
-        message[8..12].copy_from_slice(&stream.digit.to_le_bytes());
-        message[12..16].copy_from_slice(&stream.part.to_le_bytes());
-        message[16..].copy_from_slice(&modulus.value().to_le_bytes());
+        match self.id {
+            ExpanderId::Blake3 => self.fill_by_blake3(stream, modulus, out),
+            ExpanderId::Aes128 => {
+                let key = limb_key(&self.seed, stream, modulus);
+                Keystream::new(key, modulus).residues(modulus, out);
+            }
+        }
+    }
+
+    fn fill_by_blake3(&self, stream: Stream, modulus: &Modulus, out: &mut [u64]) {
         let mut reader = blake3::Hasher::new_keyed(&self.seed)
-            .update(&message)
+            .update(&stream.message(*b"veil-exp", modulus))
             .finalize_xof();
         let q = modulus.value();
         let threshold = q.wrapping_neg() % q;

@@ -1,12 +1,42 @@
 //! Switching keys and plaintext polynomials as data.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::basis::Basis;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
+use crate::expander::{Expander, Stream};
 use crate::galois::GaloisElement;
 use crate::poly::{Form, RnsPoly};
+
+/// The uniform half of a part of a switching key.
+#[derive(Clone)]
+pub enum UniformHalf {
+    /// As a polynomial.
+    Poly(RnsPoly),
+    /// As a seed. A backend that makes the words of [`crate::ExpanderId::Aes128`] faster than it reads
+    /// them from memory keeps no more of it.
+    Seeded {
+        /// The seed.
+        expander: Expander,
+        /// Which of its polynomials.
+        stream: Stream,
+    },
+}
+
+impl UniformHalf {
+    /// The polynomial, on the basis of the other half.
+    ///
+    /// # Errors
+    /// [`RingError::BadBasis`].
+    pub fn poly(&self, chain: &Arc<Chain>, basis: Basis) -> Result<Cow<'_, RnsPoly>> {
+        Ok(match self {
+            Self::Poly(a) => Cow::Borrowed(a),
+            Self::Seeded { expander, stream } => Cow::Owned(expander.poly(chain, basis, *stream)?),
+        })
+    }
+}
 
 /// A hybrid key-switching key with digits (Han and Ki, ePrint 2019/688).
 ///
@@ -23,7 +53,7 @@ pub struct SwitchingKey {
     /// The primes of P.
     pub special: Basis,
     /// Per digit `(b_d, a_d)`.
-    pub parts: Vec<(RnsPoly, RnsPoly)>,
+    pub parts: Vec<(RnsPoly, UniformHalf)>,
 }
 
 impl SwitchingKey {
@@ -66,7 +96,11 @@ impl SwitchingKey {
             ));
         }
         for (b, a) in &self.parts {
-            for p in [b, a] {
+            let a = match a {
+                UniformHalf::Poly(a) => Some(a),
+                UniformHalf::Seeded { .. } => None,
+            };
+            for p in [Some(b), a].into_iter().flatten() {
                 chain.check_same("switching key", p.chain())?;
                 p.require_form("switching key", Form::Ntt)?;
                 if p.basis() != basis {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer};
 use veilformer_ckks::{Params, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
+use veilformer_ring::Isa;
 
 use crate::RuntimeError;
 use crate::bundle::container;
@@ -15,7 +16,7 @@ use crate::stats::{TransformCounts, plain_words};
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 13;
+pub const COST_VERSION: u32 = 14;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -108,6 +109,17 @@ impl CostTable {
             slowdown: BTreeMap::new(),
             helped: BTreeMap::new(),
         }
+    }
+
+    /// The instruction set that the machine's name ends with; of another name, that of this processor. What
+    /// keys take in memory depends on it.
+    #[must_use]
+    pub fn isa(&self) -> Isa {
+        let named = |isa: &Isa| self.machine.ends_with(&format!(", {isa:?}"));
+        Isa::available()
+            .into_iter()
+            .find(named)
+            .unwrap_or(Isa::detect())
     }
 
     /// Seconds of a cost at a level: as measured there, else between the nearest levels that

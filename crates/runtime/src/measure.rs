@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use veilformer_ckks::container::{KeyFile, evaluation_keys_to_bytes};
-use veilformer_ckks::uniform::{EXPANDER, Stream, expand};
+use veilformer_ckks::uniform::{EXPANDER, KEY_EXPANDER, Stream, expand};
 use veilformer_ckks::{
     Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyList,
     KeyPurpose, OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector,
@@ -204,7 +204,7 @@ fn stored_key(
         key_id: KEY_ID,
         b: b.collect::<Result<_, _>>()?,
         a: UniformParts::Seed([number as u8; 32]),
-        expander: EXPANDER,
+        expander: KEY_EXPANDER,
     })
 }
 

@@ -6,7 +6,7 @@
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
-use veilformer_ring::CpuKey;
+use veilformer_ring::{CpuKey, Isa};
 
 use crate::cost::encoded;
 use crate::stats::{TransformCounts, ciphertext_memory, plain_words};
@@ -234,6 +234,8 @@ pub(crate) struct Estimate<'a> {
     pub(crate) params: &'a Params,
     pub(crate) keys: &'a KeyList,
     pub(crate) threads: usize,
+    /// Of the server's backend.
+    pub(crate) isa: Isa,
 }
 
 impl Estimate<'_> {
@@ -247,14 +249,14 @@ impl Estimate<'_> {
         self.keys.iter().map(|key| self.key(key)).sum()
     }
 
-    /// Two halves for each digit, and the permutation of the automorphism.
+    /// The halves of each digit that are kept, and the permutation of the automorphism.
     fn key(&self, (purpose, level): (KeyPurpose, usize)) -> u64 {
         // A program whose keys have no shape is refused before it is planned.
         let Ok(shape) = purpose.shape(self.params, level) else {
             return 0;
         };
         let (chain, digits) = (self.params.chain(), shape.digits.len());
-        let bytes = CpuKey::bytes_of(chain, shape.basis, digits).unwrap_or(0);
+        let bytes = CpuKey::bytes_of(chain, self.isa, shape.basis, digits).unwrap_or(0);
         bytes as u64 + self.params.n() as u64 / 2
     }
 

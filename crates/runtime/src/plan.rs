@@ -155,6 +155,7 @@ pub fn plan_scheduled(
         params,
         keys,
         threads,
+        isa: costs.isa(),
     };
     // Plaintexts and keys take memory that the process does not have yet. To read the file of keys and
     // to hash it takes about as long per byte.

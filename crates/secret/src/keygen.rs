@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use rayon::prelude::*;
 use veilformer_ckks::container::{EvaluationKeysHeader, EvaluationKeysWriter};
-use veilformer_ckks::uniform::{EXPANDER, Stream};
+use veilformer_ckks::uniform::{EXPANDER, KEY_EXPANDER, Stream};
 use veilformer_ckks::{
     KeyId, KeyList, KeyPurpose, Params, SecretKind, StoredEvaluationKeys, StoredPublicKey,
     StoredSwitchingKey, Uniform, UniformParts,
@@ -379,7 +379,7 @@ impl Switch<'_> {
             key_id: self.id,
             b: parts,
             a: UniformParts::Seed(seed),
-            expander: EXPANDER,
+            expander: KEY_EXPANDER,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use veilformer_ckks::uniform::{self, EXPANDER, Stream};
+use veilformer_ckks::uniform::{self, Stream};
 use veilformer_ckks::{Coefficients, Params};
 use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, Expander, Form, Isa, RnsPoly};
 use zeroize::Zeroizing;
@@ -112,7 +112,7 @@ pub(crate) fn rlwe(
     mut add: impl FnMut(usize, &mut [u64]),
 ) -> Result<RnsPoly, SecretError> {
     let chain = backend.chain();
-    let expander = Expander::new(EXPANDER, a.seed);
+    let expander = Expander::new(a.stream.expander(), a.seed);
     let mut out = SecretPoly::unwritten(backend, a.basis)?;
     let mut uniform = RnsPoly::unwritten(chain, Basis::first(1), Form::Ntt)?;
     let uniform = uniform.limb_mut(0);

@@ -107,7 +107,8 @@ fn errors_of(key: &SecretKey, made: &StoredSwitchingKey) -> Vec<RnsPoly> {
             let mut gadget = backend.duplicate(&source);
             backend.mul_scalar_assign(&mut gadget, &factors).unwrap();
             let mut error = b.clone();
-            backend.mul_acc(&mut error, a, &secret).unwrap();
+            let a = a.poly(chain, basis).unwrap();
+            backend.mul_acc(&mut error, &a, &secret).unwrap();
             backend.sub_assign(&mut error, &gadget).unwrap();
             error
         })

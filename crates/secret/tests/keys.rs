@@ -276,7 +276,8 @@ fn keys_have_no_limbs_that_are_not_used() {
         let limbs = level + 1 + special;
         let digits = params.digits_at(KeyPurpose::Relinearization, level).len();
         let bytes = |digits| {
-            CpuKey::bytes_of(params.chain(), params.rotation_basis(level), digits).unwrap()
+            let basis = params.rotation_basis(level);
+            CpuKey::bytes_of(params.chain(), kit.backend.isa(), basis, digits).unwrap()
         };
         let made = generator.rotation(&kit.secret, 1, level).unwrap();
         assert_eq!(made.b.len(), digits);

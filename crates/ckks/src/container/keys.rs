@@ -52,7 +52,7 @@ impl EvaluationKeysHeader {
             level: u32::try_from(level).unwrap_or(u32::MAX),
             secret: purpose.secret(params, secret),
             seeded: true,
-            expander: uniform::EXPANDER.into(),
+            expander: uniform::KEY_EXPANDER.into(),
         };
         Self {
             key_id,

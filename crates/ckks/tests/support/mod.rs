@@ -143,7 +143,8 @@ impl ToyClient {
             .enumerate()
             .map(|(digit, primes)| {
                 let stream = Stream::Key { digit };
-                let a = uniform::expand(&params, uniform::EXPANDER, &seed, stream, basis).unwrap();
+                let expander = uniform::KEY_EXPANDER;
+                let a = uniform::expand(&params, expander, &seed, stream, basis).unwrap();
                 let mut b = self.mask_under(&under, &a);
                 // P g_d: P modulo the digit's primes, 0 modulo all others.
                 let factors: Vec<u64> = basis
@@ -169,7 +170,7 @@ impl ToyClient {
             key_id: self.key_id,
             b,
             a: UniformParts::Seed(seed),
-            expander: uniform::EXPANDER,
+            expander: uniform::KEY_EXPANDER,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::backend::Backend;
 use crate::expander::{Expander, ExpanderId, Stream};
 use crate::{
     Basis, Chain, Form, GaloisElement, PlainPoly, Reference, Result, RingError, RnsPoly,
-    SwitchingKey, ntt_primes_near,
+    SwitchingKey, UniformHalf, ntt_primes_near,
 };
 
 /// Why a backend does not conform.
@@ -62,6 +62,8 @@ pub struct Samples {
     chain: Arc<Chain>,
     expander: Expander,
     next: u32,
+    /// Keys made so far.
+    keys: usize,
 }
 
 impl Samples {
@@ -72,6 +74,7 @@ impl Samples {
             chain: chain.clone(),
             expander,
             next: 0,
+            keys: 0,
         }
     }
 
@@ -118,9 +121,31 @@ impl Samples {
         special: Basis,
     ) -> Result<SwitchingKey> {
         let basis = digits.iter().fold(special, |a, &d| a.union(d));
+        let key = self.keys % 4;
+        self.keys += 1;
         let mut parts = Vec::new();
         for _ in digits {
-            parts.push((self.poly(basis, Form::Ntt)?, self.poly(basis, Form::Ntt)?));
+            let b = self.poly(basis, Form::Ntt)?;
+            // Of four keys one has its uniform halves in full, one seeds whose words follow one another, the
+            // others seeds of which words are made one by one.
+            let a = match key {
+                0 => UniformHalf::Poly(self.poly(basis, Form::Ntt)?),
+                _ => {
+                    self.next += 1;
+                    let id = match key {
+                        1 => ExpanderId::Blake3,
+                        _ => ExpanderId::Aes128,
+                    };
+                    UniformHalf::Seeded {
+                        expander: Expander::new(id, [key as u8; 32]),
+                        stream: Stream {
+                            digit: self.next,
+                            part: 2,
+                        },
+                    }
+                }
+            };
+            parts.push((b, a));
         }
         Ok(SwitchingKey {
             galois,
@@ -507,7 +532,9 @@ fn hoisting_with<B: Backend>(t: &mut Bench<B>, partitions: &[&Vec<Basis>; 3]) ->
         let mut key = t.samples.key(g, partition, special)?;
         for (b, a) in &mut key.parts {
             *b = b.restricted(basis.union(special))?;
-            *a = a.restricted(basis.union(special))?;
+            if let UniformHalf::Poly(a) = a {
+                *a = a.restricted(basis.union(special))?;
+            }
         }
         ours.push(t.ours.prepare_key(&key)?);
         theirs.push(t.reference.prepare_key(&key)?);

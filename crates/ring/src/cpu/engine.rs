@@ -513,7 +513,7 @@ impl Cpu {
         let stride = digit_stride(n);
         let table = self.chain.table(place.prime);
         let own_limb = place.source.poly.limb_of(place.prime);
-        let rows = 2 * place.key.digits.len();
+        let rows = place.key.stored();
         let Some(key) = place.key.row_of(place.prime) else {
             return;
         };
@@ -555,10 +555,12 @@ impl Cpu {
                     _ => &limb[range.clone()],
                 })
                 .collect();
+            let order = place.key.permutation.piece_from(b, block);
             let rows = KeyRows {
                 words,
                 rows,
                 first: &place.source.rows,
+                uniform: place.key.uniform(place.prime, range.start, Some(&order)),
                 digits: &digits,
                 order: None,
                 ahead: &[],

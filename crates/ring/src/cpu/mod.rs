@@ -14,9 +14,13 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
+use crate::expander::{Expander, ExpanderId, Stream};
 use crate::galois::{GaloisElement, Permutation, Permutations};
-use crate::kernels::{Isa, KEY_PAD, Kernels, LOW_LOG, key_words};
-use crate::key::{PlainPoly, SwitchingKey};
+use crate::kernels::{
+    Isa, KEY_PAD, Kernels, LOW_LOG, PermutationPiece, ROUND_KEYS, Uniform, key_words,
+};
+use crate::key::{PlainPoly, SwitchingKey, UniformHalf};
+use crate::keystream::{limb_key, seldom_refused};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
@@ -51,6 +55,8 @@ pub struct Cpu {
     chain: Arc<Chain>,
     kernels: Kernels,
     permutations: Permutations,
+    /// Whether uniform halves of keys are kept as seeds where they are seeds.
+    seeds: bool,
 }
 
 /// A switching key prepared for [`Cpu`]: rotated by the inverse automorphism, in Montgomery form,
@@ -62,30 +68,73 @@ pub struct CpuKey {
     special: Basis,
     /// Q' + P of the stored limbs.
     basis: Basis,
-    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, interleaved by eight words and packed: what
-    /// an inner product reads is one run of memory. All in one buffer, so that it lies in huge pages, with
-    /// `KEY_PAD` words at its end.
+    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, or the rows b alone, interleaved by eight words
+    /// and packed: what an inner product reads is one run of memory. All in one buffer, so that it lies
+    /// in huge pages, with `KEY_PAD` words at its end.
     rows: Buffer,
     /// Where the rows of each prime begin, and where the last ones end.
     begins: Vec<usize>,
+    /// Where the rows a are not stored, per prime and digit the `ROUND_KEYS` words that they are made from.
+    round_keys: Option<Buffer>,
+}
+
+/// Whether uniform halves of keys are made each time from their seeds: where blocks of AES are encrypted by
+/// vectors, and hardly any word is refused.
+fn keeps_seeds(chain: &Chain, isa: Isa) -> bool {
+    isa == Isa::Avx512Ifma && chain.all().iter().all(|i| seldom_refused(chain.modulus(i)))
 }
 
 impl CpuKey {
-    /// Bytes that the key occupies.
-    pub fn bytes(&self) -> usize {
-        self.rows.len() * 8
-    }
-
-    /// Bytes that a prepared key of so many digits on `basis` occupies: 5, 6 or 6.5 for each residue of
-    /// at most 40, at most 48, more bits.
+    /// Bytes that a prepared key of so many digits on `basis` occupies whose uniform halves are seeds: 5, 6 or
+    /// 6.5 for each residue of at most 40, at most 48, more bits, of both halves, or of one where the
+    /// other one is made when it is needed.
     ///
     /// # Errors
     /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
-    pub fn bytes_of(chain: &Chain, basis: Basis, digits: usize) -> Result<usize> {
+    pub fn bytes_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<usize> {
         chain.check_basis("bytes_of", basis)?;
-        Ok(8 * begins(chain, basis, digits)
+        let seeds = keeps_seeds(chain, isa);
+        let rows = rows_of_a_digit(seeds) * digits;
+        let round_keys = if seeds {
+            basis.len() * digits * ROUND_KEYS
+        } else {
+            0
+        };
+        let end = begins(chain, basis, rows)
             .last()
-            .map_or(0, |end| end + KEY_PAD))
+            .map_or(0, |end| end + KEY_PAD);
+        Ok(8 * (end + round_keys))
+    }
+
+    /// Bytes that the key occupies.
+    pub fn bytes(&self) -> usize {
+        (self.rows.len() + self.round_keys.as_ref().map_or(0, |keys| keys.len())) * 8
+    }
+
+    /// Number of stored rows.
+    fn stored(&self) -> usize {
+        self.digits.len() * rows_of_a_digit(self.round_keys.is_some())
+    }
+
+    /// What makes the uniform halves at prime `i` for `words` words from `first` on, if they are not stored.
+    fn uniform<'a>(
+        &'a self,
+        i: usize,
+        first: usize,
+        order: Option<&'a PermutationPiece<'a>>,
+    ) -> Option<Uniform<'a>> {
+        let words = self.digits.len() * ROUND_KEYS;
+        let pos = self.basis.position_of(i)?;
+        let round_keys = self
+            .round_keys
+            .as_ref()?
+            .get(pos * words..(pos + 1) * words)?;
+        let order = order.filter(|_| !self.galois.is_identity());
+        Some(Uniform {
+            round_keys,
+            order,
+            first: first / 8,
+        })
     }
 
     /// All rows that prime `i` needs, and `KEY_PAD` words more.
@@ -96,9 +145,14 @@ impl CpuKey {
     }
 }
 
-/// Where the packed rows of each prime begin in a key of so many digits, and where the last ones end.
-fn begins(chain: &Chain, basis: Basis, digits: usize) -> Vec<usize> {
-    let words = |i| key_words(chain.modulus(i), 2 * digits, chain.n());
+/// Rows that are stored of each digit, and whether a key with seeds keeps these alone.
+const fn rows_of_a_digit(seeds: bool) -> usize {
+    if seeds { 1 } else { 2 }
+}
+
+/// Where the packed rows of each prime begin in a key of so many, and where the last ones end.
+fn begins(chain: &Chain, basis: Basis, rows: usize) -> Vec<usize> {
+    let words = |i| key_words(chain.modulus(i), rows, chain.n());
     let mut end = 0;
     let ends = basis.iter().map(|i| {
         end += words(i);
@@ -134,15 +188,49 @@ impl Cpu {
     /// [`RingError::IsaUnavailable`] if this processor lacks the instruction set.
     pub fn new(chain: Arc<Chain>, config: CpuConfig) -> Result<Self> {
         Ok(Self {
+            seeds: keeps_seeds(&chain, config.isa),
             chain,
             kernels: Kernels::new(config.isa)?,
             permutations: Permutations::default(),
         })
     }
 
+    /// The same backend with all uniform halves of keys in memory: for comparison, and for processors
+    /// whose memory is faster than their AES.
+    #[must_use]
+    pub fn with_stored_halves(mut self) -> Self {
+        self.seeds = false;
+        self
+    }
+
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.kernels.isa()
+    }
+
+    /// Per prime and digit of a key what its uniform halves are made from, if they are not stored.
+    fn round_keys(&self, key: &SwitchingKey) -> Option<Buffer> {
+        let seeds: Option<Vec<_>> = key
+            .parts
+            .iter()
+            .map(|(_, a)| match a {
+                UniformHalf::Seeded { expander, stream } => Some((expander, *stream)),
+                UniformHalf::Poly(_) => None,
+            })
+            .collect();
+        let seeds = seeds.filter(|seeds| {
+            let made = |(expander, _): &(&Expander, Stream)| expander.id() == ExpanderId::Aes128;
+            self.seeds && seeds.iter().all(made)
+        })?;
+        let mut out = Buffer::dirty(key.basis().len() * seeds.len() * ROUND_KEYS);
+        let mut outs = out.chunks_exact_mut(ROUND_KEYS);
+        for i in key.basis().iter() {
+            for (expander, stream) in &seeds {
+                let limb = limb_key(expander.seed(), *stream, self.chain.modulus(i));
+                self.kernels.round_keys(&limb, outs.next()?);
+            }
+        }
+        Some(out)
     }
 
     fn check_plain(&self, op: &'static str, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
@@ -283,22 +371,31 @@ impl Backend for Cpu {
         let n = self.chain.n();
         let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
         let basis = key.basis();
-        let count = 2 * key.parts.len();
-        let begins = begins(&self.chain, basis, key.parts.len());
+        let round_keys = self.round_keys(key);
+        let each = rows_of_a_digit(round_keys.is_some());
+        let count = each * key.parts.len();
+        let begins = begins(&self.chain, basis, count);
         let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + KEY_PAD);
         let mut temp = Buffer::dirty(2 * n);
+        let (temp, expanded) = temp.split_at_mut(n);
         for ((pos, i), run) in basis.iter().enumerate().zip(begins.windows(2)) {
             let m = self.chain.modulus(i);
-            let row = &mut rows[run[0]..run[1]];
+            let out = &mut rows[run[0]..run[1]];
+            let mut pack = |x: &[u64], row: usize| {
+                self.kernels.permute(temp, x, &inverse.whole(), &[]);
+                self.kernels.scale(m, temp, m.mont_one());
+                self.kernels.pack_key(m, out, temp, (row, count));
+            };
             for (d, (b, a)) in key.parts.iter().enumerate() {
-                let (temp0, temp1) = temp.split_at_mut(n);
-                for (temp, source) in [(&mut *temp0, b), (&mut *temp1, a)] {
-                    self.kernels
-                        .permute(temp, source.limb(pos), &inverse.whole(), &[]);
-                    self.kernels.scale(m, temp, m.mont_one());
+                pack(b.limb(pos), each * d);
+                match a {
+                    _ if round_keys.is_some() => {}
+                    UniformHalf::Poly(a) => pack(a.limb(pos), 2 * d + 1),
+                    UniformHalf::Seeded { expander, stream } => {
+                        expander.fill(*stream, m, expanded);
+                        pack(expanded, 2 * d + 1);
+                    }
                 }
-                self.kernels
-                    .pack_key(m, row, [temp0, temp1], (2 * d, count));
             }
         }
         Ok(CpuKey {
@@ -309,6 +406,7 @@ impl Backend for Cpu {
             basis,
             rows,
             begins,
+            round_keys,
         })
     }
 

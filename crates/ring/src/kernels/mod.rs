@@ -16,13 +16,17 @@ mod packed;
 mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uniform_tests;
 
 use std::ops::Range;
 
 use crate::error::{Result, RingError};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
-pub(crate) use packed::{KEY_PAD, key_width, key_words};
+pub(crate) use packed::{KEY_PAD, ROUND_KEYS, key_words};
+#[cfg(target_arch = "x86_64")]
+use packed::{key_stride, key_width};
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -31,7 +35,8 @@ pub enum Isa {
     Scalar,
     /// x86-64 with AVX2, FMA and BMI2: products in double precision.
     Avx2,
-    /// x86-64 with AVX-512 F, DQ, VL, IFMA (52-bit multiply-add) and VBMI (permutations of bytes).
+    /// x86-64 with AVX-512 F, DQ, VL, IFMA (52-bit multiply-add), VBMI (permutations of bytes) and AES on
+    /// vectors.
     Avx512Ifma,
 }
 
@@ -62,6 +67,8 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512ifma")
                     && is_x86_feature_detected!("avx512vbmi")
+                    && is_x86_feature_detected!("aes")
+                    && is_x86_feature_detected!("vaes")
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
@@ -160,13 +167,20 @@ pub(crate) struct Converted<'a> {
 /// Whether `key` has the digits, the rows and the packed words for `n` columns.
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
 fn whole(m: &Modulus, key: &KeyRows<'_>, n: usize) -> bool {
+    let ordered = |order: Option<&PermutationPiece<'_>>| {
+        order.is_none_or(|o| n.is_power_of_two() && o.blocks.len() * 8 == n)
+    };
+    let row = |&first: &usize| match &key.uniform {
+        None => first + 2 <= key.rows,
+        Some(uniform) => {
+            first / 2 < key.rows && (first / 2 + 1) * ROUND_KEYS <= uniform.round_keys.len()
+        }
+    };
     key.digits.len() <= key.first.len()
         && key.digits.iter().all(|d| d.len() >= n)
-        && key.first.iter().all(|first| first + 2 <= key.rows)
-        && key.rows.is_multiple_of(2)
-        && key
-            .order
-            .is_none_or(|o| n.is_power_of_two() && o.blocks.len() * 8 == n)
+        && key.first.iter().all(row)
+        && ordered(key.order)
+        && key.uniform.as_ref().is_none_or(|u| ordered(u.order))
         && key.words.len() >= key_words(m, key.rows, n) + KEY_PAD
 }
 
@@ -240,10 +254,12 @@ pub(crate) const KEY_AHEAD: usize = 9 << 10;
 pub(crate) struct KeyRows<'a> {
     /// All packed words of the block, and [`KEY_PAD`] more.
     pub(crate) words: &'a [u64],
-    /// Number of rows, two per digit of the key.
+    /// Number of rows, two per digit of the key, or one if the uniform halves are not among them.
     pub(crate) rows: usize,
-    /// Per digit its first row; its second row follows.
+    /// Per digit its first row, if it has two; its second row follows.
     pub(crate) first: &'a [usize],
+    /// What the uniform halves are made from, if they are no rows.
+    pub(crate) uniform: Option<Uniform<'a>>,
     /// The digits: values below 4q, or what `forward_digits` gave.
     pub(crate) digits: &'a [&'a [u64]],
     /// Where results go, if not to their columns: `blocks` has, for every eight columns, `target block
@@ -254,6 +270,34 @@ pub(crate) struct KeyRows<'a> {
     /// it in memory. Portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
+}
+
+/// Uniform halves that an inner product makes for itself (see `keystream`).
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Uniform<'a> {
+    /// Per digit of the key `ROUND_KEYS` words, of which the first two are the AES key.
+    pub(crate) round_keys: &'a [u64],
+    /// Which words of the stream eight columns meet: the table by source of the key's automorphism, as
+    /// for [`KeyRows::order`]; none: one after the other.
+    pub(crate) order: Option<&'a PermutationPiece<'a>>,
+    /// The group of eight columns with which the block begins.
+    pub(crate) first: usize,
+}
+
+impl Uniform<'_> {
+    /// The group of eight words that eight columns meet, and, for each of them, which of the eight.
+    fn group(&self, columns: usize) -> (usize, [u64; 8]) {
+        let Some(order) = self.order else {
+            return (self.first + columns, [0, 1, 2, 3, 4, 5, 6, 7]);
+        };
+        let b = order.blocks.get(columns).copied().unwrap_or(0);
+        // The table says from where each word comes.
+        let mut words = [0; 8];
+        for (word, &column) in (0..).zip(&order.lanes[(b & 7) as usize]) {
+            words[(column & 7) as usize] = word;
+        }
+        ((b >> 3) as usize, words)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -433,9 +477,10 @@ kernels! {
     /// stages of the NTT (lazy words for `forward_low`). Tiles come in ascending order and cover
     /// all columns.
     fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile);
-    /// Two rows of a key in Montgomery form, the first (an even number) and the next one of so many,
-    /// packed into all columns of a limb.
-    fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize));
+    /// One row of a key in Montgomery form, of so many, packed into all columns of a limb.
+    fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize));
+    /// What a uniform half is made from: `ROUND_KEYS` words, of which the first two are the AES key.
+    fn round_keys(key: &[u8; 16], out: &mut [u64]);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results, in another order
     /// if it has one.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);

@@ -19,51 +19,44 @@ pub(crate) fn key_width(m: &Modulus) -> usize {
 /// takes eight words of 40 bits.
 pub(crate) const KEY_PAD: usize = 3;
 
-/// Words of memory that `columns` words each of `rows` key rows (an even number) take.
+/// Words of memory that eight columns of so many key rows take.
+pub(crate) fn key_stride(m: &Modulus, rows: usize) -> usize {
+    (rows * key_width(m)).div_ceil(8)
+}
+
+/// Words of memory that `columns` words each of `rows` key rows take.
 pub(crate) fn key_words(m: &Modulus, rows: usize, columns: usize) -> usize {
-    columns / 8 * (rows * key_width(m) / 8)
+    columns / 8 * key_stride(m, rows)
 }
 
-/// Word number `i` of those that lie one after the other.
-pub(super) fn key_word(words: &[u64], i: usize, width: usize) -> u64 {
-    let (at, shift) = (i * width / 64, i * width % 64);
-    let word = |at: usize| words.get(at).copied().unwrap_or(0);
-    let high = match shift {
-        0 => 0,
-        _ => word(at + 1) << (64 - shift),
-    };
-    (word(at) >> shift | high) & ((1 << width) - 1)
-}
+/// Words that the round keys of one uniform half take, each four times: what a vector of blocks is
+/// encrypted with.
+pub(crate) const ROUND_KEYS: usize = 11 * 8;
 
-/// Two rows of a key, `first` (an even number) and the next one of `rows`, into all columns of `out`.
-pub(super) fn pack_key(
-    m: &Modulus,
-    out: &mut [u64],
-    pair: [&[u64]; 2],
-    (first, rows): (usize, usize),
-) {
+/// The bit at which column `j` of one of `rows` rows begins.
+fn bit_of(m: &Modulus, (row, rows): (usize, usize), j: usize) -> usize {
     let width = key_width(m);
-    let columns = pair[0]
-        .as_chunks::<8>()
-        .0
-        .iter()
-        .zip(pair[1].as_chunks::<8>().0);
-    for (column, (x, y)) in columns.enumerate() {
-        let at = (column * rows + first) * width / 8;
-        let Some(out) = out.get_mut(at..at + width / 4) else {
-            return;
-        };
-        let (mut low, mut bits) = (0u128, 0);
-        let mut out = out.iter_mut();
-        for &word in x.iter().chain(y) {
-            low |= u128::from(word) << bits;
-            bits += width;
-            if bits >= 64 {
-                if let Some(out) = out.next() {
-                    *out = low as u64;
-                }
-                low >>= 64;
-                bits -= 64;
+    (j / 8 * key_stride(m, rows) * 64) + row * 8 * width + j % 8 * width
+}
+
+/// Column `j` of one of `rows` rows.
+pub(super) fn key_word(m: &Modulus, words: &[u64], row: (usize, usize), j: usize) -> u64 {
+    let (bit, width) = (bit_of(m, row, j), key_width(m));
+    let word = |at: usize| u128::from(words.get(at).copied().unwrap_or(0));
+    let both = word(bit / 64) | word(bit / 64 + 1) << 64;
+    (both >> (bit % 64)) as u64 & ((1 << width) - 1)
+}
+
+/// One row of a key, of so many, into all columns of `out`.
+pub(super) fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
+    let width = key_width(m);
+    for (j, &value) in x.iter().enumerate() {
+        let bit = bit_of(m, row, j);
+        let (value, mask) = (u128::from(value), (1u128 << width) - 1);
+        for (at, half) in (bit / 64..).zip([0, 64]) {
+            if let Some(word) = out.get_mut(at) {
+                let bits = (mask << (bit % 64) >> half) as u64;
+                *word = *word & !bits | (value << (bit % 64) >> half) as u64;
             }
         }
     }

@@ -4,8 +4,9 @@ use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
     Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Minuend,
-    PermutationPiece, ProductSum, Rest, Tile, key_width, tile_columns,
+    PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, tile_columns,
 };
+use crate::keystream::Keystream;
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
 pub(super) use forward_low as forward_digits;
@@ -428,7 +429,13 @@ pub(super) fn inner_product(
     // A tensor product's terms are of canonical words.
     let steps = steps_for(key.digits.len() + 1 + extra.tensors.len());
     let factor = m.shoup(extra.factor);
-    let width = key_width(m);
+    let n = out0.len();
+    let uniform: Option<Vec<Vec<u64>>> = key.uniform.map(|u| {
+        key.first
+            .iter()
+            .map(|first| halves(m, &u, first / 2, n))
+            .collect()
+    });
     for (part, out) in [out0, out1].into_iter().enumerate() {
         for j in 0..out.len() {
             let add = extra.x[part].and_then(|x| x.get(j).copied()).unwrap_or(0);
@@ -443,9 +450,12 @@ pub(super) fn inner_product(
                     a0 * b1 + a1 * b0
                 };
             }
-            for (digit, first) in key.digits.iter().zip(key.first) {
-                let at = (j / 8 * key.rows + first + part) * 8 + j % 8;
-                let k = key_word(key.words, at, width);
+            for (d, (digit, &first)) in key.digits.iter().zip(key.first).enumerate() {
+                let k = match &uniform {
+                    None => key_word(m, key.words, (first + part, key.rows), j),
+                    Some(_) if part == 0 => key_word(m, key.words, (first / 2, key.rows), j),
+                    Some(halves) => halves.get(d).map_or(0, |half| word(half)),
+                };
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
             }
             if let Some(o) = out.get_mut(place_of(key, j)) {
@@ -453,6 +463,34 @@ pub(super) fn inner_product(
             }
         }
     }
+}
+
+/// The key alone: portable code expands it each time.
+#[inline(always)]
+pub(super) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
+    for (out, bytes) in out.iter_mut().zip(key.as_chunks::<8>().0) {
+        *out = u64::from_le_bytes(*bytes);
+    }
+}
+
+/// The words of one uniform half that `n` columns meet, canonical.
+fn halves(m: &Modulus, uniform: &Uniform<'_>, digit: usize, n: usize) -> Vec<u64> {
+    let mut key = [0; 16];
+    let words = uniform.round_keys.iter().skip(digit * ROUND_KEYS);
+    for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let stream = Keystream::new(key, m);
+    let mut out = vec![0; n];
+    for (columns, out) in out.chunks_mut(8).enumerate() {
+        let (group, places) = uniform.group(columns);
+        let mut words = [0; 8];
+        stream.words(8 * group as u64, &mut words);
+        for (out, place) in out.iter_mut().zip(places) {
+            *out = m.reduce(words[place as usize]);
+        }
+    }
+    out
 }
 
 /// Where an inner product's result of column `j` goes.

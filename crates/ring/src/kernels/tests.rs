@@ -10,17 +10,17 @@ use crate::galois::{GaloisElement, Permutation};
 use crate::modulus::ntt_primes_near;
 
 /// A generator of test words (SplitMix64), which likes the ends of ranges.
-struct Words(u64);
+pub(super) struct Words(pub(super) u64);
 
 impl Words {
-    fn next(&mut self) -> u64 {
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         match self.next() % 16 {
             0 => 0,
             1 | 2 => bound - 1,
@@ -30,7 +30,7 @@ impl Words {
         }
     }
 
-    fn many(&mut self, n: usize, bound: u64) -> Vec<u64> {
+    pub(super) fn many(&mut self, n: usize, bound: u64) -> Vec<u64> {
         // A quarter of all slices is constant at the upper end.
         let largest = self.next().is_multiple_of(4);
         (0..n)
@@ -46,7 +46,7 @@ impl Words {
 }
 
 /// One of the largest primes of a size, for which degree `2^log_n` has a transform.
-fn prime(bits: u32, log_n: u32) -> Modulus {
+pub(super) fn prime(bits: u32, log_n: u32) -> Modulus {
     // There are such primes from here on.
     let bits = bits.max(log_n + 10);
     let below = 2f64.powi(bits as i32) - 2f64.powi(log_n as i32 + 6);
@@ -58,7 +58,7 @@ fn table(bits: u32, log_n: u32) -> NttTable {
 }
 
 /// Runs `f` on each instruction set and compares what it gives with what scalar code gives.
-fn agree(f: impl Fn(Kernels) -> Vec<Vec<u64>>) -> Vec<Vec<u64>> {
+pub(super) fn agree(f: impl Fn(Kernels) -> Vec<Vec<u64>>) -> Vec<Vec<u64>> {
     let mut expected = None;
     for isa in Isa::available() {
         let result = f(Kernels::new(isa).unwrap());
@@ -77,7 +77,7 @@ fn agree(f: impl Fn(Kernels) -> Vec<Vec<u64>>) -> Vec<Vec<u64>> {
 
 /// Key rows packed, from eight words of each row in turn, and words behind them that no kernel may mix
 /// in; every instruction set packs them alike.
-fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
+pub(super) fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
     let n = words.len() / rows;
     let row = |r: usize| -> Vec<u64> {
         let columns = words.chunks(8 * rows);
@@ -85,14 +85,15 @@ fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
     };
     let mut out = agree(|k| {
         let mut out = vec![u64::MAX; key_words(m, rows, n) + KEY_PAD];
-        for r in (0..rows).step_by(2) {
-            k.pack_key(m, &mut out, [&row(r), &row(r + 1)], (r, rows));
+        for r in 0..rows {
+            k.pack_key(m, &mut out, &row(r), (r, rows));
         }
         vec![out]
     });
     let out = out.remove(0);
     for (i, &word) in words.iter().enumerate() {
-        assert_eq!(packed::key_word(&out, i, key_width(m)), word);
+        let (column, row) = (i / (8 * rows) * 8 + i % 8, i / 8 % rows);
+        assert_eq!(packed::key_word(m, &out, (row, rows), column), word);
     }
     out
 }
@@ -318,7 +319,7 @@ proptest! {
             x: [(extras & 1 != 0).then_some(&x0[..]), (extras & 2 != 0).then_some(&x1[..])],
             factor: w.below(q),
         };
-        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, order: None, ahead: &words };
+        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, uniform: None, order: None, ahead: &words };
         agree(|k| {
             let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
             k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
@@ -351,6 +352,7 @@ proptest! {
                         rows: 4,
                         first: &[0, 2],
                         digits: &digits,
+                        uniform: None,
                         order,
                         ahead: &words,
                     };
@@ -645,7 +647,7 @@ proptest! {
             let products = [&digits, &results[0]].map(|x| {
                 let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
                 let (digits, first) = ([&x[..]; 3], [0, 2, 4]);
-                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, order: None, ahead: &[] };
+                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, uniform: None, order: None, ahead: &[] };
                 let extra = Extra { x: [Some(&minuend), None], tensors: &[], factor: p - 1 };
                 k.inner_product(&t.modulus, &mut out0, &mut out1, &key, &extra);
                 [out0, out1]
@@ -710,6 +712,7 @@ fn the_largest_sums() {
                 rows: 2 * count,
                 first: &first,
                 digits: &digits,
+                uniform: None,
                 order: None,
                 ahead: &[],
             };

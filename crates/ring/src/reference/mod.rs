@@ -204,11 +204,15 @@ impl Backend for Reference {
 
     fn prepare_key(&self, key: &SwitchingKey) -> Result<ReferenceKey> {
         key.check(&self.chain)?;
+        let parts = key.parts.iter().map(|(b, a)| {
+            let a = a.poly(&self.chain, b.basis())?;
+            Ok((b.clone(), a.into_owned()))
+        });
         Ok(ReferenceKey {
             galois: key.galois,
             digits: key.digits.clone(),
             special: key.special,
-            parts: key.parts.clone(),
+            parts: parts.collect::<Result<_>>()?,
         })
     }
 

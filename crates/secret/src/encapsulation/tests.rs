@@ -9,7 +9,7 @@ use veilformer_ckks::{
     KeyPurpose, Ladder, OpsError, Params, ParamsSpec, Scale, SecretKind, SecurityLevel,
     SharedCiphertext, SlotVector, StoredEvaluationKeys, WordSpec,
 };
-use veilformer_ring::{Backend, Basis, Cpu, RnsPoly};
+use veilformer_ring::{Backend, Basis, Cpu, RnsPoly, UniformHalf};
 
 use crate::poly::host;
 use crate::samplers::GAUSSIAN_BOUND;
@@ -93,10 +93,11 @@ fn integers(backend: &Cpu, mut poly: RnsPoly) -> Vec<i128> {
 }
 
 /// b + a s on the key's primes.
-fn phase(backend: &Cpu, (b, a): &(RnsPoly, RnsPoly), secret: &RnsPoly) -> RnsPoly {
+fn phase(backend: &Cpu, (b, a): &(RnsPoly, UniformHalf), secret: &RnsPoly) -> RnsPoly {
     let secret = backend.restrict(secret, b.basis()).unwrap();
     let mut phase = b.clone();
-    backend.mul_acc(&mut phase, a, &secret).unwrap();
+    let a = a.poly(backend.chain(), b.basis()).unwrap();
+    backend.mul_acc(&mut phase, &a, &secret).unwrap();
     phase
 }
 
@@ -186,7 +187,13 @@ fn raised(params: &Params, seed: u64) -> Raised {
     let ct = encrypt(&evaluator, &key, 0);
     let up = evaluator.mod_raise(&ct).unwrap();
     assert_eq!((up.level(), up.scale()), (params.max_level(), ct.scale()));
-    let phase = |ct: &Ciphertext| phase(&backend, &(ct.c0().clone(), ct.c1().clone()), key.ntt());
+    let phase = |ct: &Ciphertext| {
+        phase(
+            &backend,
+            &(ct.c0().clone(), UniformHalf::Poly(ct.c1().clone())),
+            key.ntt(),
+        )
+    };
     let before = phase(&ct);
     let q0 = i128::from(params.primes()[0]);
     let mut before_coefficients = before.clone();
@@ -313,7 +320,13 @@ fn levels_of_words_are_raised_too() {
     let evaluator = Evaluator::new(&params, &backend, &keys).unwrap();
     let ct = encrypt(&evaluator, &key, 0);
     let up = evaluator.mod_raise(&ct).unwrap();
-    let phase = |ct: &Ciphertext| phase(&backend, &(ct.c0().clone(), ct.c1().clone()), key.ntt());
+    let phase = |ct: &Ciphertext| {
+        phase(
+            &backend,
+            &(ct.c0().clone(), UniformHalf::Poly(ct.c1().clone())),
+            key.ntt(),
+        )
+    };
     let (before, after) = (phase(&ct), phase(&up));
     assert_eq!(after.basis(), params.basis_at(params.max_level()));
     // Modulo the modulus of level 0 nothing but the error came.

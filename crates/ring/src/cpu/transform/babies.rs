@@ -76,8 +76,9 @@ impl Cpu {
             .collect();
         let rows = KeyRows {
             words,
-            rows: 2 * turn.key.digits.len(),
+            rows: turn.key.stored(),
             first: &source.rows,
+            uniform: turn.key.uniform(place.prime, range.start, Some(&order)),
             digits: &digits,
             order: Some(&order),
             ahead: turn.ahead,
@@ -113,7 +114,7 @@ pub(super) fn key_block<'k>(
     place: Place,
 ) -> Option<(usize, &'k [u64])> {
     let (from, _) = key.permutation.piece_for(place.number, work.block);
-    let words = key_words(m, 2 * key.digits.len(), work.block);
+    let words = key_words(m, key.stored(), work.block);
     let row = key.row_of(place.prime)?;
     Some((from, row.get(from * words..(from + 1) * words + KEY_PAD)?))
 }

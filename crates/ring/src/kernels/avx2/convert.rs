@@ -8,7 +8,7 @@ use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
     ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, ProductSum,
-    TILE_WORDS, Tile, key_width, scalar, whole,
+    TILE_WORDS, Tile, key_stride, key_width, scalar, whole,
 };
 use crate::modulus::Modulus;
 
@@ -297,7 +297,8 @@ pub(in crate::kernels) fn inner_product(
     extra: &Extra<'_>,
 ) {
     let n = out0.len();
-    let fits = whole(m, key, n) && extra.covers(n);
+    // Blocks of AES one by one are slower than memory: keys are prepared with all rows here.
+    let fits = whole(m, key, n) && extra.covers(n) && key.uniform.is_none();
     if !n.is_multiple_of(8) || out1.len() != n || !fits {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
@@ -307,7 +308,7 @@ pub(in crate::kernels) fn inner_product(
     let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
     let unpack = Unpack::new(key_width(m));
     // Bytes of eight columns.
-    let step = key.rows * unpack.width;
+    let step = 8 * key_stride(m, key.rows);
     for j in (0..n).step_by(8) {
         let columns = key.words.as_ptr().cast::<u8>().wrapping_add(j / 8 * step);
         // Keys come from memory.

@@ -51,8 +51,14 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 
 /// Keys are packed once.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(super) fn pack_key(m: &Modulus, out: &mut [u64], pair: [&[u64]; 2], row: (usize, usize)) {
-    super::scalar::pack_key(m, out, pair, row);
+pub(super) fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
+    super::scalar::pack_key(m, out, x, row);
+}
+
+/// Nothing is made from them here.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
+    super::scalar::round_keys(key, out);
 }
 
 /// Words per vector.

@@ -10,6 +10,7 @@ mod inverse;
 mod packed;
 mod pointwise;
 mod products;
+mod uniform;
 
 pub(super) use convert::{convert, convert_tile, quotient};
 pub(super) use divide::{divide_converted, divide_rest};
@@ -21,6 +22,7 @@ pub(super) use pointwise::{
     permute, permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
 pub(super) use products::{inner_product, sum_products};
+pub(super) use uniform::round_keys;
 
 use std::arch::x86_64::*;
 
@@ -223,8 +225,14 @@ fn montgomery(l: &Lanes, inv: __m512i, lo: __m512i, hi: __m512i) -> __m512i {
 /// a result below `2^s q`.
 #[inline]
 fn steps_of(m: &Modulus, times: usize) -> u32 {
+    steps_beside(m, times, 0)
+}
+
+/// The same of a sum of such products and of others, below `2^52 q` in all `unreduced` times.
+#[inline]
+fn steps_beside(m: &Modulus, times: usize, unreduced: usize) -> u32 {
     let q = u128::from(m.value());
-    let most = ((times as u128 * q * q) >> 52) + 1 + q;
+    let most = ((times as u128 * q * q) >> 52) + 1 + q + unreduced as u128 * q;
     (0..).find(|s| most < q << s).unwrap_or(0)
 }
 

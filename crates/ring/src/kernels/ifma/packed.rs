@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::load;
-use crate::kernels::{key_width, scalar};
+use crate::kernels::{key_stride, key_width, scalar};
 use crate::modulus::Modulus;
 
 /// How eight words of one width are taken apart.
@@ -60,18 +60,13 @@ impl Unpack {
 pub(in crate::kernels) fn pack_key(
     m: &Modulus,
     out: &mut [u64],
-    pair: [&[u64]; 2],
-    (first, rows): (usize, usize),
+    x: &[u64],
+    (row, rows): (usize, usize),
 ) {
-    let (n, width) = (pair[0].len(), key_width(m));
-    let step = rows * width / 8;
-    if pair[1].len() != n
-        || !n.is_multiple_of(8)
-        || first + 2 > rows
-        || !rows.is_multiple_of(2)
-        || out.len() < n / 8 * step
-    {
-        return scalar::pack_key(m, out, pair, (first, rows));
+    let (n, width) = (x.len(), key_width(m));
+    let step = key_stride(m, rows);
+    if !n.is_multiple_of(8) || row >= rows || out.len() < n / 8 * step {
+        return scalar::pack_key(m, out, x, (row, rows));
     }
     // Byte `i` is one of a word, or its first half ends one and the second begins the next. Odd words
     // then stand half a byte higher.
@@ -89,28 +84,26 @@ pub(in crate::kernels) fn pack_key(
     let shift = _mm512_setr_epi64(0, half, 0, half, 0, half, 0, half);
     // SAFETY: 64 bytes each.
     let (bytes, others) = unsafe { (load(bytes.as_ptr().cast()), load(others.as_ptr().cast())) };
-    for (part, words) in pair.into_iter().enumerate() {
-        for (column, words) in words.as_chunks::<8>().0.iter().enumerate() {
-            // SAFETY: eight words are read. `width` bytes are written, in the column's row, inside
-            // `out` since every column has `step` words and the row is one of `rows`.
-            unsafe {
-                let x = _mm512_sllv_epi64(load(words.as_ptr()), shift);
-                let packed = _mm512_or_si512(
-                    _mm512_permutexvar_epi8(bytes, x),
-                    _mm512_maskz_permutexvar_epi8(shared, others, x),
-                );
-                let row = out.as_mut_ptr().add(column * step).cast::<u8>();
-                let row = row.add((first + part) * width);
-                _mm256_storeu_si256(row.cast(), _mm512_castsi512_si256(packed));
-                let upper = _mm512_extracti64x4_epi64::<1>(packed);
-                match width {
-                    40 => _mm_storel_epi64(row.add(32).cast(), _mm256_castsi256_si128(upper)),
-                    48 => _mm_storeu_si128(row.add(32).cast(), _mm256_castsi256_si128(upper)),
-                    _ => {
-                        _mm_storeu_si128(row.add(32).cast(), _mm256_castsi256_si128(upper));
-                        let last = _mm256_extract_epi32::<4>(upper);
-                        row.add(48).cast::<i32>().write_unaligned(last);
-                    }
+    for (column, words) in x.as_chunks::<8>().0.iter().enumerate() {
+        // SAFETY: eight words are read. `width` bytes are written, in the column's row, inside
+        // `out` since every column has `step` words and the row is one of `rows`.
+        unsafe {
+            let x = _mm512_sllv_epi64(load(words.as_ptr()), shift);
+            let packed = _mm512_or_si512(
+                _mm512_permutexvar_epi8(bytes, x),
+                _mm512_maskz_permutexvar_epi8(shared, others, x),
+            );
+            let to = out.as_mut_ptr().add(column * step).cast::<u8>();
+            let to = to.add(row * width);
+            _mm256_storeu_si256(to.cast(), _mm512_castsi512_si256(packed));
+            let upper = _mm512_extracti64x4_epi64::<1>(packed);
+            match width {
+                40 => _mm_storel_epi64(to.add(32).cast(), _mm256_castsi256_si128(upper)),
+                48 => _mm_storeu_si128(to.add(32).cast(), _mm256_castsi256_si128(upper)),
+                _ => {
+                    _mm_storeu_si128(to.add(32).cast(), _mm256_castsi256_si128(upper));
+                    let last = _mm256_extract_epi32::<4>(upper);
+                    to.add(48).cast::<i32>().write_unaligned(last);
                 }
             }
         }

@@ -3,14 +3,16 @@
 use std::arch::x86_64::*;
 
 use super::packed::Unpack;
-use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_of, store};
+use super::uniform::Halves;
+use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_beside, steps_of, store};
 use crate::kernels::scalar;
 use crate::kernels::{
-    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_width, whole,
+    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_stride, key_width,
+    whole,
 };
 use crate::modulus::Modulus;
 
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi,vaes")]
 pub(in crate::kernels) fn inner_product(
     m: &Modulus,
     out0: &mut [u64],
@@ -26,15 +28,25 @@ pub(in crate::kernels) fn inner_product(
     // Digits of at most 47 bits are below 10q, others below 4q, in any case below 2^52; keys, what is
     // added and its factor below q. A factor of a tensor product is lazy: below 2q, in two products.
     let digit = if m.bits() <= 47 { 10 } else { 4 };
-    let steps = steps_of(m, digit * key.digits.len() + 1 + 4 * extra.tensors.len());
+    let others = 1 + 4 * extra.tensors.len();
+    let digits = digit * key.digits.len();
+    let steps = steps_of(m, digits + others);
+    let outs = (out0, out1);
     // SAFETY: the lengths were checked.
     unsafe {
-        let outs = (out0, out1);
-        match (key_width(m).is_multiple_of(8), steps) {
-            (true, ..=1) => products_of::<false, true>(m, outs, key, extra, 1),
-            (true, _) => products_of::<false, false>(m, outs, key, extra, steps),
-            (false, ..=1) => products_of::<true, true>(m, outs, key, extra, 1),
-            (false, _) => products_of::<true, false>(m, outs, key, extra, steps),
+        match (key_width(m).is_multiple_of(8), &key.uniform, steps) {
+            (true, None, ..=1) => products_of::<false, true, false>(m, outs, key, extra, [1; 2]),
+            (true, None, _) => products_of::<false, false, false>(m, outs, key, extra, [steps; 2]),
+            (false, None, ..=1) => products_of::<true, true, false>(m, outs, key, extra, [1; 2]),
+            (false, None, _) => products_of::<true, false, false>(m, outs, key, extra, [steps; 2]),
+            (whole, Some(_), _) => {
+                // Their words are below 2^52.
+                let steps = [steps, steps_beside(m, others, digits)];
+                match whole {
+                    true => products_of::<false, false, true>(m, outs, key, extra, steps),
+                    false => products_of::<true, false, true>(m, outs, key, extra, steps),
+                }
+            }
         }
     }
 }
@@ -43,18 +55,19 @@ pub(in crate::kernels) fn inner_product(
 /// of cache only.
 const DIGITS_AHEAD: usize = 128;
 
-/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`canonical`].
+/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`canonical`], `MADE` where the uniform
+/// halves are made here. `steps` are those of both outputs.
 ///
 /// # Safety
 /// The key is `whole` for the outputs' length, a multiple of eight, and the extras cover it.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
-unsafe fn products_of<const HALF: bool, const ONE: bool>(
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi,vaes")]
+unsafe fn products_of<const HALF: bool, const ONE: bool, const MADE: bool>(
     m: &Modulus,
     (out0, out1): (&mut [u64], &mut [u64]),
     key: &KeyRows<'_>,
     extra: &Extra<'_>,
-    steps: u32,
+    steps: [u32; 2],
 ) {
     let n = out0.len();
     let l = Lanes::new(m);
@@ -63,7 +76,8 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
     let (w, quot) = splat(m.shoup(extra.factor));
     let unpack = Unpack::new(key_width(m));
     // Bytes of eight columns.
-    let step = key.rows * unpack.width;
+    let step = 8 * key_stride(m, key.rows);
+    let halves = Halves::new(m, key.uniform.unwrap_or_default());
     let mut columns = key.words.as_ptr().cast::<u8>();
     let mut j = 0;
     while j < n {
@@ -99,19 +113,25 @@ unsafe fn products_of<const HALF: bool, const ONE: bool>(
             for line in (0..step).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line).cast());
             }
+            let group = halves.group(if MADE { j / LANES } else { 0 });
             for (digit, &first) in key.digits.iter().zip(key.first) {
                 let later = digit.as_ptr().wrapping_add(j + DIGITS_AHEAD);
                 _mm_prefetch::<_MM_HINT_T0>(later.cast());
                 let x = load(digit.as_ptr().add(j));
-                let k0 = unpack.at::<HALF>(columns.add(first * unpack.width));
-                let k1 = unpack.at::<HALF>(columns.add((first + 1) * unpack.width));
+                let row = if MADE { first / 2 } else { first };
+                let k0 = unpack.at::<HALF>(columns.add(row * unpack.width));
+                let k1 = if MADE {
+                    halves.words(row, group)
+                } else {
+                    unpack.at::<HALF>(columns.add((row + 1) * unpack.width))
+                };
                 lo0 = _mm512_madd52lo_epu64(lo0, x, k0);
                 hi0 = _mm512_madd52hi_epu64(hi0, x, k0);
                 lo1 = _mm512_madd52lo_epu64(lo1, x, k1);
                 hi1 = _mm512_madd52hi_epu64(hi1, x, k1);
             }
-            let r0 = canonical::<ONE>(&l, montgomery(&l, inv, lo0, hi0), m.value(), steps);
-            let r1 = canonical::<ONE>(&l, montgomery(&l, inv, lo1, hi1), m.value(), steps);
+            let r0 = canonical::<ONE>(&l, montgomery(&l, inv, lo0, hi0), m.value(), steps[0]);
+            let r1 = canonical::<ONE>(&l, montgomery(&l, inv, lo1, hi1), m.value(), steps[1]);
             let (to, r0, r1) = match key.order {
                 None => (j, r0, r1),
                 Some(order) => {

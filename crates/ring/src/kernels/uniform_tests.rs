@@ -1,0 +1,101 @@
+//! Inner products that make the uniform halves of a key themselves.
+
+use proptest::prelude::*;
+
+use super::tests::{Words, agree, packed, prime};
+use super::*;
+use crate::galois::{GaloisElement, Permutation};
+use crate::keystream::Keystream;
+use crate::modulus::ntt_primes_near;
+
+/// A prime above a power of two: of `2^49` an eighth of all words is refused.
+fn just_above(bits: u32) -> Modulus {
+    let near = 2f64.powi(bits.max(18) as i32) + 2f64.powi(14);
+    Modulus::new(ntt_primes_near(near, 8, &[], 1).unwrap()[0]).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Uniform halves that are made for an inner product give what stored ones give, for every instruction
+    /// set, order and share of refused words.
+    #[test]
+    fn uniform_halves(
+        bits in 20u32..=50,
+        digits in 1usize..=6,
+        log_n in 4u32..=8,
+        odd in 0u64..128,
+        seed: u64,
+        above: bool,
+    ) {
+        let m = if above { just_above(bits - 1) } else { prime(bits, 8) };
+        let n = 1 << log_n;
+        // A block of four.
+        let g = GaloisElement::new(2 * odd + 1, log_n + 2);
+        prop_assume!(g.is_ok());
+        let permutation = Permutation::new(g.unwrap(), log_n + 2);
+        let mut w = Words(seed);
+        let q = m.value();
+        let values: Vec<Vec<u64>> = (0..digits).map(|_| w.many(n, 4 * q)).collect();
+        let values: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
+        let b: Vec<Vec<u64>> = (0..digits).map(|_| w.many(n, q)).collect();
+        let keys: Vec<[u8; 16]> = (0..digits)
+            .map(|_| (u128::from(w.next()) << 64 | u128::from(w.next())).to_le_bytes())
+            .collect();
+        let rows = |rows: &[&[u64]]| {
+            let groups = (0..n / 8).flat_map(|c| rows.iter().flat_map(move |r| &r[8 * c..8 * c + 8]));
+            packed(&m, &groups.copied().collect::<Vec<u64>>(), rows.len())
+        };
+        let (x0, x1) = (w.many(n, q), w.many(n, q));
+        let extra = Extra { x: [Some(&x0), Some(&x1)], tensors: &[], factor: w.below(q) };
+        let first: Vec<usize> = (0..digits).map(|d| 2 * d).collect();
+        for source in 0..4 {
+            let order = permutation.piece_from(source, n);
+            for order in [None, Some(&order)] {
+                // The words that each column meets: those of the place to which it goes.
+                let at = |j: usize| match order {
+                    None => (source * n + j) as u64,
+                    Some(_) => {
+                        let goes = |target: &usize| {
+                            let group = permutation.blocks[target / 8];
+                            let lane = permutation.lanes[(group & 7) as usize][target % 8];
+                            (group >> 3) as usize * 8 + lane as usize == source * n + j
+                        };
+                        (0..4 * n).find(goes).unwrap() as u64
+                    }
+                };
+                let a: Vec<Vec<u64>> = keys
+                    .iter()
+                    .map(|key| {
+                        let stream = Keystream::new(*key, &m);
+                        let word = |j: usize| {
+                            let mut two = [0; 2];
+                            stream.words(at(j) & !1, &mut two);
+                            m.reduce(two[(at(j) & 1) as usize])
+                        };
+                        (0..n).map(word).collect()
+                    })
+                    .collect();
+                let both: Vec<&[u64]> = b.iter().zip(&a).flat_map(|(b, a)| [&b[..], &a[..]]).collect();
+                let alone: Vec<&[u64]> = b.iter().map(Vec::as_slice).collect();
+                let (both, alone) = (rows(&both), rows(&alone));
+                agree(|k| {
+                    let mut round_keys = vec![0; digits * ROUND_KEYS];
+                    for (key, out) in keys.iter().zip(round_keys.chunks_exact_mut(ROUND_KEYS)) {
+                        k.round_keys(key, out);
+                    }
+                    let uniform = Uniform { round_keys: &round_keys, order, first: source * n / 8 };
+                    let product = |words, rows, uniform| {
+                        let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+                        let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, ahead: &[] };
+                        k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+                        [out0, out1]
+                    };
+                    let made = product(&alone, digits, Some(uniform));
+                    assert_eq!(made, product(&both, 2 * digits, None), "{:?}", k.isa());
+                    made.to_vec()
+                });
+            }
+        }
+    }
+}
