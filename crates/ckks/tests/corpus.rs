@@ -1,7 +1,7 @@
 //! Files of released formats stay readable. `corpus/v1.*` were written by format 1.0 with toy
 //! parameters; they are never rewritten: a new format gets new files beside them.
 //! `v1.raising.veil` has what came later: primes of several sizes and the keys of an ephemeral secret;
-//! `v1.bands.veil` has the same with bands of levels.
+//! `v1.bands.veil` has the same with bands of levels, `v1.seeds.veil` besides seeds for AES.
 #![allow(clippy::unwrap_used)] // a test's way to fail
 
 mod support;
@@ -12,7 +12,7 @@ use support::{ToyClient, assert_close};
 use veilformer_ckks::container::*;
 use veilformer_ckks::testing::tiny_params;
 use veilformer_ckks::*;
-use veilformer_ring::Cpu;
+use veilformer_ring::{Cpu, ExpanderId};
 
 fn slots() -> SlotVector {
     SlotVector::real(&[0.5, -0.25, 0.125, 1.0])
@@ -27,7 +27,7 @@ fn path(name: &str) -> PathBuf {
 /// What the corpus holds, made anew: (input, keys, public key).
 fn make() -> (ToyClient, [Vec<u8>; 3]) {
     let params = tiny_params();
-    let mut client = ToyClient::new(&params, 77);
+    let mut client = ToyClient::new(&params, 77).with_key_expander(ExpanderId::Blake3);
     let seeded = client.encrypt(&slots(), 3);
     let full = client
         .encrypt(&slots(), 1)
@@ -58,8 +58,8 @@ fn ladder_params() -> Params {
     spec.validate_ladder_insecure_for_tests(&ladder).unwrap()
 }
 
-fn make_raising(params: &Params) -> (ToyClient, Vec<u8>) {
-    let mut client = ToyClient::new(params, 78);
+fn make_raising(params: &Params, expander: ExpanderId) -> (ToyClient, Vec<u8>) {
+    let mut client = ToyClient::new(params, 78).with_key_expander(expander);
     let mut list = KeyList::default();
     list.need(KeyPurpose::Conjugation, 2, params);
     list.need(KeyPurpose::FromEphemeral, 3, params);
@@ -70,6 +70,7 @@ fn make_raising(params: &Params) -> (ToyClient, Vec<u8>) {
 
 const RAISING: &str = "v1.raising.veil";
 const BANDS: &str = "v1.bands.veil";
+const SEEDS: &str = "v1.seeds.veil";
 
 #[test]
 fn keys_of_an_ephemeral_secret_are_still_readable() {
@@ -78,19 +79,26 @@ fn keys_of_an_ephemeral_secret_are_still_readable() {
     // What was written before levels had bands has none.
     assert_eq!(params.bands(KeyPurpose::Conjugation).len(), 1);
     assert_ne!(params, ladder_params());
-    raises(&file, &params);
+    raises(&file, &params, ExpanderId::Blake3);
 }
 
 #[test]
 fn keys_of_bands_are_still_readable() {
     let params = ladder_params();
     assert!(params.bands(KeyPurpose::Conjugation).len() > 1);
-    raises(&std::fs::read(path(BANDS)).unwrap(), &params);
+    let file = std::fs::read(path(BANDS)).unwrap();
+    raises(&file, &params, ExpanderId::Blake3);
+}
+
+#[test]
+fn keys_of_seeds_for_aes_are_still_readable() {
+    let file = std::fs::read(path(SEEDS)).unwrap();
+    raises(&file, &ladder_params(), ExpanderId::Aes128);
 }
 
 /// Whether a file of [`make_raising`] is what is written today, and its keys serve.
-fn raises(file: &[u8], params: &Params) {
-    let (mut client, made) = make_raising(params);
+fn raises(file: &[u8], params: &Params, expander: ExpanderId) {
+    let (mut client, made) = make_raising(params, expander);
     assert!(file == made, "writing is reproducible");
     let reader = Reader::open_for(file, Kind::EvaluationKeys, params).unwrap();
     assert_eq!(read_params(&reader).unwrap(), *params);
@@ -118,8 +126,10 @@ const NAMES: [&str; 3] = ["v1.ciphertexts.veil", "v1.keys.veil", "v1.public.veil
 #[ignore = "writes files: run once after a new format version"]
 fn write_missing_files() {
     let (_, files) = make();
-    let bands = (BANDS, make_raising(&ladder_params()).1);
-    for (name, bytes) in NAMES.into_iter().zip(files).chain([bands]) {
+    let raising = |expander| make_raising(&ladder_params(), expander).1;
+    let bands = (BANDS, raising(ExpanderId::Blake3));
+    let seeds = (SEEDS, raising(ExpanderId::Aes128));
+    for (name, bytes) in NAMES.into_iter().zip(files).chain([bands, seeds]) {
         if !path(name).exists() {
             std::fs::write(path(name), bytes).unwrap();
         }

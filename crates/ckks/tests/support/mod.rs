@@ -5,7 +5,7 @@
 use veilformer_ckks::testing::TestRng;
 use veilformer_ckks::uniform::{self, Stream};
 use veilformer_ckks::*;
-use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, GaloisElement, RnsPoly};
+use veilformer_ring::{Backend, Basis, Cpu, CpuConfig, ExpanderId, GaloisElement, RnsPoly};
 
 pub struct ToyClient {
     pub params: Params,
@@ -15,6 +15,7 @@ pub struct ToyClient {
     pub secret: Vec<i64>,
     pub ephemeral: Vec<i64>,
     pub rng: TestRng,
+    pub key_expander: ExpanderId,
 }
 
 impl ToyClient {
@@ -43,7 +44,15 @@ impl ToyClient {
             secret,
             ephemeral,
             rng,
+            key_expander: uniform::KEY_EXPANDER,
         }
+    }
+
+    /// The same client with uniform halves of keys by another function.
+    #[must_use]
+    pub fn with_key_expander(mut self, expander: ExpanderId) -> Self {
+        self.key_expander = expander;
+        self
     }
 
     pub fn seed(&mut self) -> [u8; 32] {
@@ -143,7 +152,7 @@ impl ToyClient {
             .enumerate()
             .map(|(digit, primes)| {
                 let stream = Stream::Key { digit };
-                let expander = uniform::KEY_EXPANDER;
+                let expander = self.key_expander;
                 let a = uniform::expand(&params, expander, &seed, stream, basis).unwrap();
                 let mut b = self.mask_under(&under, &a);
                 // P g_d: P modulo the digit's primes, 0 modulo all others.
@@ -170,7 +179,7 @@ impl ToyClient {
             key_id: self.key_id,
             b,
             a: UniformParts::Seed(seed),
-            expander: uniform::KEY_EXPANDER,
+            expander: self.key_expander,
         }
     }
 
