@@ -76,7 +76,7 @@ impl Preset {
 }
 
 const TEN: Setting = Setting {
-    preset: "10-levels",
+    preset: "11-levels",
     content: Content::Complex,
     seeded: None,
 };

@@ -29,7 +29,7 @@ fn resident() -> String {
 
 fn main() -> Result<()> {
     let arg = |i: usize| std::env::args().nth(i);
-    let preset = Preset::named(arg(1).as_deref().unwrap_or("10-levels"))?;
+    let preset = Preset::named(arg(1).as_deref().unwrap_or("11-levels"))?;
     let content = match arg(2).as_deref() {
         None | Some("complex") => Content::Complex,
         Some("real") => Content::Real,

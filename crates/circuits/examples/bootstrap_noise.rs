@@ -11,7 +11,7 @@ use veilformer_ckks::{Complex, SecretKind, SlotVector};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let name = std::env::args().nth(1);
-    let preset = Preset::named(name.as_deref().unwrap_or("10-levels"))?;
+    let preset = Preset::named(name.as_deref().unwrap_or("11-levels"))?;
     let params = preset.validate()?;
     let plan = preset.plan(&params, Content::Complex)?;
     let predicted = estimate(&preset.bootstrap)?;

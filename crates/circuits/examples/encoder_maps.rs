@@ -30,7 +30,7 @@ fn main() -> Result<()> {
 }
 
 fn run((outputs, inputs): (usize, usize), level: usize, runs: usize) -> Result<()> {
-    let params = Preset::named("10-levels")?.validate()?;
+    let params = Preset::named("11-levels")?.validate()?;
     let weight = |r: usize, c: usize| ((r * 31 + c * 17) % 101) as f64 / 1e5 - 5e-4;
     let weights = Weights::from_fn(outputs * WIDTH, inputs * WIDTH, weight)?;
     let packing = Packing::FeatureFast { width: WIDTH };

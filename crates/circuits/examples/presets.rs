@@ -6,7 +6,7 @@ use veilformer_circuits::bootstrap::{Order, Preset};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (first, last) = (Order::SlotToCoeffFirst, Order::SlotToCoeffLast);
-    let presets: Vec<Preset> = [(first, 10), (first, 14), (last, 14)]
+    let presets: Vec<Preset> = [(first, 10), (first, 11), (first, 14), (last, 14)]
         .into_iter()
         .map(|(order, levels)| Preset::generate(order, levels))
         .collect::<Result<_, _>>()?;

@@ -14,7 +14,7 @@ use veilformer_ckks::Complex;
 use veilformer_ckks::testing::TestRng;
 
 fn client(content: Content) -> (&'static Preset, Client) {
-    let preset = Preset::named("10-levels").unwrap();
+    let preset = Preset::named("11-levels").unwrap();
     let params = preset.validate().unwrap();
     let client = Client::new(preset.plan(&params, content).unwrap(), None);
     eprintln!("keys are made");

@@ -62,7 +62,7 @@ fn arguments() -> Result<Arguments> {
         count: 3,
         forget: false,
         lengths: Vec::new(),
-        preset: "10-levels".into(),
+        preset: "11-levels".into(),
         threads: 1,
         mode: "--clear".into(),
         center: true,

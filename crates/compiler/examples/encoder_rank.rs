@@ -14,7 +14,7 @@ mod support;
 
 use support::{Clear, Compiled, Prepared, Result, cosine, fitted, texts};
 
-const PRESET: &str = "10-levels";
+const PRESET: &str = "11-levels";
 const TOKENS: usize = 128;
 /// Paragraphs to calibrate on.
 const CALIBRATED: usize = 200;

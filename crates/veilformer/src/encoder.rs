@@ -31,7 +31,7 @@ const JUDGED: usize = 32;
 pub const DEFAULT_TOKENS: usize = 128;
 
 /// The preset of bootstraps that is taken unless another one is asked for.
-pub const DEFAULT_PRESET: &str = "10-levels";
+pub const DEFAULT_PRESET: &str = "11-levels";
 
 /// What an encoder is compiled for.
 #[derive(Clone, Debug, PartialEq)]

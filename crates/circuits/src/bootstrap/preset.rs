@@ -194,7 +194,11 @@ fn ladder(bootstrap: &BootstrapSpec) -> Result<Ladder, CircuitError> {
     Ok(match bootstrap.order {
         Order::SlotToCoeffFirst => Ladder {
             below: vec![bootstrap.bottom_scale_bits; TRANSFORM_LEVELS],
-            above: vec![scale; TRANSFORM_LEVELS + depth],
+            above: [
+                vec![scale; depth],
+                vec![FIRST_TRANSFORM_BITS; TRANSFORM_LEVELS],
+            ]
+            .concat(),
         },
         Order::SlotToCoeffLast => {
             let mut above = vec![38; TRANSFORM_LEVELS];
@@ -230,6 +234,10 @@ fn secure(
     };
     (LEAST_SPECIAL_BITS..=50).rev().find_map(chain)
 }
+
+/// Bits of the levels of a CoeffToSlot that no SlotToCoeff follows: those of its plaintexts, whose rounding
+/// stays far below the noise that key switches leave at the scale of EvalMod.
+const FIRST_TRANSFORM_BITS: u32 = 46;
 
 /// Below it a special prime more would be as good.
 const LEAST_SPECIAL_BITS: u32 = 45;
@@ -318,7 +326,7 @@ mod tests {
             Preset::named("11")
                 .unwrap_err()
                 .to_string()
-                .contains("10-levels, 14-levels, modraise-first")
+                .contains("10-levels, 11-levels, 14-levels, modraise-first")
         );
     }
 

@@ -116,7 +116,7 @@ pub struct Target {
     /// Of an encoder: sentences like those that it will see, a data set or one per line
     #[arg(long, value_name = "DATA")]
     pub calibrate: Option<PathBuf>,
-    /// Of an encoder: how it bootstraps [default: 10-levels]
+    /// Of an encoder: how it bootstraps [default: 11-levels]
     #[arg(long, value_name = "NAME")]
     pub preset: Option<String>,
     /// Of an encoder: factor of the errors that its functions' polynomials may have

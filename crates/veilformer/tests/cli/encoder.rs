@@ -181,7 +181,7 @@ const ROWS: [Row; 17] = [
         "preset",
         |_| {},
         "--calibrate ../words.txt --preset best",
-        &["best", "10-levels"],
+        &["best", "11-levels"],
     ),
     (
         "budget",
