@@ -76,9 +76,13 @@ impl Preset {
 }
 
 const TEN: Setting = Setting {
-    preset: "11-levels",
+    preset: "10-levels",
     content: Content::Complex,
     seeded: None,
+};
+const ELEVEN: Setting = Setting {
+    preset: "11-levels",
+    ..TEN
 };
 const FOURTEEN: Setting = Setting {
     preset: "14-levels",
@@ -88,11 +92,17 @@ const FOURTEEN: Setting = Setting {
 const KEPT: usize = 8;
 
 /// All presets, in the order in which they run.
-pub const PRESETS: [Preset; 11] = [
+pub const PRESETS: [Preset; 12] = [
     Preset::ours(
         "bootstrap_10_levels",
         "ours, complex full slots: 10 levels at 2^40",
         TEN,
+        8.0,
+    ),
+    Preset::ours(
+        "bootstrap_11_levels",
+        "ours, complex full slots: 11 levels at 2^40",
+        ELEVEN,
         8.0,
     ),
     Preset::ours(

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
+use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};
 use num_bigint::BigInt;
 use proptest::prelude::*;
 use veilformer_ring::conformance::{Samples, test_chain};
@@ -193,6 +194,7 @@ fn expander_golden_vectors() {
     expander.fill(Stream { digit: 3, part: 1 }, &m, &mut long);
     assert_eq!(long[..4], out);
     assert_eq!(ExpanderId::try_from(1).unwrap(), ExpanderId::Blake3);
+    assert_eq!(ExpanderId::try_from(2).unwrap(), ExpanderId::Aes128);
     assert!(matches!(
         ExpanderId::try_from(9),
         Err(RingError::UnknownExpander(9))
@@ -206,20 +208,69 @@ const GOLDEN: [u64; 4] = [
     101945938197943,
 ];
 
+/// The same of the expander of keys: a straight reading of its format, where of eight words about one is
+/// refused.
+#[test]
+fn keystream_golden_vectors() {
+    let q = ntt_primes_near(2f64.powi(49) + 2f64.powi(20), 10, &[], 1).unwrap()[0];
+    let m = Modulus::new(q).unwrap();
+    let mut out = vec![0; 64];
+    let expander = Expander::new(ExpanderId::Aes128, [42; 32]);
+    expander.fill(Stream { digit: 3, part: 2 }, &m, &mut out);
+    let mut message = b"veil-aes".to_vec();
+    message.extend(3u32.to_le_bytes());
+    message.extend(2u32.to_le_bytes());
+    message.extend(q.to_le_bytes());
+    let hash = blake3::keyed_hash(&[42; 32], &message);
+    let key: [u8; 16] = hash.as_bytes()[..16].try_into().unwrap();
+    let cipher = aes::Aes128::new(&Array::from(key));
+    let mut refused = 0;
+    for (j, &residue) in out.iter().enumerate() {
+        let attempt = |t: u64| {
+            let mut block = [0; 16];
+            block[..8].copy_from_slice(&(j as u64 / 2).to_le_bytes());
+            block[8..].copy_from_slice(&t.to_le_bytes());
+            let mut block = Array::from(block);
+            cipher.encrypt_block(&mut block);
+            let half: [u8; 8] = block[j % 2 * 8..][..8].try_into().unwrap();
+            u64::from_le_bytes(half) % (1 << 52)
+        };
+        let taken = (0..).position(|t| attempt(t) < (1 << 52) / q * q).unwrap();
+        refused += taken;
+        let back = (u128::from(residue) << 52) % u128::from(q);
+        assert_eq!(back, u128::from(attempt(taken as u64) % q));
+    }
+    assert!((1..32).contains(&refused), "{refused}");
+    assert_eq!((q, &out[..4]), (GOLDEN_PRIME, &GOLDEN_KEYSTREAM[..]));
+}
+
+const GOLDEN_PRIME: u64 = 562_949_954_476_033;
+const GOLDEN_KEYSTREAM: [u64; 4] = [
+    475842324675522,
+    149805649825598,
+    202908258868404,
+    303238071742849,
+];
+
 /// Chi-square over 64 cells: 63 degrees of freedom, so beyond 130 has a probability below 1e-6.
 #[test]
 fn expanded_residues_are_uniform() {
-    let m = Modulus::new(ntt_primes_near(2f64.powi(36), 10, &[], 1).unwrap()[0]).unwrap();
-    let mut out = vec![0; 1 << 16];
-    Expander::new(ExpanderId::Blake3, [1; 32]).fill(Stream::default(), &m, &mut out);
-    let mut cells = [0f64; 64];
-    for x in &out {
-        assert!(*x < m.value());
-        cells[(u128::from(*x) * 64 / u128::from(m.value())) as usize] += 1.0;
+    // Of the second, words of AES are refused often.
+    for near in [2f64.powi(36), 2f64.powi(49) + 2f64.powi(20)] {
+        let m = Modulus::new(ntt_primes_near(near, 10, &[], 1).unwrap()[0]).unwrap();
+        for id in [ExpanderId::Blake3, ExpanderId::Aes128] {
+            let mut out = vec![0; 1 << 16];
+            Expander::new(id, [1; 32]).fill(Stream::default(), &m, &mut out);
+            let mut cells = [0f64; 64];
+            for x in &out {
+                assert!(*x < m.value());
+                cells[(u128::from(*x) * 64 / u128::from(m.value())) as usize] += 1.0;
+            }
+            let mean = out.len() as f64 / 64.0;
+            let chi: f64 = cells.iter().map(|c| (c - mean) * (c - mean) / mean).sum();
+            assert!(chi < 130.0, "{id:?}: chi-square {chi}");
+        }
     }
-    let mean = out.len() as f64 / 64.0;
-    let chi: f64 = cells.iter().map(|c| (c - mean) * (c - mean) / mean).sum();
-    assert!(chi < 130.0, "chi-square {chi}");
 }
 
 #[test]
