@@ -1,12 +1,63 @@
 //! Every instruction set of this machine against the reference.
 
-use veilformer_ring::{Cpu, CpuConfig, Isa, Reference, conformance};
+use veilformer_ring::conformance::Samples;
+use veilformer_ring::{
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, Expander, ExpanderId, GaloisElement, Isa,
+    Reference, Stream, UniformHalf, conformance, ntt_primes_near,
+};
 
 #[test]
 fn every_isa_conforms() {
     for isa in Isa::available() {
         if let Err(e) = conformance::check_all(|chain| Cpu::new(chain, CpuConfig { isa })) {
             panic!("{isa:?}: {e}");
+        }
+    }
+}
+
+/// The same with the uniform halves of all keys in memory.
+#[test]
+fn stored_halves_conform() {
+    let stored = |chain| Ok(Cpu::new(chain, CpuConfig::default())?.with_stored_halves());
+    if let Err(e) = conformance::check_all(stored) {
+        panic!("{e}");
+    }
+}
+
+/// Where memory is waited for and words are seldom refused, keys with seeds take half of it; elsewhere they
+/// take what keys without seeds take.
+#[test]
+fn keys_keep_seeds_where_it_pays() {
+    for (near, seldom) in [
+        (2f64.powi(45), true),
+        (2f64.powi(49) + 2f64.powi(20), false),
+    ] {
+        let chain = Chain::new(10, &ntt_primes_near(near, 10, &[], 3).unwrap()).unwrap();
+        let (digits, special) = ([Basis::range(0, 2)], Basis::single(2));
+        let mut samples = Samples::new(&chain, 3);
+        let g = GaloisElement::rotation(1, 10);
+        let mut key = samples.key(g, &digits, special).unwrap();
+        for isa in Isa::available() {
+            let cpu = || Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+            key.parts[0].1 = UniformHalf::Seeded {
+                expander: Expander::new(ExpanderId::Aes128, [1; 32]),
+                stream: Stream::default(),
+            };
+            let kept = cpu().prepare_key(&key).unwrap().bytes();
+            let stored = cpu()
+                .with_stored_halves()
+                .prepare_key(&key)
+                .unwrap()
+                .bytes();
+            assert_eq!(kept, CpuKey::bytes_of(&chain, isa, key.basis(), 1).unwrap());
+            let made = seldom && isa == Isa::Avx512Ifma;
+            assert_eq!(kept < stored * 3 / 5, made, "{isa:?}: {kept} of {stored}");
+            // Seeds of another function are expanded once.
+            key.parts[0].1 = UniformHalf::Seeded {
+                expander: Expander::new(ExpanderId::Blake3, [1; 32]),
+                stream: Stream::default(),
+            };
+            assert_eq!(cpu().prepare_key(&key).unwrap().bytes(), stored);
         }
     }
 }
