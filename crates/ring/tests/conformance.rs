@@ -2,7 +2,7 @@
 
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
-    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, Expander, ExpanderId, GaloisElement, Isa,
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, Expander, ExpanderId, Form, GaloisElement, Isa,
     Reference, Stream, UniformHalf, conformance, ntt_primes_near,
 };
 
@@ -21,6 +21,41 @@ fn stored_halves_conform() {
     let stored = |chain| Ok(Cpu::new(chain, CpuConfig::default())?.with_stored_halves());
     if let Err(e) = conformance::check_all(stored) {
         panic!("{e}");
+    }
+}
+
+/// In rings of several blocks, which the suite has none of: made halves are the stored ones, with an
+/// automorphism and without.
+#[test]
+fn made_halves_are_the_stored_ones_in_every_block() {
+    let log_n = 14;
+    let chain = Chain::new(
+        log_n,
+        &ntt_primes_near(2f64.powi(45), log_n, &[], 3).unwrap(),
+    )
+    .unwrap();
+    let (digits, special) = ([Basis::single(0), Basis::single(1)], Basis::single(2));
+    let mut samples = Samples::new(&chain, 4);
+    let x = samples.poly(Basis::range(0, 2), Form::Ntt).unwrap();
+    for by in [0, 3] {
+        let g = GaloisElement::rotation(by, log_n);
+        let mut key = samples.key(g, &digits, special).unwrap();
+        for (digit, (_, a)) in (0..).zip(&mut key.parts) {
+            *a = UniformHalf::Seeded {
+                expander: Expander::new(ExpanderId::Aes128, [5; 32]),
+                stream: Stream { digit, part: 2 },
+            };
+        }
+        let switched = |cpu: &Cpu| {
+            let key = cpu.prepare_key(&key).unwrap();
+            cpu.key_switch_sum(None, &[(&x, &key)], Basis::empty())
+                .unwrap()
+        };
+        let cpu = || Cpu::new(chain.clone(), CpuConfig::default()).unwrap();
+        assert!(
+            switched(&cpu()) == switched(&cpu().with_stored_halves()),
+            "by {by}"
+        );
     }
 }
 
