@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use veilformer_ckks::Params;
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
-    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, DiagonalTerm, Form, GaloisElement, GiantStep,
-    OutputPlan, PlainPoly, RnsPoly, TransformPlan, ntt_primes_near,
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, DiagonalTerm, Expander, ExpanderId, Form,
+    GaloisElement, GiantStep, OutputPlan, PlainPoly, RnsPoly, Stream, TransformPlan, UniformHalf,
+    ntt_primes_near,
 };
 
 use crate::error::Result;
@@ -246,7 +247,14 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
     let keys: Vec<CpuKey> = (1..=STEPS as i64 + 1)
         .map(|by| {
             let g = GaloisElement::rotation(by, chain.log_n());
-            let key = samples.key(g, params.digits(), params.special())?;
+            let mut key = samples.key(g, params.digits(), params.special())?;
+            // As keys are sent.
+            for (digit, (_, a)) in (0..).zip(&mut key.parts) {
+                *a = UniformHalf::Seeded {
+                    expander: Expander::new(ExpanderId::Aes128, [7; 32]),
+                    stream: Stream { digit, part: 2 },
+                };
+            }
             cpu.prepare_key(&key)
         })
         .collect::<veilformer_ring::Result<_>>()?;
@@ -280,7 +288,7 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
         }),
     };
     let (n, all, d) = (shape.n(), shape.l() + shape.k(), shape.d());
-    let bytes = shape.key_bytes(2.0 * d * all);
+    let bytes = shape.key_bytes(f64::from(shape.halves) * d * all);
     let phase = Phase::new("inner product, permuted, times a plaintext")
         .work(
             Unit::MultiplyAccumulate,
@@ -291,7 +299,7 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
         .bytes(
             f64::INFINITY,
             (bytes, 0.0),
-            format!("2D(L+K) {}/8 N of key read", shape.bits),
+            format!("{}D(L+K) {}/8 N of key read", shape.halves, shape.bits),
         );
     Ok(named("baby_step", Floor::of(vec![phase]), case))
 }

@@ -8,7 +8,7 @@ use crate::scheme::floors::Shape;
 
 /// Bytes of a switching key for inputs of the shape's limbs.
 pub(super) fn key_bytes(s: &Shape) -> f64 {
-    s.key_bytes(2.0 * s.d() * (s.l() + s.k()))
+    s.key_bytes(f64::from(s.halves) * s.d() * (s.l() + s.k()))
 }
 
 /// Bytes of the plaintexts of a product: those of rotated inputs are modulo the special primes as
@@ -87,6 +87,7 @@ mod tests {
             special: 1,
             digit_limbs: 1,
             bits: 64,
+            halves: 2,
         };
         let operations = |c: &Counts| of(&s, c).on(&round(), 1).operations;
         let none = Counts::default();

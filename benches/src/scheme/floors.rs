@@ -19,6 +19,9 @@ pub struct Shape {
     pub digit_limbs: usize,
     /// Bits of a residue: what it takes at least where its form is free, as in prepared keys.
     pub bits: u32,
+    /// Halves of a key that are read, of two: where backends make the uniform one, its bytes are none, and its
+    /// work, which is not one of the units, is not counted. The floor is the lower for it.
+    pub halves: u32,
 }
 
 /// log2 of the words that a sub-transform in the first cache can have: half of 48 KiB.
@@ -176,7 +179,7 @@ impl Shape {
     #[must_use]
     pub fn inner_product(&self) -> Floor {
         let (n, all, d) = (self.n(), self.l() + self.k(), self.d());
-        let key = self.key_bytes(2.0 * d * all);
+        let key = self.key_bytes(f64::from(self.halves) * d * all);
         Floor::of(vec![
             Phase::new("inner product")
                 .work(Unit::MultiplyAccumulate, 2.0 * d * all * n, "2D(L+K) N")
@@ -184,7 +187,7 @@ impl Shape {
                 .bytes(
                     f64::INFINITY,
                     (key, 0.0),
-                    format!("2D(L+K) {}/8 N of key read", self.bits),
+                    format!("{}D(L+K) {}/8 N of key read", self.halves, self.bits),
                 ),
         ])
     }
@@ -421,6 +424,7 @@ mod tests {
         special: 1,
         digit_limbs: 1,
         bits: 64,
+        halves: 2,
     };
 
     /// Everything fits the first cache or is far below memory's share: counts alone.
@@ -463,6 +467,7 @@ mod tests {
             special: 8,
             digit_limbs: 8,
             bits: 48,
+            halves: 2,
         };
         let key = 2.0 * 3.0 * 32.0 * 65536.0 * 6.0;
         let floor = shape.inner_product();

@@ -11,7 +11,7 @@ use veilformer_ckks::{
     SharedCiphertext, SharedPlain, SlotVector, Transform,
 };
 use veilformer_ckks::{Giant, Term};
-use veilformer_ring::{Cpu, CpuConfig, Isa};
+use veilformer_ring::{Cpu, CpuConfig, CpuKey, Isa};
 use veilformer_secret::{Encryptor, KeyGenerator, SecretKey, SecureRng};
 
 use crate::error::{BenchError, Result};
@@ -99,6 +99,7 @@ pub fn shape(params: &Params) -> Shape {
         special: spec.special_count,
         digit_limbs: spec.digit_limbs,
         bits: spec.scale_bits,
+        halves: CpuKey::stored_halves(params.chain(), Isa::detect()) as u32,
     }
 }
 

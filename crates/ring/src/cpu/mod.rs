@@ -85,6 +85,13 @@ fn keeps_seeds(chain: &Chain, isa: Isa) -> bool {
 }
 
 impl CpuKey {
+    /// How many halves of each digit a prepared key has in memory whose uniform halves are seeds: one where
+    /// the other one is made when it is needed.
+    #[must_use]
+    pub fn stored_halves(chain: &Chain, isa: Isa) -> usize {
+        rows_of_a_digit(keeps_seeds(chain, isa))
+    }
+
     /// Bytes that a prepared key of so many digits on `basis` occupies whose uniform halves are seeds: 5, 6 or
     /// 6.5 for each residue of at most 40, at most 48, more bits, of both halves, or of one where the
     /// other one is made when it is needed.
@@ -94,7 +101,7 @@ impl CpuKey {
     pub fn bytes_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<usize> {
         chain.check_basis("bytes_of", basis)?;
         let seeds = keeps_seeds(chain, isa);
-        let rows = rows_of_a_digit(seeds) * digits;
+        let rows = Self::stored_halves(chain, isa) * digits;
         let round_keys = if seeds {
             basis.len() * digits * ROUND_KEYS
         } else {
