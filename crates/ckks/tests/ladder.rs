@@ -141,15 +141,20 @@ fn check_bands(params: &Params, purpose: KeyPurpose) {
     }
 }
 
-#[test]
-fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
+/// A chain of ten levels between those of a bootstrap.
+fn with_bands() -> Params {
     let spec = ParamsSpec {
         levels: 26,
         special_count: 9,
         digit_limbs: 9,
         ..bootstrap_spec()
     };
-    let params = spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap();
+    spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap()
+}
+
+#[test]
+fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
+    let params = with_bands();
     check_bands(&params, KeyPurpose::Rotation(1));
     check_bands(&params, KeyPurpose::Relinearization);
     // Digits and primes of P: few where little is to be covered; and where EvalMod begins, two of
@@ -170,13 +175,7 @@ fn lower_levels_of_a_bootstrap_have_digits_of_their_own() {
 
 #[test]
 fn a_key_list_names_a_key_for_each_band() {
-    let spec = ParamsSpec {
-        levels: 26,
-        special_count: 9,
-        digit_limbs: 9,
-        ..bootstrap_spec()
-    };
-    let params = spec.validate_ladder(&ladder((44, 3), (50, 13))).unwrap();
+    let params = with_bands();
     let mut list = KeyList::default();
     for level in [26, 3, 20, 4] {
         list.need(KeyPurpose::Rotation(1), level, &params);

@@ -12,7 +12,7 @@
 //! # Why a public stream cipher key is enough
 //! The half `a` of an RLWE sample is public; what is asked of the function is that nobody could have
 //! chosen seeds whose streams are special. AES-128 under a public key expands the matrix of FrodoKEM
-//! (specification of 2021, section 2.2.4) under the same assumption.
+//! (Frodo.Gen with AES128) under the same assumption.
 
 use aes::Aes128;
 use aes::cipher::{Array, BlockCipherEncrypt, KeyInit};

@@ -119,7 +119,7 @@ impl CostTable {
         Isa::available()
             .into_iter()
             .find(named)
-            .unwrap_or(Isa::detect())
+            .unwrap_or_else(Isa::detect)
     }
 
     /// Seconds of a cost at a level: as measured there, else between the nearest levels that

@@ -123,7 +123,8 @@ impl CpuKey {
         self.digits.len() * rows_of_a_digit(self.round_keys.is_some())
     }
 
-    /// What makes the uniform halves at prime `i` for `words` words from `first` on, if they are not stored.
+    /// What makes the uniform halves at prime `i` for the block that begins with word `first`, if they are not
+    /// stored; `order` is where the automorphism takes the block.
     fn uniform<'a>(
         &'a self,
         i: usize,

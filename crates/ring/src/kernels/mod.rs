@@ -291,13 +291,17 @@ impl Uniform<'_> {
             return (self.first + columns, [0, 1, 2, 3, 4, 5, 6, 7]);
         };
         let b = order.blocks.get(columns).copied().unwrap_or(0);
-        // The table says from where each word comes.
-        let mut words = [0; 8];
-        for (word, &column) in (0..).zip(&order.lanes[(b & 7) as usize]) {
-            words[(column & 7) as usize] = word;
-        }
-        ((b >> 3) as usize, words)
+        ((b >> 3) as usize, words_met(&order.lanes[(b & 7) as usize]))
     }
+}
+
+/// Which of eight words each of eight columns meets, given from which column each word's result comes.
+fn words_met(lanes: &[u64; 8]) -> [u64; 8] {
+    let mut words = [0; 8];
+    for (word, &column) in (0..).zip(lanes) {
+        words[(column & 7) as usize] = word;
+    }
+    words
 }
 
 #[cfg(target_arch = "x86_64")]

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{load, store};
-use crate::kernels::{ROUND_KEYS, Uniform, scalar};
+use crate::kernels::{ROUND_KEYS, Uniform, scalar, words_met};
 use crate::keystream::limit;
 use crate::modulus::Modulus;
 
@@ -60,18 +60,10 @@ impl<'a> Halves<'a> {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn new(m: &Modulus, uniform: Uniform<'a>) -> Self {
-        let mut places = [[0; 8]; 8];
-        for (places, order) in places
-            .iter_mut()
-            .zip(uniform.order.iter().flat_map(|o| o.lanes))
-        {
-            for (word, &column) in (0..).zip(order) {
-                places[(column & 7) as usize] = word;
-            }
-        }
+        let places = uniform.order.map(|o| o.lanes.each_ref().map(words_met));
         Self {
             uniform,
-            places,
+            places: places.unwrap_or_default(),
             blocks: _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0),
             mask: _mm512_set1_epi64((1 << 52) - 1),
             limit: _mm512_set1_epi64(limit(m) as i64),
