@@ -33,15 +33,12 @@ impl Kind {
     /// Numbers for `slots` slots of this content; imaginary parts likewise where slots are complex.
     pub(super) fn slots(self, content: Content, slots: usize, seed: u64) -> Vec<Complex> {
         let mut values = Values(seed);
-        let period = match content {
-            Content::Complex | Content::Real => slots,
-            Content::Periodic(period) => period,
-        };
+        let period = content.period().unwrap_or(slots);
         let period = match self {
             Self::Replicated => period.min(128),
             _ => period,
         };
-        let complex = content == Content::Complex;
+        let complex = content.is_complex();
         let block: Vec<Complex> = (0..period)
             .map(|_| {
                 let re = self.number(&mut values);

@@ -175,7 +175,7 @@ fn measure(setting: &Setting, effort: &Effort) -> Result<Report> {
         preset: preset.name.clone(),
         log_n: params.log_n(),
         slots: slots(setting.content, &params),
-        complex: setting.content == Content::Complex,
+        complex: setting.content.is_complex(),
         levels: plan.useful_levels(),
         scale_bits: params.spec().scale_bits,
         bits: 0.0,
@@ -202,10 +202,7 @@ fn measure(setting: &Setting, effort: &Effort) -> Result<Report> {
 }
 
 fn slots(content: Content, params: &Params) -> usize {
-    match content {
-        Content::Complex | Content::Real => params.slots(),
-        Content::Periodic(period) => period,
-    }
+    content.period().unwrap_or(params.slots())
 }
 
 fn note(setting: &Setting) -> String {
@@ -340,7 +337,7 @@ impl Bench<'_> {
     /// Bits of all real numbers that went in and came out.
     fn bits(&self, slots: &[Complex], y: &Ct) -> Result<Bits> {
         let got = self.decrypt(y)?;
-        let complex = self.setting.content == Content::Complex;
+        let complex = self.setting.content.is_complex();
         let errors = got.iter().zip(slots).flat_map(|(a, b)| {
             let error = a - b;
             let im = complex.then_some(error.im.abs());

@@ -1,6 +1,6 @@
 //! One bootstrap of a preset with real keys: times by step, precision on four kinds of input.
 //!
-//! `cargo run --release -p veilformer-circuits --example bootstrap [PRESET] [complex|real|PERIOD] [RUNS] [THREADS] [KEYS]`
+//! `cargo run --release -p veilformer-circuits --example bootstrap [PRESET] [complex|real|PERIOD|complex:PERIOD] [RUNS] [THREADS] [KEYS]`
 //!
 //! KEYS is `prepared`, or `seeds` or `disk` (of a temporary file), of which `:KEPT` stay prepared after
 //! their use, while a thread more expands `:AHEAD` before theirs: `disk:1:4`.
@@ -33,7 +33,10 @@ fn main() -> Result<()> {
     let content = match arg(2).as_deref() {
         None | Some("complex") => Content::Complex,
         Some("real") => Content::Real,
-        Some(period) => Content::Periodic(period.parse()?),
+        Some(of) => match of.strip_prefix("complex:") {
+            Some(period) => Content::PeriodicComplex(period.parse()?),
+            None => Content::Periodic(of.parse()?),
+        },
     };
     let runs: usize = arg(3).map_or(Ok(1), |a| a.parse())?;
     let threads: usize = arg(4).map_or(Ok(1), |a| a.parse())?;
@@ -122,6 +125,7 @@ fn run(preset: &Preset, content: Content, runs: usize, how: &str) -> Result<()> 
                 Content::Complex => f(j),
                 Content::Real => Complex::new(f(j).re, 0.0),
                 Content::Periodic(period) => Complex::new(f(j % period).re, 0.0),
+                Content::PeriodicComplex(period) => f(j % period),
             })
             .collect()
     };
@@ -164,7 +168,7 @@ fn run(preset: &Preset, content: Content, runs: usize, how: &str) -> Result<()> 
                 .zip(&slots)
                 .flat_map(|(a, b)| [(a - b).re.abs(), (a - b).im.abs()])
                 .collect();
-            let errors = if content == Content::Complex {
+            let errors = if content.is_complex() {
                 errors
             } else {
                 errors.into_iter().step_by(2).collect()

@@ -6,7 +6,9 @@ mod support;
 use std::f64::consts::PI;
 
 use support::{Client, check_multiples, iterate, worst};
-use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Bootstrapping, Content};
+use veilformer_circuits::bootstrap::{
+    BootstrapPlan, BootstrapSpec, Bootstrapping, Content, InverseSine,
+};
 use veilformer_circuits::testing::{
     ClearOps, Counting, toy_bootstrap, toy_modraise_first, toy_modraise_first_of,
 };
@@ -19,6 +21,7 @@ fn value(content: Content, j: usize) -> Complex {
         Content::Complex => Complex::new(wave(j), wave(3 * j + 1)),
         Content::Real => Complex::new(wave(j), 0.0),
         Content::Periodic(period) => Complex::new(wave(j % period + 2), 0.0),
+        Content::PeriodicComplex(period) => value(Content::Complex, j % period),
     }
 }
 
@@ -26,13 +29,16 @@ fn input(params: &Params, content: Content) -> Vec<Complex> {
     (0..params.slots()).map(|j| value(content, j)).collect()
 }
 
-const CONTENTS: [Content; 6] = [
+const CONTENTS: [Content; 9] = [
     Content::Complex,
     Content::Real,
     Content::Periodic(64),
     Content::Periodic(8),
     Content::Periodic(2),
     Content::Periodic(1),
+    Content::PeriodicComplex(128),
+    Content::PeriodicComplex(8),
+    Content::PeriodicComplex(1),
 ];
 
 /// Runs in the clear, from every level that an input may have.
@@ -192,6 +198,19 @@ fn pairs_of((params, spec): (Params, BootstrapSpec)) {
         assert!(worst(&ops.decrypt(ct), expected) < 2f64.powi(-20));
     }
     // The wrapper gives any operations a table: the same circuit, the same result.
+    // The same of a period, in one EvalMod.
+    let period = Content::PeriodicComplex(16);
+    let [a16, b16] = [&a, &b].map(|of| of[..16].repeat(of.len() / 16));
+    let pair = [&a16, &b16].map(|of| SlotVector::Dense(of.clone()));
+    let pair = pair.map(|of| ops.encrypt(&of, 2).unwrap());
+    let boot = plan(period).encode(&mut ops).unwrap();
+    let out = boot.run_pair(&mut ops, [&pair[0], &pair[1]]).unwrap();
+    for (ct, expected) in out.iter().zip([&a16, &b16]) {
+        let apart = worst(&ops.decrypt(ct), expected);
+        assert!(apart < 2f64.powi(-20), "{apart:e}");
+    }
+    let real = boot.run_real(&mut ops, &pair[0]).unwrap();
+    assert!(worst(&ops.decrypt(&real), &a16) < 2f64.powi(-20));
     let boot = plan(Content::Complex).encode(&mut ops).unwrap();
     let table = [boot];
     let mut wrapped = Bootstrapping::new(Counting::new(ClearOps::new(&params)), &[]);
@@ -288,6 +307,15 @@ fn modraise_first_wants_its_levels() {
     assert!(error.contains("2 levels below"), "{error}");
     let error = refused(&params, &first);
     assert!(error.contains("0 levels below"), "{error}");
+    let sine = BootstrapSpec {
+        inverse_sine: InverseSine::None,
+        ..first
+    };
+    // As many levels as it has without the inverse sine.
+    let (short, _) = toy_bootstrap(9);
+    let plan = BootstrapPlan::new(&short, &sine, Content::PeriodicComplex(8));
+    let error = plan.unwrap_err().to_string();
+    assert!(error.contains("needs the inverse sine"), "{error}");
     let bits = BootstrapSpec {
         message_ratio_bits: 9,
         ..spec

@@ -8,7 +8,6 @@
 
 use std::fmt;
 
-use veilformer_circuits::bootstrap::Content;
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain};
 use veilformer_ckks::{Complex, Params, SecretKind, SlotVector};
 use veilformer_ir::ciphertext::{
@@ -202,7 +201,7 @@ impl<'a> Simulator<'a> {
         let entry = self.program.bootstraps.get(which as usize)?;
         let (before, after) = (self.ops.decrypt(before), self.ops.decrypt(after));
         // Of real content the imaginary part does not come out, and is not meant to.
-        let complex = entry.content == Content::Complex && instruction.results.len() == 1;
+        let complex = entry.content.is_complex() && instruction.results.len() == 1;
         let part = |z: Complex| {
             if complex {
                 z.re.abs().max(z.im.abs())

@@ -21,10 +21,14 @@ use veilformer_secret::Decryptor;
 
 /// Two inputs as a pair, their product a second time; both results and it go back.
 fn program(params: &Params) -> CiphertextProgram {
+    program_of(params, [Content::Complex, Content::Real])
+}
+
+fn program_of(params: &Params, [complex, real]: [Content; 2]) -> CiphertextProgram {
     let (_, spec) = toy_bootstrap(params.log_n());
     let mut r = Recorder::new(params);
-    let complex = r.bootstrap_entry(&spec, Content::Complex).unwrap();
-    let real = r.bootstrap_entry(&spec, Content::Real).unwrap();
+    let complex = r.bootstrap_entry(&spec, complex).unwrap();
+    let real = r.bootstrap_entry(&spec, real).unwrap();
     r.section("first");
     let a = r.input(4, 1.0).unwrap();
     let b = r.input(4, 1.0).unwrap();
@@ -44,14 +48,26 @@ fn backend(params: &Params) -> Cpu {
 
 #[test]
 fn from_a_file_to_answers() {
+    answers_of([Content::Complex, Content::Real]);
+}
+
+/// Both kinds of values by one entry of the table; keys are those that it says, and no others.
+#[test]
+fn from_a_file_to_answers_that_repeat() {
+    answers_of([Content::PeriodicComplex(64); 2]);
+}
+
+fn answers_of(contents: [Content; 2]) {
     let (params, _) = toy_bootstrap(10);
-    let bundle = ServerBundle::new(params.clone(), program(&params), "toy", [3; 32]).unwrap();
+    let program = program_of(&params, contents);
+    let bundle = ServerBundle::new(params.clone(), program, "toy", [3; 32]).unwrap();
     let again = ServerBundle::from_bytes(&bundle.to_bytes().unwrap()).unwrap();
     assert_eq!(again.program(), bundle.program());
     assert_eq!(again.content_digest(), bundle.content_digest());
     let (bundle, mut client) = (again, Client::new(&params, 5));
     let keys = client.keys(&bundle);
-    let inputs = client.encrypt(2, 4);
+    let period = contents[0].period().unwrap_or(params.slots());
+    let inputs = client.encrypt_periodic(2, 4, period);
     let file = client.file(&inputs, bundle.program_digest());
     let costs = CostTable::empty(&params, "none");
     let planned = plan(bundle.program(), &params, bundle.keys(), &costs, 2).unwrap();

@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use veilformer_ckks::{Complex, Ops, OpsError, Scale, SlotVector, Transform};
 
+use super::eval_mod::INVERSE_SINE_LEVELS;
 use super::noise::InverseSine;
 use super::plan::{BootstrapPlan, Content, NAME};
 use crate::CircuitError;
@@ -31,6 +32,8 @@ pub struct Bootstrap<Pl> {
     plan: BootstrapPlan,
     slot_to_coeff: Vec<Transform<Pl>>,
     coeff_to_slot: Vec<Transform<Pl>>,
+    /// Where EvalMod's slots hold both parts of complex ones: 1 at the real and i at the imaginary.
+    units: Option<Pl>,
 }
 
 /// Which parts of the slots come out.
@@ -49,11 +52,13 @@ impl<Pl: Clone> Bootstrap<Pl> {
         plan: &BootstrapPlan,
         slot_to_coeff: Vec<Transform<Pl>>,
         coeff_to_slot: Vec<Transform<Pl>>,
+        units: Option<Pl>,
     ) -> Self {
         Self {
             plan: plan.clone(),
             slot_to_coeff,
             coeff_to_slot,
+            units,
         }
     }
 
@@ -107,7 +112,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
     ) -> Result<O::Ct, CircuitError> {
         let x = self.at_input_level(ops, ct)?;
         let wanted = match self.plan.content() {
-            Content::Complex => Wanted::Whole,
+            Content::Complex | Content::PeriodicComplex(_) => Wanted::Whole,
             Content::Real | Content::Periodic(_) => Wanted::Real,
         };
         let gain = self.plan.gain() / divisor;
@@ -127,7 +132,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
     ) -> Result<Vec<O::Ct>, CircuitError> {
         let (a, b) = match inputs {
             [one] => return Ok(vec![self.run(ops, one)?]),
-            [a, b] if self.plan.content() == Content::Complex => (a, b),
+            [a, b] if self.plan.content().is_complex() => (a, b),
             _ => {
                 let what = format!(
                     "{} values for content {:?}; expected one, or two where it is complex",
@@ -154,7 +159,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         ops: &mut O,
         pair: [&O::Ct; 2],
     ) -> Result<[O::Ct; 2], CircuitError> {
-        if self.plan.content() != Content::Complex {
+        if !self.plan.content().is_complex() {
             return Ok([self.run(ops, pair[0])?, self.run(ops, pair[1])?]);
         }
         let both = self.run_many(ops, &pair)?;
@@ -188,11 +193,17 @@ impl<Pl: Clone> Bootstrap<Pl> {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(CircuitError::Stopped { circuit: NAME }),
         };
-        if self.plan.starts_in_slots() {
-            begin(Stage::SlotToCoeff)?;
-            let x = self.slots_to_coefficients(ops, x)?;
+        let first = self.plan.starts_in_slots();
+        let lowered = match first {
+            true => {
+                begin(Stage::SlotToCoeff)?;
+                Some(self.slots_to_coefficients(ops, x)?)
+            }
+            false => None,
+        };
+        if let (Some(x), None) = (&lowered, &self.units) {
             // Coefficients are slots now, their parts what was asked for.
-            let (re, im) = self.refreshed(ops, &x, (gain, wanted != Wanted::Real), begin)?;
+            let (re, im) = self.refreshed(ops, x, (gain, wanted != Wanted::Real), begin)?;
             let re = relabelled(ops, &re, ONE, gain)?;
             let Some(im) = im else { return Ok(vec![re]) };
             if wanted == Wanted::Both {
@@ -206,15 +217,18 @@ impl<Pl: Clone> Bootstrap<Pl> {
             Wanted::Whole => gain,
             Wanted::Real | Wanted::Both => gain / 2.0,
         };
-        let full = !matches!(self.plan.content(), Content::Periodic(_));
+        let full = self.plan.content().period().is_none();
+        let x = lowered.as_ref().unwrap_or(x);
         let (re, im) = self.refreshed(ops, x, (gain, full), begin)?;
-        begin(Stage::SlotToCoeff)?;
         let mut z = relabelled(ops, &re, ONE, gain)?;
         if let Some(im) = im {
             let im = relabelled(ops, &im, I, gain)?;
             z = ops.add(&z, &im)?;
         }
-        let z = self.slots_to_coefficients(ops, &z)?;
+        if !first {
+            begin(Stage::SlotToCoeff)?;
+            z = self.slots_to_coefficients(ops, &z)?;
+        }
         if wanted == Wanted::Whole {
             return Ok(vec![z]);
         }
@@ -317,8 +331,37 @@ impl<Pl: Clone> Bootstrap<Pl> {
         Ok(x)
     }
 
-    /// EvalMod up to its output factor `gain`, at the scale that makes the output's come out.
+    /// EvalMod up to its output factor `gain`, at the scale that makes the output's come out. Of slots that
+    /// hold real parts in one half of their period and imaginary ones in the other, complex numbers come
+    /// out: in the last product `u` is a level above the other factor, which pays for the units.
     fn eval_mod<O: Ops<Plain = Pl>>(
+        &self,
+        ops: &mut O,
+        x: &O::Ct,
+        gain: f64,
+    ) -> Result<O::Ct, CircuitError> {
+        let e = self.plan.eval_mod();
+        let u = self.sine(ops, x, gain)?;
+        if e.inverse_sine() == InverseSine::None {
+            return Ok(u);
+        }
+        // u (c1/c3 + u^2): 1/c3 times what removes the cubic term.
+        let (c1, c3) = e.arcsine();
+        let square = ops.square(&u)?;
+        let factor = plus(ops, &square, c1 / c3)?;
+        let Some(units) = &self.units else {
+            let low = ops.drop_to(&u, ops.level(&factor))?;
+            return Ok(ops.mul(&low, &factor)?);
+        };
+        let apart = ops.mul_plain(&u, units)?;
+        let apart = ops.rescale(&apart)?;
+        let apart = ops.mul(&apart, &factor)?;
+        let others = ops.rotate(&apart, self.plan.part().unwrap_or(0) as i64)?;
+        Ok(ops.add(&apart, &others)?)
+    }
+
+    /// EvalMod without the inverse sine, at the scale that makes the output's come out behind it.
+    fn sine<O: Ops<Plain = Pl>>(
         &self,
         ops: &mut O,
         x: &O::Ct,
@@ -332,7 +375,7 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let mut scale = plan.message_scale().value() * gain;
         if e.inverse_sine() == InverseSine::Degree3 {
             scale = (scale * divisor(level + 1) * divisor(level + 2)).cbrt();
-            level += 2;
+            level += INVERSE_SINE_LEVELS;
         }
         for _ in 0..e.double_angles() {
             level += 1;
@@ -344,14 +387,6 @@ impl<Pl: Clone> Bootstrap<Pl> {
             let twice = ops.add(&u, &u)?;
             let square = ops.mul(&u, &twice)?;
             u = plus(ops, &square, -1.0)?;
-        }
-        if e.inverse_sine() == InverseSine::Degree3 {
-            // u (c1/c3 + u^2): 1/c3 times what removes the cubic term.
-            let (c1, c3) = e.arcsine();
-            let square = ops.square(&u)?;
-            let factor = plus(ops, &square, c1 / c3)?;
-            let low = ops.drop_to(&u, ops.level(&factor))?;
-            u = ops.mul(&low, &factor)?;
         }
         Ok(u)
     }

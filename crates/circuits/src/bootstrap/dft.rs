@@ -74,6 +74,19 @@ impl Diagonals {
         Self::new(period, scaled.collect::<Vec<_>>())
     }
 
+    /// The same on vectors of a longer period, of a matrix that stays within blocks of half the period at
+    /// most: what goes back by some places goes back by as many.
+    pub(super) fn within_blocks(&self, period: usize) -> Self {
+        let longer = period.saturating_sub(self.period);
+        let moved = self.iter().map(|(shift, d)| {
+            let back = if 2 * shift > self.period { longer } else { 0 };
+            (shift + back, d.to_vec())
+        });
+        // Entries are still read modulo their own number.
+        let entries = |d: Vec<Complex>| d.iter().copied().cycle().take(period).collect();
+        Self::new(period, moved.map(|(shift, d)| (shift, entries(d))))
+    }
+
     /// The same matrix between vectors rotated by `by`: `M'` with `M rot_by = rot_by M'`.
     pub(super) fn seen_after_rotation(&self, by: i64) -> Self {
         let turned = self.iter().map(|(shift, d)| {

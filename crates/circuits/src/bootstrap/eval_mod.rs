@@ -11,6 +11,9 @@ use super::noise::{BootstrapSpec, InverseSine, Order};
 use crate::CircuitError;
 use crate::polynomial::{Chebyshev, EvaluationPlan, InputMap, Node};
 
+/// Levels of [`InverseSine::Degree3`]: a square and a product.
+pub(super) const INVERSE_SINE_LEVELS: usize = 2;
+
 /// Where a rescale happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -85,7 +88,10 @@ impl EvalMod {
     pub(super) fn depth(&self) -> usize {
         self.plan.depth()
             + self.double_angles as usize
-            + 2 * usize::from(self.inverse_sine == InverseSine::Degree3)
+            + match self.inverse_sine {
+                InverseSine::None => 0,
+                InverseSine::Degree3 => INVERSE_SINE_LEVELS,
+            }
     }
 
     /// The cosine at `1/2^d` of the angle.

@@ -1,12 +1,12 @@
 //! How a bootstrap lies on the levels of a chain, in either order.
 
 use veilformer_ckks::noise::NoiseModel;
-use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SecretKind};
+use veilformer_ckks::{Complex, Ops, OpsError, Params, Scale, SecretKind, SlotVector};
 
 use super::circuit::Bootstrap;
 use super::dft::{Diagonals, coeff_to_slot, slot_to_coeff};
 use super::estimate::{NoiseEstimate, estimate};
-use super::eval_mod::EvalMod;
+use super::eval_mod::{EvalMod, INVERSE_SINE_LEVELS};
 use super::factor::Factor;
 use super::noise::{BootstrapSpec, InverseSine, Order};
 use crate::CircuitError;
@@ -39,15 +39,34 @@ pub enum Content {
     /// are those of a ring with as many coefficients (twice as many where SlotToCoeff comes last), and
     /// EvalMod runs once.
     Periodic(usize),
+    /// Complex numbers, or pairs of real ones, that repeat with this period, a power of two of at most
+    /// N/4: the transforms are those of a ring with twice as many coefficients. EvalMod runs once:
+    /// all coefficients fit the slots, and where SlotToCoeff comes first, both parts are told apart
+    /// by a factor of the inverse sine, which [`BootstrapSpec`] must have then.
+    PeriodicComplex(usize),
 }
 
 impl Content {
+    /// Whether imaginary parts count: one complex number comes out, or two real ones as a pair.
+    #[must_use]
+    pub fn is_complex(self) -> bool {
+        matches!(self, Self::Complex | Self::PeriodicComplex(_))
+    }
+
+    /// After how many slots they repeat, if that is less than all.
+    #[must_use]
+    pub fn period(self) -> Option<usize> {
+        match self {
+            Self::Complex | Self::Real => None,
+            Self::Periodic(period) | Self::PeriodicComplex(period) => Some(period),
+        }
+    }
+
     /// Whether bootstraps of one specification with this content and the other have the same plaintexts:
     /// complex and real content differ in EvalMod alone.
     #[must_use]
     pub fn shares_plaintexts(self, other: Self) -> bool {
-        let full = |content| !matches!(content, Self::Periodic(_));
-        self == other || full(self) && full(other)
+        self == other || self.period().is_none() && other.period().is_none()
     }
 }
 
@@ -68,6 +87,8 @@ pub struct BootstrapPlan {
     eval_mod: EvalMod,
     /// Rotation of SlotToCoeff's input that the transforms' own rotations undo.
     turn: i64,
+    /// By how many slots of it what EvalMod works on is behind.
+    behind: i64,
     slot_to_coeff: Vec<Factor>,
     coeff_to_slot: Vec<Factor>,
     /// Rotations whose sum projects onto the polynomials of the content's ring.
@@ -144,22 +165,29 @@ impl BootstrapPlan {
         }
         let slots = params.slots();
         let first = spec.order == Order::SlotToCoeffFirst;
+        if let Some(period) = content.period()
+            && !(period.is_power_of_two() && period <= slots / 2)
+        {
+            return shape(format!(
+                "the period is {period}, expected a power of two up to {}",
+                slots / 2
+            ));
+        }
+        let parted = first && matches!(content, Content::PeriodicComplex(_));
+        if parted && spec.inverse_sine == InverseSine::None {
+            return shape(
+                "complex content of a period needs the inverse sine where SlotToCoeff comes first"
+                    .into(),
+            );
+        }
         // Complex slots of the transforms, and the period of their coefficients in real slots.
         let (points, packed) = match content {
             Content::Complex | Content::Real => (slots, None),
-            Content::Periodic(period) if period.is_power_of_two() && period <= slots / 2 => {
-                match (first, period) {
-                    (true, 1) => (1, None),
-                    // A pair of real numbers makes one complex one.
-                    (true, _) => (period / 2, Some(period)),
-                    (false, _) => (period, Some(2 * period)),
-                }
-            }
-            Content::Periodic(period) => {
-                return shape(format!(
-                    "the period is {period}, expected a power of two up to {}",
-                    slots / 2
-                ));
+            Content::Periodic(1) if first => (1, None),
+            // A pair of real numbers makes one complex one.
+            Content::Periodic(period) if first => (period / 2, Some(period)),
+            Content::Periodic(period) | Content::PeriodicComplex(period) => {
+                (period, Some(2 * period))
             }
         };
         let eval_mod = EvalMod::new(spec)?;
@@ -172,11 +200,18 @@ impl BootstrapPlan {
         let high = share(layout.coeff_to_slot);
         let mut to_coeff = slot_to_coeff(points, share(layout.slot_to_coeff));
         let mut to_slot = coeff_to_slot(points, high);
-        if let (Some(period), Some(begin), Some(end)) =
-            (packed, to_coeff.first_mut(), to_slot.last_mut())
+        // CoeffToSlot's later factors stay within blocks on which the units are constant: they commute, and
+        // only the first one, whose plaintexts are the longest in any case, has to hold them.
+        if let (Some(period), Some(begin), Some((high, later))) =
+            (packed, to_coeff.first_mut(), to_slot.split_first_mut())
         {
-            *begin = begin.after(&pairing(period));
-            *end = end.rows_times(period, |j| if j % period < points { ONE } else { -I });
+            if !parted {
+                *begin = begin.after(&pairing(period));
+            }
+            *high = high.rows_times(period, |j| if j % period < points { ONE } else { -I });
+            for low in later {
+                *low = low.within_blocks(period);
+            }
         }
         // q0 from which the message is taken, and its share for a slot of 1.
         let q0 = params.product(params.basis_at(0));
@@ -193,7 +228,7 @@ impl BootstrapPlan {
                 spec.message_ratio_bits
             ));
         }
-        let turn = straighten(&mut to_coeff, &mut to_slot);
+        let (before, behind) = straighten(&mut to_coeff, &mut to_slot);
         let mut trace = Vec::new();
         let mut by = points;
         while by < slots {
@@ -211,7 +246,8 @@ impl BootstrapPlan {
             bottom,
             ratio: q0 / bottom.value(),
             eval_mod,
-            turn,
+            turn: before + behind,
+            behind,
             slot_to_coeff: factors(to_coeff, if first { LOW_BABIES } else { HIGH_BABIES }),
             coeff_to_slot: factors(to_slot, HIGH_BABIES),
             trace,
@@ -309,7 +345,23 @@ impl BootstrapPlan {
             scale = target;
             level -= 1;
         }
-        Ok(Bootstrap::new(self, to_coeff, to_slot))
+        let units = self.encode_units(ops)?;
+        Ok(Bootstrap::new(self, to_coeff, to_slot, units))
+    }
+
+    /// 1 where EvalMod's slots hold real parts and i where they hold imaginary ones, for a factor of the
+    /// inverse sine that would lose a level without a product.
+    fn encode_units<O: Ops>(&self, ops: &mut O) -> Result<Option<O::Plain>, CircuitError> {
+        let Some(part) = self.part() else {
+            return Ok(None);
+        };
+        let level = self.modular_level + INVERSE_SINE_LEVELS;
+        let scale = Scale::new(self.divisor(level)).map_err(OpsError::from)?;
+        let (part, period) = (part as i64, 2 * part as i64);
+        let real = |j: i64| (j - self.behind).rem_euclid(period) < part;
+        let units = (0..period).map(|j| if real(j) { ONE } else { I });
+        let units = SlotVector::Periodic(units.collect());
+        Ok(Some(ops.plain(&units, level, scale)?))
     }
 
     /// The scales of SlotToCoeff's plaintexts. Where it comes first, the first factor brings the
@@ -425,6 +477,15 @@ impl BootstrapPlan {
         }
     }
 
+    /// Where EvalMod's slots hold both parts of complex ones, one after the other: how many slots each
+    /// takes.
+    pub(super) fn part(&self) -> Option<usize> {
+        match self.content {
+            Content::PeriodicComplex(period) if self.starts_in_slots() => Some(period),
+            _ => None,
+        }
+    }
+
     /// What EvalMod's result is to be multiplied with to be the message.
     pub(super) fn gain(&self) -> f64 {
         let cubic = match self.eval_mod.inverse_sine() {
@@ -453,8 +514,8 @@ fn pairing(period: usize) -> Diagonals {
 
 /// Takes the rotations out of the factors, so that shifts start at 0: those of CoeffToSlot go
 /// behind its last factor and those of SlotToCoeff before its first one. EvalMod acts on every slot
-/// alike, so one rotation of the input makes up for all.
-fn straighten(to_coeff: &mut [Diagonals], to_slot: &mut [Diagonals]) -> i64 {
+/// alike, so one rotation of the input makes up for all: both, the one before and the one behind.
+fn straighten(to_coeff: &mut [Diagonals], to_slot: &mut [Diagonals]) -> (i64, i64) {
     let mut behind = 0;
     for factor in to_slot {
         let seen = factor.seen_after_rotation(behind);
@@ -471,5 +532,5 @@ fn straighten(to_coeff: &mut [Diagonals], to_slot: &mut [Diagonals]) -> i64 {
         *factor = moved.seen_after_rotation(-(start as i64));
         before += start as i64;
     }
-    before + behind
+    (before, behind)
 }

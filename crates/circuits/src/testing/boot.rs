@@ -91,7 +91,7 @@ impl ClearOps {
                 needed: ideal.input_level,
             });
         }
-        self.check_slots(input, ideal.content, ideal.content != Content::Complex)?;
+        self.check_slots(input, ideal.content, !ideal.content.is_complex())?;
         let slots = SlotVector::Dense(self.decrypt(input));
         let mut fresh = Self::new(&self.params);
         fresh.encrypt(&slots, ideal.output_level)
@@ -112,11 +112,13 @@ impl ClearOps {
                     "slot {j} holds {z:.4e}; of a pair only real numbers come out"
                 ));
             }
-            let Content::Periodic(period) = content else {
+            let Some(period) = content.period() else {
                 continue;
             };
             let first = slots.get(j % period.max(1)).copied().unwrap_or_default();
-            if (z - first).re.abs() > TOLERANCE {
+            let apart = z - first;
+            let complex = content.is_complex() && apart.im.abs() > TOLERANCE;
+            if apart.re.abs() > TOLERANCE || complex {
                 return refuse(format!(
                     "slot {j} holds {z:.4e} and slot {} {first:.4e}; expected a period of {period}",
                     j % period.max(1)

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use veilformer_circuits::bootstrap::{BootstrapPlan, Content, Order, Preset};
+use veilformer_circuits::bootstrap::{BootstrapPlan, Order, Preset};
 use veilformer_circuits::testing::{ClearCiphertext, ClearOps, ClearPlain, IdealBootstrap};
 use veilformer_ckks::{Complex, Params, SecretKind};
 use veilformer_compiler::encoder::circuit::{
@@ -194,9 +194,12 @@ impl Compiled {
         let preset = preset_of(preset)?;
         let params = preset.validate()?;
         let layout = Layout::choose(&model.encoder, tokens, params.slots())?;
-        let plans = [Content::Complex, layout.real_content(params.slots())];
-        let plans = plans.map(|content| preset.plan(&params, content));
-        let plans: Vec<BootstrapPlan> = plans.into_iter().collect::<std::result::Result<_, _>>()?;
+        let mut contents = layout.contents(params.slots()).to_vec();
+        contents.dedup();
+        let plans = contents
+            .iter()
+            .map(|content| preset.plan(&params, *content));
+        let plans: Vec<BootstrapPlan> = plans.collect::<std::result::Result<_, _>>()?;
         let [first, ..] = plans.as_slice() else {
             return Err("no bootstrap".into());
         };
@@ -204,7 +207,7 @@ impl Compiled {
             input_level: first.input_level(),
             output_level: first.output_level(),
             complex: 0,
-            real: 1,
+            real: contents.len() - 1,
         };
         let report = model.substitution.report();
         let depths: Vec<String> = report.iter().map(|site| site.depth.to_string()).collect();

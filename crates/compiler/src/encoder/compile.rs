@@ -1,7 +1,7 @@
 //! An encoder to a ciphertext program: polynomials, layout, and the stages recorded with their
 //! bootstraps.
 
-use veilformer_circuits::bootstrap::{BootstrapSpec, Content};
+use veilformer_circuits::bootstrap::BootstrapSpec;
 use veilformer_ckks::Params;
 use veilformer_ir::ciphertext::{PlainPattern, Recorder, ValueId};
 use veilformer_ir::encoder::{Encoder, EncoderInput, Head, Ranges};
@@ -65,8 +65,8 @@ pub fn compile(
         let entry = recorder.bootstrap_entry(bootstrap, content);
         entry.map_err(at("bootstraps"))
     };
-    let complex = entry(Content::Complex)?;
-    let real = entry(layout.real_content(params.slots()))?;
+    let [complex, real] = layout.contents(params.slots());
+    let (complex, real) = (entry(complex)?, entry(real)?);
     let levels = recorder.bootstrap_info(complex);
     let (input_level, output_level) = levels.map_or((0, 0), |b| (b.input_level, b.output_level));
     let bootstraps = Bootstraps {

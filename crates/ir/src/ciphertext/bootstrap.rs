@@ -79,7 +79,8 @@ impl BootstrapInfo {
     }
 
     /// What happens inside, as a program of its own from [`BootstrapInfo::input_level`] to
-    /// [`BootstrapInfo::output_level`]: for what is planned of it. Nothing bounds its values.
+    /// [`BootstrapInfo::output_level`]: for what is planned of it. Nothing bounds its values. Of complex
+    /// content with a period it is what happens to a pair, which takes a conjugation more than one value.
     ///
     /// # Errors
     /// As [`BootstrapPlan::new`].
@@ -88,14 +89,20 @@ impl BootstrapInfo {
     }
 }
 
-/// The circuit of one value, recorded and counted.
+/// The circuit of one value, recorded and counted; of a pair where that takes a conjugation more.
 fn recorded(plan: &BootstrapPlan) -> Result<(CiphertextProgram, Counts), CircuitError> {
     let mut ops = Counting::new(Recorder::new(plan.params()));
     let bootstrap = plan.encode(&mut ops)?;
     let input = ops.inner().input(plan.input_level(), 1.0)?;
-    let output = bootstrap.run(&mut ops, &input)?;
+    let outputs = match plan.content() {
+        Content::PeriodicComplex(_) => {
+            let other = ops.inner().input(plan.input_level(), 1.0)?;
+            bootstrap.run_many(&mut ops, &[&input, &other])?
+        }
+        _ => vec![bootstrap.run(&mut ops, &input)?],
+    };
     let counts = ops.counts();
-    Ok((ops.into_inner().finish(vec![output]), counts))
+    Ok((ops.into_inner().finish(outputs), counts))
 }
 
 impl Recorder {
@@ -161,7 +168,8 @@ impl Recorder {
         let (content, low, error) = (entry.content, entry.input_level, entry.error);
         let (level, scale) = (entry.output_level, self.params.scale_at(entry.output_level));
         match (inputs.len(), content) {
-            (1, _) | (2, Content::Complex) => {}
+            (1, _) => {}
+            (2, content) if content.is_complex() => {}
             (count, content) => {
                 let what = format!(
                     "{count} values for {content:?} slots; expected one, or two where they are complex"

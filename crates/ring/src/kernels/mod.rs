@@ -493,6 +493,8 @@ kernels! {
     fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64]; 2]]);
     /// `out = x`. Meanwhile `ahead` is fetched into the cache, as many lines as are copied.
     fn copy(out: &mut [u64], x: &[u64], ahead: &[u64]);
+    /// Each word of `x` as many times as there is room for in `out`: 2 or 4 words for one of `x`.
+    fn spread(out: &mut [u64], x: &[u64]);
     /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache.
     fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64]);
     /// `out[j] += x[source(j)]`.

@@ -541,6 +541,14 @@ pub(super) fn copy(out: &mut [u64], x: &[u64], _ahead: &[u64]) {
 }
 
 #[inline(always)]
+pub(super) fn spread(out: &mut [u64], x: &[u64]) {
+    let run = (out.len() / x.len().max(1)).max(1);
+    for (run, &x) in out.chunks_exact_mut(run).zip(x) {
+        run.fill(x);
+    }
+}
+
+#[inline(always)]
 pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, _ahead: &[u64]) {
     for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
         let source = ((b >> 3) as usize).wrapping_sub(p.base);

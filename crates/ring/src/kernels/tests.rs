@@ -424,6 +424,19 @@ proptest! {
     }
 
     #[test]
+    fn words_spread_over_runs(log_n in 0u32..=10, run in 1u32..=3, seed: u64) {
+        let x = Words(seed).many(1 << log_n, u64::MAX);
+        agree(|k| {
+            let mut out = vec![0; x.len() << run];
+            k.spread(&mut out, &x);
+            for (j, out) in out.iter().enumerate() {
+                assert_eq!(*out, x[j >> run], "{:?}", k.isa());
+            }
+            vec![out]
+        });
+    }
+
+    #[test]
     fn permutations(log_n in 3u32..=13, g: u64, seed: u64) {
         let (n, m) = (1usize << log_n, prime(50, log_n));
         let g = GaloisElement::new(((g << 1) | 1) % (2 * n as u64), log_n).unwrap();

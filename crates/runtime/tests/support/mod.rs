@@ -90,12 +90,22 @@ impl Client {
 
     /// As many input ciphertexts as are asked for, at a level.
     pub fn encrypt(&self, count: usize, level: usize) -> Vec<StoredCiphertext> {
+        self.encrypt_periodic(count, level, self.params.slots())
+    }
+
+    /// The same of slots with a period.
+    pub fn encrypt_periodic(
+        &self,
+        count: usize,
+        level: usize,
+        period: usize,
+    ) -> Vec<StoredCiphertext> {
         let mut encryptor =
             Encryptor::insecure_deterministic_for_tests(&self.secret, self.seed).unwrap();
         let slots = self.params.slots();
         (0..count)
             .map(|i| {
-                let value = |j: usize| ((i + j * 7) % 13) as f64 / 13.0;
+                let value = |j: usize| ((i + j % period * 7) % 13) as f64 / 13.0;
                 let slots: Vec<f64> = (0..slots).map(value).collect();
                 encryptor.encrypt(&SlotVector::real(&slots), level).unwrap()
             })

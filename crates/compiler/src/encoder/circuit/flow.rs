@@ -64,7 +64,11 @@ impl Times {
     pub fn machine(&self, bootstraps: &Bootstraps) -> Machine {
         Machine {
             levels: bootstraps.output_level - bootstraps.input_level.min(bootstraps.output_level),
-            complex: self.complex,
+            // One of both kinds puts all coefficients through EvalMod at once.
+            complex: match bootstraps.complex == bootstraps.real {
+                true => self.real,
+                false => self.complex,
+            },
             real: self.real,
             sparse: self.real,
         }

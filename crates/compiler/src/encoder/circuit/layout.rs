@@ -85,14 +85,15 @@ impl Layout {
         features.div_ceil(self.heads.width.max(1))
     }
 
-    /// What one real ciphertext holds, as far as its bootstrap is concerned: short sentences are repeated
-    /// until they fill the slots. A bootstrap of fewer slots takes keys and plaintexts of its own, and is
-    /// no faster until a whole factor of the transforms falls away.
+    /// What one complex and one real ciphertext hold, as far as their bootstraps are concerned. Short
+    /// sentences are repeated until they fill the slots: then all coefficients of a complex value go
+    /// through EvalMod together, and real ones take the same bootstrap, since one of their own would
+    /// be hardly faster and want keys and plaintexts of its own.
     #[must_use]
-    pub fn real_content(&self, slots: usize) -> Content {
+    pub fn contents(&self, slots: usize) -> [Content; 2] {
         match self.heads.period() {
-            period if period <= slots / 16 => Content::Periodic(period),
-            _ => Content::Real,
+            period if period <= slots / 2 => [Content::PeriodicComplex(period); 2],
+            _ => [Content::Complex, Content::Real],
         }
     }
 

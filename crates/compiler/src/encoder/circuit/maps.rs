@@ -84,23 +84,21 @@ impl Map {
         })?;
         let packing = Packing::FeatureFast { width };
         let longest = inputs.iter().copied().max().unwrap_or(width);
-        let baby_steps = baby_steps(longest, (rows, inputs.len()));
-        let steps = |period: usize| {
+        let (baby_steps, hoisting) = steps(longest, (rows, inputs.len()));
+        let copies = |period: usize| {
             let doubled = std::iter::successors(Some(period), |by| by.checked_mul(2));
             doubled.take_while(|by| *by < width).map(|by| -(by as i64))
         };
-        // Levels are so few that products modulo the special primes too, of which there are as many
-        // as ciphertexts have primes, would cost more than a ModDown of each rotated input saves.
         let method = Method::Diagonals {
             baby_steps,
-            hoisting: Hoisting::Once,
+            hoisting,
             wrap: Wrap::Paired,
         };
         let bias = layout.per_feature(rows, bias);
         Ok(Self {
             product: MatrixProduct::new(&weights, packing, method)?,
             bias: bias.into_iter().map(SlotVector::simplified).collect(),
-            copies: inputs.iter().map(|p| steps(*p).collect()).collect(),
+            copies: inputs.iter().map(|p| copies(*p).collect()).collect(),
         })
     }
 
@@ -181,13 +179,36 @@ impl Map {
     }
 }
 
-/// Baby steps of least cost, a power of two: a rotated input is an inner product with its key and a
-/// ModDown, once for all outputs; a giant step of an output a decomposition and an inner product, half
-/// as much again. A quarter of the width at most, since each step has a key.
-fn baby_steps(diagonals: usize, (outputs, inputs): (usize, usize)) -> usize {
+/// Baby steps of least cost, a power of two and a quarter of the width at most, since each step has a key;
+/// and whether they share a ModDown.
+///
+/// Costs are in ModDowns of both halves, about as measured at the levels where maps are: a rotated input
+/// takes an inner product and, if its ModDown is its own, that and a rotation of its own; a giant step of
+/// an output a decomposition and an inner product. Where ModDowns are shared there is one for each giant
+/// step, and products are modulo the special primes too, of which there are as many as ciphertexts have
+/// primes. Half of what is counted for each is the memory of its plaintext's words for them.
+fn steps(diagonals: usize, (outputs, inputs): (usize, usize)) -> (usize, Hoisting) {
+    const INNER_PRODUCT: f64 = 0.75;
+    const OWN_DIVISION: f64 = 1.55;
+    const GIANT: f64 = 2.0;
+    const PRODUCT: f64 = 0.03;
     let powers = (0..diagonals.max(1).ilog2().saturating_sub(1)).map(|bit| 1usize << bit);
-    let cost = |babies: &usize| 2 * babies * inputs + 3 * outputs * diagonals / babies;
-    powers.min_by_key(cost).unwrap_or(1)
+    let ways = powers.flat_map(|babies| {
+        let giants = outputs * diagonals / babies;
+        let rotated = ((babies - 1) * inputs) as f64;
+        let switched = GIANT * giants.saturating_sub(outputs) as f64;
+        let products = PRODUCT * (outputs * inputs * diagonals) as f64;
+        let once = (INNER_PRODUCT + OWN_DIVISION) * rotated + switched;
+        let twice = INNER_PRODUCT * rotated + switched + giants as f64 + products;
+        [
+            (once, babies, Hoisting::Once),
+            (twice, babies, Hoisting::Twice),
+        ]
+    });
+    let least = ways.min_by(|a, b| a.0.total_cmp(&b.0));
+    least.map_or((1, Hoisting::Once), |(_, babies, hoisting)| {
+        (babies, hoisting)
+    })
 }
 
 /// `W bias + b` of a map, per output.

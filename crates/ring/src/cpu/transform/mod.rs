@@ -330,13 +330,13 @@ impl Cpu {
             let mut factors = Vec::new();
             for (g, group) in work.groups[batch].iter().enumerate() {
                 if g == 0 {
-                    factors = work.factors(&limbs[0], place);
+                    factors = work.factors(&self.kernels, &limbs[0], place);
                 }
                 // Those of the next group, or of the first one's next block.
                 let next = match limbs.get(g + 1) {
-                    Some(next) => work.factors(next, place),
+                    Some(next) => work.factors(&self.kernels, next, place),
                     None if place.words(work.block).end < n => {
-                        work.factors(&limbs[0], place.next())
+                        work.factors(&self.kernels, &limbs[0], place.next())
                     }
                     None => Vec::new(),
                 };

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
 use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
-use crate::kernels::{ABREAST, LOW_LOG};
+use crate::kernels::{ABREAST, Kernels, LOW_LOG};
 use crate::poly::RnsPoly;
 
 /// The shortest block.
@@ -193,20 +193,17 @@ impl<'a> Limb<'a> {
 
     /// The words for `range` (a power of two of them, aligned): that many, or one for each run that is
     /// long enough for kernels.
-    fn block(&self, range: &Range<usize>) -> Cow<'a, [u64]> {
-        let words = match 1 << self.run {
-            1 => self.words.get(range.clone()),
-            2..SHORTEST_RUN => {
-                let words = range
-                    .clone()
-                    .filter_map(|j| self.words.get(j >> self.run).copied());
-                return Cow::Owned(words.collect());
+    fn block(&self, kernels: &Kernels, range: &Range<usize>) -> Cow<'a, [u64]> {
+        let runs = range.start >> self.run..((range.end - 1) >> self.run) + 1;
+        let words = self.words.get(runs).unwrap_or(&[]);
+        match 1 << self.run {
+            2..SHORTEST_RUN if !words.is_empty() => {
+                let mut out = vec![0; range.len()];
+                kernels.spread(&mut out, words);
+                Cow::Owned(out)
             }
-            _ => self
-                .words
-                .get(range.start >> self.run..((range.end - 1) >> self.run) + 1),
-        };
-        Cow::Borrowed(words.unwrap_or(&[]))
+            _ => Cow::Borrowed(words),
+        }
     }
 }
 
@@ -419,9 +416,15 @@ impl<'a> Work<'a> {
     }
 
     /// The same in a block.
-    pub(super) fn factors(&self, limbs: &[Limb<'a>], place: Place) -> Vec<Cow<'a, [u64]>> {
+    pub(super) fn factors(
+        &self,
+        kernels: &Kernels,
+        limbs: &[Limb<'a>],
+        place: Place,
+    ) -> Vec<Cow<'a, [u64]>> {
         let words = place.words(self.block);
-        limbs.iter().map(|limb| limb.block(&words)).collect()
+        let blocks = limbs.iter().map(|limb| limb.block(kernels, &words));
+        blocks.collect()
     }
 
     /// Words from one baby's blocks to the next one's: a line more for each of the two, so that equal

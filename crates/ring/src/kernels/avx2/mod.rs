@@ -43,6 +43,12 @@ use std::arch::x86_64::*;
 use crate::modulus::Modulus;
 use crate::ntt::NttTable;
 
+/// Four words of a vector are four stores at most, whatever they hold.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn spread(out: &mut [u64], x: &[u64]) {
+    super::scalar::spread(out, x);
+}
+
 /// The scattered writes of the coefficient form gain nothing from vectors.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64) {

@@ -83,6 +83,35 @@ pub(in crate::kernels) fn copy(out: &mut [u64], x: &[u64], ahead: &[u64]) {
     scalar::copy(out_rest, x_rest, &[]);
 }
 
+/// Words past the last whole vector are left to scalar code.
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn spread(out: &mut [u64], x: &[u64]) {
+    let run = out.len() / x.len().max(1);
+    if run != 2 && run != 4 {
+        return scalar::spread(out, x);
+    }
+    let lane = |vector: usize, lane: usize| ((vector * LANES + lane) / run) as i64;
+    let mut orders = [_mm512_setzero_si512(); 4];
+    for (vector, order) in orders.iter_mut().enumerate() {
+        let lanes: [i64; LANES] = std::array::from_fn(|i| lane(vector, i) % LANES as i64);
+        // SAFETY: eight words.
+        *order = unsafe { _mm512_loadu_si512(lanes.as_ptr().cast()) };
+    }
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let (vectors, others) = out.split_at_mut(whole.len() * LANES * run);
+    let vectors = vectors.as_chunks_mut::<LANES>().0.chunks_exact_mut(run);
+    for (outs, x) in vectors.zip(whole) {
+        // SAFETY: chunks have eight words.
+        unsafe {
+            let x = load(x.as_ptr());
+            for (out, order) in outs.iter_mut().zip(orders) {
+                store(out.as_mut_ptr(), _mm512_permutexvar_epi64(order, x));
+            }
+        }
+    }
+    scalar::spread(others, rest);
+}
+
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn permute(
     out: &mut [u64],
