@@ -6,7 +6,7 @@
 
 use crate::RuntimeError;
 use crate::memory::plains_bytes;
-use crate::stats::{RunStats, Tally};
+use crate::stats::{RunStats, Tally, processor_time};
 use rayon::prelude::*;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -187,7 +187,7 @@ pub fn run<B: Backend>(
     inputs: &Inputs<'_, B>,
     progress: &Progress<'_>,
 ) -> Result<(Vec<SharedCiphertext<B>>, RunStats), RuntimeError> {
-    let started = Instant::now();
+    let (started, cpu) = (Instant::now(), processor_time());
     let run = Run {
         program,
         stream,
@@ -220,6 +220,9 @@ pub fn run<B: Backend>(
         }
     });
     let wall = started.elapsed();
+    let cpu = processor_time()
+        .zip(cpu)
+        .map(|(now, then)| now.saturating_sub(then));
     let Run {
         buffers,
         failure,
@@ -238,7 +241,7 @@ pub fn run<B: Backend>(
         .iter()
         .map(|b| take(b).ok_or(RuntimeError::NoResult { value: b.0 }))
         .collect::<Result<_, _>>()?;
-    Ok((outputs, tally.finish(wall, most_live.into_inner())))
+    Ok((outputs, tally.finish((wall, cpu), most_live.into_inner())))
 }
 
 pub(crate) fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

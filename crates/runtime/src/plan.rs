@@ -26,6 +26,8 @@ pub struct Plan {
     /// Seconds by the clock for one run, its ciphertexts read and written, with weights
     /// encoded and keys loaded.
     pub seconds: f64,
+    /// Processor time of the same, of all threads together.
+    pub cpu_seconds: f64,
     /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
     pub load_seconds: f64,
     /// Largest resident set of a server process that loads the keys from their file, one after the
@@ -84,6 +86,7 @@ impl Plan {
         let seconds = self.weight_seconds * left_out as f64 / self.weight_bytes.max(1) as f64;
         let plan = Self {
             seconds: self.seconds + seconds,
+            cpu_seconds: self.cpu_seconds + seconds * self.threads as f64,
             load_seconds: (self.load_seconds - seconds).max(0.0),
             peak_memory_bytes: self.peak_memory_bytes - left_out + beside,
             resident_bytes: self.resident_bytes - left_out,
@@ -168,6 +171,7 @@ pub fn plan_scheduled(
     Ok(Plan {
         batch: program.batch,
         seconds: schedule.now + io,
+        cpu_seconds: schedule.alone * costs.slowdown(threads) + io,
         load_seconds: load,
         peak_memory_bytes: memory.peak(
             ciphertext_bytes_up,
@@ -237,6 +241,8 @@ struct Schedule<'a> {
     stream: &'a Stream,
     waiting: Vec<usize>,
     now: f64,
+    /// Seconds of all instructions so far, each alone on one thread.
+    alone: f64,
     live: u64,
     scratch: u64,
     peak_live: u64,
@@ -298,6 +304,7 @@ impl<'a> Schedule<'a> {
             stream,
             waiting: stream.dependencies().waiting.clone(),
             now: 0.0,
+            alone: 0.0,
             live: 0,
             scratch: 0,
             peak_live: 0,
@@ -375,7 +382,9 @@ impl<'a> Schedule<'a> {
         let alone = parts
             .iter()
             .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64);
-        alone.sum::<f64>().clamp(0.0, MOST_SECONDS)
+        let alone = alone.sum::<f64>().clamp(0.0, MOST_SECONDS);
+        self.alone += alone;
+        alone
     }
 
     fn note_section(&mut self, done: &Running) {
@@ -479,6 +488,13 @@ pub fn report(plan: &Plan, stats: &RunStats) -> Report {
         planned: plan.seconds,
         measured: stats.seconds,
     });
+    if let Some(measured) = stats.cpu_seconds {
+        rows.push(ReportRow {
+            name: "processor time".into(),
+            planned: plan.cpu_seconds,
+            measured,
+        });
+    }
     Report {
         rows,
         key_switches: (plan.key_switches, stats.key_switches),

@@ -290,6 +290,8 @@ pub struct RunStats {
     pub seconds: f64,
     /// Seconds of all threads together, inside of operations.
     pub busy_seconds: f64,
+    /// Processor time of the whole process meanwhile, where the system tells: user and system together.
+    pub cpu_seconds: Option<f64>,
     /// Key switches executed (see [`key_switches`]).
     pub key_switches: u64,
     /// Products of two ciphertexts executed, squares included.
@@ -308,6 +310,13 @@ impl RunStats {
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.busy_seconds += other.busy_seconds;
+        self.cpu_seconds = match self.sections.is_empty() {
+            true => other.cpu_seconds,
+            false => {
+                let both = self.cpu_seconds.zip(other.cpu_seconds);
+                both.map(|(mine, theirs)| mine + theirs)
+            }
+        };
         self.key_switches += other.key_switches;
         self.multiplications += other.multiplications;
         self.peak_ciphertext_bytes = self.peak_ciphertext_bytes.max(other.peak_ciphertext_bytes);
@@ -331,6 +340,17 @@ impl RunStats {
             }
         }
     }
+}
+
+/// The processor time that this process has taken, where the system tells.
+pub(crate) fn processor_time() -> Option<Duration> {
+    #[cfg(unix)]
+    {
+        use rustix::time::{ClockId, clock_gettime};
+        Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).ok()
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Collects statistics while a program runs.
@@ -384,11 +404,16 @@ impl Tally {
         }
     }
 
-    pub(crate) fn finish(mut self, wall: Duration, peak_ciphertext_bytes: u64) -> RunStats {
+    pub(crate) fn finish(
+        mut self,
+        (wall, cpu): (Duration, Option<Duration>),
+        peak_ciphertext_bytes: u64,
+    ) -> RunStats {
         self.kinds.retain(|k| k.instructions > 0);
         RunStats {
             seconds: wall.as_secs_f64(),
             busy_seconds: self.kinds.iter().map(|k| k.seconds).sum(),
+            cpu_seconds: cpu.map(|cpu| cpu.as_secs_f64()),
             key_switches: self.kinds.iter().map(|k| k.key_switches).sum(),
             multiplications: self.multiplications,
             peak_ciphertext_bytes,

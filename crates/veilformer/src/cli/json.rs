@@ -191,6 +191,8 @@ pub struct Run {
     pub load_seconds: f64,
     /// Time of the network on ciphertexts.
     pub seconds: f64,
+    /// Processor time of the process meanwhile, all threads together; 0 where the system does not tell.
+    pub cpu_seconds: f64,
     /// Key switches done, over all sentences.
     pub key_switches: u64,
     /// Products of two ciphertexts done, over all sentences.
@@ -213,6 +215,8 @@ pub struct Plan {
     pub batch: usize,
     /// Time of the network on ciphertexts, keys and weights already prepared.
     pub seconds: f64,
+    /// Processor time of the same, all threads together.
+    pub cpu_seconds: f64,
     /// Time to load bundle and keys, once.
     pub load_seconds: f64,
     /// Most memory that the server process will have resident.

@@ -88,7 +88,7 @@ fn the_other_commands() {
     check(
         at,
         &["run", "-o", "a"],
-        "{ciphertext_bytes_down: int, key_switches: int, load_seconds: float, \
+        "{ciphertext_bytes_down: int, cpu_seconds: float, key_switches: int, load_seconds: float, \
          multiplications: int, output: text, peak_rss_bytes: int, seconds: float, \
          sentences: int}",
     );
@@ -190,7 +190,7 @@ fn plan_is_exact_where_it_can_be() {
     let at = folder.path();
     let expected = format!(
         "{{batch: int, bootstrap_seconds: float, bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
-         key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
+         cpu_seconds: float, key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
          multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}}}"
     );
     let plan = check(at, &["plan", "--costs", "costs"], &expected);

@@ -23,6 +23,7 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
     let report = json::Plan {
         batch: plan.batch,
         seconds: plan.seconds,
+        cpu_seconds: plan.cpu_seconds,
         load_seconds: plan.load_seconds,
         peak_memory_bytes: plan.peak_memory_bytes,
         key_bytes: plan.key_bytes,
@@ -116,7 +117,11 @@ fn text((plan, kept): (&Plan, u64), report: &json::Plan, model: &str) -> String 
         n => format!("model {model}, one run of {n} sentences\n"),
     };
     out.push_str(&table(&[
-        row("run", format!("{:.2} s", plan.seconds), ""),
+        row(
+            "run",
+            format!("{:.2} s", plan.seconds),
+            &format!("{:.2} s of processor time", plan.cpu_seconds),
+        ),
         row("load", format!("{:.2} s", plan.load_seconds), &threads),
         row(
             "peak memory",

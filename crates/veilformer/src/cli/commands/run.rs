@@ -39,6 +39,7 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
         ciphertext_bytes_down: run.answer.len() as u64,
         load_seconds,
         seconds,
+        cpu_seconds: run.stats.cpu_seconds.unwrap_or(0.0),
         key_switches: run.stats.key_switches,
         multiplications: run.stats.multiplications,
         peak_rss_bytes: peak_rss_bytes().unwrap_or(0),
