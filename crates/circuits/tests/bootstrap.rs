@@ -229,8 +229,12 @@ fn slots_out_of_range_are_named() {
     let (params, spec) = toy_bootstrap(9);
     let plan = |content| BootstrapPlan::new(&params, &spec, content).unwrap();
     let mut ops = ClearOps::new(&params);
-    ops.set_bootstraps(&[plan(Content::Complex), plan(Content::Periodic(8))])
-        .unwrap();
+    let contents = [
+        Content::Complex,
+        Content::Periodic(8),
+        Content::PeriodicComplex(8),
+    ];
+    ops.set_bootstraps(&contents.map(plan)).unwrap();
     let with = |ops: &mut ClearOps, slot: usize, z: Complex| {
         let mut slots = vec![Complex::new(0.5, 0.0); params.slots()];
         slots[slot] = z;
@@ -242,7 +246,8 @@ fn slots_out_of_range_are_named() {
         (Complex::new(0.0, -1.5), false, 0, "expected at most 1"),
         (Complex::new(0.5, 0.1), true, 0, "only real numbers"),
         (Complex::new(0.3, 0.0), false, 1, "a period of 8"),
-        (Complex::new(0.5, 0.0), false, 2, "entry 2 of a table of 2"),
+        (Complex::new(0.5, 0.3), false, 2, "a period of 8"),
+        (Complex::new(0.5, 0.0), false, 3, "entry 3 of a table of 3"),
         (Complex::new(0.5, 0.0), true, 1, "expected one, or two"),
     ];
     for (z, paired, which, message) in cases {

@@ -83,6 +83,10 @@ fn answers_of(contents: [Content; 2]) {
     assert_eq!(planned.key_switches, run.stats.key_switches);
     assert_eq!(planned.multiplications, run.stats.multiplications);
     assert_eq!(planned.bootstraps, 2);
+    // Two threads can take twice the time that passes, and a clock of the system counts in steps.
+    let cpu = run.stats.cpu_seconds;
+    assert_eq!(cpu.is_some(), cfg!(unix));
+    assert!(cpu.is_none_or(|cpu| cpu > 0.0));
     let kinds = run.stats.kinds.iter();
     let kind = kinds.clone().find(|k| k.kind == OpKind::Bootstrap).unwrap();
     assert_eq!(kind.instructions, 2);
@@ -137,6 +141,9 @@ fn plans_know_what_is_inside() {
     let planned = plan(program, &params, bundle.keys(), &table, 1).unwrap();
     let all: f64 = planned.per_section.iter().map(|s| s.seconds).sum();
     assert!(planned.bootstrap_seconds > 0.9 * all && planned.bootstrap_seconds < all);
+    // One thread does one thing after the other.
+    let (cpu, clock) = (planned.cpu_seconds, planned.seconds);
+    assert!((cpu / clock - 1.0).abs() < 1e-9, "{cpu} {clock}");
     assert_eq!((planned.key_switches, planned.multiplications), {
         let [complex, real] = &program.bootstraps[..] else {
             panic!("two entries")

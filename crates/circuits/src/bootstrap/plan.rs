@@ -202,13 +202,13 @@ impl BootstrapPlan {
         let mut to_slot = coeff_to_slot(points, high);
         // CoeffToSlot's later factors stay within blocks on which the units are constant: they commute, and
         // only the first one, whose plaintexts are the longest in any case, has to hold them.
-        if let (Some(period), Some(begin), Some((high, later))) =
+        if let (Some(period), Some(begin), Some((widest, later))) =
             (packed, to_coeff.first_mut(), to_slot.split_first_mut())
         {
             if !parted {
                 *begin = begin.after(&pairing(period));
             }
-            *high = high.rows_times(period, |j| if j % period < points { ONE } else { -I });
+            *widest = widest.rows_times(period, |j| if j % period < points { ONE } else { -I });
             for low in later {
                 *low = low.within_blocks(period);
             }
