@@ -197,8 +197,7 @@ fn pairs_of((params, spec): (Params, BootstrapSpec)) {
         assert!(ops.scale(ct).matches(params.scale_at(output)));
         assert!(worst(&ops.decrypt(ct), expected) < 2f64.powi(-20));
     }
-    // The wrapper gives any operations a table: the same circuit, the same result.
-    // The same of a period, in one EvalMod.
+    // Pairs with a period, in one EvalMod.
     let period = Content::PeriodicComplex(16);
     let [a16, b16] = [&a, &b].map(|of| of[..16].repeat(of.len() / 16));
     let pair = [&a16, &b16].map(|of| SlotVector::Dense(of.clone()));
@@ -211,6 +210,7 @@ fn pairs_of((params, spec): (Params, BootstrapSpec)) {
     }
     let real = boot.run_real(&mut ops, &pair[0]).unwrap();
     assert!(worst(&ops.decrypt(&real), &a16) < 2f64.powi(-20));
+    // The wrapper gives any operations a table: the same circuit, the same result.
     let boot = plan(Content::Complex).encode(&mut ops).unwrap();
     let table = [boot];
     let mut wrapped = Bootstrapping::new(Counting::new(ClearOps::new(&params)), &[]);
@@ -316,9 +316,7 @@ fn modraise_first_wants_its_levels() {
         inverse_sine: InverseSine::None,
         ..first
     };
-    // As many levels as it has without the inverse sine.
-    let (short, _) = toy_bootstrap(9);
-    let plan = BootstrapPlan::new(&short, &sine, Content::PeriodicComplex(8));
+    let plan = BootstrapPlan::new(&other, &sine, Content::PeriodicComplex(8));
     let error = plan.unwrap_err().to_string();
     assert!(error.contains("needs the inverse sine"), "{error}");
     let bits = BootstrapSpec {

@@ -71,6 +71,12 @@ fn run_with(
     let substitution = substitute(&ranges, model, &budget).unwrap();
     let params = params(15);
     let layout = Layout::choose(model, tokens, params.slots()).unwrap();
+    let [content, _] = layout.contents(params.slots());
+    // Slots are checked against it: what fills half of them at most has to repeat everywhere.
+    assert_eq!(
+        matches!(content, Content::PeriodicComplex(_)),
+        2 * layout.heads.period() <= params.slots()
+    );
     eprintln!("{layout:?}, depth {}", substitution.depth());
     let circuit = EncoderCircuit::new(model, (&substitution, &ranges), layout).unwrap();
     // An ideal bootstrap is the same for every content.
@@ -95,7 +101,7 @@ fn run_with(
         assert!(poly.violations().is_empty(), "{:?}", poly.violations());
         let mut ops = ClearOps::new(&params);
         ops.set_ideal_bootstraps(&[IdealBootstrap {
-            content: Content::Complex,
+            content,
             input_level: bootstraps.input_level,
             output_level: bootstraps.output_level,
         }]);
@@ -155,6 +161,13 @@ const LENGTHS: [usize; 4] = [48, 24, 5, 47];
 #[test]
 fn classifier_of_three_heads() {
     let error = run(&shape(), (48, &LENGTHS), as_trained);
+    assert!(error < 1e-6, "{error:e}");
+}
+
+/// Few tokens repeat in the slots, and so does every value that is bootstrapped.
+#[test]
+fn short_sentences() {
+    let error = run(&shape(), (7, &[7, 3, 5]), as_trained);
     assert!(error < 1e-6, "{error:e}");
 }
 

@@ -349,14 +349,14 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let (c1, c3) = e.arcsine();
         let square = ops.square(&u)?;
         let factor = plus(ops, &square, c1 / c3)?;
-        let Some(units) = &self.units else {
+        let Some((units, part)) = self.units.as_ref().zip(self.plan.part()) else {
             let low = ops.drop_to(&u, ops.level(&factor))?;
             return Ok(ops.mul(&low, &factor)?);
         };
         let apart = ops.mul_plain(&u, units)?;
         let apart = ops.rescale(&apart)?;
         let apart = ops.mul(&apart, &factor)?;
-        let others = ops.rotate(&apart, self.plan.part().unwrap_or(0) as i64)?;
+        let others = ops.rotate(&apart, part as i64)?;
         Ok(ops.add(&apart, &others)?)
     }
 

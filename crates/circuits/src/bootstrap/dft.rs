@@ -80,11 +80,10 @@ impl Diagonals {
         let longer = period.saturating_sub(self.period);
         let moved = self.iter().map(|(shift, d)| {
             let back = if 2 * shift > self.period { longer } else { 0 };
-            (shift + back, d.to_vec())
+            let entries = d.iter().copied().cycle().take(period);
+            (shift + back, entries.collect())
         });
-        // Entries are still read modulo their own number.
-        let entries = |d: Vec<Complex>| d.iter().copied().cycle().take(period).collect();
-        Self::new(period, moved.map(|(shift, d)| (shift, entries(d))))
+        Self::new(period, moved)
     }
 
     /// The same matrix between vectors rotated by `by`: `M'` with `M rot_by = rot_by M'`.

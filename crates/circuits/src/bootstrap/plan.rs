@@ -87,7 +87,7 @@ pub struct BootstrapPlan {
     eval_mod: EvalMod,
     /// Rotation of SlotToCoeff's input that the transforms' own rotations undo.
     turn: i64,
-    /// By how many slots of it what EvalMod works on is behind.
+    /// The share of it that CoeffToSlot left out: EvalMod's slot `j` holds what slot `j - behind` would.
     behind: i64,
     slot_to_coeff: Vec<Factor>,
     coeff_to_slot: Vec<Factor>,

@@ -183,7 +183,7 @@ impl Map {
 /// and whether they share a ModDown.
 ///
 /// Costs are in ModDowns of both halves, about as measured at the levels where maps are: a rotated input
-/// takes an inner product and, if its ModDown is its own, that and a rotation of its own; a giant step of
+/// takes an inner product and, where its ModDown is its own, that and writing it down; a giant step of
 /// an output a decomposition and an inner product. Where ModDowns are shared there is one for each giant
 /// step, and products are modulo the special primes too, of which there are as many as ciphertexts have
 /// primes. Half of what is counted for each is the memory of its plaintext's words for them.

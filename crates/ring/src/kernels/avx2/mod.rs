@@ -43,7 +43,7 @@ use std::arch::x86_64::*;
 use crate::modulus::Modulus;
 use crate::ntt::NttTable;
 
-/// Four words of a vector are four stores at most, whatever they hold.
+/// Scalar code until somebody measures that it matters: a pass of stores, beside products of as many words.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn spread(out: &mut [u64], x: &[u64]) {
     super::scalar::spread(out, x);
