@@ -173,6 +173,36 @@ impl Heads {
         self.places().min(self.babies)
     }
 
+    /// Places of a lane, from its first, that scores are gathered in from their products: what the
+    /// others hold is added to these by doublings first. A power of two of least cost.
+    #[must_use]
+    pub fn gathered_places(&self) -> usize {
+        // A giant step's decomposition and inner product.
+        self.reach(2.0)
+    }
+
+    /// Places of a lane, from its first, that one map brings a weight to; from there doublings fill
+    /// the others. A power of two of least cost.
+    #[must_use]
+    pub fn spread_places(&self) -> usize {
+        // An inner product, and further products with plaintexts.
+        self.reach(1.0)
+    }
+
+    /// How many of a lane's places a map with one step per place, each of this cost, should serve, where
+    /// a rotation for each score in a lane serves twice as many. Costs are in ModDowns of both halves.
+    fn reach(&self, step: f64) -> usize {
+        const ROTATION: f64 = 3.3;
+        let (used, places) = (self.used_places().max(1), self.places());
+        let reaches = (0..=(places / used).max(1).ilog2()).map(|bit| used << bit);
+        let cost = |reach: usize| {
+            let doublings = (used * doublings(reach, places / reach).len()) as f64;
+            ROTATION * doublings + step * (used + reach) as f64
+        };
+        let least = reaches.min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
+        least.unwrap_or(places)
+    }
+
     /// Ciphertexts that hold the baby steps of one giant step.
     #[must_use]
     pub fn rows(&self) -> usize {

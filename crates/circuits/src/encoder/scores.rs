@@ -8,14 +8,15 @@
 //!
 //! where `mask_f` is one at place `f` of each lane. That is `2 e - 2` rotations for `e` products, of
 //! two distances each, instead of `log2 e` for each product; and the same `e` masks of period `e`
-//! serve all of them.
+//! serve all of them. Where there are few products for a wide lane, each is added up by doublings
+//! first, until its sum is that of a few places ([`Heads::gathered_places`]).
 
 use std::collections::BTreeMap;
 
 use veilformer_ckks::{Complex, Giant, Ops, SlotVector, Term, Transform};
 
-use super::heads::Heads;
-use super::slots::{Parts, need_levels};
+use super::heads::{Heads, doublings};
+use super::slots::{Parts, fold, need_levels};
 use crate::CircuitError;
 
 const SCORES: &str = "attention scores";
@@ -51,7 +52,8 @@ impl<Pl: Clone> Scores<Pl> {
         } else {
             scale
         };
-        let masks = place_masks(ops, &heads, (level - 1, scale), false)?;
+        let reach = heads.gathered_places();
+        let masks = place_masks(ops, &heads, (level - 1, scale), (reach, false))?;
         let mut giants: BTreeMap<i64, Vec<Term<Pl>>> = BTreeMap::new();
         for input in 0..heads.used_places() {
             for (place, plain) in masks.iter().enumerate() {
@@ -113,6 +115,8 @@ impl<Pl: Clone> Scores<Pl> {
             turned_queries.push(self.paired(ops, query, &backwards)?);
             turned_keys.push(ops.rotate_many(key, &onwards)?);
         }
+        let reach = heads.gathered_places();
+        let folds = doublings(reach, heads.places() / reach);
         let mut scores = Vec::with_capacity(heads.score_ciphertexts());
         for pair in 0..heads.pairs() {
             for row in 0..heads.rows() {
@@ -123,7 +127,8 @@ impl<Pl: Clone> Scores<Pl> {
                     let operands: Vec<(&O::Ct, &O::Ct)> = operands
                         .filter_map(|(q, k)| q.get(pair).zip(k.get(baby)))
                         .collect();
-                    products.push(ops.mul_sum(&operands)?);
+                    let product = ops.mul_sum(&operands)?;
+                    products.push(fold(ops, &product, &folds)?);
                 }
                 let products: Vec<&O::Ct> = products.iter().collect();
                 scores.push(ops.linear_transform(&products, &self.merge)?);
@@ -207,12 +212,13 @@ impl<Pl: Clone> Spread<Pl> {
     }
 }
 
-/// For every place of a lane the plaintext that has `value` there and zero in the others.
+/// For each of the first `count` places of a lane the plaintext that has `value` there and zero in the
+/// others.
 pub(super) fn place_masks<O: Ops>(
     ops: &mut O,
     heads: &Heads,
     (level, value): (usize, f64),
-    extended: bool,
+    (count, extended): (usize, bool),
 ) -> Result<Vec<O::Plain>, CircuitError> {
     let (places, scale) = (heads.places(), ops.params().scale_at(level));
     let mask = |place: usize| {
@@ -224,5 +230,5 @@ pub(super) fn place_masks<O: Ops>(
             false => ops.plain(&slots, level, scale)?,
         })
     };
-    (0..places).map(mask).collect()
+    (0..count).map(mask).collect()
 }

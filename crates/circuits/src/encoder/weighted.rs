@@ -6,11 +6,12 @@
 //! `out_i = sum over places f of mask_f * rot_(i - f)(in)`:
 //!
 //! all `e` of them share `2 e - 2` rotated inputs, which cost an inner product with their key
-//! each. What is then summed over baby steps is relinearized once, and rotated to its queries once.
+//! each. Where few places of a wide lane hold weights, the maps reach some places only, and
+//! doublings the others ([`Heads::spread_places`]). What is then summed over baby steps is relinearized once, and rotated to its queries once.
 
 use veilformer_ckks::{Giant, Ops, Term, Transform};
 
-use super::heads::Heads;
+use super::heads::{Heads, doublings};
 use super::scores::place_masks;
 use super::slots::{Parts, fold, need_levels};
 use crate::CircuitError;
@@ -23,7 +24,7 @@ pub struct Weighted<Pl> {
     heads: Heads,
     level: usize,
     gather: Gather<Pl>,
-    /// Per place the map that brings its weight to all places.
+    /// Per place the map that brings its weight to the first [`Heads::spread_places`].
     expand: Vec<Transform<Pl>>,
 }
 
@@ -40,8 +41,9 @@ impl<Pl: Clone> Weighted<Pl> {
         heads.check(ops.params().slots())?;
         need_levels(CIRCUIT, level, 2)?;
         let value = if heads.is_paired() { 0.5 } else { 1.0 };
-        let still = place_masks(ops, &heads, (level, value), false)?;
-        let turned = place_masks(ops, &heads, (level, value), true)?;
+        let reach = heads.spread_places();
+        let still = place_masks(ops, &heads, (level, value), (reach, false))?;
+        let turned = place_masks(ops, &heads, (level, value), (reach, true))?;
         let expand = (0..heads.used_places()).map(|from| {
             let masks = still.iter().zip(&turned).enumerate();
             let terms = masks.map(|(to, (still, turned))| Term {
@@ -101,12 +103,17 @@ impl<Pl: Clone> Weighted<Pl> {
             turned.push(ops.rotate_many(&value, &steps)?);
         }
         let maps: Vec<&Transform<Pl>> = self.expand.iter().collect();
+        let reach = heads.spread_places();
+        let fills = doublings(reach, heads.places() / reach).into_iter();
+        let fills: Vec<i64> = fills.map(|step| -step).collect();
         // Per block the sums of each pair of giant steps.
         let mut sums = vec![Vec::with_capacity(heads.pairs()); values.len()];
         for rows in weights.chunks(heads.rows()) {
             let mut broad = Vec::with_capacity(heads.babies);
             for row in rows {
-                broad.extend(ops.linear_transforms(&[row], &maps)?);
+                for near in ops.linear_transforms(&[row], &maps)? {
+                    broad.push(fold(ops, &near, &fills)?);
+                }
             }
             for (sums, values) in sums.iter_mut().zip(&turned) {
                 let pairs: Vec<(&O::Ct, &O::Ct)> = broad.iter().zip(values).collect();

@@ -75,7 +75,22 @@ pub fn minimax(
             .iter_mut()
             .for_each(|l| *l = (*l / sum).max(1e-9 / points as f64));
     }
-    Ok(best)
+    without_rounding(&best)
+}
+
+/// Without what the fit's own rounding has left in coefficients that should be zero, as every second one
+/// of an odd function: each would be a product with a constant.
+fn without_rounding(fitted: &Chebyshev) -> Result<Chebyshev, PolynomialError> {
+    const ROUNDING: f64 = 1e-13;
+    let coefficients = fitted.coefficients();
+    let largest = coefficients.iter().fold(0.0, |m: f64, c| m.max(c.abs()));
+    let kept = coefficients
+        .iter()
+        .map(|c| match c.abs() > ROUNDING * largest {
+            true => *c,
+            false => 0.0,
+        });
+    Chebyshev::new(kept.collect(), fitted.interval())
 }
 
 struct Point {

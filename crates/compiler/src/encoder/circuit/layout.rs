@@ -107,6 +107,20 @@ impl Layout {
             .collect()
     }
 
+    /// Places of a token, from its first, that features stand in: a power of two.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        let most = self.periods(self.hidden).into_iter().max();
+        most.unwrap_or(self.heads.width)
+    }
+
+    /// Whether a copy of the features fits behind them, and as many zeros behind that: then sums of as many
+    /// neighbouring slots as features have places never have two tokens in them.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.blocks(self.hidden) == 1 && 4 * self.places() <= self.heads.width
+    }
+
     /// What the inputs of a run hold: `neighbours` says whether those of each token are wanted,
     /// `mean` whether the answer is a mean of the tokens.
     #[must_use]
@@ -178,7 +192,12 @@ fn cost(h: &Heads, hidden: usize) -> f64 {
     let (scores, places) = (h.score_ciphertexts() as f64, h.used_places() as f64);
     let products = 2.0 * pairs * babies * (9.0 + 2.0 * blocks);
     let rotations = blocks * 4.0 * (giants + 2.0 * babies);
-    let moves = scores * ((2.0 * places - 2.0) * 14.0 + 10.0 * places);
+    // To places of their own and back: steps of maps, and rotations for the rest of a lane.
+    let reaches = [h.gathered_places(), h.spread_places()].map(|reach| {
+        let doublings = (h.places() / reach.max(1)).max(1).ilog2();
+        7.0 * (places + reach as f64 - 2.0) + 8.0 * places * f64::from(doublings)
+    });
+    let moves = scores * (reaches.iter().sum::<f64>() + 10.0 * places);
     let copies = if h.copies > 1 {
         170.0 + 2.0 * blocks * 4.0 * h.copies as f64
     } else {

@@ -17,9 +17,9 @@
 //! | sums over keys; weighted values | 1; 2 |
 //! | inverse of sums, product | its depth, 1 |
 //! | output map with the residual, centred | 1 |
-//! | normalization | 3 and its root's depth |
+//! | normalization | 3, where tokens have room 2, and its root's depth |
 //! | up; activation; down with the residual, centred | 1; its depth; 1 |
-//! | normalization | 3 and its root's depth |
+//! | normalization | the same |
 //! | pooler; tanh; classifier | 1; its depth; 1 |
 //!
 //! The number of tokens is hidden: which tokens there are comes encrypted ([`Inputs`]).
@@ -316,7 +316,7 @@ impl Layer {
         let norm = |substitution, result| NormSite {
             substitution,
             epsilon: site.epsilon,
-            bound: Norm::bound(substitution, hidden),
+            bound: Norm::bound(layout, substitution),
             result,
         };
         let dim = layout.heads.dim;

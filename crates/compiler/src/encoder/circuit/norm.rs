@@ -10,20 +10,32 @@ use super::{magnitude, scaled};
 use crate::encoder::NormSubstitution;
 use crate::placement::Read;
 
-/// `y / sqrt(variance)` times what is wanted, from `y` that has mean zero: the square's sum, a
-/// mask, the polynomial, one product. What is divided out per token class rides on `y` beside.
+/// `y / sqrt(variance)` times what is wanted, from `y` that has mean zero: the square's sum in all
+/// places of a token, the polynomial, one product. What is divided out per token class rides on `y`
+/// beside.
 #[derive(Clone, Debug)]
 pub(super) struct Norm {
     /// Places of a token, from its first, that features stand in: a power of two.
     places: usize,
-    /// In the first slot of each token, what makes the sum of squares the root's input.
-    mask: SlotVector,
-    /// Added to it.
+    sum: Sum,
+    /// Added to the sums, in the root's input.
     offset: SlotVector,
     /// Divided by its largest value.
     root: EvaluationPlan,
     /// Per block what `y` is multiplied with.
     gains: Vec<SlotVector>,
+}
+
+/// How the sum of a token's squares comes to all of its places.
+#[derive(Clone, Debug)]
+enum Sum {
+    /// To the first place; from there, multiplied with this vector, to all: a level, and twice as many
+    /// rotations as the logarithm of the places.
+    Broadcast(SlotVector),
+    /// With a copy behind the squares ([`Layout::has_room`]) each place's sum is that of as many slots from
+    /// it on: one rotation besides the logarithm, and no level. Further on stand sums of some of the
+    /// squares, so that the polynomial's interval begins at zero; factors are all in the bound of `y`.
+    Windows,
 }
 
 /// What [`Norm`] is made of.
@@ -38,11 +50,15 @@ pub(super) struct NormSite<'a> {
 
 impl Norm {
     /// The largest `|y|` on the range of variances: with `d` features of mean zero one of them is
-    /// at most `sqrt((d - 1) variance)` (Samuelson's inequality).
-    pub(super) fn bound(substitution: &NormSubstitution, hidden: usize) -> f64 {
+    /// at most `sqrt((d - 1) variance)` (Samuelson's inequality). Where sums are [`Sum::Windows`],
+    /// `sqrt(d variance)`, which makes twice the squares' sum two at the largest variance.
+    pub(super) fn bound(layout: &Layout, substitution: &NormSubstitution) -> f64 {
         let [first, other] = substitution.scales;
-        let spread = hidden.saturating_sub(1).max(1) as f64;
-        (first.max(other) * spread).sqrt()
+        let spread = match is_windowed(layout, substitution) {
+            true => layout.hidden,
+            false => layout.hidden.saturating_sub(1),
+        };
+        (first.max(other) * spread.max(1) as f64).sqrt()
     }
 
     /// The largest normalized value, an error of the root of a twentieth included.
@@ -59,26 +75,30 @@ impl Norm {
         site: &NormSite<'_>,
         gain: impl Fn(usize, usize) -> f64,
     ) -> Result<Self, CircuitError> {
-        let (low, high) = site.substitution.root.interval();
+        let (width, places) = (layout.heads.width, layout.places());
         let scale = |t: usize| site.substitution.scales[usize::from(t > 0)];
-        let part = 2.0 / (high - low);
-        let squares = site.bound * site.bound / layout.hidden as f64;
-        let mask = layout.per_slot(|t, at| {
-            if at == 0 {
-                part * squares / scale(t)
-            } else {
-                0.0
-            }
-        });
-        let width = layout.heads.width;
-        let places = layout.periods(layout.hidden).into_iter().max();
-        let places = places.unwrap_or(width);
-        // Behind the features there is no sum: the middle of the range.
-        let offset = layout.per_slot(|t, at| match at < places {
-            true => part * site.epsilon / scale(t) - (low + high) / (high - low),
-            false => 0.0,
-        });
-        let largest = magnitude(&site.substitution.root);
+        let (sum, offset, root) = if is_windowed(layout, site.substitution) {
+            let offset = SlotVector::real_constant(2.0 * site.epsilon / scale(0) - 1.0);
+            let root = &site.substitution.root;
+            let root = Chebyshev::fit(|x| root.evaluate(x), root.degree(), (0.0, 1.0))?;
+            (Sum::Windows, offset, root)
+        } else {
+            let (low, high) = site.substitution.root.interval();
+            let part = 2.0 / (high - low);
+            let squares = site.bound * site.bound / layout.hidden as f64;
+            let mask = layout.per_slot(|t, at| match at {
+                0 => part * squares / scale(t),
+                _ => 0.0,
+            });
+            // Behind the features there is no sum: the middle of the range.
+            let offset = layout.per_slot(|t, at| match at < places {
+                true => part * site.epsilon / scale(t) - (low + high) / (high - low),
+                false => 0.0,
+            });
+            let sum = Sum::Broadcast(mask.simplified());
+            (sum, offset.simplified(), site.substitution.root.clone())
+        };
+        let largest = magnitude(&root);
         let factor = site.bound * largest / site.result;
         let gains = (0..layout.blocks(layout.hidden)).map(|block| {
             layout.per_slot(|t, at| {
@@ -92,11 +112,40 @@ impl Norm {
         });
         Ok(Self {
             places,
-            mask: mask.simplified(),
-            offset: offset.simplified(),
-            root: plan(&scaled(&site.substitution.root, largest)?)?,
+            sum,
+            offset,
+            root: plan(&scaled(&root, largest)?)?,
             gains: gains.map(SlotVector::simplified).collect(),
         })
+    }
+
+    /// The sum of the squares of `y`, in all places of each token, as the root wants it.
+    fn variance<O: Ops>(
+        &self,
+        m: &mut Machine<'_, O>,
+        (layer, name): (usize, &'static str),
+        y: &[O::Ct],
+    ) -> Result<O::Ct, CircuitError> {
+        let onwards = doublings(self.places);
+        let sum = match &self.sum {
+            Sum::Broadcast(mask) => {
+                let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
+                let squares = m.ops.mul_sum(&pairs)?;
+                let sum = m.fold(&squares, &onwards)?;
+                let sum = m.times((layer, name, 0), &sum, mask)?;
+                let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
+                m.fold(&sum, &backwards)?
+            }
+            Sum::Windows => {
+                let twice = y.iter().map(|ct| m.ops.add(ct, ct));
+                let twice = twice.collect::<Result<Vec<_>, _>>()?;
+                let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().zip(&twice).collect();
+                let squares = m.ops.mul_sum(&pairs)?;
+                let copied = m.fold(&squares, &[-(self.places as i64)])?;
+                m.fold(&copied, &onwards)?
+            }
+        };
+        m.plus((layer, name, 1), &sum, &self.offset)
     }
 
     /// The results' number, from that of `y`.
@@ -108,16 +157,12 @@ impl Norm {
     ) -> Result<usize, CircuitError> {
         let read = [Read::first(y)];
         let stage = format!("{name}, variance");
-        let variance = m.stage(&Stage::new(&stage, &read, 2), |m, inputs| {
-            let y = inputs.concat();
-            let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
-            let squares = m.ops.mul_sum(&pairs)?;
-            let onwards = doublings(self.places);
-            let sum = m.fold(&squares, &onwards)?;
-            let sum = m.times((layer, name, 0), &sum, &self.mask)?;
-            let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
-            let sum = m.fold(&sum, &backwards)?;
-            Ok(vec![m.plus((layer, name, 1), &sum, &self.offset)?])
+        let depth = match self.sum {
+            Sum::Broadcast(_) => 2,
+            Sum::Windows => 1,
+        };
+        let variance = m.stage(&Stage::new(&stage, &read, depth), |m, inputs| {
+            Ok(vec![self.variance(m, (layer, name), &inputs.concat())?])
         })?;
         let read = [Read::first(variance)];
         let stage = format!("{name}, inverse root");
@@ -150,6 +195,12 @@ impl Norm {
         m.take(root);
         Ok(result)
     }
+}
+
+/// Whether sums are [`Sum::Windows`].
+fn is_windowed(layout: &Layout, substitution: &NormSubstitution) -> bool {
+    let [first, other] = substitution.scales;
+    layout.has_room() && first == other
 }
 
 /// The plan of one polynomial whose input comes mapped to [-1, 1].
