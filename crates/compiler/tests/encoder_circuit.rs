@@ -44,16 +44,17 @@ fn run(shape: &RandomEncoder, sentences: (usize, &[usize]), centre: Centre) -> f
         margin: 0.3,
         ..Budget::default()
     };
-    run_with(shape, sentences, centre, (budget, 2))
+    run_with(shape, sentences, centre, (budget, 2)).0
 }
 
-/// The same with a budget, and with bootstraps that take this level.
+/// The same with a budget, and with bootstraps that take this level; besides, how many levels each sum
+/// of squares takes.
 fn run_with(
     shape: &RandomEncoder,
     (tokens, lengths): (usize, &[usize]),
     centre: Centre,
     (budget, input_level): (Budget, usize),
-) -> f64 {
+) -> (f64, Vec<usize>) {
     let dir = tempfile::tempdir().unwrap();
     write_random_folder(dir.path(), shape, 7).unwrap();
     let mut folder = EncoderFolder::load(dir.path(), tokens).unwrap();
@@ -137,7 +138,9 @@ fn run_with(
         let boots = stages.iter().map(|s| s.bootstraps + s.real_bootstraps);
         assert_eq!(boots.sum::<usize>(), placement.bootstraps);
     }
-    worst
+    let stages = flow.blocks.iter().flat_map(|block| &block.nodes);
+    let sums = stages.filter(|stage| stage.name.ends_with("variance"));
+    (worst, sums.map(|stage| stage.depth).collect())
 }
 
 /// Three heads in four lanes, 48 tokens in 64.
@@ -169,6 +172,28 @@ fn classifier_of_three_heads() {
 fn short_sentences() {
     let error = run(&shape(), (7, &[7, 3, 5]), as_trained);
     assert!(error < 1e-6, "{error:e}");
+}
+
+/// Squares are summed without a mask where a token's slots have room for it, and only there: in 128 slots
+/// of a token for up to 32 features, not in 64. Every slot is held to its bound, those of sums of some
+/// squares as well.
+#[test]
+fn tokens_with_room() {
+    let budget = Budget {
+        margin: 0.3,
+        ..Budget::default()
+    };
+    for (hidden, intermediate, levels) in [(32, 128, 1), (24, 100, 1), (32, 64, 2)] {
+        let shape = RandomEncoder {
+            hidden,
+            heads: 2,
+            intermediate,
+            ..shape()
+        };
+        let (error, sums) = run_with(&shape, (16, &[16, 1, 9]), as_trained, (budget, 2));
+        assert!(error < 1e-6, "{hidden} of {intermediate}: {error:e}");
+        assert_eq!(sums, [levels; 4], "{hidden} of {intermediate}");
+    }
 }
 
 #[test]
@@ -251,6 +276,6 @@ fn a_long_inverse_is_interrupted() {
         ranges: vec![(7.0, 4.0)],
         ..shape()
     };
-    let error = run_with(&shape, (48, &LENGTHS), as_trained, (budget, 5));
+    let (error, _) = run_with(&shape, (48, &LENGTHS), as_trained, (budget, 5));
     assert!(error < 1e-6, "{error:e}");
 }

@@ -178,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn odd_functions_have_odd_polynomials() {
+        let odd = minimax(f64::tanh, |_| 1.0, 31, (-4.0, 4.0)).unwrap();
+        let (even, odd): (Vec<_>, Vec<_>) = (0..32)
+            .map(|i| odd.coefficients()[i])
+            .enumerate()
+            .partition(|(i, _)| i % 2 == 0);
+        assert!(even.iter().all(|(_, c)| *c == 0.0), "{even:?}");
+        assert!(odd.iter().all(|(_, c)| *c != 0.0), "{odd:?}");
+    }
+
+    #[test]
     fn functions_that_are_not_finite_are_refused() {
         assert!(minimax(f64::ln, |_| 1.0, 3, (-1.0, 1.0)).is_err());
         assert!(minimax(f64::exp, |_| f64::NAN, 3, (-1.0, 1.0)).is_err());
