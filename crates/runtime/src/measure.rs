@@ -251,16 +251,41 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or(0.0)
 }
 
+/// Seconds of one run of an operation.
+fn once<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
+    let started = Instant::now();
+    black_box(operation()?);
+    Ok(started.elapsed().as_secs_f64())
+}
+
 /// Median seconds of an operation after one run that warms it up.
 fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    black_box(operation()?);
-    let mut times = Vec::with_capacity(REPETITIONS);
+    repeated(|| once(&mut operation))
+}
+
+/// The same of what says itself how long it took.
+fn repeated<E>(mut seconds: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
+    seconds()?;
+    let times = (0..REPETITIONS).map(|_| seconds());
+    Ok(median(times.collect::<Result<_, _>>()?))
+}
+
+/// Median seconds with the smaller number of pieces, and by how much more the larger one takes: both in
+/// turns, since a host whose speed drifts by a tenth from one series to the next would hide what a few
+/// products add to a transform.
+fn growth<E>(
+    [few, many]: [usize; 2],
+    mut seconds: impl FnMut(usize) -> Result<f64, E>,
+) -> Result<(f64, f64), E> {
+    seconds(few)?;
+    seconds(many)?;
+    let (mut least, mut more) = (Vec::new(), Vec::new());
     for _ in 0..REPETITIONS {
-        let started = Instant::now();
-        black_box(operation()?);
-        times.push(started.elapsed().as_secs_f64());
+        let (low, high) = (seconds(few)?, seconds(many)?);
+        least.push(low);
+        more.push(high - low);
     }
-    Ok(median(times))
+    Ok((median(least), median(more).max(0.0)))
 }
 
 /// Seconds to write a MiB that the process did not have before: pieces so large that they come from the
@@ -355,7 +380,7 @@ impl<B: Backend> Bench<'_, B> {
                 // Different ones, as in a program: they come from memory.
                 let pairs = inputs.as_chunks::<2>().0.iter().map(|[a, b]| (*a, *b));
                 let pairs: Vec<_> = pairs.take(count).collect();
-                time(|| e.mul_sum(&pairs))
+                once(|| e.mul_sum(&pairs))
             })?;
             put(Cost::MulSum, first);
             put(Cost::MulSumPair, each);
@@ -413,7 +438,7 @@ impl<B: Backend> Bench<'_, B> {
 
     fn rotate(&self, a: &SharedCiphertext<B>, count: usize) -> Result<f64, OpsError> {
         let by: Vec<i64> = (1..=count as i64).collect();
-        time(|| self.evaluator.rotate_many(a, &by))
+        once(|| self.evaluator.rotate_many(a, &by))
     }
 
     /// Transforms that differ in the number of one kind of piece.
@@ -448,7 +473,8 @@ impl<B: Backend> Bench<'_, B> {
             bench.product(&dense, PLAINLY)?,
             bench.product(&dense, TURNED)?,
         );
-        let base = (run(vec![(0, vec![(0, 0)])])? - product).max(0.0);
+        let base = repeated(|| run(vec![(0, vec![(0, 0)])]))?;
+        let base = (base - product).max(0.0);
         let (switched, giant) = two_points(MANY, |count| {
             run(steps(count).map(|giant| (giant, vec![(0, 0)])).collect())
         })?;
@@ -580,38 +606,36 @@ struct TransformBench<'a, B: Backend> {
 }
 
 impl<B: Backend> TransformBench<'_, B> {
-    /// Seconds of transforms with these giant steps, one for each output.
+    /// Seconds of one run of transforms with these giant steps, one for each output.
     fn run(&self, plains: &[SharedPlain<B>], outputs: &[Giants]) -> Result<f64, OpsError> {
-        time(|| {
-            // Other plaintexts in every repetition: a program's are used once a run.
-            let (first, at_hand) = (self.next.get(), plains.len().max(1));
-            let mut plains = plains.iter().cycle().skip(first);
-            let mut used = 0;
-            let transforms: Vec<_> = outputs
-                .iter()
-                .map(|giants| {
-                    let giants = giants.iter().map(|(rotation, terms)| {
-                        used += terms.len();
-                        let terms = terms.iter().zip(&mut plains);
-                        let terms = terms.map(|(&(input, baby), plain)| Term {
-                            input,
-                            baby,
-                            plain: plain.clone(),
-                        });
-                        Giant {
-                            rotation: *rotation,
-                            terms: terms.collect(),
-                        }
+        // Other plaintexts in every run: a program's are used once a run.
+        let (first, at_hand) = (self.next.get(), plains.len().max(1));
+        let mut plains = plains.iter().cycle().skip(first);
+        let mut used = 0;
+        let transforms: Vec<_> = outputs
+            .iter()
+            .map(|giants| {
+                let giants = giants.iter().map(|(rotation, terms)| {
+                    used += terms.len();
+                    let terms = terms.iter().zip(&mut plains);
+                    let terms = terms.map(|(&(input, baby), plain)| Term {
+                        input,
+                        baby,
+                        plain: plain.clone(),
                     });
-                    Transform {
-                        giants: giants.collect(),
+                    Giant {
+                        rotation: *rotation,
+                        terms: terms.collect(),
                     }
-                })
-                .collect();
-            self.next.set((first + used) % at_hand);
-            let transforms: Vec<_> = transforms.iter().collect();
-            self.evaluator.linear_transforms(&self.inputs, &transforms)
-        })
+                });
+                Transform {
+                    giants: giants.collect(),
+                }
+            })
+            .collect();
+        self.next.set((first + used) % at_hand);
+        let transforms: Vec<_> = transforms.iter().collect();
+        once(|| self.evaluator.linear_transforms(&self.inputs, &transforms))
     }
 
     /// Seconds of each product with these baby steps of so many inputs: by how much the time grows where
@@ -629,9 +653,8 @@ impl<B: Backend> TransformBench<'_, B> {
             let outputs = [vec![vec![(0, terms.clone())]], others].concat();
             self.run(plains, &outputs)
         };
-        let (least, most) = (run(few)?, run(terms.len())?);
-        let more = (OUTPUTS - 1) * (terms.len() - few);
-        Ok((most - least).max(0.0) / more as f64)
+        let (_, more) = growth([few, terms.len()], run)?;
+        Ok(more / ((OUTPUTS - 1) * (terms.len() - few)) as f64)
     }
 }
 
@@ -644,13 +667,13 @@ struct Mixed<B: Backend> {
     plains: Vec<SharedPlain<B>>,
 }
 
-/// Fixed part and cost of each piece from measurements with one and with `many` pieces.
+/// Fixed part and cost of each piece from what one piece and `many` of them take.
 fn two_points<E>(
     many: usize,
-    mut measure: impl FnMut(usize) -> Result<f64, E>,
+    seconds: impl FnMut(usize) -> Result<f64, E>,
 ) -> Result<(f64, f64), E> {
-    let one = measure(1)?;
-    let more = measure(many)?;
-    let each = ((more - one) / (many.max(2) - 1) as f64).max(0.0);
+    let many = many.max(2);
+    let (one, more) = growth([1, many], seconds)?;
+    let each = more / (many - 1) as f64;
     Ok(((one - each).max(0.0), each))
 }
