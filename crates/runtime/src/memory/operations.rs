@@ -70,10 +70,10 @@ impl Writer<'_> {
             Operation::ModRaise(_) => vec![self.mod_raise(first)],
             // Bootstraps are made of others, see `super::bootstraps`.
             Operation::Bootstrap { .. } | Operation::Input { .. } => Vec::new(),
-            Operation::Add(..) | Operation::Sub(..) | Operation::Negate(_) => {
-                vec![self.like(first)]
-            }
-            Operation::MulPlain(..) => vec![self.like(first)],
+            Operation::Add(..)
+            | Operation::Sub(..)
+            | Operation::Negate(_)
+            | Operation::MulPlain(..) => vec![self.like(first)],
         }
     }
 
