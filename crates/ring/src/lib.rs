@@ -27,6 +27,7 @@ mod modulus;
 mod ntt;
 mod poly;
 mod reference;
+mod shelves;
 mod words;
 
 pub use backend::{
@@ -35,7 +36,7 @@ pub use backend::{
 pub use basis::Basis;
 pub use buffer::{pool_bytes, set_pool_limit};
 pub use chain::Chain;
-pub use cpu::{Cpu, CpuConfig, CpuKey, CpuPlain};
+pub use cpu::{Cpu, CpuConfig, CpuKey, CpuPlain, grouping};
 pub use error::{Result, RingError};
 pub use expander::{Expander, ExpanderId, Stream};
 pub use galois::GaloisElement;
@@ -44,3 +45,4 @@ pub use key::{PlainPoly, SwitchingKey, UniformHalf};
 pub use modulus::{MAX_MODULUS_BITS, Modulus, ShoupConst, is_prime, ntt_primes_near};
 pub use poly::{Form, RnsPoly};
 pub use reference::{Reference, ReferenceKey};
+pub use shelves::{Shelves, size_class};

@@ -24,6 +24,7 @@ mod plan;
 mod server;
 mod simulate;
 mod stats;
+mod walk;
 mod weights;
 
 pub use bundle::ServerBundle;

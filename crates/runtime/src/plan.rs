@@ -1,20 +1,18 @@
 //! What a run takes, before it runs: a fold over the program with the costs of this machine.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use serde::{Deserialize, Serialize};
 use veilformer_ckks::container::{EvaluationKeysHeader, ciphertexts_file_bytes};
 use veilformer_ckks::{KeyId, KeyList, Params, SecretKind};
 use veilformer_compiler::schedule::schedule;
-use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, ValueId};
-use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
+use veilformer_ir::ciphertext::{CiphertextProgram, ValueId};
+use veilformer_ir::device::DeviceProgram;
 
 use crate::bundle::container;
-use crate::cost::{Cost, CostTable, encoded, encodings, inside, pieces};
+use crate::cost::{Cost, CostTable, encoded, encodings, inside};
 use crate::executor::Stream;
-use crate::memory::{self, Scratch};
+use crate::memory;
 use crate::stats::{OpKind, RunStats, key_switches, multiplications};
+use crate::walk::{Scene, walk};
 use crate::{RuntimeError, SectionStats};
 
 /// What one run takes, which answers as many sentences as the program's batch. Bytes, key switches
@@ -31,7 +29,7 @@ pub struct Plan {
     /// Seconds by the clock until the first sentence may come: weights encoded, keys prepared.
     pub load_seconds: f64,
     /// Largest resident set of a server process that loads the keys from their file, one after the
-    /// other, and answers.
+    /// other, and answers several times.
     pub peak_memory_bytes: u64,
     /// Of these: the most that ciphertexts take at once during a run.
     pub peak_ciphertext_bytes: u64,
@@ -127,13 +125,23 @@ pub fn plan_scheduled(
     let threads = device.threads;
     let stream = Stream::new(program, device)?;
     let inside = inside(program, params)?;
-    let mut schedule = Schedule::new(
-        (program, params, &inside),
-        costs,
+    let memory = memory::Estimate {
+        program,
+        inside: &inside,
+        params,
+        keys,
         threads,
-        (device, &stream),
-    );
-    schedule.run();
+        isa: costs.isa(),
+    };
+    let scene = Scene {
+        program,
+        params,
+        inside: &inside,
+        costs,
+        device,
+        stream: &stream,
+    };
+    let walk = walk(&scene);
     let io: f64 = io_levels(program).map(|l| costs.at(Cost::Import, l)).sum();
     let time = |(cost, level, share): (Cost, usize, f64)| costs.at(cost, level) * share;
     let plains = encoded(program, &inside).flat_map(encodings).map(time);
@@ -152,14 +160,6 @@ pub fn plan_scheduled(
     let ciphertext_bytes_up = with_notes(ciphertexts_file_bytes(params, &up).map_err(container)?);
     let ciphertext_bytes_down =
         with_notes(ciphertexts_file_bytes(params, &down).map_err(container)?);
-    let memory = memory::Estimate {
-        program,
-        inside: &inside,
-        params,
-        keys,
-        threads,
-        isa: costs.isa(),
-    };
     // Plaintexts and keys take memory that the process does not have yet. To read the file of keys and
     // to hash it takes about as long per byte.
     let fresh = costs.at(Cost::Memory, 0) / f64::from(1 << 20);
@@ -170,15 +170,11 @@ pub fn plan_scheduled(
     let operations = program.instructions.iter().map(|i| &i.operation);
     Ok(Plan {
         batch: program.batch,
-        seconds: schedule.now + io,
-        cpu_seconds: schedule.alone * costs.slowdown(threads) + io,
+        seconds: walk.now + io,
+        cpu_seconds: walk.alone * costs.slowdown(threads) + io,
         load_seconds: load,
-        peak_memory_bytes: memory.peak(
-            ciphertext_bytes_up,
-            schedule.held(),
-            schedule.peak_with_scratch,
-        ),
-        peak_ciphertext_bytes: schedule.peak_live,
+        peak_memory_bytes: memory.peak(ciphertext_bytes_up, &device.keys, walk.events()),
+        peak_ciphertext_bytes: walk.peak_live,
         buffer_bytes: device.buffer_bytes(),
         buffer_bytes_without_reuse: device.bytes_without_reuse(program),
         resident_bytes: memory.resident(),
@@ -196,10 +192,10 @@ pub fn plan_scheduled(
         bootstraps: operations
             .filter(|o| OpKind::of(o) == OpKind::Bootstrap)
             .count() as u64,
-        bootstrap_seconds: schedule.bootstrap_seconds,
+        bootstrap_seconds: walk.bootstrap_seconds,
         levels: params.max_level(),
         threads,
-        per_section: schedule.sections,
+        per_section: walk.sections,
     })
 }
 
@@ -225,229 +221,6 @@ fn level(program: &CiphertextProgram, id: &ValueId) -> usize {
 /// Levels of the ciphertexts that come and go: inputs are counted by their instructions.
 fn io_levels(program: &CiphertextProgram) -> impl Iterator<Item = usize> + '_ {
     program.outputs.iter().map(|o| level(program, o))
-}
-
-/// The executor's way through the stream, simulated: the ready step that is first in the stream
-/// starts on the thread that is free first; threads without a step help the others.
-struct Schedule<'a> {
-    program: &'a CiphertextProgram,
-    params: &'a Params,
-    /// What happens inside of bootstraps, and what each needs.
-    inside: &'a [CiphertextProgram],
-    inside_scratch: Vec<Scratch>,
-    costs: &'a CostTable,
-    threads: usize,
-    device: &'a DeviceProgram,
-    stream: &'a Stream,
-    waiting: Vec<usize>,
-    now: f64,
-    /// Seconds of all instructions so far, each alone on one thread.
-    alone: f64,
-    live: u64,
-    scratch: u64,
-    peak_live: u64,
-    peak_with_scratch: u64,
-    /// By level the bytes of ciphertexts, in use now and at most, scratch included: they have
-    /// one size.
-    by_level: Vec<(u64, u64)>,
-    other: (u64, u64),
-    sections: Vec<SectionStats>,
-    bootstrap_seconds: f64,
-}
-
-/// Adds bytes to what is in use now, and to the most that ever was.
-fn note(place: Option<&mut (u64, u64)>, bytes: u64) {
-    if let Some((now, most)) = place {
-        *now += bytes;
-        *most = (*most).max(*now);
-    }
-}
-
-fn forget(place: Option<&mut (u64, u64)>, bytes: u64) {
-    if let Some((now, _)) = place {
-        *now = now.saturating_sub(bytes);
-    }
-}
-
-/// No instruction is taken to be longer, whatever a table says: sums stay finite.
-const MOST_SECONDS: f64 = 1e15;
-
-/// An instruction that runs.
-#[derive(Clone, Copy)]
-struct Running {
-    /// Seconds of one thread that it still takes.
-    left: f64,
-    index: usize,
-    /// When it began.
-    since: f64,
-}
-
-impl<'a> Schedule<'a> {
-    fn new(
-        (program, params, inside): (&'a CiphertextProgram, &'a Params, &'a [CiphertextProgram]),
-        costs: &'a CostTable,
-        threads: usize,
-        (device, stream): (&'a DeviceProgram, &'a Stream),
-    ) -> Self {
-        let names = program.sections.iter();
-        Self {
-            program,
-            params,
-            inside,
-            inside_scratch: inside
-                .iter()
-                .map(|circuit| Scratch::inside(circuit, params))
-                .collect(),
-            costs,
-            threads,
-            device,
-            stream,
-            waiting: stream.dependencies().waiting.clone(),
-            now: 0.0,
-            alone: 0.0,
-            live: 0,
-            scratch: 0,
-            peak_live: 0,
-            peak_with_scratch: 0,
-            by_level: vec![(0, 0); params.max_level() + 1],
-            other: (0, 0),
-            sections: names
-                .map(|name| SectionStats {
-                    name: name.clone(),
-                    ..SectionStats::default()
-                })
-                .collect(),
-            bootstrap_seconds: 0.0,
-        }
-    }
-
-    fn scratch(&self, operation: &Operation) -> Scratch {
-        match operation {
-            Operation::Bootstrap { which, .. } => {
-                let known = self.inside_scratch.get(*which as usize);
-                known.cloned().unwrap_or_default()
-            }
-            operation => memory::scratch(self.program, self.params, operation),
-        }
-    }
-
-    /// Bytes that the run leaves in use or in the pool.
-    fn held(&self) -> u64 {
-        self.by_level.iter().map(|l| l.1).sum::<u64>() + self.other.1
-    }
-
-    fn run(&mut self) {
-        let mut ready: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
-        let starts = self.waiting.iter().enumerate().filter(|(_, w)| **w == 0);
-        ready.extend(starts.map(|(index, _)| Reverse(index)));
-        let mut running: Vec<Running> = Vec::new();
-        loop {
-            while running.len() < self.threads
-                && let Some(Reverse(index)) = ready.pop()
-            {
-                running.push(Running {
-                    left: self.start(index),
-                    index,
-                    since: self.now,
-                });
-            }
-            let next =
-                |a: &&Running, b: &&Running| a.left.total_cmp(&b.left).then(a.index.cmp(&b.index));
-            let Some(&first) = running.iter().min_by(next) else {
-                break;
-            };
-            self.now += first.left / self.costs.speed(running.len(), self.threads);
-            running.retain(|r| r.index != first.index);
-            running.iter_mut().for_each(|r| r.left -= first.left);
-            self.note_section(&first);
-            for reader in self.finish(first.index) {
-                ready.push(Reverse(reader));
-            }
-        }
-    }
-
-    /// Seconds that an instruction takes alone on one thread.
-    fn start(&mut self, index: usize) -> f64 {
-        let Some((_, instruction)) = self.step(index) else {
-            return 0.0;
-        };
-        let scratch = self.scratch(&instruction.operation);
-        self.scratch += scratch.most;
-        for (level, bytes) in scratch.ciphertexts {
-            note(self.by_level.get_mut(level), bytes);
-        }
-        note(Some(&mut self.other), scratch.other);
-        self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
-        let parts = pieces(self.program, self.inside, &instruction.operation);
-        let alone = parts
-            .iter()
-            .map(|&(cost, level, count)| self.costs.at(cost, level) * count as f64);
-        let alone = alone.sum::<f64>().clamp(0.0, MOST_SECONDS);
-        self.alone += alone;
-        alone
-    }
-
-    fn note_section(&mut self, done: &Running) {
-        let Some((_, instruction)) = self.step(done.index) else {
-            return;
-        };
-        if let Some(section) = self.sections.get_mut(instruction.section as usize) {
-            section.instructions += 1;
-            section.key_switches += key_switches(self.program, &instruction.operation);
-            section.seconds += self.now - done.since;
-        }
-        if OpKind::of(&instruction.operation) == OpKind::Bootstrap {
-            self.bootstrap_seconds += self.now - done.since;
-        }
-    }
-
-    fn step(&self, index: usize) -> Option<(&'a Resolved, &'a Instruction)> {
-        let step = self.stream.steps().get(index)?;
-        Some((step, self.program.instructions.get(step.instruction)?))
-    }
-
-    /// Puts the results in place, lets go of what is not read any more; gives those that may
-    /// start now.
-    fn finish(&mut self, index: usize) -> Vec<usize> {
-        let Some((step, instruction)) = self.step(index) else {
-            return Vec::new();
-        };
-        let scratch = self.scratch(&instruction.operation);
-        self.scratch -= scratch.most;
-        for (level, bytes) in scratch.ciphertexts {
-            forget(self.by_level.get_mut(level), bytes);
-        }
-        forget(Some(&mut self.other), scratch.other);
-        let device = self.device;
-        let buffer = |b: &BufferId| device.buffers.get(b.0 as usize);
-        for b in step.writes.iter().filter_map(buffer) {
-            self.live += b.bytes;
-            note(self.by_level.get_mut(b.level), b.bytes);
-        }
-        self.peak_live = self.peak_live.max(self.live);
-        self.peak_with_scratch = self.peak_with_scratch.max(self.live + self.scratch);
-        for b in step.releases.iter().filter_map(buffer) {
-            self.live -= b.bytes;
-            forget(self.by_level.get_mut(b.level), b.bytes);
-        }
-        let mut ready = Vec::new();
-        for &next in self
-            .stream
-            .dependencies()
-            .successors
-            .get(index)
-            .into_iter()
-            .flatten()
-        {
-            if let Some(waiting) = self.waiting.get_mut(next) {
-                *waiting -= 1;
-                if *waiting == 0 {
-                    ready.push(next);
-                }
-            }
-        }
-        ready
-    }
 }
 
 /// One line of a [`Report`].

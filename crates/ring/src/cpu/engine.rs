@@ -12,6 +12,7 @@
 //! share; each has its own scratch.
 
 use super::convert::{Limb, Scaled, Unfilled, Unscaled};
+use super::grouping::{digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
@@ -21,14 +22,6 @@ use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Minuend, Tensor, key_word
 use crate::modulus::ShoupConst;
 use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
-
-/// Words of scratch that the groups of primes of all threads may take: a share of the last level of
-/// cache.
-const GROUP_WORDS: usize = 1 << 22;
-/// Two primes' digits of at most this many words stay in the second level of cache.
-const SMALL_WORDS: usize = 1 << 17;
-/// The largest group of primes.
-const MAX_GROUP: usize = 8;
 
 /// What a job adds, times P unless said otherwise.
 #[derive(Clone, Copy)]
@@ -127,28 +120,6 @@ struct Place<'c> {
     inverts: Option<&'c InverseScale>,
     /// Whether this is the job's last term.
     last: bool,
-}
-
-/// Words from one digit's limb to the next: half a period of the second-level cache's sets more
-/// than N, so that equal blocks of all digits do not fall into the same sets.
-pub(super) fn digit_stride(n: usize) -> usize {
-    n + n.min(1 << LOW_LOG)
-}
-
-/// The most primes that a thread works on at a time when each has `digits` converted digits and
-/// `others` more limbs.
-pub(super) fn group_size(n: usize, digits: usize, others: usize, threads: usize) -> usize {
-    let max = if 2 * n * digits <= SMALL_WORDS {
-        2
-    } else {
-        MAX_GROUP
-    };
-    (GROUP_WORDS / threads / (n * (digits + others)).max(1)).clamp(1, max)
-}
-
-/// How many groups of at most `size` primes end together on so many threads.
-pub(super) fn group_count(primes: usize, size: usize, threads: usize) -> usize {
-    primes.div_ceil(size).next_multiple_of(threads)
 }
 
 /// The next item of each iterator, in pairs.

@@ -2,6 +2,7 @@
 
 mod convert;
 mod engine;
+pub mod grouping;
 mod key_switch;
 mod limb;
 mod parallel;
@@ -99,18 +100,26 @@ impl CpuKey {
     /// # Errors
     /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
     pub fn bytes_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<usize> {
-        chain.check_basis("bytes_of", basis)?;
-        let seeds = keeps_seeds(chain, isa);
+        let words = Self::words_of(chain, isa, basis, digits)?;
+        Ok(8 * words.iter().sum::<usize>())
+    }
+
+    /// Words of the buffers of such a key: its round keys, none where both halves are stored, and its
+    /// rows.
+    ///
+    /// # Errors
+    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
+    pub fn words_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<[usize; 2]> {
+        chain.check_basis("words_of", basis)?;
         let rows = Self::stored_halves(chain, isa) * digits;
-        let round_keys = if seeds {
-            basis.len() * digits * ROUND_KEYS
-        } else {
-            0
+        let round_keys = match keeps_seeds(chain, isa) {
+            true => basis.len() * digits * ROUND_KEYS,
+            false => 0,
         };
         let end = begins(chain, basis, rows)
             .last()
             .map_or(0, |end| end + KEY_PAD);
-        Ok(8 * (end + round_keys))
+        Ok([round_keys, end])
     }
 
     /// Bytes that the key occupies.

@@ -13,17 +13,16 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Words that go through one NTT in about 60 microseconds: less is not worth a thread. Tests share
-/// out the work of the smallest rings too.
-const GRAIN: usize = if cfg!(test) { 1 << 3 } else { 1 << 16 };
+use super::grouping::threads_within;
+
 /// Words of a limb-wise sum or product that take as long as one word's share of an NTT.
 const POINTWISE: usize = 8;
 
 /// Threads that may share work of so many words, each of which goes through about one NTT.
 pub(super) fn threads_for(words: usize) -> usize {
-    match words / GRAIN {
+    match threads_within(words, usize::MAX) {
         // Without a question to rayon, which would start its global pool for it.
-        0 | 1 => 1,
+        1 => 1,
         most => rayon::current_num_threads().min(most),
     }
 }

@@ -1,6 +1,6 @@
 //! Blocks of the inputs as terms multiply them: as they are, times P, or rotated.
 
-use super::super::engine::digit_stride;
+use super::super::grouping::digit_stride;
 use super::super::{Cpu, CpuKey};
 use super::work::{Baby, Place, Work};
 use crate::kernels::{Extra, KEY_PAD, KeyRows, key_words};

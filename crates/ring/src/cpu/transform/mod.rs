@@ -21,7 +21,8 @@ use babies::{Turning, key_block};
 use sums::{Column, Sums};
 use work::{Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
 
-use super::engine::{Added, Onto, Shape, digit_stride, group_count, group_size};
+use super::engine::{Added, Onto, Shape};
+use super::grouping::{digit_stride, group_count, group_size};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};

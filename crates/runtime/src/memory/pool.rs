@@ -1,0 +1,142 @@
+//! The pool of buffers, simulated: what it holds after each buffer that is taken and given back.
+
+use veilformer_ring::{Shelves, size_class};
+
+use super::script::Event;
+
+/// The process-wide pool ([`veilformer_ring::Shelves`] with its default limit) without memory.
+pub(crate) struct PoolModel {
+    shelves: Shelves<()>,
+    in_use: u64,
+    peak: u64,
+    /// Bytes that left the pool because of its limit.
+    left: u64,
+}
+
+impl Default for PoolModel {
+    fn default() -> Self {
+        Self::new(Shelves::<()>::DEFAULT_LIMIT)
+    }
+}
+
+impl PoolModel {
+    /// An empty pool in which at most `limit` bytes wait.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            shelves: Shelves::new(limit),
+            in_use: 0,
+            peak: 0,
+            left: 0,
+        }
+    }
+
+    /// Bytes in use.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.in_use
+    }
+
+    /// The most bytes so far, in use and waiting.
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak
+    }
+
+    /// Whether anything went back to the system.
+    pub(crate) fn overflowed(&self) -> bool {
+        self.left > 0
+    }
+
+    /// A buffer of so many words; its class.
+    pub(crate) fn take(&mut self, words: usize) -> usize {
+        let wanted = size_class(words);
+        let class = self.shelves.take(wanted).map_or(wanted, |found| found.0);
+        self.in_use = self.in_use.saturating_add(bytes(class));
+        let held = self.in_use.saturating_add(self.shelves.bytes() as u64);
+        self.peak = self.peak.max(held);
+        class
+    }
+
+    /// A buffer of a class comes back.
+    pub(crate) fn give(&mut self, class: usize) {
+        self.in_use = self.in_use.saturating_sub(bytes(class));
+        self.shelves.put(class, ());
+        let gone = self.shelves.shrink();
+        let gone = gone.iter().map(|(class, ())| bytes(*class));
+        self.left = self.left.saturating_add(gone.sum());
+    }
+
+    /// Lets events happen, of which none gives back what was taken before them.
+    pub(crate) fn play(&mut self, events: &[Event]) {
+        let mut taken = Vec::new();
+        for event in events {
+            match event {
+                Event::Take(words) => taken.push(self.take(*words)),
+                Event::Give(number) => {
+                    if let Some(class) = taken.get(*number) {
+                        self.give(*class);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn bytes(words: usize) -> u64 {
+    (words as u64).saturating_mul(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_serves_a_smaller_wish() {
+        let mut pool = PoolModel::new(1 << 20);
+        let large = pool.take(1024);
+        pool.give(large);
+        let small = pool.take(700);
+        assert_eq!((pool.peak(), small), (8 << 10, 1024));
+        // Too large for the next one, which is taken beside it.
+        pool.give(small);
+        assert_eq!(pool.take(400), 416);
+        assert_eq!(pool.peak(), 8 * (1024 + 416));
+        assert!(!pool.overflowed());
+    }
+
+    #[test]
+    fn what_waits_stays_within_the_limit_and_the_oldest_leaves() {
+        let mut pool = PoolModel::new(8 * 900);
+        let events = [
+            Event::Take(512),
+            Event::Take(256),
+            Event::Take(128),
+            Event::Give(0),
+            Event::Give(1),
+            Event::Give(2),
+        ];
+        pool.play(&events);
+        assert_eq!((pool.peak(), pool.in_use()), (8 * 896, 0));
+        assert!(!pool.overflowed());
+        // Eight words too many: the oldest goes, and the others stay.
+        let more = pool.take(64);
+        pool.give(more);
+        assert_eq!((pool.peak(), pool.left), (8 * 960, 8 * 512));
+        pool.take(512);
+        assert_eq!(pool.peak(), 8 * 960);
+        assert_eq!(pool.shelves.bytes(), 8 * (256 + 128 + 64));
+    }
+
+    #[test]
+    fn a_second_run_finds_what_the_first_one_left() {
+        let mut pool = PoolModel::new(1 << 20);
+        let run = [
+            Event::Take(1024),
+            Event::Take(64),
+            Event::Give(0),
+            Event::Give(1),
+        ];
+        pool.play(&run);
+        let once = pool.peak();
+        pool.play(&run);
+        assert_eq!((pool.peak(), pool.in_use()), (once, 0));
+    }
+}
