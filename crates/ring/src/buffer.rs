@@ -6,7 +6,7 @@
 //! waited longest go back to the system, so that what one part of a program needs does not keep
 //! out what the next one does.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,6 +22,8 @@ pub(crate) struct Buffer {
     len: usize,
     /// Capacity in words: the size class.
     class: usize,
+    /// Whether it is of [`fresh_pages`].
+    is_mapped: bool,
 }
 
 // SAFETY: a Buffer owns its memory exclusively, like a Vec<u64>.
@@ -83,31 +85,88 @@ impl Buffer {
     #[allow(clippy::expect_used)]
     fn allocate(len: usize, class: usize) -> Self {
         let layout = layout(class).expect("a buffer is far below the address space");
+        let fresh = match layout.size() >= HUGE {
+            true => fresh_pages(layout.size()),
+            false => None,
+        };
         // SAFETY: the layout has non-zero size: a class has at least 64 words.
-        let raw = unsafe { alloc(layout) };
+        let raw = fresh.unwrap_or_else(|| unsafe { alloc_zeroed(layout) });
         let Some(ptr) = NonNull::new(raw.cast::<u64>()) else {
             handle_alloc_error(layout)
         };
-        // The advice must come before the first touch, which decides the page size; hence not
-        // `alloc_zeroed`.
-        #[cfg(target_os = "linux")]
-        if layout.size() >= HUGE {
-            // SAFETY: advice on a range that we own; a refusal is harmless.
-            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        Self {
+            ptr,
+            len,
+            class,
+            is_mapped: fresh.is_some(),
         }
-        // SAFETY: `class` words were just allocated.
-        unsafe { ptr.as_ptr().write_bytes(0, class) };
-        Self { ptr, len, class }
     }
 
     fn free(self) {
         if let Some(layout) = layout(self.class) {
-            // SAFETY: allocated with this very layout; `self` is forgotten right after.
-            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
+            let raw = self.ptr.as_ptr().cast();
+            match self.is_mapped {
+                true => give_back(raw, layout.size()),
+                // SAFETY: allocated with this very layout; `self` is forgotten right after.
+                false => unsafe { dealloc(raw, layout) },
+            }
         }
         std::mem::forget(self);
     }
 }
+
+/// Zeros from the system, aligned to [`HUGE`] and advised for huge pages; none if it refuses, or is not
+/// one that we know how to ask.
+///
+/// An allocator's blocks would not do: glibc's takes those of up to 32 MiB from its heaps once one as large
+/// was freed, where pages stay when they are given back. A MiniLM held a gigabyte of them.
+#[cfg(target_os = "linux")]
+fn fresh_pages(size: usize) -> Option<*mut u8> {
+    let whole = size.checked_add(HUGE)?;
+    // SAFETY: a new mapping, which touches no other memory.
+    let start = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            whole,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if start == libc::MAP_FAILED {
+        return None;
+    }
+    let start = start.cast::<u8>();
+    let before = start.align_offset(HUGE).min(HUGE);
+    let (raw, after) = (start.wrapping_add(before), HUGE - before);
+    if before > 0 {
+        give_back(start, before);
+    }
+    if after > 0 {
+        give_back(raw.wrapping_add(size), after);
+    }
+    // The advice must come before the first touch, which decides the page size.
+    // SAFETY: advice on a range that we own; a refusal is harmless.
+    unsafe { libc::madvise(raw.cast(), size, libc::MADV_HUGEPAGE) };
+    Some(raw)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn fresh_pages(_: usize) -> Option<*mut u8> {
+    None
+}
+
+/// Takes pages of [`fresh_pages`] out of the address space.
+#[cfg(target_os = "linux")]
+fn give_back(start: *mut u8, size: usize) {
+    // SAFETY: whole pages of a mapping of ours, to which nothing points any more. That it is refused does
+    // not happen, and would only leave them where they are.
+    unsafe { libc::munmap(start.cast(), size) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_back(_: *mut u8, _: usize) {}
 
 impl Drop for Buffer {
     fn drop(&mut self) {
@@ -115,6 +174,7 @@ impl Drop for Buffer {
             ptr: self.ptr,
             len: self.len,
             class: self.class,
+            is_mapped: self.is_mapped,
         };
         let freed = {
             let mut pool = lock();

@@ -32,11 +32,6 @@ const PLAIN: u64 = 160;
 /// Runs until the pool no longer grows, at most: a server answers many, and each finds in the pool what
 /// the one before left.
 const RUNS: usize = 4;
-/// What the pool gives back, the allocator keeps: blocks of less than 32 MiB go back to its arenas, in
-/// pieces of which not all fit the next buffer. Such pieces take up to this part (its reciprocal) of all
-/// that comes and goes, more with every run; measured, not derived. None where the pool gives nothing
-/// back.
-const SCATTERED: u64 = 2;
 
 /// Any rotation: all have the same bands.
 const ROTATION: KeyPurpose = KeyPurpose::Rotation(1);
@@ -148,7 +143,6 @@ impl Estimate<'_> {
     pub(crate) fn peak(&self, input_file: u64, first_use: &[KeyPurpose], run: &[Event]) -> u64 {
         let mut pool = PoolModel::default();
         self.load(&mut pool, first_use);
-        let loaded = pool.in_use();
         for _ in 0..RUNS {
             let before = pool.peak();
             pool.play(run);
@@ -156,11 +150,7 @@ impl Estimate<'_> {
                 break;
             }
         }
-        let scattered = match pool.overflowed() {
-            true => (pool.peak() - loaded.min(pool.peak())) / SCATTERED,
-            false => 0,
-        };
-        self.beside(input_file) + pool.peak() + scattered
+        self.beside(input_file) + pool.peak()
     }
 
     /// What the process has beside the pool; `input_file`: bytes of the inputs of one run.

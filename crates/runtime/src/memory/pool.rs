@@ -9,8 +9,6 @@ pub(crate) struct PoolModel {
     shelves: Shelves<()>,
     in_use: u64,
     peak: u64,
-    /// Bytes that left the pool because of its limit.
-    left: u64,
 }
 
 impl Default for PoolModel {
@@ -26,23 +24,12 @@ impl PoolModel {
             shelves: Shelves::new(limit),
             in_use: 0,
             peak: 0,
-            left: 0,
         }
-    }
-
-    /// Bytes in use.
-    pub(crate) fn in_use(&self) -> u64 {
-        self.in_use
     }
 
     /// The most bytes so far, in use and waiting.
     pub(crate) fn peak(&self) -> u64 {
         self.peak
-    }
-
-    /// Whether anything went back to the system.
-    pub(crate) fn overflowed(&self) -> bool {
-        self.left > 0
     }
 
     /// A buffer of so many words; its class.
@@ -59,9 +46,8 @@ impl PoolModel {
     pub(crate) fn give(&mut self, class: usize) {
         self.in_use = self.in_use.saturating_sub(bytes(class));
         self.shelves.put(class, ());
-        let gone = self.shelves.shrink();
-        let gone = gone.iter().map(|(class, ())| bytes(*class));
-        self.left = self.left.saturating_add(gone.sum());
+        // What is too much goes back to the system at once.
+        self.shelves.shrink();
     }
 
     /// Lets events happen, of which none gives back what was taken before them.
@@ -99,7 +85,6 @@ mod tests {
         pool.give(small);
         assert_eq!(pool.take(400), 416);
         assert_eq!(pool.peak(), 8 * (1024 + 416));
-        assert!(!pool.overflowed());
     }
 
     #[test]
@@ -114,12 +99,11 @@ mod tests {
             Event::Give(2),
         ];
         pool.play(&events);
-        assert_eq!((pool.peak(), pool.in_use()), (8 * 896, 0));
-        assert!(!pool.overflowed());
+        assert_eq!((pool.peak(), pool.in_use), (8 * 896, 0));
         // Eight words too many: the oldest goes, and the others stay.
         let more = pool.take(64);
         pool.give(more);
-        assert_eq!((pool.peak(), pool.left), (8 * 960, 8 * 512));
+        assert_eq!((pool.peak(), pool.shelves.bytes()), (8 * 960, 8 * 448));
         pool.take(512);
         assert_eq!(pool.peak(), 8 * 960);
         assert_eq!(pool.shelves.bytes(), 8 * (256 + 128 + 64));
@@ -137,6 +121,6 @@ mod tests {
         pool.play(&run);
         let once = pool.peak();
         pool.play(&run);
-        assert_eq!((pool.peak(), pool.in_use()), (once, 0));
+        assert_eq!((pool.peak(), pool.in_use), (once, 0));
     }
 }
