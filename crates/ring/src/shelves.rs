@@ -16,7 +16,7 @@ pub struct Shelves<T> {
 
 impl<T> Shelves<T> {
     /// Bytes that may wait in the process-wide pool unless somebody sets another limit.
-    pub const DEFAULT_LIMIT: usize = 3 << 30;
+    pub const DEFAULT_LIMIT: usize = 2 << 30;
 
     /// Empty ones on which at most `limit` bytes wait.
     #[must_use]
