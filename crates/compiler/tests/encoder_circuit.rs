@@ -7,7 +7,7 @@ use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
 use veilformer_compiler::encoder::circuit::{
     Bootstraps, EncoderCircuit, Event, Layout, Plains, Times,
 };
-use veilformer_compiler::encoder::{Budget, Polynomials, substitute};
+use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, minimax, substitute};
 use veilformer_compiler::placement::{Loops, greedy, place};
 use veilformer_ir::encoder::{AttentionFunction, Encoder};
 use veilformer_models::encoder::{
@@ -44,16 +44,19 @@ fn run(shape: &RandomEncoder, sentences: (usize, &[usize]), centre: Centre) -> f
         margin: 0.3,
         ..Budget::default()
     };
-    run_with(shape, sentences, centre, (budget, 2)).0
+    run_with(shape, sentences, centre, (budget, 2, |_| ())).0
 }
 
-/// The same with a budget, and with bootstraps that take this level; besides, how many levels each sum
-/// of squares takes.
+/// What is done to the polynomials that were chosen.
+type Change = fn(&mut Substitution);
+
+/// The same with a budget, with bootstraps that take this level, and with other polynomials; besides, how
+/// many levels each sum of squares takes.
 fn run_with(
     shape: &RandomEncoder,
     (tokens, lengths): (usize, &[usize]),
     centre: Centre,
-    (budget, input_level): (Budget, usize),
+    (budget, input_level, change): (Budget, usize, Change),
 ) -> (f64, Vec<usize>) {
     let dir = tempfile::tempdir().unwrap();
     write_random_folder(dir.path(), shape, 7).unwrap();
@@ -69,7 +72,8 @@ fn run_with(
     let execution = Execution::new(&folder.encoder).unwrap();
     let ranges = calibrate(&execution, &all).unwrap();
     let model = execution.model();
-    let substitution = substitute(&ranges, model, &budget).unwrap();
+    let mut substitution = substitute(&ranges, model, &budget).unwrap();
+    change(&mut substitution);
     let params = params(15);
     let layout = Layout::choose(model, tokens, params.slots()).unwrap();
     let [content, _] = layout.contents(params.slots());
@@ -174,8 +178,8 @@ fn short_sentences() {
     assert!(error < 1e-6, "{error:e}");
 }
 
-/// Squares are summed without a mask where a token's slots have room for it, and only there: in 128 slots
-/// of a token for up to 32 features, not in 64. Every slot is held to its bound, those of sums of some
+/// Squares are summed without a mask where a token's slots have room for it and all tokens one scale, and
+/// only there: in 128 slots of a token for up to 32 features, not in 64. Every slot is held to its bound, those of sums of some
 /// squares as well.
 #[test]
 fn tokens_with_room() {
@@ -183,14 +187,32 @@ fn tokens_with_room() {
         margin: 0.3,
         ..Budget::default()
     };
-    for (hidden, intermediate, levels) in [(32, 128, 1), (24, 100, 1), (32, 64, 2)] {
+    // The first token's variances divided by twice as much.
+    let apart: Change = |substitution| {
+        for layer in &mut substitution.layers {
+            for norm in [&mut layer.attention_norm, &mut layer.output_norm] {
+                let (low, high) = norm.root.interval();
+                let root = minimax(|x| x.sqrt().recip(), f64::sqrt, 15, (low / 2.0, high));
+                norm.root = root.unwrap();
+                norm.scales[0] = 2.0 * norm.scales[1];
+            }
+        }
+    };
+    let as_chosen: Change = |_| ();
+    for (hidden, intermediate, change, levels) in [
+        (32, 128, as_chosen, 1),
+        (24, 100, as_chosen, 1),
+        (32, 64, as_chosen, 2),
+        (32, 128, apart, 2),
+    ] {
         let shape = RandomEncoder {
             hidden,
             heads: 2,
             intermediate,
             ..shape()
         };
-        let (error, sums) = run_with(&shape, (16, &[16, 1, 9]), as_trained, (budget, 2));
+        let with = (budget, 2, change);
+        let (error, sums) = run_with(&shape, (16, &[16, 1, 9]), as_trained, with);
         assert!(error < 1e-6, "{hidden} of {intermediate}: {error:e}");
         assert_eq!(sums, [levels; 4], "{hidden} of {intermediate}");
     }
@@ -276,6 +298,6 @@ fn a_long_inverse_is_interrupted() {
         ranges: vec![(7.0, 4.0)],
         ..shape()
     };
-    let (error, _) = run_with(&shape, (48, &LENGTHS), as_trained, (budget, 5));
+    let (error, _) = run_with(&shape, (48, &LENGTHS), as_trained, (budget, 5, |_| ()));
     assert!(error < 1e-6, "{error:e}");
 }

@@ -122,6 +122,8 @@ impl Buffer {
 /// was freed, where pages stay when they are given back. A MiniLM held a gigabyte of them.
 #[cfg(target_os = "linux")]
 fn fresh_pages(size: usize) -> Option<*mut u8> {
+    // Classes of this size are multiples of more than any page.
+    debug_assert!(size.is_multiple_of(1 << 17));
     let whole = size.checked_add(HUGE)?;
     // SAFETY: a new mapping, which touches no other memory.
     let start = unsafe {
@@ -160,9 +162,13 @@ fn fresh_pages(_: usize) -> Option<*mut u8> {
 /// Takes pages of [`fresh_pages`] out of the address space.
 #[cfg(target_os = "linux")]
 fn give_back(start: *mut u8, size: usize) {
-    // SAFETY: whole pages of a mapping of ours, to which nothing points any more. That it is refused does
-    // not happen, and would only leave them where they are.
-    unsafe { libc::munmap(start.cast(), size) };
+    // SAFETY: whole pages of a mapping of ours, to which nothing points any more.
+    let refused = unsafe { libc::munmap(start.cast(), size) } != 0;
+    if refused {
+        // A process has so many mappings only, and to free the middle of one makes two of it.
+        // SAFETY: as above; what is there may be lost.
+        unsafe { libc::madvise(start.cast(), size, libc::MADV_DONTNEED) };
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -220,5 +226,31 @@ mod tests {
         let shorter = Buffer::dirty(3 << 10);
         assert_eq!(shorter.len(), 3 << 10);
         assert!(Buffer::zeroed(3000).iter().all(|&w| w == 0));
+    }
+
+    /// Mappings and what is cut off around them: aligned, zero, all theirs, and gone one by one.
+    #[test]
+    fn large_buffers_lie_apart() {
+        let lens = [1 << 18, 5 << 16, (1 << 20) + 1, 7 << 17, 1 << 18];
+        let mut all: Vec<Buffer> = lens
+            .iter()
+            .map(|&len| Buffer::allocate(len, size_class(len)))
+            .collect();
+        for (mark, b) in all.iter_mut().enumerate() {
+            assert_eq!(b.ptr.as_ptr() as usize % HUGE, 0);
+            assert_eq!(b.is_mapped, cfg!(target_os = "linux"));
+            assert!(b.iter().all(|&w| w == 0));
+            b.len = b.class;
+            b.fill(mark as u64 + 1);
+        }
+        let mut left: Vec<(u64, Buffer)> = (1..).zip(all).collect();
+        for at in [1, 2, 0, 1, 0] {
+            let (mark, gone) = left.remove(at);
+            assert!(gone.iter().all(|&w| w == mark));
+            gone.free();
+            for (mark, b) in &left {
+                assert!(b.iter().all(|w| w == mark));
+            }
+        }
     }
 }

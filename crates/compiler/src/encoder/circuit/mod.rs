@@ -17,7 +17,7 @@
 //! | sums over keys; weighted values | 1; 2 |
 //! | inverse of sums, product | its depth, 1 |
 //! | output map with the residual, centred | 1 |
-//! | normalization | 3, where tokens have room 2, and its root's depth |
+//! | normalization | 3, where tokens have room and one scale 2, and its root's depth |
 //! | up; activation; down with the residual, centred | 1; its depth; 1 |
 //! | normalization | the same |
 //! | pooler; tanh; classifier | 1; its depth; 1 |
