@@ -271,8 +271,8 @@ fn repeated<E>(mut seconds: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
 }
 
 /// Median seconds with the smaller number of pieces, and by how much more the larger one takes: both in
-/// turns (what is left of a first piece is a difference of two such series still), since a host whose speed drifts by a tenth from one series to the next would hide what a few
-/// products add to a transform.
+/// turns, since a host whose speed drifts by a tenth from one series to the next would hide what a
+/// few products add to a transform.
 fn growth<E>(
     [few, many]: [usize; 2],
     mut seconds: impl FnMut(usize) -> Result<f64, E>,

@@ -215,13 +215,13 @@ fn normalization(
     let high = one.1.max(two.1);
     let together = ([high; 2], one.0.min(two.0) / high);
     let apart = ([one.1, two.1], (one.0 / one.1).min(two.0 / two.1));
+    let ways = match together == apart {
+        true => &[together][..],
+        false => &[together, apart],
+    };
     let mut reached = f64::INFINITY;
     let mut degree = 1;
     for _ in 1..=budget.max_depth.min(8) {
-        let ways = match together == apart {
-            true => &[together][..],
-            false => &[together, apart],
-        };
         for &(scales, low) in ways {
             let f = |x: f64| x.sqrt().recip();
             let root = minimax(f, f64::sqrt, degree, (low.min(0.5), 1.0))?;

@@ -15,7 +15,7 @@ use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern};
 use veilformer_ring::{CpuKey, Isa};
 
 pub(crate) use bootstraps::operands;
-pub(crate) use pool::PoolModel;
+use pool::PoolModel;
 pub(crate) use script::{Event, Ledger, Performance, Script, Value, Writer};
 
 use crate::cost::encoded;
@@ -154,7 +154,7 @@ impl Estimate<'_> {
     }
 
     /// What the process has beside the pool; `input_file`: bytes of the inputs of one run.
-    pub(crate) fn beside(&self, input_file: u64) -> u64 {
+    fn beside(&self, input_file: u64) -> u64 {
         let plains: usize = self.programs().map(|program| program.plains.len()).sum();
         let permutations = self.keys.iter().count() * self.params.n() / 2;
         let small = plains as u64 * PLAIN + permutations as u64;
@@ -163,7 +163,7 @@ impl Estimate<'_> {
 
     /// Loads weights and keys, the keys in the order of `first_use`: what stays of them is never given
     /// back.
-    pub(crate) fn load(&self, pool: &mut PoolModel, first_use: &[KeyPurpose]) {
+    fn load(&self, pool: &mut PoolModel, first_use: &[KeyPurpose]) {
         let n = self.params.n();
         for program in self.programs() {
             for words in plains_words(program, self.params) {
