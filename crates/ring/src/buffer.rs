@@ -1,7 +1,7 @@
 //! A process-wide pool of 64-byte aligned word buffers.
 //!
 //! Page faults of fresh temporaries cost more than the NTT that fills them, so buffers are kept
-//! when they are dropped, and taken again for what is as large or somewhat smaller: on their way
+//! when they are dropped, and taken again for what is as large or smaller: on their way
 //! down the levels values lose a limb at a time. The pool is bounded; above the bound the buffers that
 //! waited longest go back to the system, so that what one part of a program needs does not keep
 //! out what the next one does.

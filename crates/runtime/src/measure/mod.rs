@@ -18,6 +18,10 @@ use veilformer_ckks::{
 use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::{Backend, Basis, RnsPoly};
 
+mod clock;
+
+use clock::{Clock, median, once, time};
+
 use crate::RuntimeError;
 use crate::cost::{Cost, CostTable, inside, needs};
 
@@ -28,23 +32,22 @@ pub fn measure_deadline(program: &CiphertextProgram) -> Duration {
     let seconds = if program.bootstraps.is_empty() {
         10
     } else {
-        60
+        90
     };
     Duration::from_secs(seconds)
 }
 
 /// Passes over everything, as the deadline lets them, of which the median counts.
 const PASSES: usize = 3;
-/// Repetitions in one pass, of which the median counts.
-const REPETITIONS: usize = 5;
 /// Rotation keys at hand: so many different ones that they do not stay in a cache.
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
 /// Inputs and outputs of transforms whose products are measured; two inputs for each of `MANY` pairs.
 const INPUTS: usize = 16;
-const OUTPUTS: usize = 8;
-/// MiB of a piece of fresh memory.
+const OUTPUTS: usize = 4;
+/// Pieces of fresh memory, of which the median counts, and MiB of each.
+const PIECES: usize = 5;
 const PIECE: usize = 64;
 /// Plaintexts with a short period that are encoded one after the other.
 const SHORT_PLAINS: usize = 256;
@@ -52,9 +55,10 @@ const SHORT_PLAINS: usize = 256;
 const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
-/// Plaintexts at hand, and the bytes that they may take: a program's do not stay in a cache.
-const MOST_PLAINS: usize = 512;
-const PLAIN_BYTES: usize = 1 << 26;
+/// Bytes of plaintexts at hand: a program's do not stay in a cache.
+const PLAIN_BYTES: usize = 1 << 29;
+/// Levels at which products with plaintexts are measured.
+const PRODUCT_LEVELS: usize = 3;
 
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
 /// highest (in any case) and the lowest, then in between. Levels that are left out are
@@ -72,6 +76,17 @@ pub fn measure<B: Backend>(
     deadline: Duration,
 ) -> Result<CostTable, RuntimeError> {
     pool(1)?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
+}
+
+/// Bytes that a run reads between two uses of the same key or weight: those of all keys, which are more than
+/// the weights wherever they do not fit a cache.
+fn between(program: &CiphertextProgram, params: &Params) -> Result<u64, RuntimeError> {
+    let keys = program.key_list(params);
+    let shapes = keys.iter().map(|(purpose, level)| {
+        let shape = purpose.shape(params, level)?;
+        Ok(8 * params.n() as u64 * (shape.digits.len() * shape.basis.len()) as u64)
+    });
+    shapes.sum()
 }
 
 /// A pool in which a call of the backend has so many threads.
@@ -105,6 +120,7 @@ fn measure_here<B: Backend>(
         evaluator: Evaluator::new(params, backend, &keys)?,
         params,
         backend,
+        clock: Clock::new(between(program, params)?),
     };
     if let Some(level) = shared {
         let mixed = bench.mixed(level)?;
@@ -113,25 +129,46 @@ fn measure_here<B: Backend>(
         let helped = bench.helped(&mixed, threads)?;
         table.helped.insert(as_u32(threads), helped);
     }
-    let levels: Vec<usize> = by_level.keys().copied().collect();
     let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
+    let order = order(&by_level);
     // Several passes: what else the machine does comes and goes.
     for pass in 0..PASSES {
-        for (number, &level) in spread(&levels).iter().enumerate() {
+        for (number, (level, costs)) in order.iter().enumerate() {
             if (pass, number) != (0, 0) && Instant::now() >= end {
                 break;
             }
-            if let Some(costs) = by_level.get(&level) {
-                bench.level(level, costs, &mut |cost, seconds| {
-                    let at = samples.entry((cost, as_u32(level))).or_default();
-                    at.push(seconds.max(0.0));
-                })?;
-            }
+            let mut put = |cost, seconds: f64| {
+                let at = samples.entry((cost, as_u32(*level))).or_default();
+                at.push(seconds.max(0.0));
+            };
+            bench.level(*level, costs, &table, &mut put)?;
+            let medians = samples.iter();
+            let medians = medians.map(|(key, times)| (*key, median(times.clone())));
+            table.seconds.extend(medians);
         }
     }
-    let medians = samples.into_iter().map(|(key, times)| (key, median(times)));
-    table.seconds.extend(medians);
     Ok(table)
+}
+
+/// The levels in the order in which they are measured, with what is measured there: first those with
+/// transforms, which weigh most and whose digits and special primes change from band to band. Their
+/// products with plaintexts grow evenly with the primes: a few levels are enough.
+fn order(by_level: &BTreeMap<usize, BTreeSet<Cost>>) -> Vec<(usize, BTreeSet<Cost>)> {
+    let transforms = |level: &usize| by_level[level].contains(&Cost::Transform);
+    let (mapped, others): (Vec<usize>, Vec<usize>) = by_level.keys().partition(|l| transforms(l));
+    let mut products = 0;
+    let levels = spread(&mapped).into_iter().chain(spread(&others));
+    let levels = levels.map(|level| {
+        let mut costs = by_level[&level].clone();
+        if costs.contains(&Cost::TransformProduct) {
+            products += 1;
+            if products > PRODUCT_LEVELS {
+                costs.remove(&Cost::TransformProduct);
+            }
+        }
+        (level, costs)
+    });
+    levels.collect()
 }
 
 /// The highest, the lowest, then always the middle of the widest gap.
@@ -246,54 +283,12 @@ fn random_poly(
     )?)
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(0.0)
-}
-
-/// Seconds of one run of an operation.
-fn once<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    let started = Instant::now();
-    black_box(operation()?);
-    Ok(started.elapsed().as_secs_f64())
-}
-
-/// Median seconds of an operation after one run that warms it up.
-fn time<T, E>(mut operation: impl FnMut() -> Result<T, E>) -> Result<f64, E> {
-    repeated(|| once(&mut operation))
-}
-
-/// The same of what says itself how long it took.
-fn repeated<E>(mut seconds: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
-    seconds()?;
-    let times = (0..REPETITIONS).map(|_| seconds());
-    Ok(median(times.collect::<Result<_, _>>()?))
-}
-
-/// Median seconds with the smaller number of pieces, and by how much more the larger one takes: both in
-/// turns, since a host whose speed drifts by a tenth from one series to the next would hide what a
-/// few products add to a transform.
-fn growth<E>(
-    [few, many]: [usize; 2],
-    mut seconds: impl FnMut(usize) -> Result<f64, E>,
-) -> Result<(f64, f64), E> {
-    seconds(few)?;
-    seconds(many)?;
-    let (mut least, mut more) = (Vec::new(), Vec::new());
-    for _ in 0..REPETITIONS {
-        let (low, high) = (seconds(few)?, seconds(many)?);
-        least.push(low);
-        more.push(high - low);
-    }
-    Ok((median(least), median(more).max(0.0)))
-}
-
 /// Seconds to write a MiB that the process did not have before: pieces so large that they come from the
 /// system.
 fn fresh_memory() -> f64 {
     let mut kept = Vec::new();
     let mut times = Vec::new();
-    for number in 0..REPETITIONS {
+    for number in 0..PIECES {
         let started = Instant::now();
         kept.push(black_box(vec![number as u8 | 1; PIECE << 20]));
         times.push(started.elapsed().as_secs_f64() / PIECE as f64);
@@ -305,6 +300,7 @@ struct Bench<'a, B: Backend> {
     evaluator: Evaluator<'a, B>,
     params: &'a Params,
     backend: &'a B,
+    clock: Clock,
 }
 
 impl<B: Backend> Bench<'_, B> {
@@ -351,11 +347,12 @@ impl<B: Backend> Bench<'_, B> {
         Ok(started.elapsed().as_secs_f64() / SHORT_PLAINS as f64)
     }
 
-    /// Measures the costs of one level.
+    /// Measures the costs of one level; `known` has what other levels took.
     fn level(
         &self,
         level: usize,
         costs: &BTreeSet<Cost>,
+        known: &CostTable,
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<(), RuntimeError> {
         let has = |cost: Cost| costs.contains(&cost);
@@ -363,7 +360,9 @@ impl<B: Backend> Bench<'_, B> {
         let b = self.ciphertext(level, 1)?;
         let e = &self.evaluator;
         if has(Cost::RotateStep) {
-            let (first, each) = two_points(MANY, |count| self.rotate(&a, count))?;
+            let (first, each) = self
+                .clock
+                .two_points(MANY, |count| self.rotate(&a, count))?;
             put(Cost::Rotate, first);
             put(Cost::RotateStep, each);
         }
@@ -376,7 +375,7 @@ impl<B: Backend> Bench<'_, B> {
         let others: Vec<_> = others.collect::<Result<_, _>>()?;
         let inputs: Vec<_> = [&a, &b].into_iter().chain(&others).collect();
         if has(Cost::MulSum) {
-            let (first, each) = two_points(MANY, |count| {
+            let (first, each) = self.clock.two_points(MANY, |count| {
                 // Different ones, as in a program: they come from memory.
                 let pairs = inputs.as_chunks::<2>().0.iter().map(|[a, b]| (*a, *b));
                 let pairs: Vec<_> = pairs.take(count).collect();
@@ -386,7 +385,18 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::MulSumPair, each);
         }
         if has(Cost::Transform) {
-            self.transform(level, inputs, put)?;
+            let bench = TransformBench {
+                evaluator: e,
+                clock: &self.clock,
+                inputs,
+                next: std::cell::Cell::new(0),
+            };
+            let mut products = [Cost::TransformProduct, Cost::TransformTurnedProduct]
+                .map(|cost| known.at(cost, level));
+            if has(Cost::TransformProduct) {
+                products = self.products(level, &bench, put)?;
+            }
+            self.transform(level, &bench, products, put)?;
         }
         if has(Cost::Rescale) {
             put(Cost::Rescale, time(|| e.rescale(&a))?);
@@ -441,58 +451,73 @@ impl<B: Backend> Bench<'_, B> {
         once(|| self.evaluator.rotate_many(a, &by))
     }
 
-    /// Transforms that differ in the number of one kind of piece.
-    fn transform(
+    /// So many plaintexts as a transform takes them.
+    fn plains(
         &self,
         level: usize,
-        inputs: Vec<&SharedCiphertext<B>>,
-        put: &mut dyn FnMut(Cost, f64),
-    ) -> Result<(), RuntimeError> {
-        let bytes = 8 * self.params.n() * self.params.rotation_basis(level).len();
-        let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, MOST_PLAINS);
+        count: usize,
+        slots: impl Fn(usize) -> SlotVector,
+    ) -> Result<Vec<SharedPlain<B>>, OpsError> {
         let scale = self.params.scale_at(level);
-        let plains = |slots: &dyn Fn(usize) -> SlotVector| {
-            let plains = (0..at_hand).map(|number| {
-                let slots = slots(number);
-                self.evaluator.encode_extended(&slots, level, scale)
-            });
-            plains.collect::<Result<Vec<SharedPlain<B>>, _>>()
+        let plain = |number| {
+            let slots = slots(number);
+            self.evaluator.encode_extended(&slots, level, scale)
         };
-        let dense = plains(&|number| self.slots(number))?;
-        let short = plains(&|number| self.periodic(number, SHORT))?;
-        let bench = TransformBench {
-            evaluator: &self.evaluator,
-            inputs,
-            next: std::cell::Cell::new(0),
-        };
-        let run = |giants| bench.run(&short, &[giants]);
-        let steps = |count: usize| 1..=count as i64;
+        (0..count).map(plain).collect()
+    }
+
+    /// Products in transforms, beside the words of plaintexts: of inputs as they are and rotated.
+    fn products(
+        &self,
+        level: usize,
+        bench: &TransformBench<B>,
+        put: &mut dyn FnMut(Cost, f64),
+    ) -> Result<[f64; 2], RuntimeError> {
+        let bytes = 8 * self.params.n() * self.params.rotation_basis(level).len();
+        let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, INPUTS * OUTPUTS);
+        let dense = self.plains(level, at_hand, |number| self.slots(number))?;
+        let short = self.plains(level, at_hand, |number| self.periodic(number, SHORT))?;
         let product = bench.product(&short, PLAINLY)?;
         let turned = bench.product(&short, TURNED)?;
         let (long_product, long_turned) = (
             bench.product(&dense, PLAINLY)?,
             bench.product(&dense, TURNED)?,
         );
-        let base = repeated(|| run(vec![(0, vec![(0, 0)])]))?;
+        put(Cost::TransformProduct, product);
+        put(Cost::TransformTurnedProduct, turned);
+        put(Cost::TransformWords, long_product - product);
+        put(Cost::TransformTurnedWords, long_turned - turned);
+        Ok([product, turned])
+    }
+
+    /// Transforms that differ in the number of one kind of piece; of `products` each has one for a
+    /// piece.
+    fn transform(
+        &self,
+        level: usize,
+        bench: &TransformBench<B>,
+        [product, turned]: [f64; 2],
+        put: &mut dyn FnMut(Cost, f64),
+    ) -> Result<(), RuntimeError> {
+        let short = self.plains(level, MANY, |number| self.periodic(number, SHORT))?;
+        let run = |giants| bench.run(&short, &[giants]);
+        let steps = |count: usize| 1..=count as i64;
+        let base = self.clock.repeated(|| run(vec![(0, vec![(0, 0)])]))?;
         let base = (base - product).max(0.0);
-        let (switched, giant) = two_points(MANY, |count| {
+        let (switched, giant) = self.clock.two_points(MANY, |count| {
             run(steps(count).map(|giant| (giant, vec![(0, 0)])).collect())
         })?;
-        let (hoisted, baby) = two_points(MANY, |count| {
+        let (hoisted, baby) = self.clock.two_points(MANY, |count| {
             run(vec![(0, steps(count).map(|baby| (0, baby)).collect())])
         })?;
-        let (_, divided) = two_points(MANY, |count| {
+        let (_, divided) = self.clock.two_points(MANY, |count| {
             run(steps(count).map(|giant| (giant, vec![(0, 1)])).collect())
         })?;
         put(Cost::Transform, base);
-        put(Cost::TransformProduct, product);
-        put(Cost::TransformWords, long_product - product);
-        put(Cost::TransformTurnedWords, long_turned - turned);
         put(Cost::TransformSwitch, switched - base);
         put(Cost::TransformGiant, giant - product);
         put(Cost::TransformInput, hoisted - switched);
         put(Cost::TransformBaby, baby - turned);
-        put(Cost::TransformTurnedProduct, turned);
         put(Cost::TransformDown, (divided - turned) - (giant - product));
         Ok(())
     }
@@ -531,12 +556,14 @@ impl<B: Backend> Bench<'_, B> {
         let transform = Transform {
             giants: giants.collect(),
         };
-        time(|| {
-            let turned = e.rotate_many(a, &[1])?;
-            let product = e.mul_sum(&[(a, b)])?;
-            let mapped = e.linear_transforms(&[a], &[&transform])?;
-            let (sum, lower) = (e.add(a, b)?, e.rescale(a)?);
-            Ok((turned, product, mapped, sum, lower))
+        self.clock.repeated(|| {
+            once(|| {
+                let turned = e.rotate_many(a, &[1])?;
+                let product = e.mul_sum(&[(a, b)])?;
+                let mapped = e.linear_transforms(&[a], &[&transform])?;
+                let (sum, lower) = (e.add(a, b)?, e.rescale(a)?);
+                Ok((turned, product, mapped, sum, lower))
+            })
         })
     }
 
@@ -600,6 +627,7 @@ const TURNED: (usize, &[i64]) = (INPUTS / 4, &[1, 2, 3, 4]);
 /// Transforms of the same inputs.
 struct TransformBench<'a, B: Backend> {
     evaluator: &'a Evaluator<'a, B>,
+    clock: &'a Clock,
     inputs: Vec<&'a SharedCiphertext<B>>,
     /// The first plaintext of the next run.
     next: std::cell::Cell<usize>,
@@ -653,7 +681,7 @@ impl<B: Backend> TransformBench<'_, B> {
             let outputs = [vec![vec![(0, terms.clone())]], others].concat();
             self.run(plains, &outputs)
         };
-        let (_, more) = growth([few, terms.len()], run)?;
+        let (_, more) = self.clock.growth([few, terms.len()], run)?;
         Ok(more / ((OUTPUTS - 1) * (terms.len() - few)) as f64)
     }
 }
@@ -665,15 +693,4 @@ const MIXED: (i64, i64) = (3, 4);
 struct Mixed<B: Backend> {
     inputs: [SharedCiphertext<B>; 2],
     plains: Vec<SharedPlain<B>>,
-}
-
-/// Fixed part and cost of each piece from what one piece and `many` of them take.
-fn two_points<E>(
-    many: usize,
-    seconds: impl FnMut(usize) -> Result<f64, E>,
-) -> Result<(f64, f64), E> {
-    let many = many.max(2);
-    let (one, more) = growth([1, many], seconds)?;
-    let each = more / (many - 1) as f64;
-    Ok(((one - each).max(0.0), each))
 }
