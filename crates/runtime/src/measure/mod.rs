@@ -694,3 +694,30 @@ struct Mixed<B: Backend> {
     inputs: [SharedCiphertext<B>; 2],
     plains: Vec<SharedPlain<B>>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_with_maps_come_first_and_few_have_products() {
+        let maps = [Cost::Transform, Cost::TransformProduct].as_slice();
+        let costs = |level: usize| if level.is_multiple_of(2) { maps } else { &[] };
+        let by_level = (0..12).map(|level| {
+            let costs = costs(level).iter().copied().chain([Cost::Add]);
+            (level, costs.collect())
+        });
+        let order = order(&by_level.collect());
+        let levels: Vec<usize> = order.iter().map(|(level, _)| *level).collect();
+        assert_eq!(levels, [10, 0, 6, 8, 4, 2, 11, 1, 7, 9, 5, 3]);
+        let with = |cost| order.iter().filter(|(_, c)| c.contains(&cost)).count();
+        assert_eq!(with(Cost::TransformProduct), PRODUCT_LEVELS);
+        assert_eq!((with(Cost::Transform), with(Cost::Add)), (6, 12));
+        let first = order.iter().take(PRODUCT_LEVELS);
+        assert!(
+            first
+                .clone()
+                .all(|(_, c)| c.contains(&Cost::TransformProduct))
+        );
+    }
+}

@@ -89,24 +89,24 @@ mod tests {
 
     #[test]
     fn what_waits_stays_within_the_limit_and_the_oldest_leaves() {
-        let mut pool = PoolModel::new(8 * 900);
+        let mut pool = PoolModel::new(8 * 980);
         let events = [
             Event::Take(512),
             Event::Take(256),
-            Event::Take(128),
+            Event::Take(208),
             Event::Give(0),
             Event::Give(1),
             Event::Give(2),
         ];
         pool.play(&events);
-        assert_eq!((pool.peak(), pool.in_use), (8 * 896, 0));
-        // Eight words too many: the oldest goes, and the others stay.
+        assert_eq!((pool.peak(), pool.in_use), (8 * 976, 0));
+        // Sixty words too many: the oldest goes, and the others stay.
         let more = pool.take(64);
         pool.give(more);
-        assert_eq!((pool.peak(), pool.shelves.bytes()), (8 * 960, 8 * 448));
+        assert_eq!((pool.peak(), pool.shelves.bytes()), (8 * 1040, 8 * 528));
         pool.take(512);
-        assert_eq!(pool.peak(), 8 * 960);
-        assert_eq!(pool.shelves.bytes(), 8 * (256 + 128 + 64));
+        assert_eq!(pool.peak(), 8 * 1040);
+        assert_eq!(pool.shelves.bytes(), 8 * (256 + 208 + 64));
     }
 
     #[test]
