@@ -41,7 +41,9 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Of these: the program's own weights.
     pub weight_bytes: u64,
-    /// The most of them that one instruction reads.
+    /// What these would take without periods: a word for every prime and coefficient.
+    pub full_weight_bytes: u64,
+    /// The most of the program's own weights that one instruction reads.
     pub most_weight_bytes: u64,
     /// Seconds by the clock to encode them all.
     pub weight_seconds: f64,
@@ -179,6 +181,7 @@ pub fn plan_scheduled(
         buffer_bytes_without_reuse: device.bytes_without_reuse(program),
         resident_bytes: memory.resident(),
         weight_bytes,
+        full_weight_bytes: memory.full_weights(),
         most_weight_bytes,
         weight_seconds: weights * clock,
         key_bytes,

@@ -214,6 +214,9 @@ fn a_plan_within_less_memory_keeps_fewer_weights() {
     let all = plan(program, params, bundle.keys(), &costs, 2).unwrap();
     assert!(all.weight_bytes > 2000 && all.weight_seconds > 0.0);
     assert!(all.most_weight_bytes <= all.weight_bytes);
+    // Beside the words a plaintext takes a few hundred bytes; some here have a period.
+    let (without, small) = (all.full_weight_bytes, 1024 * program.plains.len() as u64);
+    assert!(all.weight_bytes < without + small);
     let (same, kept) = all.within(all.peak_memory_bytes);
     assert_eq!((same, kept), (all.clone(), u64::MAX));
     let beside = 2 * all.most_weight_bytes;

@@ -11,7 +11,7 @@ mod script;
 mod transforms;
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
-use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern};
+use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern, PlainSpec};
 use veilformer_ring::{CpuKey, Isa};
 
 pub(crate) use bootstraps::operands;
@@ -41,17 +41,23 @@ fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
     8 * (params.n() * limbs) as u64
 }
 
+/// Primes of an encoded plaintext, which is `extended` where special primes are among them.
+fn plain_limbs(plain: &PlainSpec, extended: bool, params: &Params) -> usize {
+    let level = plain.level.min(params.max_level());
+    let basis = if extended {
+        params.rotation_basis(level)
+    } else {
+        params.basis_at(level)
+    };
+    basis.len()
+}
+
 /// Words of each encoded plaintext of a program.
 fn plains_words(program: &CiphertextProgram, params: &Params) -> Vec<usize> {
     let plains = program.plains.iter().zip(program.extended_plains());
     let words = plains.map(|(plain, extended)| {
-        let level = plain.level.min(params.max_level());
-        let basis = if extended {
-            params.rotation_basis(level)
-        } else {
-            params.basis_at(level)
-        };
-        basis.len() * plain_words(&plain.pattern, params.slots())
+        let words = plain_words(&plain.pattern, params.slots());
+        plain_limbs(plain, extended, params) * words
     });
     words.collect()
 }
@@ -115,6 +121,16 @@ impl Estimate<'_> {
             each.sum::<u64>()
         });
         (bytes.iter().sum(), read.max().unwrap_or(0))
+    }
+
+    /// What the program's own plaintexts would take if each had a word for every prime and every coefficient,
+    /// whatever its period; constants are a word for every prime in any case.
+    pub(crate) fn full_weights(&self) -> u64 {
+        let plains = self.program.plains.iter();
+        let all = plains.zip(self.program.extended_plains());
+        let vectors = all.filter(|(p, _)| !matches!(p.pattern, PlainPattern::Constant(_)));
+        let limbs = vectors.map(|(plain, extended)| plain_limbs(plain, extended, self.params));
+        limbs.map(|limbs| limbs_bytes(self.params, limbs)).sum()
     }
 
     /// Tables of the transforms and of the encoder, and the program's own patterns.

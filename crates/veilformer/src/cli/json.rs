@@ -221,6 +221,10 @@ pub struct Plan {
     pub load_seconds: f64,
     /// Most memory that the server process will have resident.
     pub peak_memory_bytes: u64,
+    /// Encoded weights of the model.
+    pub weight_bytes: u64,
+    /// What they would take if each plaintext had a word for every prime and coefficient.
+    pub full_weight_bytes: u64,
     /// Size of the evaluation key file.
     pub key_bytes: u64,
     /// Size of the file with the encrypted sentences of one run.

@@ -190,8 +190,8 @@ fn plan_is_exact_where_it_can_be() {
     let at = folder.path();
     let expected = format!(
         "{{batch: int, bootstrap_seconds: float, bootstraps: int, ciphertext_bytes_down: int, ciphertext_bytes_up: int, \
-         cpu_seconds: float, key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
-         multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}}}"
+         cpu_seconds: float, full_weight_bytes: int, key_bytes: int, key_switches: int, levels: int, load_seconds: float, \
+         multiplications: int, peak_memory_bytes: int, seconds: float, security: {SECURITY}, weight_bytes: int}}"
     );
     let plan = check(at, &["plan", "--costs", "costs"], &expected);
     let size = |name: &str| std::fs::metadata(at.join(name)).unwrap().len();

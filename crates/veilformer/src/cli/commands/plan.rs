@@ -26,6 +26,8 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
         cpu_seconds: plan.cpu_seconds,
         load_seconds: plan.load_seconds,
         peak_memory_bytes: plan.peak_memory_bytes,
+        weight_bytes: plan.weight_bytes,
+        full_weight_bytes: plan.full_weight_bytes,
         key_bytes: plan.key_bytes,
         ciphertext_bytes_up: plan.ciphertext_bytes_up,
         ciphertext_bytes_down: plan.ciphertext_bytes_down,
@@ -127,6 +129,11 @@ fn text((plan, kept): (&Plan, u64), report: &json::Plan, model: &str) -> String 
             "peak memory",
             bytes(plan.peak_memory_bytes),
             &weights(plan, kept),
+        ),
+        row(
+            "encoded weights",
+            bytes(plan.weight_bytes),
+            &format!("{} without periods", bytes(plan.full_weight_bytes)),
         ),
         row(
             "evaluation keys",
