@@ -19,7 +19,8 @@ pub struct Shelves<T> {
 }
 
 impl<T> Shelves<T> {
-    /// Bytes that may wait in the process-wide pool unless somebody sets another limit.
+    /// Bytes that may wait in the process-wide pool unless somebody sets another limit. Memory is planned
+    /// with this one.
     pub const DEFAULT_LIMIT: usize = 3 << 30;
 
     /// Empty ones on which at most `limit` bytes wait.

@@ -52,7 +52,7 @@ impl Words {
     }
 
     /// The first words, where they are. None if they are less than two thirds of their buffer, all of
-    /// which they would keep: the pool hands out no larger one for them either.
+    /// which they would keep for as long as they live.
     pub(crate) fn first(&self, len: usize) -> Option<Self> {
         let share = len <= self.len && 3 * len >= 2 * self.kept.buffer.len();
         share.then(|| Self {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn zeros_come_when_the_last_reader_goes() {
-        // Larger than what any other test takes: the pool hands out this very buffer again.
+        // More than three times what any other test takes: the pool hands out this very buffer again.
         let len = 3_000_001;
         let mut secret = counted(len);
         let reader = secret.first(2_500_000).unwrap();

@@ -13,6 +13,7 @@ use support::{Client, GO_ON, program};
 use veilformer_ckks::EvaluationKeys;
 use veilformer_ckks::testing::toy_params;
 use veilformer_compiler::schedule::schedule;
+use veilformer_ir::ciphertext::PlainPattern;
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, Form, GaloisElement, Isa, Pair,
     PairRef, PlainPoly, Result, RnsPoly, SwitchingKey, TransformPlan,
@@ -214,9 +215,19 @@ fn a_plan_within_less_memory_keeps_fewer_weights() {
     let all = plan(program, params, bundle.keys(), &costs, 2).unwrap();
     assert!(all.weight_bytes > 2000 && all.weight_seconds > 0.0);
     assert!(all.most_weight_bytes <= all.weight_bytes);
-    // Beside the words a plaintext takes a few hundred bytes; some here have a period.
-    let (without, small) = (all.full_weight_bytes, 1024 * program.plains.len() as u64);
-    assert!(all.weight_bytes < without + small);
+    // Some plaintexts here have a period. Beside its words each takes a few hundred bytes.
+    let full = program.plains.iter().zip(program.extended_plains());
+    let full = full.map(|(plain, extended)| {
+        let basis = match extended {
+            true => params.rotation_basis(plain.level),
+            false => params.basis_at(plain.level),
+        };
+        let is_constant = matches!(plain.pattern, PlainPattern::Constant(_));
+        8 * (basis.len() * if is_constant { 1 } else { params.n() }) as u64
+    });
+    let (full, small) = (full.sum::<u64>(), 1024 * program.plains.len() as u64);
+    assert!((full..full + small).contains(&all.full_weight_bytes));
+    assert!(all.weight_bytes < all.full_weight_bytes);
     let (same, kept) = all.within(all.peak_memory_bytes);
     assert_eq!((same, kept), (all.clone(), u64::MAX));
     let beside = 2 * all.most_weight_bytes;

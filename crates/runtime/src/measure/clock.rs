@@ -1,6 +1,7 @@
 //! Repeats operations and says how long they take, with what they read in a cache or not.
 
 use std::hint::black_box;
+use std::sync::Barrier;
 use std::time::Instant;
 
 /// Repetitions in one pass, of which the median counts.
@@ -35,16 +36,28 @@ impl Clock {
     }
 
     /// Median of the seconds that `seconds` says itself, with nothing in a cache before each.
-    pub(super) fn repeated<E>(
+    pub(super) fn repeated<E>(&self, seconds: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
+        self.repeated_with(&Barrier::new(1), seconds)
+    }
+
+    /// The same on each of as many threads as the barrier is for, which begin every repetition together:
+    /// nobody empties caches while another one computes.
+    pub(super) fn repeated_with<E>(
         &self,
+        all: &Barrier,
         mut seconds: impl FnMut() -> Result<f64, E>,
     ) -> Result<f64, E> {
-        seconds()?;
-        let times = (0..REPETITIONS).map(|_| {
-            self.forget();
-            seconds()
-        });
-        Ok(median(times.collect::<Result<_, _>>()?))
+        let warm = seconds();
+        // Whoever fails goes on: the others wait for it.
+        let times: Vec<_> = (0..REPETITIONS)
+            .map(|_| {
+                self.forget();
+                all.wait();
+                seconds()
+            })
+            .collect();
+        warm?;
+        Ok(median(times.into_iter().collect::<Result<_, _>>()?))
     }
 
     /// Median seconds with the smaller number of pieces, and by how much more the larger one takes, with

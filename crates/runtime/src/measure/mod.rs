@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::Cursor;
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -24,6 +25,7 @@ use clock::{Clock, median, once, time};
 
 use crate::RuntimeError;
 use crate::cost::{Cost, CostTable, inside, needs};
+use crate::memory::plains_bytes;
 
 /// How long a measurement of [`measure`] may take unless told otherwise: where there are bootstraps,
 /// operations take a hundred times longer than without, at three times as many levels.
@@ -45,7 +47,7 @@ const ROTATIONS: usize = 8;
 const MANY: usize = 8;
 /// Inputs and outputs of transforms whose products are measured; two inputs for each of `MANY` pairs.
 const INPUTS: usize = 16;
-const OUTPUTS: usize = 4;
+const OUTPUTS: usize = 3;
 /// Pieces of fresh memory, of which the median counts, and MiB of each.
 const PIECES: usize = 5;
 const PIECE: usize = 64;
@@ -55,14 +57,10 @@ const SHORT_PLAINS: usize = 256;
 const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
-/// Bytes of plaintexts at hand: a program's do not stay in a cache.
-const PLAIN_BYTES: usize = 1 << 29;
-/// Levels at which products with plaintexts are measured.
-const PRODUCT_LEVELS: usize = 3;
-
-/// Measures what `program` needs, at each of its levels while the deadline lets it: first at the
-/// highest (in any case) and the lowest, then in between. Levels that are left out are
-/// interpolated by [`CostTable::at`]. For more than one thread it is measured as
+/// Measures what `program` needs, at each of its levels while the deadline lets it: first where
+/// there are transforms, from the highest level (in any case) and the lowest to those in between. Levels
+/// that are left out are interpolated by [`CostTable::at`]. Keys and plaintexts come from
+/// memory where those of the program do not fit a cache. For more than one thread it is measured as
 /// well how so many slow one another down, and how much they help one operation; everything else
 /// runs in a pool of one thread.
 ///
@@ -78,15 +76,16 @@ pub fn measure<B: Backend>(
     pool(1)?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
 }
 
-/// Bytes that a run reads between two uses of the same key or weight: those of all keys, which are more than
-/// the weights wherever they do not fit a cache.
+/// About as many bytes as a run reads between two uses of the same key or weight: one half of each key, as
+/// words, and the program's own weights.
 fn between(program: &CiphertextProgram, params: &Params) -> Result<u64, RuntimeError> {
     let keys = program.key_list(params);
     let shapes = keys.iter().map(|(purpose, level)| {
         let shape = purpose.shape(params, level)?;
         Ok(8 * params.n() as u64 * (shape.digits.len() * shape.basis.len()) as u64)
     });
-    shapes.sum()
+    let keys: u64 = shapes.sum::<Result<_, RuntimeError>>()?;
+    Ok(keys + plains_bytes(program, params).iter().sum::<u64>())
 }
 
 /// A pool in which a call of the backend has so many threads.
@@ -130,7 +129,7 @@ fn measure_here<B: Backend>(
         table.helped.insert(as_u32(threads), helped);
     }
     let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
-    let order = order(&by_level);
+    let order = order(&by_level, params);
     // Several passes: what else the machine does comes and goes.
     for pass in 0..PASSES {
         for (number, (level, costs)) in order.iter().enumerate() {
@@ -150,21 +149,36 @@ fn measure_here<B: Backend>(
     Ok(table)
 }
 
-/// The levels in the order in which they are measured, with what is measured there: first those with
-/// transforms, which weigh most and whose digits and special primes change from band to band. Their
-/// products with plaintexts grow evenly with the primes: a few levels are enough.
-fn order(by_level: &BTreeMap<usize, BTreeSet<Cost>>) -> Vec<(usize, BTreeSet<Cost>)> {
-    let transforms = |level: &usize| by_level[level].contains(&Cost::Transform);
-    let (mapped, others): (Vec<usize>, Vec<usize>) = by_level.keys().partition(|l| transforms(l));
-    let mut products = 0;
-    let levels = spread(&mapped).into_iter().chain(spread(&others));
-    let levels = levels.map(|level| {
+/// The levels in the order in which they are measured, with what is measured there: first those
+/// without which a cost would not be known at all, then those with transforms, which weigh most.
+/// Products of transforms with plaintexts grow evenly with the primes, and so with the levels of a band: its
+/// ends are enough.
+fn order(
+    by_level: &BTreeMap<usize, BTreeSet<Cost>>,
+    params: &Params,
+) -> Vec<(usize, BTreeSet<Cost>)> {
+    let (mapped, others): (Vec<usize>, Vec<usize>) = by_level
+        .keys()
+        .partition(|level| by_level[level].contains(&Cost::Transform));
+    let band = |level: &usize| params.band_at(KeyPurpose::Rotation(1), *level);
+    let is_end = |level: &usize| {
+        let beside = |other: &usize| band(other) == band(level);
+        let (mut below, mut above) = (mapped.iter().rev(), mapped.iter());
+        let below = below.find(|l| *l < level).is_none_or(|l| !beside(l));
+        below || above.find(|l| *l > level).is_none_or(|l| !beside(l))
+    };
+    let (ends, within): (Vec<usize>, Vec<usize>) = mapped.iter().partition(|level| is_end(level));
+    let levels = [&ends, &within, &others].into_iter().map(|l| spread(l));
+    let mut seen = BTreeSet::new();
+    let (first, rest): (Vec<usize>, Vec<usize>) = levels.flatten().partition(|level| {
+        let is_new = !by_level[level].is_subset(&seen);
+        seen.extend(by_level[level].iter().copied());
+        is_new
+    });
+    let levels = first.into_iter().chain(rest).map(|level| {
         let mut costs = by_level[&level].clone();
-        if costs.contains(&Cost::TransformProduct) {
-            products += 1;
-            if products > PRODUCT_LEVELS {
-                costs.remove(&Cost::TransformProduct);
-            }
+        if !ends.contains(&level) {
+            costs.remove(&Cost::TransformProduct);
         }
         (level, costs)
     });
@@ -473,8 +487,8 @@ impl<B: Backend> Bench<'_, B> {
         bench: &TransformBench<B>,
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<[f64; 2], RuntimeError> {
-        let bytes = 8 * self.params.n() * self.params.rotation_basis(level).len();
-        let at_hand = (PLAIN_BYTES / bytes).clamp(MANY, INPUTS * OUTPUTS);
+        // One for each product: what is read twice in a run comes from memory once.
+        let at_hand = INPUTS * OUTPUTS;
         let dense = self.plains(level, at_hand, |number| self.slots(number))?;
         let short = self.plains(level, at_hand, |number| self.periodic(number, SHORT))?;
         let product = bench.product(&short, PLAINLY)?;
@@ -538,8 +552,8 @@ impl<B: Backend> Bench<'_, B> {
 
     /// Seconds of what programs are made of, a little of each: a rotation, a product, a transform
     /// whose plaintexts have no period, and what only adds and multiplies. They do not gain alike from
-    /// threads, since some wait for memory.
-    fn mix(&self, mixed: &Mixed<B>) -> Result<f64, OpsError> {
+    /// threads, since some wait for memory. On each of as many threads as `all` is for.
+    fn mix(&self, mixed: &Mixed<B>, all: &Barrier) -> Result<f64, OpsError> {
         let (e, [a, b], plains) = (&self.evaluator, &mixed.inputs, &mixed.plains);
         let mut plains = plains.iter().cycle();
         let giants = (0..MIXED.0).map(|giant| Giant {
@@ -556,7 +570,7 @@ impl<B: Backend> Bench<'_, B> {
         let transform = Transform {
             giants: giants.collect(),
         };
-        self.clock.repeated(|| {
+        self.clock.repeated_with(all, || {
             once(|| {
                 let turned = e.rotate_many(a, &[1])?;
                 let product = e.mul_sum(&[(a, b)])?;
@@ -583,13 +597,14 @@ impl<B: Backend> Bench<'_, B> {
     /// took turns.
     fn slowdown(&self, mixed: &Mixed<B>, threads: usize) -> Result<f64, RuntimeError> {
         let pools: Vec<ThreadPool> = (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?;
+        let all = Barrier::new(threads);
         let (mut alone, mut together) = (Vec::new(), Vec::new());
         for _ in 0..PASSES {
-            alone.push(self.mix(mixed)?);
+            alone.push(self.mix(mixed, &Barrier::new(1))?);
             let times: Vec<f64> = std::thread::scope(|scope| {
                 let workers: Vec<_> = pools
                     .iter()
-                    .map(|pool| scope.spawn(|| pool.install(|| self.mix(mixed))))
+                    .map(|pool| scope.spawn(|| pool.install(|| self.mix(mixed, &all))))
                     .collect();
                 let times = workers.into_iter().map(|worker| match worker.join() {
                     Ok(time) => time,
@@ -608,8 +623,8 @@ impl<B: Backend> Bench<'_, B> {
         let all = pool(threads)?;
         let (mut alone, mut helped) = (Vec::new(), Vec::new());
         for _ in 0..PASSES {
-            alone.push(self.mix(mixed)?);
-            helped.push(all.install(|| self.mix(mixed))?);
+            alone.push(self.mix(mixed, &Barrier::new(1))?);
+            helped.push(all.install(|| self.mix(mixed, &Barrier::new(1)))?);
         }
         let ratio = median(alone) / median(helped).max(1e-9);
         Ok(ratio.clamp(1.0, threads as f64))
@@ -697,27 +712,32 @@ struct Mixed<B: Backend> {
 
 #[cfg(test)]
 mod tests {
+    use veilformer_ckks::testing::toy_params;
+
     use super::*;
 
     #[test]
-    fn levels_with_maps_come_first_and_few_have_products() {
+    fn what_is_not_known_comes_first_then_levels_with_maps() {
+        let params = toy_params();
         let maps = [Cost::Transform, Cost::TransformProduct].as_slice();
-        let costs = |level: usize| if level.is_multiple_of(2) { maps } else { &[] };
+        let costs = |level: usize| match level {
+            3 => &[Cost::Memory],
+            _ if level.is_multiple_of(2) => maps,
+            _ => &[],
+        };
         let by_level = (0..12).map(|level| {
             let costs = costs(level).iter().copied().chain([Cost::Add]);
             (level, costs.collect())
         });
-        let order = order(&by_level.collect());
+        let order = order(&by_level.collect(), &params);
         let levels: Vec<usize> = order.iter().map(|(level, _)| *level).collect();
-        assert_eq!(levels, [10, 0, 6, 8, 4, 2, 11, 1, 7, 9, 5, 3]);
-        let with = |cost| order.iter().filter(|(_, c)| c.contains(&cost)).count();
-        assert_eq!(with(Cost::TransformProduct), PRODUCT_LEVELS);
-        assert_eq!((with(Cost::Transform), with(Cost::Add)), (6, 12));
-        let first = order.iter().take(PRODUCT_LEVELS);
-        assert!(
-            first
-                .clone()
-                .all(|(_, c)| c.contains(&Cost::TransformProduct))
-        );
+        let with = |cost| {
+            let with = order.iter().filter(move |(_, costs)| costs.contains(&cost));
+            with.map(|(level, _)| *level).collect::<Vec<_>>()
+        };
+        assert_eq!(params.bands(KeyPurpose::Rotation(1)).len(), 1);
+        assert_eq!(levels, [10, 3, 0, 8, 2, 6, 4, 11, 1, 7, 9, 5]);
+        assert_eq!(with(Cost::TransformProduct), [10, 0]);
+        assert_eq!(with(Cost::Transform), [10, 0, 8, 2, 6, 4]);
     }
 }

@@ -11,7 +11,7 @@ mod script;
 mod transforms;
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
-use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern, PlainSpec};
+use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern};
 use veilformer_ring::{CpuKey, Isa};
 
 pub(crate) use bootstraps::operands;
@@ -41,32 +41,41 @@ fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
     8 * (params.n() * limbs) as u64
 }
 
-/// Primes of an encoded plaintext, which is `extended` where special primes are among them.
-fn plain_limbs(plain: &PlainSpec, extended: bool, params: &Params) -> usize {
-    let level = plain.level.min(params.max_level());
-    let basis = if extended {
-        params.rotation_basis(level)
-    } else {
-        params.basis_at(level)
-    };
-    basis.len()
-}
-
-/// Words of each encoded plaintext of a program.
-fn plains_words(program: &CiphertextProgram, params: &Params) -> Vec<usize> {
+/// Words of each encoded plaintext of a program, where a pattern has so many for a prime.
+fn words_of(
+    program: &CiphertextProgram,
+    params: &Params,
+    words: impl Fn(&PlainPattern) -> usize,
+) -> Vec<usize> {
     let plains = program.plains.iter().zip(program.extended_plains());
     let words = plains.map(|(plain, extended)| {
-        let words = plain_words(&plain.pattern, params.slots());
-        plain_limbs(plain, extended, params) * words
+        let level = plain.level.min(params.max_level());
+        let basis = if extended {
+            params.rotation_basis(level)
+        } else {
+            params.basis_at(level)
+        };
+        basis.len() * words(&plain.pattern)
     });
     words.collect()
 }
 
+/// Words of each encoded plaintext of a program.
+fn plains_words(program: &CiphertextProgram, params: &Params) -> Vec<usize> {
+    words_of(program, params, |pattern| {
+        plain_words(pattern, params.slots())
+    })
+}
+
+/// Bytes of encoded plaintexts of so many words each.
+fn bytes_of(words: Vec<usize>) -> impl Iterator<Item = u64> {
+    let bytes = |words: usize| (8 * words as u64).max(SMALLEST_BUFFER) + PLAIN;
+    words.into_iter().map(bytes)
+}
+
 /// Bytes of each encoded plaintext of a program.
 pub(crate) fn plains_bytes(program: &CiphertextProgram, params: &Params) -> Vec<u64> {
-    let words = plains_words(program, params).into_iter();
-    let bytes = words.map(|words| (8 * words as u64).max(SMALLEST_BUFFER) + PLAIN);
-    bytes.collect()
+    bytes_of(plains_words(program, params)).collect()
 }
 
 /// What a server holds.
@@ -123,14 +132,14 @@ impl Estimate<'_> {
         (bytes.iter().sum(), read.max().unwrap_or(0))
     }
 
-    /// What the program's own plaintexts would take if each had a word for every prime and every coefficient,
-    /// whatever its period; constants are a word for every prime in any case.
+    /// What the program's own plaintexts would take if each but the constants had a word for every prime and
+    /// every coefficient, whatever its period.
     pub(crate) fn full_weights(&self) -> u64 {
-        let plains = self.program.plains.iter();
-        let all = plains.zip(self.program.extended_plains());
-        let vectors = all.filter(|(p, _)| !matches!(p.pattern, PlainPattern::Constant(_)));
-        let limbs = vectors.map(|(plain, extended)| plain_limbs(plain, extended, self.params));
-        limbs.map(|limbs| limbs_bytes(self.params, limbs)).sum()
+        let words = words_of(self.program, self.params, |pattern| match pattern {
+            PlainPattern::Constant(_) => plain_words(pattern, self.params.slots()),
+            _ => self.params.n(),
+        });
+        bytes_of(words).sum()
     }
 
     /// Tables of the transforms and of the encoder, and the program's own patterns.

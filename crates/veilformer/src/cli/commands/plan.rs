@@ -133,7 +133,10 @@ fn text((plan, kept): (&Plan, u64), report: &json::Plan, model: &str) -> String 
         row(
             "encoded weights",
             bytes(plan.weight_bytes),
-            &format!("{} without periods", bytes(plan.full_weight_bytes)),
+            &format!(
+                "{} if nothing in them repeated",
+                bytes(plan.full_weight_bytes)
+            ),
         ),
         row(
             "evaluation keys",
