@@ -47,7 +47,9 @@ const ROTATIONS: usize = 8;
 const MANY: usize = 8;
 /// Inputs and outputs of transforms whose products are measured; two inputs for each of `MANY` pairs.
 const INPUTS: usize = 16;
-const OUTPUTS: usize = 3;
+const OUTPUTS: usize = 8;
+/// As many outputs where each product has a plaintext of its own, without a period: a gigabyte of them.
+const LONG_OUTPUTS: usize = 3;
 /// Pieces of fresh memory, of which the median counts, and MiB of each.
 const PIECES: usize = 5;
 const PIECE: usize = 64;
@@ -488,15 +490,15 @@ impl<B: Backend> Bench<'_, B> {
         put: &mut dyn FnMut(Cost, f64),
     ) -> Result<[f64; 2], RuntimeError> {
         // One for each product: what is read twice in a run comes from memory once.
-        let at_hand = INPUTS * OUTPUTS;
-        let dense = self.plains(level, at_hand, |number| self.slots(number))?;
-        let short = self.plains(level, at_hand, |number| self.periodic(number, SHORT))?;
-        let product = bench.product(&short, PLAINLY)?;
-        let turned = bench.product(&short, TURNED)?;
-        let (long_product, long_turned) = (
-            bench.product(&dense, PLAINLY)?,
-            bench.product(&dense, TURNED)?,
-        );
+        let at_hand = |outputs: usize| INPUTS * outputs;
+        let short = at_hand(OUTPUTS);
+        let short = self.plains(level, short, |number| self.periodic(number, SHORT))?;
+        let product = bench.product(&short, PLAINLY, OUTPUTS)?;
+        let turned = bench.product(&short, TURNED, OUTPUTS)?;
+        let long = at_hand(LONG_OUTPUTS);
+        let long = self.plains(level, long, |number| self.slots(number))?;
+        let long_product = bench.product(&long, PLAINLY, LONG_OUTPUTS)?;
+        let long_turned = bench.product(&long, TURNED, LONG_OUTPUTS)?;
         put(Cost::TransformProduct, product);
         put(Cost::TransformTurnedProduct, turned);
         put(Cost::TransformWords, long_product - product);
@@ -682,22 +684,23 @@ impl<B: Backend> TransformBench<'_, B> {
     }
 
     /// Seconds of each product with these baby steps of so many inputs: by how much the time grows where
-    /// all outputs but the first take all products and not only a quarter.
+    /// all of so many outputs but the first take all products and not only a quarter.
     fn product(
         &self,
         plains: &[SharedPlain<B>],
         (inputs, babies): (usize, &[i64]),
+        outputs: usize,
     ) -> Result<f64, OpsError> {
         let terms = (0..inputs).flat_map(|input| babies.iter().map(move |baby| (input, *baby)));
         let terms: Vec<_> = terms.collect();
         let few = terms.len() / 4;
         let run = |count: usize| {
-            let others = vec![vec![(0, terms[..count].to_vec())]; OUTPUTS - 1];
+            let others = vec![vec![(0, terms[..count].to_vec())]; outputs - 1];
             let outputs = [vec![vec![(0, terms.clone())]], others].concat();
             self.run(plains, &outputs)
         };
         let (_, more) = self.clock.growth([few, terms.len()], run)?;
-        Ok(more / ((OUTPUTS - 1) * (terms.len() - few)) as f64)
+        Ok(more / ((outputs - 1) * (terms.len() - few)) as f64)
     }
 }
 
