@@ -59,6 +59,7 @@ const SHORT_PLAINS: usize = 256;
 const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
+
 /// Measures what `program` needs, at each of its levels while the deadline lets it: first where
 /// there are transforms, from the highest level (in any case) and the lowest to those in between. Levels
 /// that are left out are interpolated by [`CostTable::at`]. Keys and plaintexts come from
@@ -405,7 +406,6 @@ impl<B: Backend> Bench<'_, B> {
                 evaluator: e,
                 clock: &self.clock,
                 inputs,
-                next: std::cell::Cell::new(0),
             };
             let mut products = [Cost::TransformProduct, Cost::TransformTurnedProduct]
                 .map(|cost| known.at(cost, level));
@@ -646,22 +646,17 @@ struct TransformBench<'a, B: Backend> {
     evaluator: &'a Evaluator<'a, B>,
     clock: &'a Clock,
     inputs: Vec<&'a SharedCiphertext<B>>,
-    /// The first plaintext of the next run.
-    next: std::cell::Cell<usize>,
 }
 
 impl<B: Backend> TransformBench<'_, B> {
-    /// Seconds of one run of transforms with these giant steps, one for each output.
+    /// Seconds of one run of transforms with these giant steps, one for each output, whose products take
+    /// one plaintext after the other.
     fn run(&self, plains: &[SharedPlain<B>], outputs: &[Giants]) -> Result<f64, OpsError> {
-        // Other plaintexts in every run: a program's are used once a run.
-        let (first, at_hand) = (self.next.get(), plains.len().max(1));
-        let mut plains = plains.iter().cycle().skip(first);
-        let mut used = 0;
+        let mut plains = plains.iter().cycle();
         let transforms: Vec<_> = outputs
             .iter()
             .map(|giants| {
                 let giants = giants.iter().map(|(rotation, terms)| {
-                    used += terms.len();
                     let terms = terms.iter().zip(&mut plains);
                     let terms = terms.map(|(&(input, baby), plain)| Term {
                         input,
@@ -678,7 +673,6 @@ impl<B: Backend> TransformBench<'_, B> {
                 }
             })
             .collect();
-        self.next.set((first + used) % at_hand);
         let transforms: Vec<_> = transforms.iter().collect();
         once(|| self.evaluator.linear_transforms(&self.inputs, &transforms))
     }
