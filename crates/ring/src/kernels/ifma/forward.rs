@@ -525,7 +525,7 @@ impl Stages {
         (w, wq): Factor,
     ) -> (__m512i, __m512i) {
         let l = &self.l;
-        let m = _mm512_mullo_epi64(b, wq);
+        let m = _mm512_madd52lo_epu64(l.zero, b, wq);
         if ROOM == TIGHT {
             let a = reduce_once(a, l.q2);
             let high = _mm512_madd52hi_epu64(a, b, w);
@@ -611,7 +611,7 @@ impl Stages {
         }
         let high = _mm512_madd52hi_epu64(self.l.zero, x, self.quotient);
         let times = _mm512_srlv_epi64(high, self.shift);
-        _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
+        self.l.less(x, times)
     }
 
     /// Any value below 2^52 brought below 2q.
@@ -619,6 +619,6 @@ impl Stages {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn below_2q(&self, x: __m512i) -> __m512i {
         let times = _mm512_madd52hi_epu64(self.l.zero, x, self.one);
-        _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
+        self.l.less(x, times)
     }
 }

@@ -465,7 +465,7 @@ impl Stages {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn below_2q(&self, x: __m512i) -> __m512i {
         let times = _mm512_madd52hi_epu64(self.l.zero, x, self.one);
-        _mm512_sub_epi64(x, _mm512_mullo_epi64(times, self.l.q))
+        self.l.less(x, times)
     }
 
     /// The first four stages of eight blocks of 16 words of `x`, or of what `out` holds, and the twist

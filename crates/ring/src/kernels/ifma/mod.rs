@@ -86,14 +86,21 @@ impl Lanes {
     /// together with `w q^-1 mod 2^52`; `minus` is `-offset`.
     ///
     /// `x w` and `m q` have the same low 52 bits, so the difference of their high parts is exact.
-    /// Both are below q. Multiplications of 64-bit words need two operands where multiply-adds
-    /// need three, and registers can be read only so fast.
+    /// Both are below q. `vpmullq` would need no zero to add to, but is three multiplications on
+    /// Intel's ports, and a zeroed register is none on any.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn mont(&self, x: __m512i, (w, wq): Factor, minus: __m512i) -> __m512i {
-        let m = _mm512_mullo_epi64(x, wq);
+        let m = _mm512_madd52lo_epu64(self.zero, x, wq);
         let high = _mm512_madd52hi_epu64(self.zero, x, w);
         _mm512_sub_epi64(high, _mm512_madd52hi_epu64(minus, m, self.q))
+    }
+
+    /// `x - times q`, if that is in `[0, 2^52)` and `x` too.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn less(&self, x: __m512i, times: __m512i) -> __m512i {
+        _mm512_and_si512(_mm512_madd52lo_epu64(x, times, self.minus_q), self.mask)
     }
 
     /// `a + b mod q`.
