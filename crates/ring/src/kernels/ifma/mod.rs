@@ -96,7 +96,7 @@ impl Lanes {
         _mm512_sub_epi64(high, _mm512_madd52hi_epu64(minus, m, self.q))
     }
 
-    /// `x - times q`, if that is in `[0, 2^52)` and `x` too.
+    /// `x - times q`, if that is in `[0, 2^52)`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn less(&self, x: __m512i, times: __m512i) -> __m512i {
@@ -232,25 +232,45 @@ fn montgomery(l: &Lanes, inv: __m512i, lo: __m512i, hi: __m512i) -> __m512i {
 /// a result below `2^s q`.
 #[inline]
 fn steps_of(m: &Modulus, times: usize) -> u32 {
-    steps_beside(m, times, 0)
-}
-
-/// The same of a sum of such products and of others, below `2^52 q` in all `unreduced` times.
-#[inline]
-fn steps_beside(m: &Modulus, times: usize, unreduced: usize) -> u32 {
     let q = u128::from(m.value());
-    let most = ((times as u128 * q * q) >> 52) + 1 + q + unreduced as u128 * q;
+    let most = ((times as u128 * q * q) >> 52) + 1 + q;
     (0..).find(|s| most < q << s).unwrap_or(0)
 }
 
-/// Brings a value below `2^steps q` below q; `ONE` if there is one step, and no loop.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn canonical<const ONE: bool>(l: &Lanes, x: __m512i, q: u64, steps: u32) -> __m512i {
-    if ONE {
-        reduce_once(x, l.q)
-    } else {
-        reduce_steps::<0>(x, q, steps)
+/// Brings sums that many steps would be needed for below q, by their quotients instead.
+#[derive(Clone, Copy)]
+struct Quotients {
+    /// `b - 9` for a prime of b bits.
+    shift: __m512i,
+    /// `floor(2^(52 + b - 9) / q)`, below 2^44.
+    inverse: __m512i,
+}
+
+impl Quotients {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(m: &Modulus) -> Self {
+        let shift = m.bits().saturating_sub(9);
+        let inverse = (1u128 << (52 + shift)) / u128::from(m.value());
+        Self {
+            shift: _mm512_set1_epi64(i64::from(shift)),
+            inverse: _mm512_set1_epi64(inverse as i64),
+        }
+    }
+
+    /// `x mod q` for `x < 2^40 q`; `ONE` if it is below 2q.
+    ///
+    /// With `x' = floor(x / 2^(b - 9))`, which is below 2^50, `x' inverse / 2^52` is at most `x / q` and above
+    /// `x / q - 2^-8 - 2^-2`: its floor is the quotient or one less.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn canonical<const ONE: bool>(&self, l: &Lanes, x: __m512i) -> __m512i {
+        if ONE {
+            return reduce_once(x, l.q);
+        }
+        let top = _mm512_srlv_epi64(x, self.shift);
+        let times = _mm512_madd52hi_epu64(l.zero, top, self.inverse);
+        reduce_once(l.less(x, times), l.q)
     }
 }
 

@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use super::packed::Unpack;
-use super::uniform::Halves;
-use super::{LANES, Lanes, canonical, load, montgomery, splat, steps_beside, steps_of, store};
+use super::uniform::{Groups, Halves};
+use super::{LANES, Lanes, Quotients, load, montgomery, splat, steps_of, store};
 use crate::kernels::scalar;
 use crate::kernels::{
     ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_stride, key_width,
@@ -22,31 +22,26 @@ pub(in crate::kernels) fn inner_product(
 ) {
     let n = out0.len();
     let fits = whole(m, key, n) && extra.tensors.len() <= MOST_PRODUCTS && extra.covers(n);
-    if !n.is_multiple_of(LANES) || out1.len() != n || !fits {
+    if !n.is_multiple_of(LANES) || out1.len() != n || !fits || key.digits.len() > MOST_DIGITS {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
     // Digits of at most 47 bits are below 10q, others below 4q, in any case below 2^52; keys, what is
     // added and its factor below q. A factor of a tensor product is lazy: below 2q, in two products.
     let digit = if m.bits() <= 47 { 10 } else { 4 };
     let others = 1 + 4 * extra.tensors.len();
-    let digits = digit * key.digits.len();
-    let steps = steps_of(m, digits + others);
+    let one = steps_of(m, digit * key.digits.len() + others) <= 1;
     let outs = (out0, out1);
     // SAFETY: the lengths were checked.
     unsafe {
-        match (key_width(m).is_multiple_of(8), &key.uniform, steps) {
-            (true, None, ..=1) => products_of::<false, true, false>(m, outs, key, extra, [1; 2]),
-            (true, None, _) => products_of::<false, false, false>(m, outs, key, extra, [steps; 2]),
-            (false, None, ..=1) => products_of::<true, true, false>(m, outs, key, extra, [1; 2]),
-            (false, None, _) => products_of::<true, false, false>(m, outs, key, extra, [steps; 2]),
-            (whole, Some(_), _) => {
-                // Their words are below 2^52.
-                let steps = [steps, steps_beside(m, others, digits)];
-                match whole {
-                    true => products_of::<false, false, true>(m, outs, key, extra, steps),
-                    false => products_of::<true, false, true>(m, outs, key, extra, steps),
-                }
-            }
+        match (key_width(m).is_multiple_of(8), &key.uniform, one) {
+            (true, None, true) => products_of::<false, true, false>(m, outs, key, extra),
+            (true, None, false) => products_of::<false, false, false>(m, outs, key, extra),
+            (false, None, true) => products_of::<true, true, false>(m, outs, key, extra),
+            (false, None, false) => products_of::<true, false, false>(m, outs, key, extra),
+            (true, Some(_), true) => products_of::<false, true, true>(m, outs, key, extra),
+            (true, Some(_), false) => products_of::<false, false, true>(m, outs, key, extra),
+            (false, Some(_), true) => products_of::<true, true, true>(m, outs, key, extra),
+            (false, Some(_), false) => products_of::<true, false, true>(m, outs, key, extra),
         }
     }
 }
@@ -55,8 +50,12 @@ pub(in crate::kernels) fn inner_product(
 /// of cache only.
 const DIGITS_AHEAD: usize = 128;
 
-/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`canonical`], `MADE` where the uniform
-/// halves are made here. `steps` are those of both outputs.
+/// How many vectors of columns an inner product works on at a time. One by one its chains (ten rounds of AES,
+/// three multiply-adds, two reductions) are longer than what a processor has under way at once.
+const GROUPS: usize = 4;
+
+/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`Quotients::canonical`], `MADE` where the
+/// uniform halves are made here: of words below 2^52, so that their sum is more than `ONE` says.
 ///
 /// # Safety
 /// The key is `whole` for the outputs' length, a multiple of eight, and the extras cover it.
@@ -67,87 +66,221 @@ unsafe fn products_of<const HALF: bool, const ONE: bool, const MADE: bool>(
     (out0, out1): (&mut [u64], &mut [u64]),
     key: &KeyRows<'_>,
     extra: &Extra<'_>,
-    steps: [u32; 2],
 ) {
     let n = out0.len();
-    let l = Lanes::new(m);
-    let inv = _mm512_set1_epi64(m.inv52() as i64);
-    let factor = _mm512_set1_epi64(extra.factor as i64);
     let (w, quot) = splat(m.shoup(extra.factor));
     let unpack = Unpack::new(key_width(m));
-    // Bytes of eight columns.
-    let step = 8 * key_stride(m, key.rows);
     let halves = Halves::new(m, key.uniform.unwrap_or_default());
-    let mut columns = key.words.as_ptr().cast::<u8>();
-    let mut j = 0;
-    while j < n {
-        let (mut lo0, mut hi0, mut lo1, mut hi1) = (l.zero, l.zero, l.zero, l.zero);
-        // SAFETY: j + LANES <= n; digits, extras and outputs are as long, and an order has an entry for
+    let mut terms = [Term::NONE; MOST_DIGITS];
+    for ((term, digit), &first) in terms.iter_mut().zip(key.digits).zip(key.first) {
+        let row = if MADE { first / 2 } else { first };
+        *term = Term {
+            digit: digit.as_ptr(),
+            key: row * unpack.width,
+            round_keys: halves.round_keys(row),
+        };
+    }
+    let product = Product {
+        l: Lanes::new(m),
+        quotients: Quotients::new(m),
+        inv: _mm512_set1_epi64(m.inv52() as i64),
+        factor: _mm512_set1_epi64(extra.factor as i64),
+        shoup: (w, quot),
+        unpack,
+        step: 8 * key_stride(m, key.rows),
+        halves,
+        terms: &terms[..key.digits.len().min(MOST_DIGITS)],
+        key,
+        extra,
+        n,
+    };
+    let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
+    let whole = n - n % (GROUPS * LANES);
+    // SAFETY: the caller's promise.
+    unsafe {
+        for j in (0..whole).step_by(GROUPS * LANES) {
+            product.columns::<GROUPS, HALF, ONE, MADE>(outs, j);
+        }
+        for j in (whole..n).step_by(LANES) {
+            product.columns::<1, HALF, ONE, MADE>(outs, j);
+        }
+    }
+}
+
+/// Most digits of an inner product: vectors do no more.
+const MOST_DIGITS: usize = 16;
+
+/// A digit and its key.
+#[derive(Clone, Copy)]
+struct Term {
+    digit: *const u64,
+    /// Where the words of eight columns begin in theirs of all rows, in bytes.
+    key: usize,
+    /// What the uniform half is made from, if it is made.
+    round_keys: *const u64,
+}
+
+impl Term {
+    const NONE: Self = Self {
+        digit: std::ptr::null(),
+        key: 0,
+        round_keys: std::ptr::null(),
+    };
+}
+
+/// What an inner product reads, and its constants.
+struct Product<'a> {
+    l: Lanes,
+    quotients: Quotients,
+    inv: __m512i,
+    /// What is added is multiplied by it.
+    factor: __m512i,
+    /// The same with its quotient.
+    shoup: (__m512i, __m512i),
+    unpack: Unpack,
+    /// Bytes of eight columns.
+    step: usize,
+    halves: Halves<'a>,
+    terms: &'a [Term],
+    key: &'a KeyRows<'a>,
+    extra: &'a Extra<'a>,
+    /// Columns.
+    n: usize,
+}
+
+/// A sum of products as a lazy pair.
+type Lazy = (__m512i, __m512i);
+
+/// The sum and one product more.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+fn add_product((lo, hi): Lazy, x: __m512i, y: __m512i) -> Lazy {
+    (
+        _mm512_madd52lo_epu64(lo, x, y),
+        _mm512_madd52hi_epu64(hi, x, y),
+    )
+}
+
+impl Product<'_> {
+    /// `G` vectors of columns from column `j` on.
+    ///
+    /// # Safety
+    /// As for [`products_of`], with `j + G * LANES` at most the number of columns, and a multiple of LANES;
+    /// `outs` have as many words.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi,vaes")]
+    unsafe fn columns<const G: usize, const HALF: bool, const ONE: bool, const MADE: bool>(
+        &self,
+        outs: [*mut u64; 2],
+        j: usize,
+    ) {
+        let (l, key, n) = (&self.l, self.key, self.n);
+        let (mut sums0, mut sums1) = ([(l.zero, l.zero); G], [(l.zero, l.zero); G]);
+        // Loops of constant length over arrays, and no closures over them: those stay in registers.
+        // SAFETY: j + G * LANES <= n; digits, extras and outputs are as long, and an order has an entry for
         // every eight words. Of the key's rows there are `step` bytes for each eight columns, and behind
         // them what `at` reads beyond a row.
         unsafe {
-            if let Some(x) = extra.x[0] {
-                let later = x.as_ptr().wrapping_add(j + DIGITS_AHEAD);
-                _mm_prefetch::<_MM_HINT_T0>(later.cast());
-                let x = load(x.as_ptr().add(j));
-                lo0 = _mm512_madd52lo_epu64(lo0, x, factor);
-                hi0 = _mm512_madd52hi_epu64(hi0, x, factor);
-            }
-            if let Some(x) = extra.x[1] {
-                let x = load(x.as_ptr().add(j));
-                lo1 = _mm512_madd52lo_epu64(lo1, x, factor);
-                hi1 = _mm512_madd52hi_epu64(hi1, x, factor);
-            }
-            for t in extra.tensors {
-                let [a0, a1] = t.a.map(|a| l.shoup_lazy(load(a.as_ptr().add(j)), w, quot));
-                let [b0, b1] = t.b.map(|b| load(b.as_ptr().add(j)));
-                lo0 = _mm512_madd52lo_epu64(lo0, a0, b0);
-                hi0 = _mm512_madd52hi_epu64(hi0, a0, b0);
-                lo1 = _mm512_madd52lo_epu64(lo1, a0, b1);
-                hi1 = _mm512_madd52hi_epu64(hi1, a0, b1);
-                lo1 = _mm512_madd52lo_epu64(lo1, a1, b0);
-                hi1 = _mm512_madd52hi_epu64(hi1, a1, b0);
-            }
+            self.begin(j, &mut sums0, &mut sums1);
             // Keys come from memory.
-            let later = key.later(j / LANES * step + KEY_AHEAD, n / LANES * step);
-            for line in (0..step).step_by(64) {
+            let later = key.later(j / LANES * self.step + KEY_AHEAD, n / LANES * self.step);
+            for line in (0..G * self.step).step_by(64) {
                 _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line).cast());
             }
-            let group = halves.group(if MADE { j / LANES } else { 0 });
-            for (digit, &first) in key.digits.iter().zip(key.first) {
-                let later = digit.as_ptr().wrapping_add(j + DIGITS_AHEAD);
-                _mm_prefetch::<_MM_HINT_T0>(later.cast());
-                let x = load(digit.as_ptr().add(j));
-                let row = if MADE { first / 2 } else { first };
-                let k0 = unpack.at::<HALF>(columns.add(row * unpack.width));
-                let k1 = if MADE {
-                    halves.words(row, group)
-                } else {
-                    unpack.at::<HALF>(columns.add((row + 1) * unpack.width))
-                };
-                lo0 = _mm512_madd52lo_epu64(lo0, x, k0);
-                hi0 = _mm512_madd52hi_epu64(hi0, x, k0);
-                lo1 = _mm512_madd52lo_epu64(lo1, x, k1);
-                hi1 = _mm512_madd52hi_epu64(hi1, x, k1);
-            }
-            let r0 = canonical::<ONE>(&l, montgomery(&l, inv, lo0, hi0), m.value(), steps[0]);
-            let r1 = canonical::<ONE>(&l, montgomery(&l, inv, lo1, hi1), m.value(), steps[1]);
-            let (to, r0, r1) = match key.order {
-                None => (j, r0, r1),
-                Some(order) => {
-                    // The mask keeps the block inside the outputs, whose blocks are a power of two.
-                    let b = *order.blocks.get_unchecked(j / LANES);
-                    let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / LANES - 1);
-                    let lanes = load(order.lanes[(b & 7) as usize].as_ptr());
-                    let [r0, r1] = [r0, r1].map(|r| _mm512_permutexvar_epi64(lanes, r));
-                    (to * LANES, r0, r1)
-                }
+            let at = key.words.as_ptr().cast::<u8>();
+            let at = at.add(j / LANES * self.step);
+            let groups: Groups<G> = match MADE {
+                true => self.halves.groups(j / LANES),
+                false => Groups::NONE,
             };
-            store(out0.as_mut_ptr().add(to), r0);
-            store(out1.as_mut_ptr().add(to), r1);
-            columns = columns.add(step);
+            for term in self.terms {
+                let digit = term.digit.add(j);
+                let made = match MADE {
+                    true => self.halves.words(term.round_keys, &groups),
+                    false => [l.zero; G],
+                };
+                for g in 0..G {
+                    let later = digit.wrapping_add(DIGITS_AHEAD + g * LANES);
+                    _mm_prefetch::<_MM_HINT_T0>(later.cast());
+                    let x = load(digit.add(g * LANES));
+                    let at = at.add(g * self.step + term.key);
+                    let k1 = match MADE {
+                        true => made[g],
+                        false => self.unpack.at::<HALF>(at.add(self.unpack.width)),
+                    };
+                    sums0[g] = add_product(sums0[g], x, self.unpack.at::<HALF>(at));
+                    sums1[g] = add_product(sums1[g], x, k1);
+                }
+            }
+            let (mut r0, mut r1) = ([l.zero; G], [l.zero; G]);
+            for g in 0..G {
+                let value = montgomery(l, self.inv, sums0[g].0, sums0[g].1);
+                r0[g] = self.quotients.canonical::<ONE>(l, value);
+                let value = montgomery(l, self.inv, sums1[g].0, sums1[g].1);
+                r1[g] = match MADE {
+                    true => self.quotients.canonical::<false>(l, value),
+                    false => self.quotients.canonical::<ONE>(l, value),
+                };
+            }
+            match key.order {
+                None => {
+                    for g in 0..G {
+                        store(outs[0].add(j + g * LANES), r0[g]);
+                        store(outs[1].add(j + g * LANES), r1[g]);
+                    }
+                }
+                Some(order) => {
+                    for g in 0..G {
+                        // The mask keeps the block inside the outputs, whose blocks are a power of two.
+                        let b = *order.blocks.get_unchecked(j / LANES + g);
+                        let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / LANES - 1);
+                        let lanes = load(order.lanes.get_unchecked((b & 7) as usize).as_ptr());
+                        let r0 = _mm512_permutexvar_epi64(lanes, r0[g]);
+                        let r1 = _mm512_permutexvar_epi64(lanes, r1[g]);
+                        store(outs[0].add(to * LANES), r0);
+                        store(outs[1].add(to * LANES), r1);
+                    }
+                }
+            }
         }
-        j += LANES;
+    }
+
+    /// Adds what there is besides the products, in the vectors from column `j` on.
+    ///
+    /// # Safety
+    /// As for [`Product::columns`].
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn begin<const G: usize>(&self, j: usize, sums0: &mut [Lazy; G], sums1: &mut [Lazy; G]) {
+        let (l, (w, quot)) = (&self.l, self.shoup);
+        // SAFETY: the caller's promise.
+        unsafe {
+            if let Some(x) = self.extra.x[0] {
+                let x = x.as_ptr().add(j);
+                for (g, sum) in sums0.iter_mut().enumerate() {
+                    let later = x.wrapping_add(DIGITS_AHEAD + g * LANES);
+                    _mm_prefetch::<_MM_HINT_T0>(later.cast());
+                    *sum = add_product(*sum, load(x.add(g * LANES)), self.factor);
+                }
+            }
+            if let Some(x) = self.extra.x[1] {
+                let x = x.as_ptr().add(j);
+                for (g, sum) in sums1.iter_mut().enumerate() {
+                    *sum = add_product(*sum, load(x.add(g * LANES)), self.factor);
+                }
+            }
+            for t in self.extra.tensors {
+                for g in 0..G {
+                    let j = j + g * LANES;
+                    let a0 = l.shoup_lazy(load(t.a[0].as_ptr().add(j)), w, quot);
+                    let a1 = l.shoup_lazy(load(t.a[1].as_ptr().add(j)), w, quot);
+                    let (b0, b1) = (load(t.b[0].as_ptr().add(j)), load(t.b[1].as_ptr().add(j)));
+                    sums0[g] = add_product(sums0[g], a0, b0);
+                    sums1[g] = add_product(sums1[g], a0, b1);
+                    sums1[g] = add_product(sums1[g], a1, b0);
+                }
+            }
+        }
     }
 }
 
@@ -170,15 +303,15 @@ pub(in crate::kernels) fn sum_products(
         return scalar::sum_products(m, sums, x);
     }
     // Both factors are canonical.
-    let steps = steps_of(m, x.len());
+    let one = steps_of(m, x.len()) <= 1;
     for sums in sums.chunks_mut(ABREAST) {
         // SAFETY: the lengths were checked.
         unsafe {
             match sums {
-                [a] => sums_of::<1, 2>(m, [a], x, steps),
-                [a, b] => sums_of::<2, 2>(m, [a, b], x, steps),
-                [a, b, c] => sums_of::<3, 1>(m, [a, b, c], x, steps),
-                [a, b, c, d] => sums_of::<4, 1>(m, [a, b, c, d], x, steps),
+                [a] => sums_of::<1, 2>(m, [a], x, one),
+                [a, b] => sums_of::<2, 2>(m, [a, b], x, one),
+                [a, b, c] => sums_of::<3, 1>(m, [a, b, c], x, one),
+                [a, b, c, d] => sums_of::<4, 1>(m, [a, b, c, d], x, one),
                 _ => {}
             }
         }
@@ -196,7 +329,7 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
     m: &Modulus,
     sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
-    steps: u32,
+    one: bool,
 ) {
     let n = sums[0].out[0].len();
     // Of all factors the length, if it is the same.
@@ -211,17 +344,17 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         if alike && SUMS == ABREAST && run >= LONG_RUN && x.len() <= TABLED {
-            match steps {
-                ..=1 => tabled::<SUMS, true>(m, sums, x, (first, 1)),
-                _ => tabled::<SUMS, false>(m, sums, x, (first, steps)),
+            match one {
+                true => tabled::<SUMS, true>(m, sums, x, first),
+                false => tabled::<SUMS, false>(m, sums, x, first),
             }
             return;
         }
-        match (alike, steps) {
-            (true, ..=1) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, (first, 1)),
-            (true, _) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, (first, steps)),
-            (false, ..=1) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, (n, 1)),
-            (false, _) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, (n, steps)),
+        match (alike, one) {
+            (true, true) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, first),
+            (true, false) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, first),
+            (false, true) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, n),
+            (false, false) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, n),
         }
     }
 }
@@ -233,7 +366,7 @@ const LONG_RUN: usize = 64;
 const TABLED: usize = 64;
 
 /// The sums where all factors have so many `values`, each for at least `LONG_RUN` words; `ONE` as for
-/// [`canonical`]. Between two loads of words there is nothing but products: no pointers, and no branches.
+/// [`Quotients::canonical`]. Between two loads of words there is nothing but products: no pointers, and no branches.
 ///
 /// # Safety
 /// As for [`sums_of`], with one or more values and at most `TABLED` x.
@@ -243,10 +376,10 @@ unsafe fn tabled<const SUMS: usize, const ONE: bool>(
     m: &Modulus,
     mut sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
-    (values, steps): (usize, u32),
+    values: usize,
 ) {
     let n = sums[0].out[0].len();
-    let l = Lanes::new(m);
+    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let mut table = [[0u64; SUMS]; TABLED];
     for (value, start) in (0..n).step_by(n / values).enumerate() {
@@ -280,7 +413,7 @@ unsafe fn tabled<const SUMS: usize, const ONE: bool>(
             for (s, sum) in sums.iter_mut().enumerate() {
                 for part in 0..2 {
                     let value = montgomery(&l, inv, lo[s][part], hi[s][part]);
-                    let value = canonical::<ONE>(&l, value, m.value(), steps);
+                    let value = quotients.canonical::<ONE>(&l, value);
                     let fresh = sum.fresh[part];
                     // SAFETY: j + LANES <= n, the length of all outputs.
                     unsafe {
@@ -308,7 +441,7 @@ fn fetch_outputs<const COLUMNS: usize>(sum: &ProductSum<'_>, j: usize) {
 }
 
 /// The sums; `RUNS` if all factors that there are have so many `values`, each for at least `COLUMNS * LANES`
-/// words; `ONE` as for [`canonical`].
+/// words; `ONE` as for [`Quotients::canonical`].
 ///
 /// # Safety
 /// As for [`sums_of`].
@@ -318,10 +451,10 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
     m: &Modulus,
     mut sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
-    (values, steps): (usize, u32),
+    values: usize,
 ) {
     let n = sums[0].out[0].len();
-    let l = Lanes::new(m);
+    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
     let run = n.trailing_zeros() - values.trailing_zeros();
@@ -379,7 +512,7 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
                 let (to, fresh) = (sum.out[part].as_mut_ptr(), sum.fresh[part]);
                 for k in 0..COLUMNS {
                     let value = montgomery(&l, inv, lo[s][part][k], hi[s][part][k]);
-                    let value = canonical::<ONE>(&l, value, m.value(), steps);
+                    let value = quotients.canonical::<ONE>(&l, value);
                     // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
                     unsafe {
                         let to = to.add(j + k * LANES);

@@ -41,108 +41,179 @@ pub(in crate::kernels) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
 /// What makes the words of the uniform halves of one block.
 pub(super) struct Halves<'a> {
     uniform: Uniform<'a>,
-    /// Per lane order which of eight words each column meets.
-    places: [[u64; 8]; 8],
+    /// Per lane order which of eight words each column meets; without orders the first one is theirs.
+    places: [Places; 8],
     /// The numbers of four blocks, each with zero above.
     blocks: __m512i,
+    /// Where a block's number lies in them, but for its last two bits.
+    number: __m512i,
     mask: __m512i,
     limit: __m512i,
 }
 
-/// Which words of the stream eight columns meet.
 #[derive(Clone, Copy)]
-pub(super) struct Group {
-    counters: __m512i,
-    places: __m512i,
+#[repr(align(64))]
+struct Places([u64; 8]);
+
+/// Which words of the stream `G` times eight columns meet.
+#[derive(Clone, Copy)]
+pub(super) struct Groups<const G: usize> {
+    /// The first of these groups.
+    first: usize,
+    /// Entries of the order.
+    entries: [u32; G],
+}
+
+impl<const G: usize> Groups<G> {
+    pub(super) const NONE: Self = Self {
+        first: 0,
+        entries: [0; G],
+    };
 }
 
 impl<'a> Halves<'a> {
     #[inline]
     #[target_feature(enable = "avx512f")]
     pub(super) fn new(m: &Modulus, uniform: Uniform<'a>) -> Self {
-        let places = uniform.order.map(|o| o.lanes.each_ref().map(words_met));
+        let mut places = [Places([0, 1, 2, 3, 4, 5, 6, 7]); 8];
+        for (places, lanes) in places
+            .iter_mut()
+            .zip(uniform.order.iter().flat_map(|o| o.lanes))
+        {
+            places.0 = words_met(lanes);
+        }
         Self {
             uniform,
-            places: places.unwrap_or_default(),
+            places,
             blocks: _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0),
+            number: _mm512_maskz_set1_epi64(0b0101_0101, 0xffff_fffc),
             mask: _mm512_set1_epi64((1 << 52) - 1),
             limit: _mm512_set1_epi64(limit(m) as i64),
         }
     }
 
-    /// Those that columns `8 columns ..` meet.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn group(&self, columns: usize) -> Group {
-        let (group, places) = match self.uniform.order {
-            None => (self.uniform.first + columns, [0, 1, 2, 3, 4, 5, 6, 7]),
-            Some(order) => {
-                let b = order.blocks.get(columns).copied().unwrap_or(0);
-                ((b >> 3) as usize, self.places[(b & 7) as usize])
-            }
-        };
-        let first = _mm512_maskz_set1_epi64(0b0101_0101, 4 * group as i64);
-        Group {
-            counters: _mm512_add_epi64(self.blocks, first),
-            // SAFETY: eight words.
-            places: unsafe { load(places.as_ptr()) },
-        }
+    /// What a digit's words are made from.
+    pub(super) fn round_keys(&self, digit: usize) -> *const u64 {
+        let keys = self.uniform.round_keys.as_ptr();
+        keys.wrapping_add(digit * ROUND_KEYS)
     }
 
-    /// The words of a digit: below 2^52, not reduced.
+    /// Those that columns `8 first ..` meet.
     ///
     /// # Safety
-    /// The digit has round keys.
+    /// An order has as many entries.
     #[inline]
-    #[target_feature(enable = "avx512f,vaes")]
-    pub(super) unsafe fn words(&self, digit: usize, group: Group) -> __m512i {
-        // SAFETY: the caller's promise.
-        let words = unsafe { self.attempt(digit, group.counters) };
-        let refused = _mm512_cmpge_epu64_mask(words, self.limit);
-        let words = match refused {
-            0 => words,
-            // SAFETY: the caller's promise.
-            _ => unsafe { self.again(digit, group.counters, (words, refused)) },
-        };
-        _mm512_permutexvar_epi64(group.places, words)
+    pub(super) unsafe fn groups<const G: usize>(&self, first: usize) -> Groups<G> {
+        let mut entries = [0; G];
+        for (g, entry) in entries.iter_mut().enumerate() {
+            *entry = match self.uniform.order {
+                None => ((self.uniform.first + first + g) << 3) as u32,
+                // SAFETY: the caller's promise.
+                Some(order) => unsafe { *order.blocks.get_unchecked(first + g) },
+            };
+        }
+        Groups { first, entries }
     }
 
-    /// Words that replace those refused: of the next attempts.
-    #[cold]
+    /// The numbers of the blocks that eight columns meet.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn counters(&self, entry: u32) -> __m512i {
+        let number = _mm512_and_si512(_mm512_set1_epi32((entry >> 1) as i32), self.number);
+        _mm512_or_si512(number, self.blocks)
+    }
+
+    /// The words that these groups meet, of the digit with those round keys: below 2^52, not reduced.
+    ///
+    /// # Safety
+    /// `keys` are round keys, and the groups those of `groups`.
+    #[inline]
     #[target_feature(enable = "avx512f,vaes")]
-    unsafe fn again(
+    pub(super) unsafe fn words<const G: usize>(
         &self,
-        digit: usize,
-        mut counters: __m512i,
-        (mut words, mut refused): (__m512i, __mmask8),
-    ) -> __m512i {
-        let one = _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1);
-        while refused != 0 {
-            counters = _mm512_add_epi64(counters, one);
+        keys: *const u64,
+        groups: &Groups<G>,
+    ) -> [__m512i; G] {
+        let (mut words, mut largest) = ([self.blocks; G], _mm512_setzero_si512());
+        for (words, &entry) in words.iter_mut().zip(&groups.entries) {
+            *words = self.counters(entry);
+        }
+        // SAFETY: the caller's promise.
+        words = unsafe { self.attempt(keys, words) };
+        for &words in &words {
+            largest = _mm512_max_epu64(largest, words);
+        }
+        if _mm512_cmpge_epu64_mask(largest, self.limit) != 0 {
             // SAFETY: the caller's promise.
-            let more = unsafe { self.attempt(digit, counters) };
-            words = _mm512_mask_mov_epi64(words, refused, more);
-            refused = _mm512_cmpge_epu64_mask(words, self.limit);
+            words = unsafe { self.again(keys, groups.first) };
+        }
+        for (words, &entry) in words.iter_mut().zip(&groups.entries) {
+            // SAFETY: eight words.
+            let places = unsafe { load(self.places[(entry & 7) as usize].0.as_ptr()) };
+            *words = _mm512_permutexvar_epi64(places, *words);
         }
         words
     }
 
+    /// The words of groups from `first` on, with others for those refused: of the next attempts. All from
+    /// the beginning, so that nobody has to have the first ones in memory.
+    ///
+    /// # Safety
+    /// As for [`Halves::words`].
+    #[cold]
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,vaes")]
+    unsafe fn again<const G: usize>(&self, keys: *const u64, first: usize) -> [__m512i; G] {
+        let one = _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1);
+        // SAFETY: the caller's promise.
+        let groups = unsafe { self.groups::<G>(first) };
+        let mut counters = [self.blocks; G];
+        for (counters, &entry) in counters.iter_mut().zip(&groups.entries) {
+            *counters = self.counters(entry);
+        }
+        // SAFETY: the caller's promise.
+        let mut all = unsafe { self.attempt(keys, counters) };
+        for (words, mut counters) in all.iter_mut().zip(counters) {
+            let mut refused = _mm512_cmpge_epu64_mask(*words, self.limit);
+            while refused != 0 {
+                counters = _mm512_add_epi64(counters, one);
+                // SAFETY: the caller's promise.
+                let [more] = unsafe { self.attempt(keys, [counters]) };
+                *words = _mm512_mask_mov_epi64(*words, refused, more);
+                refused = _mm512_cmpge_epu64_mask(*words, self.limit);
+            }
+        }
+        all
+    }
+
+    /// A round of all blocks after the other: alone, each would wait for the one before it.
+    ///
+    /// # Safety
+    /// As for [`Halves::words`].
     #[inline]
     #[target_feature(enable = "avx512f,vaes")]
-    unsafe fn attempt(&self, digit: usize, counters: __m512i) -> __m512i {
-        let keys = self
-            .uniform
-            .round_keys
-            .as_ptr()
-            .wrapping_add(digit * ROUND_KEYS);
+    unsafe fn attempt<const G: usize>(
+        &self,
+        keys: *const u64,
+        mut x: [__m512i; G],
+    ) -> [__m512i; G] {
         // SAFETY: the caller's promise: eleven vectors.
         unsafe {
-            let mut x = _mm512_xor_si512(counters, load(keys));
-            for round in 1..ROUNDS {
-                x = _mm512_aesenc_epi128(x, load(keys.add(8 * round)));
+            let key = load(keys);
+            for x in &mut x {
+                *x = _mm512_xor_si512(*x, key);
             }
-            x = _mm512_aesenclast_epi128(x, load(keys.add(8 * ROUNDS)));
-            _mm512_and_si512(x, self.mask)
+            for round in 1..ROUNDS {
+                let key = load(keys.add(8 * round));
+                for x in &mut x {
+                    *x = _mm512_aesenc_epi128(*x, key);
+                }
+            }
+            let key = load(keys.add(8 * ROUNDS));
+            for x in &mut x {
+                *x = _mm512_and_si512(_mm512_aesenclast_epi128(*x, key), self.mask);
+            }
         }
+        x
     }
 }
