@@ -379,6 +379,33 @@ impl<'a, B: Backend> Evaluator<'a, B> {
         paths.iter().map(follow).collect()
     }
 
+    /// See [`Ops::rotate_sum`].
+    ///
+    /// # Errors
+    /// See there.
+    pub fn rotate_sum(&self, a: &Ct<B>, by: &[i64]) -> Result<Ct<B>> {
+        self.check_key_id(ROTATE, a.info())?;
+        let mut keys = Vec::with_capacity(by.len());
+        for &step in by {
+            match self.path(step, a.level())?[..] {
+                [step] => keys.push(self.key(ROTATE, KeyPurpose::Rotation(step), a.level())?),
+                // Nothing moves, or several keys make up one rotation.
+                _ => {
+                    let mut sum = a.clone();
+                    for turned in self.rotate_many(a, by)? {
+                        sum = self.add(&sum, &turned)?;
+                    }
+                    return Ok(sum);
+                }
+            }
+        }
+        if keys.is_empty() {
+            return Ok(a.clone());
+        }
+        let keys: Vec<_> = keys.iter().map(|key| key.key()).collect();
+        Ok(make(self.backend.rotate_sum(a.parts(), &keys)?, a.info()))
+    }
+
     /// The rotations with a key that make up a rotation: none if it moves nothing.
     fn path(&self, by: i64, level: usize) -> Result<Vec<i64>> {
         let slots = self.params.slots();
@@ -808,6 +835,10 @@ impl<B: Backend> Ops for Evaluator<'_, B> {
 
     fn rotate_many(&mut self, a: &Self::Ct, by: &[i64]) -> Result<Vec<Self::Ct>> {
         Evaluator::rotate_many(self, a, by)
+    }
+
+    fn rotate_sum(&mut self, a: &Self::Ct, by: &[i64]) -> Result<Self::Ct> {
+        Evaluator::rotate_sum(self, a, by)
     }
 
     fn conjugate(&mut self, a: &Self::Ct) -> Result<Self::Ct> {

@@ -502,6 +502,19 @@ pub trait Ops {
         })
     }
 
+    /// A ciphertext plus its rotations by each of these steps, 0 among them or not: what they share is
+    /// computed once, and rounded once where the implementer has a sum of rotations.
+    ///
+    /// # Errors
+    /// As [`Ops::rotate_many`].
+    fn rotate_sum(&mut self, a: &Self::Ct, by: &[i64]) -> Result<Self::Ct, OpsError> {
+        let mut sum = a.clone();
+        for turned in self.rotate_many(a, by)? {
+            sum = self.add(&sum, &turned)?;
+        }
+        Ok(sum)
+    }
+
     /// a - p; p at a's scale and at a's level or a higher one.
     ///
     /// # Errors

@@ -198,6 +198,22 @@ pub trait Backend: Send + Sync {
         keys: &[&Self::Key],
     ) -> Result<Vec<Pair<Self::Poly>>>;
 
+    /// A ciphertext plus its rotations by each key: the sum of hoisted rotations with one ModDown for all,
+    /// `(c0 + sum_i sigma_i(c0), c1) + round(sum_i sigma_i(sum_d digit_d(c1) key_{i,d}) / P)`.
+    fn rotate_sum(
+        &self,
+        c: PairRef<'_, Self::Poly>,
+        keys: &[&Self::Key],
+    ) -> Result<Pair<Self::Poly>> {
+        let mut sum = self.duplicate(c.0);
+        for key in keys {
+            let turned = self.automorphism(c.0, self.key_galois(key))?;
+            self.add_assign(&mut sum, &turned)?;
+        }
+        let terms: Vec<_> = keys.iter().map(|&key| (c.1, key)).collect();
+        self.key_switch_sum(Some((&sum, c.1)), &terms, Basis::empty())
+    }
+
     /// A key switch of lifted polynomials: [`rotate_many`](Backend::rotate_many) by one key of the
     /// centred representatives ([`extend`](Backend::extend)) of both polynomials (NTT form) on `to`,
     /// which contains their basis. With a key of one digit, nothing is decomposed: the lift is the

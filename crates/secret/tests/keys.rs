@@ -307,6 +307,10 @@ fn rotations_are_composed_when_that_is_asked_for() {
         let error = max_error(&kit.decrypt(rotated), &rotate(&x, by));
         assert!(error < 2f64.powi(-22), "by {by}: {error:e}");
     }
+    let sum = composing.rotate_sum(&ct, &[1, 7]).unwrap();
+    let turned = rotate(&x, 1).into_iter().zip(rotate(&x, 7));
+    let expected: Vec<Complex> = x.iter().zip(turned).map(|(x, (a, b))| x + a + b).collect();
+    assert!(max_error(&kit.decrypt(&sum), &expected) < 2f64.powi(-20));
     // One key switch after the other, and no other.
     let one = plain.rotate_many(&ct, &[1]).unwrap();
     let six = plain.rotate_many(&one[0], &[5]).unwrap();

@@ -86,6 +86,16 @@ fn every_operation(kit: &Kit, tolerance: f64) {
     }
     let single = ops.rotate(&a, -5).unwrap();
     assert!(single.c0() == rotated[4].c0() && single.c1() == rotated[4].c1());
+    for by in [&[][..], &[0], &[1], &[1, -1, 100], &[-5, 0, 1]] {
+        let mut expected = x.clone();
+        for &by in by {
+            let turned = rotate(&x, by);
+            expected = zip(&expected, &turned, |x, y| x + y);
+        }
+        let sum = ops.rotate_sum(&a, by).unwrap();
+        canonical(&ops, &sum);
+        check(&format!("sum of rotations by {by:?}"), &sum, &expected);
+    }
     check(
         "conjugate",
         &ops.conjugate(&a).unwrap(),

@@ -122,6 +122,10 @@ impl<O: Ops> Ops for Bootstrapping<'_, O> {
         self.ops.rotate_many(a, by)
     }
 
+    fn rotate_sum(&mut self, a: &O::Ct, by: &[i64]) -> Result<O::Ct> {
+        self.ops.rotate_sum(a, by)
+    }
+
     fn conjugate(&mut self, a: &O::Ct) -> Result<O::Ct> {
         self.ops.conjugate(a)
     }

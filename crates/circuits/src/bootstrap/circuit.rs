@@ -255,9 +255,8 @@ impl<Pl: Clone> Bootstrap<Pl> {
         let mut x = ops.mod_raise(x)?;
         x = ops.drop_to(&x, plan.raised_level())?;
         begin(Stage::Trace)?;
-        for &by in plan.trace() {
-            let turned = ops.rotate(&x, by)?;
-            x = ops.add(&x, &turned)?;
+        for steps in plan.trace() {
+            x = ops.rotate_sum(&x, steps)?;
         }
         begin(Stage::CoeffToSlot)?;
         for factor in &self.coeff_to_slot {

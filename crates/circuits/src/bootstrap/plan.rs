@@ -91,8 +91,8 @@ pub struct BootstrapPlan {
     behind: i64,
     slot_to_coeff: Vec<Factor>,
     coeff_to_slot: Vec<Factor>,
-    /// Rotations whose sum projects onto the polynomials of the content's ring.
-    trace: Vec<i64>,
+    /// Rotations whose sums, one after the other, project onto the polynomials of the content's ring.
+    trace: Vec<Vec<i64>>,
     input_level: usize,
     /// Where CoeffToSlot starts.
     raised_level: usize,
@@ -230,10 +230,13 @@ impl BootstrapPlan {
         }
         let (before, behind) = straighten(&mut to_coeff, &mut to_slot);
         let mut trace = Vec::new();
+        // Four copies at a time: three rotations share a decomposition and a ModDown, which two doublings would
+        // need twice.
         let mut by = points;
         while by < slots {
-            trace.push(by as i64);
-            by *= 2;
+            let copies = (slots / by).min(4);
+            trace.push((1..copies).map(|k| (k * by) as i64).collect());
+            by *= copies;
         }
         let factors = |of: Vec<Diagonals>, babies| {
             let factors = of.into_iter().map(|m| Factor::new(m, babies));
@@ -333,7 +336,11 @@ impl BootstrapPlan {
         // What CoeffToSlot multiplies with in all: from the message's scale to multiples of q0, the
         // sum over the trace, the conjugate's addition, and EvalMod's range.
         let count = self.coeff_to_slot.len();
-        let copies = (self.trace.len() as f64).exp2();
+        let copies: f64 = self
+            .trace
+            .iter()
+            .map(|steps| 1.0 + steps.len() as f64)
+            .product();
         let all = 1.0 / (self.ratio * copies * 2.0 * self.eval_mod.range());
         let each = all.powf(1.0 / count.max(1) as f64);
         let mut to_slot = Vec::with_capacity(count);
@@ -442,8 +449,8 @@ impl BootstrapPlan {
         self.turn
     }
 
-    /// Rotations whose sum projects onto the content's ring.
-    pub(super) fn trace(&self) -> &[i64] {
+    /// Rotations whose sums, one after the other, project onto the content's ring.
+    pub(super) fn trace(&self) -> &[Vec<i64>] {
         &self.trace
     }
 

@@ -555,6 +555,12 @@ fn hoisting_with<B: Backend>(t: &mut Bench<B>, partitions: &[&Vec<Basis>; 3]) ->
         t.same("rotate_many against key_switch_sum", &p0, r0)?;
         t.same("rotate_many against key_switch_sum", &p1, r1)?;
     }
+    for count in 1..=mine.len() {
+        let (s0, s1) = t.ours.rotate_sum((&x.0, &x.1), &mine[..count])?;
+        let (r0, r1) = t.reference.rotate_sum((&a.0, &a.1), &refs[..count])?;
+        t.same("rotate_sum", &s0, &r0)?;
+        t.same("rotate_sum", &s1, &r1)?;
+    }
     let large = t
         .ours
         .import(t.samples.poly(Basis::range(0, 6), Form::Ntt)?)?;

@@ -45,8 +45,10 @@ pub(super) enum Onto<'a> {
 
 /// One output pair: what is added and which products are summed.
 pub(super) struct Job<'a> {
-    /// Added, times P, under the automorphism of the first term.
+    /// Added, times P, under the automorphism of the first term, or of each one.
     pub(super) add_inside: Added<'a>,
+    /// Whether that is of each one.
+    pub(super) every: bool,
     /// Added, times P, as it is.
     pub(super) add_before: [Option<&'a RnsPoly>; 2],
     /// Whether the outputs hold sums already, which the products are added to.
@@ -314,6 +316,7 @@ impl Cpu {
             add_inside,
             add_before,
             onto,
+            every: false,
             terms: polys.iter().enumerate().map(|(i, p)| (i, p.1)).collect(),
         };
         let call = Call {
@@ -557,7 +560,7 @@ impl Cpu {
         };
         let mut tensors = Vec::new();
         match place.job.add_inside {
-            _ if !place.first => {}
+            _ if !place.first && !place.job.every => {}
             Added::Pair(pair) => {
                 extra.x = pair.map(|a| Some(&a?.limb_of(place.prime)?[range.clone()]));
             }

@@ -57,6 +57,7 @@ impl Cpu {
             add_inside: Added::Pair(if inside { add } else { [None, None] }),
             add_before: if inside { [None, None] } else { add },
             onto: false,
+            every: false,
             terms: terms
                 .iter()
                 .enumerate()
@@ -96,6 +97,7 @@ impl Cpu {
             add_inside: Added::Products(pairs),
             add_before: [None, None],
             onto: false,
+            every: false,
             terms: vec![(0, key)],
         };
         self.run_on(&[digits], &[job], shape)
@@ -121,6 +123,7 @@ impl Cpu {
             add_inside: Added::Pair([None, None]),
             add_before: [Some(&d0), Some(&d1)],
             onto: false,
+            every: false,
             terms: vec![(0, key)],
         };
         self.run_on(&[digits], &[job], shape)
@@ -162,12 +165,45 @@ impl Cpu {
                     add_inside: Added::Pair([Some(c.0), None]),
                     add_before: [None, None],
                     onto: false,
+                    every: false,
                     terms: vec![(0, *k)],
                 })
                 .collect();
             outputs.extend(self.run(&[(c.1, *key)], &jobs, shape));
         }
         Ok(outputs)
+    }
+
+    /// A pair plus its rotations.
+    pub(super) fn rotate_hoisted_sum(
+        &self,
+        c: PairRef<'_, RnsPoly>,
+        keys: &[&CpuKey],
+    ) -> Result<Pair<RnsPoly>> {
+        let Some(key) = keys.first() else {
+            return Err(RingError::Empty { op: "rotate_sum" });
+        };
+        c.0.require_like("rotate_sum", c.1)?;
+        let terms: Vec<(&RnsPoly, &CpuKey)> = keys.iter().map(|k| (c.1, *k)).collect();
+        let shape = self.check_terms(c.1, key, &terms, Basis::empty())?;
+        // Digits of another partition cannot be shared.
+        let alike = |k: &&CpuKey| cut_alike(&k.digits, &key.digits, shape.basis);
+        let (shared, others): (Vec<&CpuKey>, Vec<&CpuKey>) = keys.iter().partition(|k| alike(k));
+        let polys: Vec<(&RnsPoly, &CpuKey)> = std::iter::once(*key)
+            .chain(others.iter().copied())
+            .map(|key| (c.1, key))
+            .collect();
+        let others = others.into_iter().enumerate().map(|(i, k)| (i + 1, k));
+        let job = Job {
+            add_inside: Added::Pair([Some(c.0), None]),
+            every: true,
+            add_before: [Some(c.0), Some(c.1)],
+            onto: false,
+            terms: shared.into_iter().map(|k| (0, k)).chain(others).collect(),
+        };
+        self.run(&polys, &[job], shape)
+            .pop()
+            .ok_or(RingError::Empty { op: "rotate_sum" })
     }
 
     /// A key switch of a pair lifted to `to`. The second half is converted where it meets the key.
@@ -198,6 +234,7 @@ impl Cpu {
             add_inside: Added::Pair([Some(&c0), None]),
             add_before: [None, None],
             onto: false,
+            every: false,
             terms: vec![(0, key)],
         };
         let raised = self.run(&[(c.1, key)], &[job], shape).pop();

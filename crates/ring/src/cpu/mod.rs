@@ -673,6 +673,10 @@ impl Backend for Cpu {
         self.rotate_hoisted(c, keys)
     }
 
+    fn rotate_sum(&self, c: PairRef<'_, RnsPoly>, keys: &[&CpuKey]) -> Result<Pair<RnsPoly>> {
+        self.rotate_hoisted_sum(c, keys)
+    }
+
     fn raise(&self, c: PairRef<'_, RnsPoly>, key: &CpuKey, to: Basis) -> Result<Pair<RnsPoly>> {
         self.raise_pair(c, key, to)
     }
