@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::packed::Unpack;
 use super::uniform::{Groups, Halves};
 use super::{LANES, Lanes, Quotients, load, montgomery, splat, steps_of, store};
+use crate::basis::Basis;
 use crate::kernels::scalar;
 use crate::kernels::{
     ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_stride, key_width,
@@ -107,8 +108,8 @@ unsafe fn products_of<const HALF: bool, const ONE: bool, const MADE: bool>(
     }
 }
 
-/// Most digits of an inner product: vectors do no more.
-const MOST_DIGITS: usize = 16;
+/// Most digits of an inner product: one for each prime that a basis can hold.
+const MOST_DIGITS: usize = Basis::MAX;
 
 /// A digit and its key.
 #[derive(Clone, Copy)]
@@ -234,7 +235,7 @@ impl Product<'_> {
                         // The mask keeps the block inside the outputs, whose blocks are a power of two.
                         let b = *order.blocks.get_unchecked(j / LANES + g);
                         let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / LANES - 1);
-                        let lanes = load(order.lanes.get_unchecked((b & 7) as usize).as_ptr());
+                        let lanes = load(order.lanes[(b & 7) as usize].as_ptr());
                         let r0 = _mm512_permutexvar_epi64(lanes, r0[g]);
                         let r1 = _mm512_permutexvar_epi64(lanes, r1[g]);
                         store(outs[0].add(to * LANES), r0);
