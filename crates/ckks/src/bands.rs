@@ -53,20 +53,76 @@ impl Band {
         digits.filter(|digit| !digit.is_empty())
     }
 
-    /// What a key switch on these primes takes, in NTTs: with d digits on n primes and k in P, n back,
-    /// d (n + k) - n of the digits, 2 (n + k) of both ModDowns; d (n + k) inner products; and the
-    /// conversions of each digit to all other primes and of both halves from P.
+    /// What a key switch on these primes takes, in NTTs.
     fn cost(&self, basis: Basis) -> f64 {
-        let (own, special) = (basis.len(), self.special.len());
-        let (mut limbs, mut conversions) = (2 * (own + special), 2 * own * special);
-        let mut products = 0;
-        for digit in self.digits_on(basis) {
-            limbs += own + special;
-            products += own + special;
-            conversions += digit.len() * (own + special - digit.len());
-        }
-        limbs as f64 + INNER_PRODUCT * products as f64 + CONVERSION * conversions as f64
+        let work = self.work(basis);
+        let halves = [work.division; 2];
+        let all = [work.decomposition, work.product].into_iter().chain(halves);
+        all.fold(Work::default(), Work::and).ntts()
     }
+
+    /// Its parts: with d digits on n primes and k in P, n inverse NTTs and d (n + k) - n of the digits;
+    /// d (n + k) inner products; n + k NTTs of the ModDown of each half; and the conversions of each digit
+    /// to all other primes and of each half from P.
+    fn work(&self, basis: Basis) -> SwitchWork {
+        let (own, special) = (basis.len(), self.special.len());
+        let mut work = SwitchWork {
+            division: Work {
+                limbs: own + special,
+                conversions: own * special,
+                ..Work::default()
+            },
+            ..SwitchWork::default()
+        };
+        for digit in self.digits_on(basis) {
+            work.decomposition.limbs += own + special;
+            work.product.products += own + special;
+            work.decomposition.conversions += digit.len() * (own + special - digit.len());
+        }
+        work
+    }
+}
+
+/// What is computed on limbs of N words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// NTTs, forward or inverse.
+    pub limbs: usize,
+    /// Inner products of a digit's limb with both halves of a key.
+    pub products: usize,
+    /// Limbs carried to another prime.
+    pub conversions: usize,
+}
+
+impl Work {
+    /// Both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            limbs: self.limbs + other.limbs,
+            products: self.products + other.products,
+            conversions: self.conversions + other.conversions,
+        }
+    }
+
+    /// As so many NTTs of one limb: an estimate, the same on every machine.
+    #[must_use]
+    pub fn ntts(self) -> f64 {
+        self.limbs as f64
+            + INNER_PRODUCT * self.products as f64
+            + CONVERSION * self.conversions as f64
+    }
+}
+
+/// The parts of a key switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SwitchWork {
+    /// A polynomial cut into digits.
+    pub decomposition: Work,
+    /// The inner product of the digits with a key.
+    pub product: Work,
+    /// The ModDown of one polynomial.
+    pub division: Work,
 }
 
 /// The digits of consecutive primes, from the first on: each takes as many as keep its product within
@@ -232,6 +288,12 @@ impl Params {
     pub fn rotation_basis(&self, level: usize) -> Basis {
         let special = self.special_at(KeyPurpose::Rotation(1), level);
         self.covering(level).union(special)
+    }
+
+    /// What a key switch at `level` takes.
+    #[must_use]
+    pub fn switch_work(&self, purpose: KeyPurpose, level: usize) -> SwitchWork {
+        self.band(purpose, level).work(self.covering(level))
     }
 
     fn band(&self, purpose: KeyPurpose, level: usize) -> &Band {

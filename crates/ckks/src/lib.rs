@@ -39,7 +39,7 @@ pub mod testing;
 pub mod uniform;
 mod words;
 
-pub use bands::Band;
+pub use bands::{Band, SwitchWork, Work};
 pub use centred::Centred;
 pub use ciphertext::{Ciphertext, CiphertextInfo, KeyId, StoredCiphertext, Uniform};
 pub use coefficients::Coefficients;

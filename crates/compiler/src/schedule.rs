@@ -105,6 +105,7 @@ fn weight(program: &CiphertextProgram, index: usize) -> u64 {
     let additions = match &instruction.operation {
         Operation::MulSum(pairs) => SWITCH + 2 * pairs.len(),
         Operation::RotateMany { steps, .. } => SWITCH * steps.len(),
+        Operation::RotateSum { steps, .. } => SWITCH * (1 + steps.len()) / 2,
         Operation::Conjugate(_) => SWITCH,
         Operation::Adjust { .. } | Operation::Rescale(_) => 3,
         Operation::ModRaise(_) => SWITCH,

@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use veilformer_circuits::bootstrap::Content;
-use veilformer_circuits::testing::{ClearCiphertext, ClearOps, IdealBootstrap};
+use veilformer_circuits::testing::{ClearCiphertext, ClearOps, Counting, IdealBootstrap};
 use veilformer_ckks::{Params, ParamsSpec, SecurityLevel};
 use veilformer_compiler::encoder::circuit::{
     Bootstraps, EncoderCircuit, Event, Layout, Plains, Times,
 };
 use veilformer_compiler::encoder::{Budget, Polynomials, Substitution, minimax, substitute};
-use veilformer_compiler::placement::{Loops, greedy, place};
+use veilformer_compiler::placement::{Loops, Machine, greedy, place};
 use veilformer_ir::encoder::{AttentionFunction, Encoder};
 use veilformer_models::encoder::{
     EncoderFolder, Execution, RandomEncoder, calibrate, center_keys, write_random_folder,
@@ -91,10 +91,16 @@ fn run_with(
         complex: 0,
         real: 0,
     };
-    let times = Times::REFERENCE;
+    let times = Times::estimated(&params);
     let flow = circuit.flow(&params, &bootstraps, &times).unwrap();
-    let best = place(&flow, &times.machine(&bootstraps), Loops::Free).unwrap();
-    let simple = greedy(&flow, &times.machine(&bootstraps)).unwrap();
+    let machine = Machine {
+        levels: bootstraps.output_level - bootstraps.input_level,
+        complex: 1.25,
+        real: 1.25,
+        sparse: 1.25,
+    };
+    let best = place(&flow, &machine, Loops::Free).unwrap();
+    let simple = greedy(&flow, &machine).unwrap();
     assert!(best.bootstraps <= simple.bootstraps && best.seconds < simple.seconds);
     let mut plains = Plains::default();
     let mut worst = 0.0f64;
@@ -113,18 +119,20 @@ fn run_with(
         let inputs = circuit.encode(&rows).unwrap();
         let top = params.max_level();
         let inputs = inputs.map(|slots| ops.encrypt(slots, top)).unwrap();
+        let mut ops = Counting::new(ops);
         #[allow(clippy::type_complexity)]
-        let watch: &mut dyn FnMut(&mut ClearOps, Event<'_, ClearCiphertext>) = &mut |ops, event| {
-            let Event::Bound(name, cts, bound) = event else {
-                return;
+        let watch: &mut dyn FnMut(&mut Counting<ClearOps>, Event<'_, ClearCiphertext>) =
+            &mut |ops, event| {
+                let Event::Bound(name, cts, bound) = event else {
+                    return;
+                };
+                for ct in cts {
+                    let slots = ops.inner().decrypt(ct);
+                    let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
+                    let largest = largest.fold(0.0, f64::max);
+                    assert!(largest <= 1.02 * bound, "{name}: {largest}");
+                }
             };
-            for ct in cts {
-                let slots = ops.decrypt(ct);
-                let largest = slots.iter().map(|z| z.re.abs().max(z.im.abs()));
-                let largest = largest.fold(0.0, f64::max);
-                assert!(largest <= 1.02 * bound, "{name}: {largest}");
-            }
-        };
         let (out, stages) = circuit
             .run(
                 &mut ops,
@@ -133,7 +141,7 @@ fn run_with(
                 watch,
             )
             .unwrap();
-        let slots: Vec<_> = out.iter().map(|ct| ops.decrypt(ct)).collect();
+        let slots: Vec<_> = out.iter().map(|ct| ops.inner().decrypt(ct)).collect();
         let got = circuit.read(&slots);
         let scale = expected.iter().fold(1.0, |m, e| f64::max(m, e.abs()));
         for (a, b) in got.iter().zip(&expected) {
@@ -141,6 +149,14 @@ fn run_with(
         }
         let boots = stages.iter().map(|s| s.bootstraps + s.real_bootstraps);
         assert_eq!(boots.sum::<usize>(), placement.bootstraps);
+        // Placed from stages that ran at the top, each of which was moved to its level as a whole.
+        let ran = times.seconds(&ops.take()) + 1.25 * placement.bootstraps as f64;
+        let off = ran / placement.seconds - 1.0;
+        assert!(
+            off.abs() < 0.02,
+            "{ran:.3} s, placed as {:.3}",
+            placement.seconds
+        );
     }
     let stages = flow.blocks.iter().flat_map(|block| &block.nodes);
     let sums = stages.filter(|stage| stage.name.ends_with("variance"));

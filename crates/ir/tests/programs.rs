@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use veilformer_circuits::testing::{ClearOps, toy_params};
 use veilformer_ckks::{Complex, Giant, Ops, OpsError, SlotVector, Term, Transform, pairing};
 use veilformer_ir::Matrix;
-use veilformer_ir::ciphertext::{PlainId, PlainPattern, Recorder, ValueId, replay};
+use veilformer_ir::ciphertext::{Operation, PlainId, PlainPattern, Recorder, ValueId, replay};
 use veilformer_ir::tensor::{TensorId, TensorOp, TensorProgram};
 
 /// A transform by one giant step, its rotated term with a plaintext that is made for that or not.
@@ -55,7 +55,7 @@ fn step<O: Ops>(
         values[b % values.len()].clone(),
     );
     let level = n % 4;
-    let result = match kind % 13 {
+    let result = match kind % 14 {
         0 => ops.add(&x, &y),
         1 => ops.sub(&x, &y),
         2 => ops.mul(&x, &y),
@@ -73,6 +73,8 @@ fn step<O: Ops>(
         9 => transform(ops, &[&x, &y], n as i64 - 3, (b % 2 == 0, false)),
         10 => transform(ops, &[&x, &y], n as i64 - 3, (b % 2 == 0, true)),
         11 => ops.mod_raise(&x),
+        // Of which one may move nothing.
+        12 => ops.rotate_sum(&x, &[n as i64 - 3, b as i64]),
         _ => ops.rescale(&x),
     };
     values.push(result.map_err(|e| e.to_string())?);
@@ -138,6 +140,57 @@ fn nested_transforms_and_raised_moduli_are_replayed() {
     for (id, expected) in program.outputs.iter().zip(&expected) {
         let found = clear.decrypt(&values[id.0 as usize]);
         assert_eq!(found, clear.decrypt(expected));
+    }
+}
+
+/// A sum of rotations is one instruction with the keys of its steps, and what it is when run at once; one that
+/// would need no key is refused.
+#[test]
+fn sums_of_rotations_are_replayed() {
+    let params = toy_params(1);
+    let mut recorder = Recorder::new(&params);
+    let x = recorder.input(1, 0.25).unwrap();
+    let steps = [3, -1, params.slots() as i64];
+    let sum = recorder.rotate_sum(&x, &steps).unwrap();
+    assert!((recorder.bound(sum) - 1.0).abs() < 1e-12);
+    let program = recorder.finish(vec![sum]);
+    program.verify(&params).unwrap();
+    assert_eq!(program.instructions.len(), 3, "{}", program.print());
+    assert!(program.print().contains("rotate_sum c0 by [3, "));
+
+    let slots: Vec<f64> = (0..params.slots()).map(|j| (j % 8) as f64 / 32.0).collect();
+    let mut clear = ClearOps::new(&params);
+    let x = clear.encrypt(&SlotVector::real(&slots), 1).unwrap();
+    let at_once = clear.rotate_sum(&x, &steps).unwrap();
+    assert_eq!(program.key_list(&params), *clear.keys());
+    let mut values = Vec::new();
+    for instruction in &program.instructions {
+        let value = |id: ValueId| values.get(id.0 as usize).cloned();
+        let input = |_: usize| Some(x.clone());
+        let made = replay(
+            &mut clear,
+            &instruction.operation,
+            &value,
+            &|_| None,
+            &input,
+        );
+        values.extend(made.unwrap());
+    }
+    let (found, expected) = (
+        clear.decrypt(values.last().unwrap()),
+        clear.decrypt(&at_once),
+    );
+    for (j, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        let by = |step: usize| slots[(j + step) % slots.len()];
+        let real = 2.0 * by(0) + by(3) + by(slots.len() - 1);
+        assert!((found.re - real).abs() < 1e-9 && (expected.re - real).abs() < 1e-9);
+    }
+    for steps in [vec![], vec![3, 0]] {
+        let mut broken = program.clone();
+        let source = ValueId(0);
+        broken.instructions[1].operation = Operation::RotateSum { source, steps };
+        let refused = broken.verify(&params).unwrap_err().to_string();
+        assert!(refused.contains("move nothing"), "{refused}");
     }
 }
 

@@ -375,6 +375,16 @@ pub(crate) fn pieces(
                 (Cost::RotateStep, at, count),
             ]
         }
+        // Inner products of which all but one have no ModDown of their own.
+        Operation::RotateSum { source, steps } => {
+            let at = level(source);
+            let count = steps.iter().filter(|s| turns(**s)).count();
+            vec![
+                (Cost::Rotate, at, count.min(1)),
+                (Cost::RotateStep, at, count.min(1)),
+                (Cost::TransformBaby, at, count.saturating_sub(1)),
+            ]
+        }
         Operation::Conjugate(a) => {
             vec![(Cost::Rotate, level(a), 1), (Cost::RotateStep, level(a), 1)]
         }

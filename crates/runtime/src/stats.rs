@@ -29,6 +29,8 @@ pub enum OpKind {
     MulSum,
     /// Rotations of one value.
     RotateMany,
+    /// A value and rotations of it, added up.
+    RotateSum,
     /// Conjugation.
     Conjugate,
     /// Limbs forgotten.
@@ -47,7 +49,7 @@ pub enum OpKind {
 
 impl OpKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Input,
         Self::Add,
         Self::Sub,
@@ -57,6 +59,7 @@ impl OpKind {
         Self::Rescale,
         Self::MulSum,
         Self::RotateMany,
+        Self::RotateSum,
         Self::Conjugate,
         Self::DropTo,
         Self::Adjust,
@@ -79,6 +82,7 @@ impl OpKind {
             Operation::Rescale(_) => Self::Rescale,
             Operation::MulSum(_) => Self::MulSum,
             Operation::RotateMany { .. } => Self::RotateMany,
+            Operation::RotateSum { .. } => Self::RotateSum,
             Operation::Conjugate(_) => Self::Conjugate,
             Operation::DropTo { .. } => Self::DropTo,
             Operation::Adjust { .. } => Self::Adjust,
@@ -106,6 +110,7 @@ impl fmt::Display for OpKind {
             Self::Rescale => "rescale",
             Self::MulSum => "mul sum",
             Self::RotateMany => "rotate",
+            Self::RotateSum => "rotate sum",
             Self::Conjugate => "conjugate",
             Self::DropTo => "drop",
             Self::Adjust => "adjust",
@@ -129,7 +134,9 @@ pub fn key_switches(program: &CiphertextProgram, operation: &Operation) -> u64 {
     let slots = program.slots;
     let count = match operation {
         Operation::MulSum(_) | Operation::Conjugate(_) => 1,
-        Operation::RotateMany { steps, .. } => steps.iter().filter(|s| moves(**s, slots)).count(),
+        Operation::RotateMany { steps, .. } | Operation::RotateSum { steps, .. } => {
+            steps.iter().filter(|s| moves(**s, slots)).count()
+        }
         Operation::ModRaise(_) => 2,
         Operation::Bootstrap { which, .. } => {
             let entry = program.bootstraps.get(*which as usize);

@@ -190,14 +190,18 @@ impl Heads {
     }
 
     /// How many of a lane's places a map with one step per place, each of this cost, should serve, where
-    /// a rotation for each score in a lane serves twice as many. Costs are in ModDowns of both halves.
+    /// a doubling of each score in a lane serves twice as many. Costs are in ModDowns of both halves: a
+    /// rotation has a decomposition, an inner product and one of these, two doublings in one three inner
+    /// products ([`super::fold`]).
     fn reach(&self, step: f64) -> usize {
         const ROTATION: f64 = 3.3;
+        const TWO: f64 = 5.3;
         let (used, places) = (self.used_places().max(1), self.places());
         let reaches = (0..=(places / used).max(1).ilog2()).map(|bit| used << bit);
         let cost = |reach: usize| {
-            let doublings = (used * doublings(reach, places / reach).len()) as f64;
-            ROTATION * doublings + step * (used + reach) as f64
+            let doublings = doublings(reach, places / reach).len();
+            let each = TWO * (doublings / 2) as f64 + ROTATION * (doublings % 2) as f64;
+            each * used as f64 + step * (used + reach) as f64
         };
         let least = reaches.min_by(|a, b| cost(*a).total_cmp(&cost(*b)));
         least.unwrap_or(places)

@@ -53,6 +53,6 @@ pub use heads::{Heads, ScorePlace};
 pub use norm::{LayerNorm, Variance};
 pub use pool::Pool;
 pub use scores::{Scores, Spread};
-pub use slots::{Mask, Parts};
+pub use slots::{Mask, Parts, fold};
 pub use softmax::{KeySum, Softmax, attend, power};
 pub use weighted::Weighted;

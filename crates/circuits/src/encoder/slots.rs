@@ -50,11 +50,20 @@ pub(super) fn sum<O: Ops>(
 
 /// `ct` and what each rotation of the sum so far adds: with steps 1, 2, 4 .. slot `j` gets the
 /// slots from `j` on, with negative ones those up to `j`.
-pub(super) fn fold<O: Ops>(ops: &mut O, ct: &O::Ct, steps: &[i64]) -> Result<O::Ct, OpsError> {
+///
+/// Two steps a and b at a time, as rotations by a, b and a + b of one sum: three inner products with a key
+/// for two, but one decomposition and one ModDown, which take longer.
+///
+/// # Errors
+/// What `ops` refuses.
+pub fn fold<O: Ops>(ops: &mut O, ct: &O::Ct, steps: &[i64]) -> Result<O::Ct, OpsError> {
     let mut sum = ct.clone();
-    for step in steps {
-        let turned = ops.rotate(&sum, *step)?;
-        sum = ops.add(&sum, &turned)?;
+    for steps in steps.chunks(2) {
+        let both = match steps {
+            [a, b] => ops.rotate_sum(&sum, &[*a, *b, a + b]),
+            steps => ops.rotate_sum(&sum, steps),
+        };
+        sum = both?;
     }
     Ok(sum)
 }

@@ -1,5 +1,7 @@
 //! What a product costs: operations counted, and milliseconds per operation.
 
+use std::ops::AddAssign;
+
 /// Products with plaintexts, by what the plaintext stores.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Products {
@@ -28,8 +30,7 @@ impl Products {
     }
 }
 
-/// The operations of a circuit. Levels, and so the milliseconds of an operation, are not told apart:
-/// a circuit here spans two or three of them.
+/// The operations of a circuit, or of what it does at one level.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Ciphertexts in.
@@ -71,6 +72,38 @@ pub struct Counts {
     pub keys: usize,
 }
 
+impl AddAssign for Products {
+    fn add_assign(&mut self, other: Self) {
+        self.dense += other.dense;
+        self.periodic += other.periodic;
+        self.scalar += other.scalar;
+    }
+}
+
+/// Of two circuits side by side: levels, too, are added up.
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.inputs += other.inputs;
+        self.outputs += other.outputs;
+        self.levels += other.levels;
+        self.decompositions += other.decompositions;
+        self.hoisted += other.hoisted;
+        self.babies += other.babies;
+        self.giants += other.giants;
+        self.plain_giants += other.plain_giants;
+        self.rotations += other.rotations;
+        self.relinearizations += other.relinearizations;
+        self.products += other.products;
+        self.plain += other.plain;
+        self.extended += other.extended;
+        self.additions += other.additions;
+        self.rescales += other.rescales;
+        self.divisions += other.divisions;
+        self.plain_words += other.plain_words;
+        self.keys += other.keys;
+    }
+}
+
 impl Counts {
     /// All inner products with a key.
     #[must_use]
@@ -106,8 +139,8 @@ impl ProductCosts {
     }
 }
 
-/// Milliseconds per operation, as measured on some machine at the level of the inputs; the
-/// fields are those of [`Counts`].
+/// Milliseconds per operation, as measured on some machine at the level of the inputs, or another unit;
+/// the fields are those of [`Counts`].
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct UnitCosts {
     /// See [`Counts::decompositions`].
@@ -139,7 +172,7 @@ pub struct UnitCosts {
 }
 
 impl UnitCosts {
-    /// Milliseconds of a circuit.
+    /// Milliseconds of a circuit, or whatever the unit is.
     #[must_use]
     pub fn of(&self, counts: &Counts) -> f64 {
         let terms = [

@@ -33,6 +33,7 @@
 
 mod counts;
 mod diagonals;
+mod estimate;
 mod packing;
 mod plan;
 mod product;

@@ -11,11 +11,11 @@ use crate::matrix::Counts;
 
 type Result<T> = std::result::Result<T, OpsError>;
 
-/// [`Ops`] that does what another one does and counts it. Inputs, outputs and levels are not an
-/// operation's: they stay zero.
+/// [`Ops`] that does what another one does and counts it, by the level of what an operation reads. Inputs,
+/// outputs and levels are not an operation's: they stay zero.
 pub struct Counting<O> {
     ops: O,
-    counts: Counts,
+    counts: BTreeMap<usize, Counts>,
     keys: KeyList,
     bootstraps: usize,
 }
@@ -32,7 +32,7 @@ impl<O: Ops> Counting<O> {
     pub fn new(ops: O) -> Self {
         Self {
             ops,
-            counts: Counts::default(),
+            counts: BTreeMap::new(),
             keys: KeyList::default(),
             bootstraps: 0,
         }
@@ -40,17 +40,22 @@ impl<O: Ops> Counting<O> {
 
     /// The operations so far.
     pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        self.counts.values().for_each(|counts| all += *counts);
         Counts {
             keys: self.keys.len(),
-            ..self.counts
+            ..all
         }
     }
 
-    /// The operations so far, and counts from zero again; keys are kept.
-    pub fn take(&mut self) -> Counts {
-        let counts = self.counts();
-        self.counts = Counts::default();
-        counts
+    /// The operations so far by level, without their keys, and counts from zero again; keys are kept.
+    pub fn take(&mut self) -> BTreeMap<usize, Counts> {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// What is counted of a level.
+    fn at(&mut self, level: usize) -> &mut Counts {
+        self.counts.entry(level).or_default()
     }
 
     /// The keys so far, with the highest level that each was used at.
@@ -82,12 +87,12 @@ impl<O: Ops> Counting<O> {
     }
 
     /// What the encoder stores; see `Encoder::encode_plain`.
-    fn words(&mut self, slots: &SlotVector) -> usize {
+    fn words(&mut self, slots: &SlotVector, level: usize) -> usize {
         let words = match slots {
             SlotVector::Constant(value) if value.im == 0.0 => 1,
             other => 2 * other.entries().len(),
         };
-        self.counts.plain_words += words;
+        self.at(level).plain_words += words;
         words
     }
 }
@@ -111,7 +116,7 @@ impl<O: Ops> Ops for Counting<O> {
     fn plain(&mut self, slots: &SlotVector, level: usize, scale: Scale) -> Result<Self::Plain> {
         Ok(CountedPlain {
             plain: self.ops.plain(slots, level, scale)?,
-            words: self.words(slots),
+            words: self.words(slots, level),
         })
     }
 
@@ -123,17 +128,17 @@ impl<O: Ops> Ops for Counting<O> {
     ) -> Result<Self::Plain> {
         Ok(CountedPlain {
             plain: self.ops.extended_plain(slots, level, scale)?,
-            words: self.words(slots),
+            words: self.words(slots, level),
         })
     }
 
     fn add(&mut self, a: &O::Ct, b: &O::Ct) -> Result<O::Ct> {
-        self.counts.additions += 1;
+        self.at(self.ops.level(a)).additions += 1;
         self.ops.add(a, b)
     }
 
     fn sub(&mut self, a: &O::Ct, b: &O::Ct) -> Result<O::Ct> {
-        self.counts.additions += 1;
+        self.at(self.ops.level(a)).additions += 1;
         self.ops.sub(a, b)
     }
 
@@ -147,21 +152,24 @@ impl<O: Ops> Ops for Counting<O> {
 
     fn mul_plain(&mut self, a: &O::Ct, p: &Self::Plain) -> Result<O::Ct> {
         let n = 2 * self.slots();
-        *self.counts.plain.of_words(p.words, n) += 1;
+        let level = self.ops.level(a);
+        *self.at(level).plain.of_words(p.words, n) += 1;
         self.ops.mul_plain(a, &p.plain)
     }
 
     fn rescale(&mut self, a: &O::Ct) -> Result<O::Ct> {
-        self.counts.rescales += 1;
+        self.at(self.ops.level(a)).rescales += 1;
         self.ops.rescale(a)
     }
 
     fn mul_sum(&mut self, pairs: &[(&O::Ct, &O::Ct)]) -> Result<O::Ct> {
         if let Some((a, _)) = pairs.first() {
-            self.need(KeyPurpose::Relinearization, self.ops.level(a));
+            let level = self.ops.level(a);
+            self.need(KeyPurpose::Relinearization, level);
+            let counts = self.at(level);
+            counts.products += pairs.len();
+            counts.relinearizations += 1;
         }
-        self.counts.products += pairs.len();
-        self.counts.relinearizations += 1;
         self.ops.mul_sum(pairs)
     }
 
@@ -169,20 +177,36 @@ impl<O: Ops> Ops for Counting<O> {
         let (slots, level) = (self.slots(), self.ops.level(a));
         by.iter()
             .for_each(|by| self.need(KeyPurpose::Rotation(*by), level));
+        let counts = self.at(level);
         match by.iter().filter(|by| moves(**by, slots)).count() {
             0 => {}
-            1 => self.counts.rotations += 1,
+            1 => counts.rotations += 1,
             several => {
-                self.counts.decompositions += 1;
-                self.counts.hoisted += several;
+                counts.decompositions += 1;
+                counts.hoisted += several;
             }
         }
         self.ops.rotate_many(a, by)
     }
 
+    /// One decomposition, an inner product for each step, one ModDown.
+    fn rotate_sum(&mut self, a: &O::Ct, by: &[i64]) -> Result<O::Ct> {
+        let (slots, level) = (self.slots(), self.ops.level(a));
+        for by in by {
+            self.need(KeyPurpose::Rotation(*by), level);
+        }
+        let moved = by.iter().filter(|by| moves(**by, slots)).count();
+        let counts = self.at(level);
+        counts.decompositions += moved.min(1);
+        counts.babies += moved;
+        counts.divisions += moved.min(1);
+        self.ops.rotate_sum(a, by)
+    }
+
     fn conjugate(&mut self, a: &O::Ct) -> Result<O::Ct> {
-        self.need(KeyPurpose::Conjugation, self.ops.level(a));
-        self.counts.rotations += 1;
+        let level = self.ops.level(a);
+        self.need(KeyPurpose::Conjugation, level);
+        self.at(level).rotations += 1;
         self.ops.conjugate(a)
     }
 
@@ -191,9 +215,11 @@ impl<O: Ops> Ops for Counting<O> {
     }
 
     fn adjust(&mut self, a: &O::Ct, level: usize) -> Result<O::Ct> {
+        // What is far above is lowered for nothing: it starts from the level above that of the result.
         if self.ops.level(a) != level {
-            self.counts.plain.scalar += 1;
-            self.counts.rescales += 1;
+            let counts = self.at(level + 1);
+            counts.plain.scalar += 1;
+            counts.rescales += 1;
         }
         self.ops.adjust(a, level)
     }
@@ -211,12 +237,13 @@ impl<O: Ops> Ops for Counting<O> {
             special = true;
             self.need(KeyPurpose::Rotation(giant.rotation), level);
             let rotated = giant.terms.iter().any(|t| moves(t.baby, slots));
-            self.counts.giants += usize::from(rotated);
-            self.counts.plain_giants += usize::from(!rotated);
+            let counts = self.at(level);
+            counts.giants += usize::from(rotated);
+            counts.plain_giants += usize::from(!rotated);
         }
         match special {
-            true => self.counts.divisions += transforms.len(),
-            false => self.counts.rescales += transforms.len(),
+            true => self.at(level).divisions += transforms.len(),
+            false => self.at(level).rescales += transforms.len(),
         }
         let plain: Vec<Transform<O::Plain>> = transforms.iter().map(|t| uncounted(t)).collect();
         let plain: Vec<&Transform<O::Plain>> = plain.iter().collect();
@@ -240,14 +267,15 @@ impl<O: Ops> Ops for Counting<O> {
             exact &= !giant.terms.iter().any(|t| moves(t.baby, slots));
             if moves(giant.rotation, slots) {
                 self.need(KeyPurpose::Rotation(giant.rotation), level);
-                self.counts.giants += usize::from(!exact);
-                self.counts.plain_giants += usize::from(exact);
+                let counts = self.at(level);
+                counts.giants += usize::from(!exact);
+                counts.plain_giants += usize::from(exact);
                 (special, exact) = (true, false);
             }
         }
         match special {
-            true => self.counts.divisions += 1,
-            false => self.counts.rescales += 1,
+            true => self.at(level).divisions += 1,
+            false => self.at(level).rescales += 1,
         }
         self.ops.nested_transform(inputs, &uncounted(transform))
     }
@@ -255,6 +283,7 @@ impl<O: Ops> Ops for Counting<O> {
     fn mod_raise(&mut self, a: &O::Ct) -> Result<O::Ct> {
         for (purpose, level) in mod_raise_keys(self.params().max_level()) {
             self.need(purpose, level);
+            self.at(level).rotations += 1;
         }
         self.ops.mod_raise(a)
     }
@@ -281,16 +310,16 @@ impl<O: Ops> Counting<O> {
         for term in giants.iter().flat_map(|g| &g.terms) {
             let baby = term.baby.rem_euclid(turn);
             if baby == 0 {
-                *self.counts.plain.of_words(term.plain.words, n) += 1;
+                *self.at(level).plain.of_words(term.plain.words, n) += 1;
             } else {
-                *self.counts.extended.of_words(term.plain.words, n) += 1;
+                *self.at(level).extended.of_words(term.plain.words, n) += 1;
                 babies.entry(term.input).or_default().insert(baby);
             }
         }
-        self.counts.decompositions += babies.len();
+        self.at(level).decompositions += babies.len();
         for step in babies.values().flatten() {
             self.need(KeyPurpose::Rotation(*step), level);
-            self.counts.babies += 1;
+            self.at(level).babies += 1;
         }
         !babies.is_empty()
     }

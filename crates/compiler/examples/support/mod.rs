@@ -17,6 +17,7 @@ use veilformer_compiler::encoder::{
     substitute_within,
 };
 use veilformer_compiler::placement::{Flow, Loops, Placement, greedy, in_turn, per_layer, place};
+use veilformer_ir::ciphertext::BootstrapInfo;
 use veilformer_ir::encoder::{Encoder, Ranges};
 use veilformer_models::DataSet;
 use veilformer_models::encoder::{
@@ -216,9 +217,20 @@ impl Compiled {
         println!("{layout:?}; depth {depth}: {}", layers.join("  "));
         let parts = (&model.substitution, &model.ranges);
         let circuit = EncoderCircuit::new(&model.encoder, parts, layout)?;
-        let times = Times::REFERENCE;
+        let times = Times::estimated(&params);
         let flow = circuit.flow(&params, &bootstraps, &times)?;
-        let machine = times.machine(&bootstraps);
+        let infos = contents
+            .iter()
+            .map(|content| BootstrapInfo::new(&params, &preset.bootstrap, *content));
+        let infos: Vec<BootstrapInfo> = infos.collect::<std::result::Result<_, _>>()?;
+        let (Some(complex), Some(real)) = (infos.first(), infos.last()) else {
+            return Err("no bootstrap".into());
+        };
+        let machine = times.machine(complex, real);
+        println!(
+            "bootstraps: complex {:.2} s, real {:.2} s",
+            machine.complex, machine.real
+        );
         let best = place(&flow, &machine, Loops::Free)?;
         let describe = |name: &str, p: &Placement| {
             let (count, seconds) = (p.bootstraps, p.seconds);

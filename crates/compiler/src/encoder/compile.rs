@@ -67,19 +67,23 @@ pub fn compile(
     };
     let [complex, real] = layout.contents(params.slots());
     let (complex, real) = (entry(complex)?, entry(real)?);
-    let levels = recorder.bootstrap_info(complex);
-    let (input_level, output_level) = levels.map_or((0, 0), |b| (b.input_level, b.output_level));
+    progress("placement of bootstraps");
+    let times = Times::estimated(params);
+    let [of_complex, of_real] = [complex, real].map(|which| recorder.bootstrap_info(which));
+    let (Some(of_complex), Some(of_real)) = (of_complex, of_real) else {
+        return Err(CompileError::Placement("there is no bootstrap".to_owned()));
+    };
+    let (input_level, output_level) = (of_complex.input_level, of_complex.output_level);
     let bootstraps = Bootstraps {
         input_level,
         output_level,
         complex,
         real,
     };
-    progress("placement of bootstraps");
-    let times = Times::REFERENCE;
+    let machine = times.machine(of_complex, of_real);
     let flow = circuit.flow(params, &bootstraps, &times);
     let flow = flow.map_err(at("placement of bootstraps"))?;
-    let placement = place(&flow, &times.machine(&bootstraps), Loops::Free).map_err(|e| match e {
+    let placement = place(&flow, &machine, Loops::Free).map_err(|e| match e {
         CompileError::Placement(what) => CompileError::Placement(format!(
             "{what}: a stage is deeper than the {} levels that a bootstrap gives; allow larger errors or \
              take a preset with more levels",

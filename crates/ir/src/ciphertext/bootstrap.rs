@@ -1,5 +1,7 @@
 //! The table of bootstraps of a ciphertext program.
 
+use std::collections::BTreeMap;
+
 use veilformer_circuits::CircuitError;
 use veilformer_circuits::bootstrap::{BootstrapPlan, BootstrapSpec, Content, RANGE_MARGIN};
 use veilformer_circuits::matrix::Counts;
@@ -35,6 +37,8 @@ pub struct BootstrapInfo {
     pub key_switches: usize,
     /// Products of two ciphertexts.
     pub multiplications: usize,
+    /// Its operations by level; of a pair where that takes a conjugation more.
+    pub counts: BTreeMap<usize, Counts>,
 }
 
 impl BootstrapInfo {
@@ -64,9 +68,9 @@ impl BootstrapInfo {
             error: plan.error()?,
             keys: inside.key_list(params),
             order,
-            // Into the ephemeral secret and back, which are not counted.
-            key_switches: counts.key_switches() + 2,
-            multiplications: counts.products,
+            key_switches: counts.values().map(Counts::key_switches).sum(),
+            multiplications: counts.values().map(|c| c.products).sum(),
+            counts,
         })
     }
 
@@ -90,7 +94,9 @@ impl BootstrapInfo {
 }
 
 /// The circuit of one value, recorded and counted; of a pair where that takes a conjugation more.
-fn recorded(plan: &BootstrapPlan) -> Result<(CiphertextProgram, Counts), CircuitError> {
+fn recorded(
+    plan: &BootstrapPlan,
+) -> Result<(CiphertextProgram, BTreeMap<usize, Counts>), CircuitError> {
     let mut ops = Counting::new(Recorder::new(plan.params()));
     let bootstrap = plan.encode(&mut ops)?;
     let input = ops.inner().input(plan.input_level(), 1.0)?;
@@ -101,7 +107,7 @@ fn recorded(plan: &BootstrapPlan) -> Result<(CiphertextProgram, Counts), Circuit
         }
         _ => vec![bootstrap.run(&mut ops, &input)?],
     };
-    let counts = ops.counts();
+    let counts = ops.take();
     Ok((ops.into_inner().finish(outputs), counts))
 }
 

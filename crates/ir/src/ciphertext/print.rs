@@ -84,6 +84,9 @@ fn operation(op: &Operation) -> String {
             format!("mul_sum {}", products.join(" + "))
         }
         Operation::RotateMany { source, steps } => format!("rotate {} by {steps:?}", name(source)),
+        Operation::RotateSum { source, steps } => {
+            format!("rotate_sum {} by {steps:?}", name(source))
+        }
         Operation::Conjugate(a) => format!("conjugate {}", name(a)),
         Operation::DropTo { source, level } => format!("drop {} to level {level}", name(source)),
         Operation::Adjust { source, level } => format!("adjust {} to level {level}", name(source)),

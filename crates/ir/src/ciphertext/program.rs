@@ -202,6 +202,13 @@ pub enum Operation {
         /// Entry of the program's table.
         which: u32,
     },
+    /// One value plus its rotations by each of the steps, from one decomposition and with one ModDown.
+    RotateSum {
+        /// What is rotated.
+        source: ValueId,
+        /// `out[j] = in[j] + in[j + step] + ..`
+        steps: Vec<i64>,
+    },
 }
 
 impl Operation {
@@ -218,6 +225,7 @@ impl Operation {
             | Self::ModRaise(a) => vec![*a],
             Self::MulSum(pairs) => pairs.iter().flat_map(|(a, b)| [*a, *b]).collect(),
             Self::RotateMany { source, .. }
+            | Self::RotateSum { source, .. }
             | Self::DropTo { source, .. }
             | Self::Adjust { source, .. } => vec![*source],
             Self::LinearTransform { inputs, .. }
@@ -262,6 +270,7 @@ impl Operation {
                 1 => "rotate".into(),
                 n => format!("rotate by {n} steps"),
             },
+            Self::RotateSum { steps, .. } => format!("rotate_sum over {} steps", steps.len()),
             Self::Conjugate(_) => "conjugate".into(),
             Self::DropTo { level, .. } => format!("drop to level {level}"),
             Self::Adjust { level, .. } => format!("adjust to level {level}"),
@@ -358,7 +367,9 @@ impl CiphertextProgram {
         match operation {
             Operation::MulSum(_) => vec![KeyPurpose::Relinearization],
             Operation::Conjugate(_) => vec![KeyPurpose::Conjugation],
-            Operation::RotateMany { steps, .. } => steps.iter().filter_map(turns).collect(),
+            Operation::RotateMany { steps, .. } | Operation::RotateSum { steps, .. } => {
+                steps.iter().filter_map(turns).collect()
+            }
             // The levels do not matter here.
             Operation::ModRaise(_) => mod_raise_keys(0).into_iter().map(|key| key.0).collect(),
             Operation::Bootstrap { which, .. } => {

@@ -440,6 +440,32 @@ impl Ops for Recorder {
             .collect())
     }
 
+    fn rotate_sum(&mut self, a: &ValueId, by: &[i64]) -> Result<ValueId, OpsError> {
+        let x = self.info("rotate_sum", *a)?;
+        let slots = self.params.slots() as i64;
+        let steps: Vec<i64> = by.iter().map(|s| s.rem_euclid(slots)).collect();
+        // What does not move has no key.
+        let turned: Vec<i64> = steps.iter().copied().filter(|s| *s != 0).collect();
+        let mut sum = *a;
+        if !turned.is_empty() {
+            let terms = (1 + turned.len()) as f64;
+            let operation = Operation::RotateSum {
+                source: *a,
+                steps: turned.clone(),
+            };
+            let info = ValueInfo {
+                bound: terms * x.bound,
+                mean: terms * x.mean,
+                ..x
+            };
+            sum = self.emit(operation, info);
+        }
+        for _ in turned.len()..steps.len() {
+            sum = self.add(&sum, a)?;
+        }
+        Ok(sum)
+    }
+
     fn conjugate(&mut self, a: &ValueId) -> Result<ValueId, OpsError> {
         let x = self.info("conjugate", *a)?;
         Ok(self.emit(Operation::Conjugate(*a), x))

@@ -59,6 +59,7 @@ pub fn replay<O: Ops>(
             one(ops.mul_sum(&pairs)?)
         }
         Operation::RotateMany { source, steps } => ops.rotate_many(&get(source)?, steps),
+        Operation::RotateSum { source, steps } => one(ops.rotate_sum(&get(source)?, steps)?),
         Operation::Conjugate(a) => one(ops.conjugate(&get(a)?)?),
         Operation::DropTo { source, level } => one(ops.drop_to(&get(source)?, *level)?),
         Operation::Adjust { source, level } => one(ops.adjust(&get(source)?, *level)?),

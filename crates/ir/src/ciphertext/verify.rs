@@ -6,7 +6,7 @@ use super::{
 };
 use crate::IrError;
 use veilformer_circuits::bootstrap::{BootstrapSpec, Content};
-use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params, mod_raise_keys};
+use veilformer_ckks::{KeyList, KeyPurpose, Ops, Params, mod_raise_keys, moves};
 
 /// Longest name of a section, in bytes: names are shown to people.
 const MAX_SECTION_NAME: usize = 256;
@@ -169,6 +169,11 @@ impl CiphertextProgram {
                     instruction.results.len()
                 ));
             }
+            Operation::RotateSum { steps, .. }
+                if steps.is_empty() || steps.iter().any(|s| !moves(*s, self.slots)) =>
+            {
+                return Err("a sum of rotations of which some move nothing".into());
+            }
             operation => {
                 let value = |id: ValueId| ((id.0 as usize) < before).then_some(id);
                 let plain = |id: PlainId| ((id.0 as usize) < self.plains.len()).then_some(id);
@@ -251,7 +256,8 @@ impl CiphertextProgram {
                     need(KeyPurpose::Relinearization, level);
                 }
                 Operation::Conjugate(a) => need(KeyPurpose::Conjugation, level_of(a)),
-                Operation::RotateMany { source, steps } => {
+                Operation::RotateMany { source, steps }
+                | Operation::RotateSum { source, steps } => {
                     steps
                         .iter()
                         .for_each(|s| need(KeyPurpose::Rotation(*s), level_of(source)));

@@ -145,10 +145,12 @@ fn line(program: &CiphertextProgram, step: &Step) -> String {
         .at(0)
         .and_then(|i| program.instructions.get(i as usize));
     let mut name = first.map_or_else(String::new, |i| i.operation.name());
-    if let (Column::Fixed(_), Some(Operation::RotateMany { steps, .. })) =
-        (&step.instruction, first.map(|i| &i.operation))
-    {
-        name = format!("rotate by {steps:?}");
+    if let Column::Fixed(_) = &step.instruction {
+        match first.map(|i| &i.operation) {
+            Some(Operation::RotateMany { steps, .. }) => name = format!("rotate by {steps:?}"),
+            Some(Operation::RotateSum { steps, .. }) => name = format!("rotate_sum by {steps:?}"),
+            _ => {}
+        }
     }
     let mut text = format!(
         "{} = {name} {}",

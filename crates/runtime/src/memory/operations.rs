@@ -57,6 +57,7 @@ impl Writer<'_> {
             }
             Operation::MulSum(_) => vec![self.mul_sum(first)],
             Operation::RotateMany { steps, .. } => self.rotations(first, steps, program.slots),
+            Operation::RotateSum { .. } => self.rotated(first, super::ROTATION, 1),
             Operation::Conjugate(_) => self.rotated(first, KeyPurpose::Conjugation, 1),
             Operation::DropTo { level, .. } => vec![self.drop_to(first, *level)],
             Operation::Adjust { level, .. } => vec![self.adjust(first, *level)],

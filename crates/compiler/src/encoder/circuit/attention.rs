@@ -4,7 +4,7 @@ use std::f64::consts::SQRT_2;
 use std::sync::Arc;
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted};
+use veilformer_circuits::encoder::{Heads, KeySum, Parts, Scores, Spread, Weighted, fold};
 use veilformer_ckks::{Complex, Ops, SlotVector};
 use veilformer_ir::encoder::{EncoderLayer, LayerRanges, Range};
 
@@ -368,10 +368,10 @@ impl Attention {
         let (queries, keys) = all.split_at(queries.len());
         let pairs: Vec<(&O::Ct, &O::Ct)> = queries.iter().zip(keys).collect();
         let products = m.ops.mul_sum(&pairs)?;
-        let sum = m.fold(&products, &doublings(heads.places()))?;
+        let sum = fold(m.ops, &products, &doublings(heads.places()))?;
         let total = m.times((self.layer, "centring", 0), &sum, factors)?;
         let back: Vec<i64> = doublings(heads.used_places()).iter().map(|s| -s).collect();
-        let total = m.fold(&total, &back)?;
+        let total = fold(m.ops, &total, &back)?;
         let steps: Vec<i64> = (0..heads.giants())
             .map(|giant| -((giant * heads.babies * heads.width) as i64))
             .collect();

@@ -1,76 +1,61 @@
 //! An encoder's stages as a flow, for bootstraps to be placed in.
 
+use std::collections::BTreeMap;
+
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::matrix::{Counts, ProductCosts, UnitCosts};
+use veilformer_circuits::matrix::{Counts, UnitCosts};
 use veilformer_circuits::testing::{AtLevel, Counting, LevelOps};
 use veilformer_ckks::Params;
+use veilformer_ir::ciphertext::BootstrapInfo;
 
 use super::{Bootstraps, EncoderCircuit, Event, Inputs, Plains};
 use crate::placement::{Block, Flow, Machine, Node, Packing, Value};
 
-/// What operations take, for placement to weigh them. What is decided depends on ratios alone, so
-/// that those of one machine serve others, and every machine compiles the same program.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Seconds of an NTT of one limb at N = 2^16 among other operations, on one thread of a Zen 5 with AVX-512
+/// IFMA. What is decided depends on ratios alone, so that every machine compiles the same program.
+const NTT: f64 = 5.9e-5;
+
+/// What operations take at each level, for placement to weigh them: see [`UnitCosts::estimated`].
+#[derive(Clone, Debug, PartialEq)]
 pub struct Times {
-    /// Milliseconds at so many limbs; at others in proportion.
-    pub units: UnitCosts,
-    /// Limbs at which they were measured.
-    pub limbs: usize,
-    /// Seconds of a bootstrap of a complex ciphertext or of two real ones.
-    pub complex: f64,
-    /// Seconds of one real ciphertext.
-    pub real: f64,
+    /// By level from the lowest.
+    levels: Vec<UnitCosts>,
 }
 
 impl Times {
-    /// About what one thread of a Zen 5 with AVX-512 IFMA takes at N = 2^16 with nine special primes:
-    /// rounded from several measurements of the preset 10-levels, and used for the others too.
-    pub const REFERENCE: Self = Self {
-        units: UnitCosts {
-            decomposition: 4.4,
-            hoisted: 9.0,
-            baby: 3.0,
-            giant: 9.5,
-            plain_giant: 8.0,
-            rotation: 11.0,
-            relinearization: 12.0,
-            product: 0.8,
-            plain: ProductCosts {
-                dense: 0.9,
-                periodic: 0.3,
-                scalar: 0.4,
-            },
-            extended: ProductCosts {
-                dense: 1.6,
-                periodic: 0.7,
-                scalar: 0.7,
-            },
-            addition: 0.5,
-            rescale: 2.2,
-            division: 5.0,
-        },
-        limbs: 12,
-        complex: 1.70,
-        real: 1.25,
-    };
-
-    /// Seconds of some operations that begin at so many limbs.
-    fn seconds(&self, counts: &Counts, limbs: usize) -> f64 {
-        self.units.of(counts) / 1e3 * limbs as f64 / self.limbs.max(1) as f64
+    /// Those of a chain.
+    #[must_use]
+    pub fn estimated(params: &Params) -> Self {
+        let levels = (0..=params.max_level()).map(|level| UnitCosts::estimated(params, level));
+        Self {
+            levels: levels.collect(),
+        }
     }
 
-    /// Bootstraps as placement wants them.
+    /// Seconds of operations that are counted by level.
     #[must_use]
-    pub fn machine(&self, bootstraps: &Bootstraps) -> Machine {
+    pub fn seconds(&self, counts: &BTreeMap<usize, Counts>) -> f64 {
+        self.lowered(counts, 0)
+    }
+
+    /// The same if everything happens so many levels lower.
+    fn lowered(&self, counts: &BTreeMap<usize, Counts>, lower: usize) -> f64 {
+        let of = |(level, counts): (&usize, &Counts)| {
+            let units = self.levels.get(level.saturating_sub(lower));
+            units.map_or(0.0, |units| units.of(counts))
+        };
+        NTT * counts.iter().map(of).sum::<f64>()
+    }
+
+    /// Bootstraps as placement wants them: of complex values and of real ones.
+    #[must_use]
+    pub fn machine(&self, complex: &BootstrapInfo, real: &BootstrapInfo) -> Machine {
+        let real_seconds = self.seconds(&real.counts);
         Machine {
-            levels: bootstraps.output_level - bootstraps.input_level.min(bootstraps.output_level),
-            // One of both kinds puts all coefficients through EvalMod at once.
-            complex: match bootstraps.complex == bootstraps.real {
-                true => self.real,
-                false => self.complex,
-            },
-            real: self.real,
-            sparse: self.real,
+            levels: complex.output_level - complex.input_level.min(complex.output_level),
+            complex: self.seconds(&complex.counts),
+            real: real_seconds,
+            sparse: real_seconds,
         }
     }
 }
@@ -104,7 +89,7 @@ impl EncoderCircuit {
             mean: self.answer.is_mean().then_some(value),
         };
         let mut ops = Counting::new(levels);
-        let mut counts: Vec<Counts> = Vec::new();
+        let mut counts: Vec<BTreeMap<usize, Counts>> = Vec::new();
         let watch: &mut dyn FnMut(&mut Counting<LevelOps>, Event<'_, AtLevel>) =
             &mut |ops, event| {
                 if matches!(event, Event::End(_)) {
@@ -114,7 +99,6 @@ impl EncoderCircuit {
         let mut plains = Plains::default();
         let machine = super::Machine::new(&mut ops, (bootstraps, None), &mut plains, watch);
         let (_, stages) = self.stages(machine, bootstraps, &inputs)?;
-        let limbs = |level: usize| params.basis_at(low + level).len();
         let mut flow = Flow {
             entry: vec![high - low],
             blocks: Vec::new(),
@@ -135,7 +119,10 @@ impl EncoderCircuit {
                 continue;
             };
             width = stage.ciphertexts.1;
-            let seconds = (0..=high - low).map(|level| times.seconds(counts, limbs(level)));
+            // It ran from the highest level.
+            let seconds = (0..=high - low)
+                .rev()
+                .map(|lower| times.lowered(counts, lower));
             block.nodes.push(Node {
                 name: stage.name.clone(),
                 reads: stage.reads.clone(),

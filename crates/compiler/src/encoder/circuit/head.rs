@@ -1,6 +1,7 @@
 //! From the last layer's tokens to the answer.
 
 use veilformer_circuits::CircuitError;
+use veilformer_circuits::encoder::fold;
 use veilformer_circuits::polynomial::EvaluationPlan;
 use veilformer_ckks::{Ops, SlotVector};
 use veilformer_ir::encoder::{Head, Pooling};
@@ -131,7 +132,7 @@ impl Answer {
                         let mut y = m.plus((layer, "answer", block), x, bias)?;
                         if let (true, Some(weights)) = (*mean, &masks.mean) {
                             y = m.mul(&y, weights)?;
-                            y = m.fold(&y, sum)?;
+                            y = fold(m.ops, &y, sum)?;
                         }
                         out.push(y);
                     }

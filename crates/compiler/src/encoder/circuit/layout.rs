@@ -184,7 +184,7 @@ impl Layout {
 
 /// Milliseconds of a layer's attention with these heads, and of the maps before and behind it, roughly:
 /// only to compare shapes. Units are of N = 2^16 with 8 limbs: products with relinearization 9, tensor
-/// products 2, rotations 8, hoisted ones 4, terms of a map 0.45, its giant steps 7, a pair of
+/// products 2, rotations 8, two doublings at once 13, hoisted rotations 4, terms of a map 0.45, its giant steps 7, a pair of
 /// bootstraps 1700, a level of everything 170.
 fn cost(h: &Heads, hidden: usize) -> f64 {
     let [pairs, babies, blocks, giants] =
@@ -195,7 +195,8 @@ fn cost(h: &Heads, hidden: usize) -> f64 {
     // To places of their own and back: steps of maps, and rotations for the rest of a lane.
     let reaches = [h.gathered_places(), h.spread_places()].map(|reach| {
         let doublings = (h.places() / reach.max(1)).max(1).ilog2();
-        7.0 * (places + reach as f64 - 2.0) + 8.0 * places * f64::from(doublings)
+        let doublings = f64::from(13 * (doublings / 2) + 8 * (doublings % 2));
+        7.0 * (places + reach as f64 - 2.0) + places * doublings
     });
     let moves = scores * (reaches.iter().sum::<f64>() + 10.0 * places);
     let copies = if h.copies > 1 {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use veilformer_circuits::CircuitError;
-use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted};
+use veilformer_circuits::encoder::{KeySum, Scores, Spread, Weighted, fold};
 use veilformer_circuits::matrix::MatrixProduct;
 use veilformer_circuits::polynomial::{EvaluationPlan, evaluate};
 use veilformer_ckks::{Ops, SlotVector};
@@ -445,7 +445,7 @@ impl<'a, O: Ops> Machine<'a, O> {
     ) -> Result<Vec<O::Ct>, CircuitError> {
         let mut inputs = self.level_out(inputs)?;
         for (input, steps) in inputs.iter_mut().zip(&map.copies) {
-            *input = self.fold(input, steps)?;
+            *input = fold(self.ops, input, steps)?;
         }
         let level = inputs.first().map_or(0, |ct| self.ops.level(ct));
         let (product, bias) = (&map.product, &map.bias);
@@ -507,16 +507,6 @@ impl<'a, O: Ops> Machine<'a, O> {
         let made = self.encoded(make)?;
         self.plains.vectors.insert((site, level), made.clone());
         Ok(made)
-    }
-
-    /// `ct`, and what each rotation of the sum so far adds.
-    pub fn fold(&mut self, ct: &O::Ct, steps: &[i64]) -> Result<O::Ct, CircuitError> {
-        let mut sum = ct.clone();
-        for step in steps {
-            let turned = self.ops.rotate(&sum, *step)?;
-            sum = self.ops.add(&sum, &turned)?;
-        }
-        Ok(sum)
     }
 
     /// The product of two ciphertexts, at the lower one's level first.

@@ -1,6 +1,7 @@
 //! Normalization of values that the map before has centred already.
 
 use veilformer_circuits::CircuitError;
+use veilformer_circuits::encoder::fold;
 use veilformer_circuits::polynomial::{Chebyshev, EvaluationPlan, InputMap};
 use veilformer_ckks::{Ops, SlotVector};
 
@@ -131,18 +132,19 @@ impl Norm {
             Sum::Broadcast(mask) => {
                 let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().map(|ct| (ct, ct)).collect();
                 let squares = m.ops.mul_sum(&pairs)?;
-                let sum = m.fold(&squares, &onwards)?;
+                let sum = fold(m.ops, &squares, &onwards)?;
                 let sum = m.times((layer, name, 0), &sum, mask)?;
                 let backwards: Vec<i64> = onwards.iter().map(|step| -step).collect();
-                m.fold(&sum, &backwards)?
+                fold(m.ops, &sum, &backwards)?
             }
             Sum::Windows => {
                 let twice = y.iter().map(|ct| m.ops.add(ct, ct));
                 let twice = twice.collect::<Result<Vec<_>, _>>()?;
                 let pairs: Vec<(&O::Ct, &O::Ct)> = y.iter().zip(&twice).collect();
                 let squares = m.ops.mul_sum(&pairs)?;
-                let copied = m.fold(&squares, &[-(self.places as i64)])?;
-                m.fold(&copied, &onwards)?
+                let copied = [-(self.places as i64)].into_iter();
+                let steps: Vec<i64> = copied.chain(onwards).collect();
+                fold(m.ops, &squares, &steps)?
             }
         };
         m.plus((layer, name, 1), &sum, &self.offset)
