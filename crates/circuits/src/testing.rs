@@ -17,7 +17,7 @@ use crate::random::Random;
 use veilformer_ckks::noise::NoiseModel;
 use veilformer_ckks::{
     CkksError, Complex, KeyList, KeyPurpose, Ops, OpsError, Params, Scale, SecretKind, SlotVector,
-    Transform, adjust_constant, lowering,
+    Transform, adjust_constant, lowering, moves,
 };
 
 pub use boot::IdealBootstrap;
@@ -456,6 +456,24 @@ impl Ops for ClearOps {
                 Ok(self.disturbed(out, |model| model.key_switch(a.level)))
             })
             .collect()
+    }
+
+    fn rotate_sum(&mut self, a: &ClearCiphertext, by: &[i64]) -> Result<ClearCiphertext> {
+        let mut raw = a.raw.to_vec();
+        for &step in by {
+            self.need(KeyPurpose::Rotation(step), a.level);
+            let turned = turned(&a.raw, step);
+            raw.iter_mut().zip(turned).for_each(|(z, t)| *z += t);
+        }
+        let out = self.fitting("rotate_sum", raw, a.level, a.scale)?;
+        let slots = self.params.slots();
+        match by.iter().filter(|by| moves(**by, slots)).count() {
+            0 => Ok(out),
+            moved => {
+                self.counts.rotations += moved;
+                Ok(self.disturbed(out, |model| model.rotation_sum(a.level, moved)))
+            }
+        }
     }
 
     fn conjugate(&mut self, a: &ClearCiphertext) -> Result<ClearCiphertext> {

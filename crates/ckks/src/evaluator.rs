@@ -385,25 +385,23 @@ impl<'a, B: Backend> Evaluator<'a, B> {
     /// See there.
     pub fn rotate_sum(&self, a: &Ct<B>, by: &[i64]) -> Result<Ct<B>> {
         self.check_key_id(ROTATE, a.info())?;
-        let mut keys = Vec::with_capacity(by.len());
+        // Steps with a key share one sum; what moves nothing, or is composed of several, is added to it.
+        let (mut keys, mut others) = (Vec::with_capacity(by.len()), Vec::new());
         for &step in by {
             match self.path(step, a.level())?[..] {
                 [step] => keys.push(self.key(ROTATE, KeyPurpose::Rotation(step), a.level())?),
-                // Nothing moves, or several keys make up one rotation.
-                _ => {
-                    let mut sum = a.clone();
-                    for turned in self.rotate_many(a, by)? {
-                        sum = self.add(&sum, &turned)?;
-                    }
-                    return Ok(sum);
-                }
+                _ => others.push(step),
             }
         }
-        if keys.is_empty() {
-            return Ok(a.clone());
+        let mut sum = a.clone();
+        if !keys.is_empty() {
+            let keys: Vec<_> = keys.iter().map(|key| key.key()).collect();
+            sum = make(self.backend.rotate_sum(a.parts(), &keys)?, a.info());
         }
-        let keys: Vec<_> = keys.iter().map(|key| key.key()).collect();
-        Ok(make(self.backend.rotate_sum(a.parts(), &keys)?, a.info()))
+        for turned in self.rotate_many(a, &others)? {
+            sum = self.add(&sum, &turned)?;
+        }
+        Ok(sum)
     }
 
     /// The rotations with a key that make up a rotation: none if it moves nothing.

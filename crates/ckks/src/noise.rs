@@ -174,6 +174,13 @@ impl NoiseModel {
         keys as f64 * self.key_switch(level)
     }
 
+    /// What [`crate::Ops::rotate_sum`] adds at `level` for so many rotations: the error of each key, and one
+    /// rounding. The variance of what is summed is that of as many terms, and one more.
+    #[must_use]
+    pub fn rotation_sum(&self, level: usize, rotations: usize) -> f64 {
+        rotations as f64 * self.key_switch_error(level) + self.division()
+    }
+
     /// What a baby step of [`crate::Ops::linear_transform`] at `level` adds to its input: the error
     /// of the key alone. It stays modulo the special primes, so nothing is rounded before the
     /// product with the plaintext.

@@ -183,6 +183,20 @@ fn every_operation(params: &Params) {
         (all[1].clone(), rotate(&s.clear[0], 2))
     });
     gate("rotate_many", hoisted, fresh + model.key_switch(top));
+    let summed = measured(params, |s| {
+        let sum = s.ops.rotate_sum(&s.a, &[1, 2, 3]).unwrap();
+        let x = &s.clear[0];
+        let turned = [1, 2, 3].map(|by| rotate(x, by));
+        let both = turned
+            .iter()
+            .fold(x.clone(), |sum, t| zip(&sum, t, |a, b| a + b));
+        (sum, both)
+    });
+    gate(
+        "rotate_sum",
+        summed,
+        4.0 * fresh + model.rotation_sum(top, 3),
+    );
     let composed = measured(params, |s| {
         let ops = s.ops.clone().composing_rotations(3);
         let all = ops.rotate_many(&s.a, &[3, 8]).unwrap();
