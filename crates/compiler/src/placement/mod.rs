@@ -10,7 +10,8 @@
 //! chain of nodes, each with as many ciphertexts in its value as are alive at that cut; one that is
 //! deeper than the levels that a bootstrap gives has to be. Levels count from 0, the level at which
 //! a bootstrap takes its input ([`veilformer_circuits::bootstrap::BootstrapPlan::input_level`]), to
-//! [`Machine::levels`], that of its output. Times come from a table that was measured.
+//! [`Machine::levels`], that of its output. Times are any: those of encoders
+//! are counted ([`crate::encoder::circuit::Times`]), so that every machine compiles the same program.
 //!
 //! Within a block values are numbered: its inputs, then what its nodes make, in their order. The
 //! outputs of a block are the inputs of the next: what a later block reads has to go through all
