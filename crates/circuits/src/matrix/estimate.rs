@@ -4,8 +4,9 @@ use veilformer_ckks::{KeyPurpose, Params, Work};
 
 use super::counts::{ProductCosts, UnitCosts};
 
-/// What a limb of these takes, as so many NTTs of it: medians of what was measured on one thread of three
-/// processors at N = 2^16. They come from memory, where processors differ by more than in NTTs.
+/// What a limb of these takes, as so many NTTs of it: rounded from what one thread of a Zen 5 took at 12 limbs
+/// of N = 2^16 (0.8, 0.5, 0.9, 0.3 and 0.4 ms), with 0.06 ms for an NTT among other operations. They come
+/// from memory, where processors differ by more than in NTTs.
 const PRODUCT: f64 = 1.2;
 const ADDITION: f64 = 0.7;
 const PLAIN: ProductCosts = ProductCosts {
