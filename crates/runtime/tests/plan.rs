@@ -273,6 +273,9 @@ fn measured_costs_cover_the_program_and_survive_a_file() {
     let who = (machine.as_str(), 2);
     let table = measure(program, params, &backend, who, Duration::from_secs(5)).unwrap();
     assert!(table.covers(program, params, 2) && !table.covers(program, params, 3));
+    // However little time there is.
+    let hasty = measure(program, params, &backend, who, Duration::ZERO).unwrap();
+    assert!(hasty.covers(program, params, 2));
     assert!(table.at(Cost::RotateStep, 3) > 0.0);
     let planned = plan(program, params, bundle.keys(), &table, 2).unwrap();
     assert!(planned.seconds > 0.0 && planned.load_seconds > 0.0);
