@@ -172,9 +172,10 @@ fn open(dir: &Path) -> (ServerBundle, Cpu, String) {
 fn measure_machine(dir: &Path, threads: usize) {
     let (bundle, backend, machine) = open(dir);
     let started = Instant::now();
-    let who = (machine.as_str(), threads);
     let (program, params) = (bundle.program(), bundle.params());
-    let table = measure(program, params, &backend, who, measure_deadline(program)).unwrap();
+    let nothing = CostTable::empty(params, machine.as_str());
+    let how = (threads, measure_deadline(program));
+    let table = measure(program, params, &backend, nothing, how, GO_ON).unwrap();
     println!(
         "measured {machine} in {:.1} s:",
         started.elapsed().as_secs_f64()
@@ -185,6 +186,9 @@ fn measure_machine(dir: &Path, threads: usize) {
             format!("{cost:?}"),
             seconds * 1e3
         );
+    }
+    for (number, seconds) in table.maps.values().enumerate() {
+        println!("  map {number:2} {:9.3} ms", seconds * 1e3);
     }
     println!("  slowdown {:?}, help {:?}", table.slowdown, table.helped);
     table.save(&dir.join("costs")).unwrap();

@@ -11,12 +11,13 @@ use veilformer_ring::Isa;
 
 use crate::RuntimeError;
 use crate::bundle::container;
+use crate::shape::{Shape, heaviest};
 use crate::stats::{TransformCounts, plain_words};
 
 const COSTS: Tag = Tag(*b"COST");
 
 /// Version of the meaning of the entries; a table of another version is measured anew.
-pub const COST_VERSION: u32 = 16;
+pub const COST_VERSION: u32 = 17;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -91,6 +92,8 @@ pub struct CostTable {
     pub params_digest: [u8; 32],
     /// Seconds of one thread by cost and level.
     pub seconds: BTreeMap<(Cost, u32), f64>,
+    /// Seconds of one thread by the shape of a linear map that was measured whole.
+    pub maps: BTreeMap<Shape, f64>,
     /// By number of threads: how much longer an operation takes when all of them compute.
     pub slowdown: BTreeMap<u32, f64>,
     /// By number of threads: how much faster an operation is that has all of them for itself.
@@ -106,6 +109,7 @@ impl CostTable {
             machine: machine.into(),
             params_digest: params.digest(),
             seconds: BTreeMap::new(),
+            maps: BTreeMap::new(),
             slowdown: BTreeMap::new(),
             helped: BTreeMap::new(),
         }
@@ -140,6 +144,30 @@ impl CostTable {
         }
     }
 
+    /// Seconds that an operation of `program` takes alone on one thread, `inside` as of [`inside()`]: a linear
+    /// map that was measured whole by that, all else by what it is made of.
+    pub(crate) fn operation(
+        &self,
+        program: &CiphertextProgram,
+        inside: &[CiphertextProgram],
+        operation: &Operation,
+    ) -> f64 {
+        let measured = || self.maps.get(&Shape::of(program, operation)?);
+        if let Some(seconds) = measured() {
+            return *seconds;
+        }
+        let parts = pieces(program, operation);
+        let parts = parts
+            .iter()
+            .map(|&(cost, level, count)| self.at(cost, level) * count as f64);
+        let circuit = circuit(inside, operation);
+        let within = circuit.into_iter().flat_map(|circuit| {
+            let operations = operations(circuit);
+            operations.map(|operation| self.operation(circuit, &[], operation))
+        });
+        parts.chain(within).sum()
+    }
+
     /// How much longer operations take when `threads` compute at once; at least 1.
     #[must_use]
     pub fn slowdown(&self, threads: usize) -> f64 {
@@ -168,32 +196,30 @@ impl CostTable {
         unhelped + (helped - unhelped) * share
     }
 
-    /// Whether everything that the program needs was measured here, at some level each.
+    /// Whether everything that the program needs was measured here, pieces of operations at some level each.
     #[must_use]
     pub fn covers(&self, program: &CiphertextProgram, params: &Params, threads: usize) -> bool {
-        let known = |cost| {
-            self.seconds
-                .range((cost, 0)..=(cost, u32::MAX))
-                .next()
-                .is_some()
-        };
-        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
         self.version == COST_VERSION
             && self.params_digest == params.digest()
+            && self.has_threads(threads)
             && inside(program, params).is_ok_and(|inside| {
-                needs((program, params), &inside)
-                    .iter()
-                    .all(|(cost, _)| known(*cost))
+                let needs = needs((program, params), &inside);
+                let maps = heaviest((program, params), &inside);
+                needs.iter().all(|(cost, _)| self.has(*cost))
+                    && maps.iter().all(|map| self.maps.contains_key(&map.shape))
             })
-            && (threads <= 1
-                || self.slowdown.contains_key(&threads) && self.helped.contains_key(&threads))
     }
 
-    /// Adds the entries of another table of the same machine and parameters, which win.
-    pub fn merge(&mut self, newer: Self) {
-        self.seconds.extend(newer.seconds);
-        self.slowdown.extend(newer.slowdown);
-        self.helped.extend(newer.helped);
+    /// Whether a cost was measured at any level.
+    pub(crate) fn has(&self, cost: Cost) -> bool {
+        let mut measured = self.seconds.range((cost, 0)..=(cost, u32::MAX));
+        measured.next().is_some()
+    }
+
+    /// Whether so many threads were measured.
+    pub(crate) fn has_threads(&self, threads: usize) -> bool {
+        let threads = u32::try_from(threads).unwrap_or(u32::MAX);
+        threads <= 1 || self.slowdown.contains_key(&threads) && self.helped.contains_key(&threads)
     }
 
     /// The file.
@@ -214,7 +240,8 @@ impl CostTable {
         let reader = Reader::open_kind(bytes, Kind::CostTable).map_err(container)?;
         let table: Self = reader.meta(COSTS).map_err(container)?;
         let factors = table.slowdown.values().chain(table.helped.values());
-        let numbers = table.seconds.values().chain(factors);
+        let numbers = table.seconds.values().chain(table.maps.values());
+        let numbers = numbers.chain(factors);
         if numbers.into_iter().any(|s| !s.is_finite() || *s < 0.0) {
             return Err(RuntimeError::Bundle(
                 "the cost table has a time that is no number; remove it, and it is measured anew"
@@ -306,9 +333,17 @@ pub(crate) fn needs(
 ) -> BTreeSet<(Cost, usize)> {
     let mut all = BTreeSet::new();
     for instruction in &program.instructions {
-        for (cost, level, _) in pieces(program, inside, &instruction.operation) {
-            all.insert((cost, level));
-        }
+        let own = pieces(program, &instruction.operation);
+        let circuit = circuit(inside, &instruction.operation);
+        let within = circuit.into_iter().flat_map(|circuit| {
+            let operations = operations(circuit);
+            operations.flat_map(|operation| pieces(circuit, operation))
+        });
+        all.extend(
+            own.into_iter()
+                .chain(within)
+                .map(|(cost, level, _)| (cost, level)),
+        );
     }
     let programs = inside.iter().chain([program]);
     for (cost, level, _) in programs.flat_map(encodings) {
@@ -344,12 +379,25 @@ pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Co
     })
 }
 
-/// What an operation is made of: (cost, level, how many); `inside` as of [`inside()`].
-pub(crate) fn pieces(
-    program: &CiphertextProgram,
-    inside: &[CiphertextProgram],
+/// What happens inside of an operation that is a bootstrap; `inside` as of [`inside()`].
+fn circuit<'a>(
+    inside: &'a [CiphertextProgram],
     operation: &Operation,
-) -> Vec<(Cost, usize, usize)> {
+) -> Option<&'a CiphertextProgram> {
+    match operation {
+        Operation::Bootstrap { which, .. } => inside.get(*which as usize),
+        _ => None,
+    }
+}
+
+/// The operations of a bootstrap, whose inputs are there.
+fn operations(circuit: &CiphertextProgram) -> impl Iterator<Item = &Operation> {
+    let operations = circuit.instructions.iter().map(|i| &i.operation);
+    operations.filter(|o| !matches!(o, Operation::Input { .. }))
+}
+
+/// What an operation is made of: (cost, level, how many); of a bootstrap what comes before it.
+fn pieces(program: &CiphertextProgram, operation: &Operation) -> Vec<(Cost, usize, usize)> {
     let level = |id: &ValueId| program.info(*id).map_or(0, |v| v.level);
     let turns = |step: i64| moves(step, program.slots);
     match operation {
@@ -396,17 +444,11 @@ pub(crate) fn pieces(
             vec![(Cost::Rotate, top, 1), (Cost::RotateStep, top, 1)]
         }
         Operation::Bootstrap { inputs, which } => {
-            let Some(circuit) = inside.get(*which as usize) else {
-                return Vec::new();
-            };
-            let low = circuit.inputs.first().map_or(0, |i| i.level);
+            let entry = program.bootstraps.get(*which as usize);
+            let low = entry.map_or(0, |entry| entry.input_level);
             // What goes in is lowered, what is inside begins there.
             let high = inputs.iter().filter(|id| level(id) > low);
-            let mut parts = vec![(Cost::Adjust, low, high.count())];
-            let operations = circuit.instructions.iter().map(|i| &i.operation);
-            let operations = operations.filter(|o| !matches!(o, Operation::Input { .. }));
-            parts.extend(operations.flat_map(|o| pieces(circuit, &[], o)));
-            parts
+            vec![(Cost::Adjust, low, high.count())]
         }
         Operation::LinearTransform { inputs, .. } | Operation::NestedTransform { inputs, .. } => {
             let at = inputs.first().map_or(0, level);

@@ -65,6 +65,14 @@ pub enum RuntimeError {
     /// The system gives no thread for a measurement.
     #[error("cannot start a thread to measure this machine: {0}")]
     Threads(String),
+    /// The caller stopped the measurement of a machine.
+    #[error("stopped after {done} of {total} measurements")]
+    MeasureStopped {
+        /// Measurements done.
+        done: usize,
+        /// Measurements in all.
+        total: usize,
+    },
     /// The caller stopped the loading of keys.
     #[error("stopped after {done} of {total} evaluation keys")]
     KeysStopped {

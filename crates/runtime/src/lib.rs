@@ -22,6 +22,7 @@ mod measure;
 mod memory;
 mod plan;
 mod server;
+mod shape;
 mod simulate;
 mod stats;
 mod walk;
@@ -34,6 +35,7 @@ pub use executor::{Inputs, Prepared, Progress, Stream, run};
 pub use measure::{measure, measure_deadline};
 pub use plan::{Plan, Report, ReportRow, key_file_bytes, plan, plan_scheduled, report};
 pub use server::{Server, ServerRun};
+pub use shape::Shape;
 pub use simulate::{BootstrapRange, Simulation, Simulator, Violation};
 pub use stats::{
     KindStats, OpKind, RunStats, SectionStats, ciphertext_memory, key_switches, multiplications,

@@ -11,7 +11,7 @@ use veilformer_ir::ciphertext::{CiphertextProgram, Instruction, Operation, Value
 use veilformer_ir::device::{BufferId, DeviceProgram, Resolved};
 
 use crate::SectionStats;
-use crate::cost::{CostTable, pieces};
+use crate::cost::CostTable;
 use crate::executor::Stream;
 use crate::memory::{Event, Ledger, Performance, Script, Value, Writer, operands};
 use crate::stats::{OpKind, key_switches};
@@ -174,11 +174,11 @@ impl<'a> Walk<'a> {
 
     /// Seconds that an operation takes alone on one thread.
     fn seconds(&self, program: &CiphertextProgram, operation: &Operation) -> f64 {
-        let parts = pieces(program, self.scene.inside, operation);
-        let alone = parts
-            .iter()
-            .map(|&(cost, level, count)| self.scene.costs.at(cost, level) * count as f64);
-        alone.sum::<f64>().clamp(0.0, MOST_SECONDS)
+        let alone = self
+            .scene
+            .costs
+            .operation(program, self.scene.inside, operation);
+        alone.clamp(0.0, MOST_SECONDS)
     }
 
     /// Starts a step, whose work so many threads share.

@@ -128,13 +128,13 @@ fn plans_know_what_is_inside() {
     let (params, _) = toy_bootstrap(10);
     let bundle = ServerBundle::new(params.clone(), program(&params), "toy", [3; 32]).unwrap();
     let program = bundle.program();
-    let who = ("test", 1);
     let table = measure(
         program,
         &params,
         &backend(&params),
-        who,
-        Duration::from_secs(2),
+        CostTable::empty(&params, "test"),
+        (1, Duration::from_secs(2)),
+        GO_ON,
     )
     .unwrap();
     assert!(table.covers(program, &params, 1));

@@ -5,6 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::Cursor;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,7 +20,8 @@ use veilformer_ring::{
     PairRef, PlainPoly, Result, RnsPoly, SwitchingKey, TransformPlan,
 };
 use veilformer_runtime::{
-    Cost, CostTable, RunStats, Server, ServerBundle, Stream, machine_name, measure, plan, report,
+    Cost, CostTable, RunStats, RuntimeError, Server, ServerBundle, Stream, machine_name, measure,
+    plan, report,
 };
 
 /// The CPU backend, counting the key switches that it is asked for.
@@ -210,8 +212,9 @@ fn a_plan_within_less_memory_keeps_fewer_weights() {
     let (bundle, _) = toy();
     let (program, params) = (bundle.program(), bundle.params());
     let backend = counting(&bundle);
-    let who = ("test", 2);
-    let costs = measure(program, params, &backend, who, Duration::from_secs(5)).unwrap();
+    let nothing = CostTable::empty(params, "test");
+    let how = (2, Duration::from_secs(5));
+    let costs = measure(program, params, &backend, nothing, how, GO_ON).unwrap();
     let all = plan(program, params, bundle.keys(), &costs, 2).unwrap();
     assert!(all.weight_bytes > 2000 && all.weight_seconds > 0.0);
     assert!(all.most_weight_bytes <= all.weight_bytes);
@@ -270,12 +273,35 @@ fn measured_costs_cover_the_program_and_survive_a_file() {
     let (program, params) = (bundle.program(), bundle.params());
     let backend = counting(&bundle);
     let machine = machine_name("test");
-    let who = (machine.as_str(), 2);
-    let table = measure(program, params, &backend, who, Duration::from_secs(5)).unwrap();
+    let nothing = || CostTable::empty(params, machine.as_str());
+    let measured = |known, threads, seconds| {
+        let how = (threads, Duration::from_secs(seconds));
+        measure(program, params, &backend, known, how, GO_ON).unwrap()
+    };
+    let table = measured(nothing(), 2, 5);
     assert!(table.covers(program, params, 2) && !table.covers(program, params, 3));
     // However little time there is.
-    let hasty = measure(program, params, &backend, who, Duration::ZERO).unwrap();
+    let hasty = measured(nothing(), 2, 0);
     assert!(hasty.covers(program, params, 2));
+    // What is known is not measured again; what is missing is.
+    let mut less = table.clone();
+    let (map, _) = less.maps.pop_first().unwrap();
+    assert!(!less.covers(program, params, 2));
+    less.slowdown.insert(2, 1.25);
+    let more = measured(less.clone(), 3, 0);
+    assert!(more.covers(program, params, 2) && more.covers(program, params, 3));
+    assert!(more.maps.contains_key(&map) && more.slowdown[&2] == 1.25);
+    assert_eq!(more.seconds, table.seconds);
+    let known = |t: &CostTable| t.maps.iter().filter(|(m, _)| **m != map).count();
+    assert_eq!(known(&more), less.maps.len());
+    // It can be stopped.
+    let how = (2, Duration::from_secs(5));
+    let stop = &|_, _| ControlFlow::Break(());
+    let stopped = measure(program, params, &backend, nothing(), how, stop);
+    assert!(matches!(
+        stopped,
+        Err(RuntimeError::MeasureStopped { done: 1, .. })
+    ));
     assert!(table.at(Cost::RotateStep, 3) > 0.0);
     let planned = plan(program, params, bundle.keys(), &table, 2).unwrap();
     assert!(planned.seconds > 0.0 && planned.load_seconds > 0.0);

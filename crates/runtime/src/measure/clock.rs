@@ -60,6 +60,21 @@ impl Clock {
         Ok(median(times.into_iter().collect::<Result<_, _>>()?))
     }
 
+    /// As [`Clock::repeated`], of one repetition alone where the first run took `long` seconds or more.
+    pub(super) fn long<E>(
+        &self,
+        long: f64,
+        mut seconds: impl FnMut() -> Result<f64, E>,
+    ) -> Result<f64, E> {
+        let warm = seconds()?;
+        let repetitions = if warm < long { REPETITIONS } else { 1 };
+        let times = (0..repetitions).map(|_| {
+            self.forget();
+            seconds()
+        });
+        Ok(median(times.collect::<Result<_, _>>()?))
+    }
+
     /// Median seconds with the smaller number of pieces, and by how much more the larger one takes, with
     /// nothing in a cache before each: both in turns, since a host whose speed drifts by a tenth from one
     /// series to the next would hide what a few products add to a transform.

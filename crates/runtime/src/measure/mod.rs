@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::Cursor;
+use std::ops::ControlFlow;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
@@ -20,14 +21,17 @@ use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::{Backend, Basis, RnsPoly};
 
 mod clock;
+mod whole;
 
 use clock::{Clock, median, once, time};
 
 use crate::RuntimeError;
 use crate::cost::{Cost, CostTable, inside, needs};
+use crate::executor::Progress;
 use crate::memory::plains_bytes;
+use crate::shape::{Shape, heaviest};
 
-/// How long a measurement of [`measure`] may take unless told otherwise: where there are bootstraps,
+/// How long [`measure`] may take for pieces of operations unless told otherwise: where there are bootstraps,
 /// operations take a hundred times longer than without, at three times as many levels.
 #[must_use]
 pub fn measure_deadline(program: &CiphertextProgram) -> Duration {
@@ -60,23 +64,29 @@ const ENCODED: usize = 256;
 /// Period of plaintexts whose words are no part of a product's time, a power of two.
 const SHORT: usize = 64;
 
-/// Measures what `program` needs, at each of its levels while the deadline lets it: first where
-/// there are transforms, from the highest level (in any case) and the lowest to those in between. Levels
-/// that are left out are interpolated by [`CostTable::at`]. Keys and plaintexts come from
-/// memory where those of the program do not fit a cache. For more than one thread it is measured as
-/// well how so many slow one another down, and how much they help one operation; everything else
-/// runs in a pool of one thread.
+/// Measures what `known` lacks for a plan of `program` on so many threads; gives what is known then. First linear
+/// maps, whole, those that make up most of the program's, however long that takes; if any piece of other operations
+/// is not known, then all pieces at each of the program's levels while the deadline lets it: first where there are transforms,
+/// from the highest level (in any case) and the lowest to those in between. Levels that are left out are
+/// interpolated by [`CostTable::at`]. Keys and plaintexts come from memory where those of the program do not fit a
+/// cache. For more than one thread it is measured as well how so many slow one another down, and how much they
+/// help one operation; everything else runs in a pool of one thread.
+///
+/// `progress` hears of measurements; when the deadline is over the rest counts as done.
 ///
 /// # Errors
-/// What the backend refuses; [`RuntimeError::Threads`] if the system gives no thread.
+/// What the backend refuses; [`RuntimeError::Threads`] if the system gives no thread;
+/// [`RuntimeError::MeasureStopped`] if `progress` said so.
 pub fn measure<B: Backend>(
     program: &CiphertextProgram,
     params: &Params,
     backend: &B,
-    (machine, threads): (&str, usize),
-    deadline: Duration,
+    known: CostTable,
+    (threads, deadline): (usize, Duration),
+    progress: &Progress<'_>,
 ) -> Result<CostTable, RuntimeError> {
-    pool(1)?.install(|| measure_here(program, params, backend, (machine, threads), deadline))
+    let missing = Missing::new((program, params), &known, threads)?;
+    pool(1)?.install(|| missing.measure(backend, known, (threads, deadline), progress))
 }
 
 /// About as many bytes as a run reads between two uses of the same key or weight: one half of each key, as
@@ -97,69 +107,125 @@ fn pool(threads: usize) -> Result<ThreadPool, RuntimeError> {
     pool.map_err(|error| RuntimeError::Threads(error.to_string()))
 }
 
-fn measure_here<B: Backend>(
-    program: &CiphertextProgram,
-    params: &Params,
-    backend: &B,
-    (machine, threads): (&str, usize),
-    deadline: Duration,
-) -> Result<CostTable, RuntimeError> {
-    let end = Instant::now() + deadline;
-    let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
-    for (cost, level) in needs((program, params), &inside(program, params)?) {
-        by_level.entry(level).or_default().insert(cost);
-    }
-    let mut table = CostTable::empty(params, machine);
-    let Some((&top, _)) = by_level.last_key_value() else {
-        return Ok(table);
-    };
-    // Threads are measured at a typical level: the memory that they share matters less the lower it is.
-    let typical = by_level.keys().nth(by_level.len() / 2);
-    let typical = typical.copied().unwrap_or(top).max(1);
-    let shared = (threads > 1).then_some(typical);
-    let keys = random_keys(params, backend, (&by_level, shared))?;
-    let bench = Bench {
-        evaluator: Evaluator::new(params, backend, &keys)?,
-        params,
-        backend,
-        clock: Clock::new(between(program, params)?),
-    };
-    if let Some(level) = shared {
-        let mixed = bench.mixed(level)?;
-        let slowdown = bench.slowdown(&mixed, threads)?;
-        table.slowdown.insert(as_u32(threads), slowdown);
-        let helped = bench.helped(&mixed, threads)?;
-        table.helped.insert(as_u32(threads), helped);
-    }
-    let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
-    let order = order(&by_level, params);
-    let all: BTreeSet<Cost> = by_level.values().flatten().copied().collect();
-    // Several passes: what else the machine does comes and goes.
-    for pass in 0..PASSES {
-        for (number, (level, costs)) in order.iter().enumerate() {
-            // However slow it is, each cost is measured once, at the levels that `order` has first: a table that
-            // lacks one would be measured anew with every plan.
-            let known = || {
-                samples
-                    .keys()
-                    .map(|(cost, _)| *cost)
-                    .collect::<BTreeSet<_>>()
-            };
-            let late = (pass, number) != (0, 0) && Instant::now() >= end;
-            if late && (pass > 0 || known().is_superset(&all)) {
-                break;
-            }
-            let mut put = |cost, seconds: f64| {
-                let at = samples.entry((cost, as_u32(*level))).or_default();
-                at.push(seconds.max(0.0));
-            };
-            bench.level(*level, costs, &table, &mut put)?;
-            let medians = samples.iter();
-            let medians = medians.map(|(key, times)| (*key, median(times.clone())));
-            table.seconds.extend(medians);
+/// What a table lacks.
+struct Missing<'a> {
+    program: &'a CiphertextProgram,
+    params: &'a Params,
+    inside: Vec<CiphertextProgram>,
+    /// The pieces at each level, as [`order`] has them; none if each is known at some.
+    pieces: Vec<(usize, BTreeSet<Cost>)>,
+    /// A level at which threads are measured.
+    shared: Option<usize>,
+    maps: BTreeSet<Shape>,
+}
+
+impl<'a> Missing<'a> {
+    fn new(
+        (program, params): (&'a CiphertextProgram, &'a Params),
+        known: &CostTable,
+        threads: usize,
+    ) -> Result<Self, RuntimeError> {
+        let inside = inside(program, params)?;
+        let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
+        for (cost, level) in needs((program, params), &inside) {
+            by_level.entry(level).or_default().insert(cost);
         }
+        // The memory that threads share matters less the lower the level is: a typical one.
+        let typical = by_level.keys().nth(by_level.len() / 2);
+        let typical = typical.map(|level| (*level).max(1));
+        let maps = heaviest((program, params), &inside);
+        let maps = maps.iter().map(|map| map.shape);
+        let all_known = by_level.values().flatten().all(|cost| known.has(*cost));
+        Ok(Self {
+            program,
+            params,
+            pieces: match all_known {
+                true => Vec::new(),
+                false => order(&by_level, params),
+            },
+            shared: typical.filter(|_| !known.has_threads(threads)),
+            maps: maps.filter(|map| !known.maps.contains_key(map)).collect(),
+            inside,
+        })
     }
-    Ok(table)
+
+    fn measure<B: Backend>(
+        &self,
+        backend: &B,
+        known: CostTable,
+        (threads, deadline): (usize, Duration),
+        progress: &Progress<'_>,
+    ) -> Result<CostTable, RuntimeError> {
+        let mut table = known;
+        let total =
+            self.maps.len() + usize::from(self.shared.is_some()) + PASSES * self.pieces.len();
+        let mut done = 0;
+        let mut step = || {
+            done += 1;
+            match progress(done, total) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(RuntimeError::MeasureStopped { done, total }),
+            }
+        };
+        let keys = random_keys(self.params, backend, (&self.pieces, self.shared))?;
+        let bench = Bench {
+            evaluator: Evaluator::new(self.params, backend, &keys)?,
+            params: self.params,
+            backend,
+            clock: Clock::new(between(self.program, self.params)?),
+        };
+        if let Some(level) = self.shared {
+            let mixed = bench.mixed(level)?;
+            let slowdown = bench.slowdown(&mixed, threads)?;
+            table.slowdown.insert(as_u32(threads), slowdown);
+            let helped = bench.helped(&mixed, threads)?;
+            table.helped.insert(as_u32(threads), helped);
+            step()?;
+        }
+        for map in heaviest((self.program, self.params), &self.inside) {
+            if self.maps.contains(&map.shape) {
+                table.maps.insert(map.shape, bench.whole(&map)?);
+                step()?;
+            }
+        }
+        let all: BTreeSet<Cost> = self
+            .pieces
+            .iter()
+            .flat_map(|(_, costs)| costs)
+            .copied()
+            .collect();
+        let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
+        let end = Instant::now() + deadline;
+        // Several passes: what else the machine does comes and goes.
+        for pass in 0..PASSES {
+            for (number, (level, costs)) in self.pieces.iter().enumerate() {
+                // However slow it is, each cost is measured once, at the levels that `order` has first: a table
+                // that lacks one would be measured anew with every plan.
+                let known = || {
+                    samples
+                        .keys()
+                        .map(|(cost, _)| *cost)
+                        .collect::<BTreeSet<_>>()
+                };
+                let late = (pass, number) != (0, 0) && Instant::now() >= end;
+                if late && (pass > 0 || known().is_superset(&all)) {
+                    break;
+                }
+                let mut put = |cost, seconds: f64| {
+                    let at = samples.entry((cost, as_u32(*level))).or_default();
+                    at.push(seconds.max(0.0));
+                };
+                bench.level(*level, costs, &table, &mut put)?;
+                let medians = samples.iter();
+                let medians = medians.map(|(key, times)| (*key, median(times.clone())));
+                table.seconds.extend(medians);
+                step()?;
+            }
+        }
+        // That it is over: too late to stop it.
+        let _ = progress(total, total);
+        Ok(table)
+    }
 }
 
 /// The levels in the order in which they are measured, with what is measured there: first those
@@ -229,11 +295,11 @@ const KEY_ID: KeyId = KeyId::from_bytes([0xc0; 16]);
 fn random_keys<B: Backend>(
     params: &Params,
     backend: &B,
-    (by_level, mixed): (&BTreeMap<usize, BTreeSet<Cost>>, Option<usize>),
+    (pieces, mixed): (&[(usize, BTreeSet<Cost>)], Option<usize>),
 ) -> Result<EvaluationKeys<B>, RuntimeError> {
     let mut list = KeyList::default();
     let none = BTreeSet::new();
-    let levels = by_level.iter().map(|(&level, costs)| (level, costs));
+    let levels = pieces.iter().map(|(level, costs)| (*level, costs));
     for (level, costs) in levels.chain(mixed.map(|level| (level, &none))) {
         let has = |cost| costs.contains(&cost) || mixed == Some(level);
         if has(Cost::MulSum) {

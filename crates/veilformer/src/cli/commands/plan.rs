@@ -1,5 +1,6 @@
 //! `plan`: what answering one sentence will take, without running it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use veilformer::ckks::Params;
@@ -55,7 +56,7 @@ pub fn costs(
 ) -> Result<CostTable> {
     let params = bundle.params();
     let machine = machine_name(&format!("{:?}", context.isa));
-    let mut known = cache
+    let known = cache
         .and_then(|path| CostTable::load(path, &machine, params))
         .unwrap_or_else(|| CostTable::empty(params, &machine));
     if known.covers(bundle.program(), params, threads) {
@@ -63,13 +64,12 @@ pub fn costs(
     }
     let stage = context.progress.stage("measuring this machine (once)");
     let backend = context.backend(params)?;
-    known.merge(measure(
-        bundle.program(),
-        params,
-        &backend,
-        (&machine, threads),
-        measure_deadline(bundle.program()),
-    )?);
+    let how = (threads, measure_deadline(bundle.program()));
+    let told = |done: usize, total: usize| {
+        stage.update(done, total);
+        ControlFlow::Continue(())
+    };
+    let known = measure(bundle.program(), params, &backend, known, how, &told)?;
     stage.finish();
     if let Some(path) = cache {
         // Without a cache the next plan measures again; this one is not worse for it.

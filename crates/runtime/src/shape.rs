@@ -1,0 +1,239 @@
+//! Linear maps by what decides how long they take: a program has many maps and few shapes.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use veilformer_circuits::matrix::{ProductCosts, UnitCosts};
+use veilformer_ckks::{Params, moves};
+use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
+
+use crate::stats::{OpKind, TransformCounts, plain_words};
+
+/// The share of the time of all maps of a program, as it is estimated, that those make up which are measured
+/// whole.
+const MEASURED: f64 = 0.9;
+/// The most that are.
+const MOST: usize = 16;
+
+/// Names what decides how long a linear map takes: its level, which sums there are, and for each product
+/// its input, whether and with which others it shares a rotation, and how many words its plaintext has.
+/// What the steps and the values are does not matter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Shape([u8; 16]);
+
+impl Shape {
+    /// That of an operation of `program`; none if it is no linear map.
+    pub(crate) fn of(program: &CiphertextProgram, operation: &Operation) -> Option<Self> {
+        let transforms = operation.transforms();
+        transforms.first()?;
+        let slots = program.slots;
+        let mut hasher = blake3::Hasher::new();
+        let mut put = |numbers: &[usize]| {
+            for number in numbers {
+                hasher.update(&(*number as u64).to_le_bytes());
+            }
+        };
+        // Steps by the order in which they come.
+        let mut steps = BTreeMap::new();
+        let mut step = |by: i64| {
+            if !moves(by, slots) {
+                return 0;
+            }
+            let next = steps.len() + 1;
+            *steps.entry(by.rem_euclid(slots as i64)).or_insert(next)
+        };
+        let kind = OpKind::of(operation) as usize;
+        put(&[kind, level(program, operation), slots, transforms.len()]);
+        for transform in transforms {
+            put(&[transform.giants.len()]);
+            for giant in &transform.giants {
+                put(&[step(giant.rotation), giant.terms.len()]);
+                for term in &giant.terms {
+                    let plain = program.plains.get(term.plain.0 as usize);
+                    let words = plain.map_or(0, |plain| plain_words(&plain.pattern, slots));
+                    put(&[term.input, step(term.baby), words]);
+                }
+            }
+        }
+        let mut name = [0; 16];
+        hasher.finalize_xof().fill(&mut name);
+        Some(Self(name))
+    }
+}
+
+/// The level of an operation's first operand.
+pub(crate) fn level(program: &CiphertextProgram, operation: &Operation) -> usize {
+    let first = operation
+        .operands()
+        .first()
+        .and_then(|id| program.info(*id));
+    first.map_or(0, |info| info.level)
+}
+
+/// A linear map that stands for all of its shape.
+#[derive(Clone, Copy)]
+pub(crate) struct Shaped<'a> {
+    pub(crate) shape: Shape,
+    /// The first of them, and the program that has it.
+    pub(crate) program: &'a CiphertextProgram,
+    pub(crate) operation: &'a Operation,
+    /// What they are estimated to take together.
+    weight: f64,
+}
+
+/// Those that are worth a measurement of their own: the heaviest, until little is left. They follow from
+/// the program alone.
+pub(crate) fn heaviest<'a>(
+    (program, params): (&'a CiphertextProgram, &Params),
+    inside: &'a [CiphertextProgram],
+) -> Vec<Shaped<'a>> {
+    let mut times = vec![0; inside.len()];
+    for instruction in &program.instructions {
+        if let Operation::Bootstrap { which, .. } = &instruction.operation
+            && let Some(times) = times.get_mut(*which as usize)
+        {
+            *times += 1;
+        }
+    }
+    let mut all: BTreeMap<Shape, Shaped<'a>> = BTreeMap::new();
+    for (program, times) in inside.iter().zip(times).chain([(program, 1)]) {
+        for operation in program.instructions.iter().map(|i| &i.operation) {
+            let Some(shape) = Shape::of(program, operation) else {
+                continue;
+            };
+            let weight = f64::from(times) * estimated(program, params, operation);
+            let known = all.entry(shape).or_insert(Shaped {
+                shape,
+                program,
+                operation,
+                weight: 0.0,
+            });
+            known.weight += weight;
+        }
+    }
+    let mut all: Vec<_> = all.into_values().filter(|s| s.weight > 0.0).collect();
+    all.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.shape.cmp(&b.shape)));
+    let whole: f64 = all.iter().map(|s| s.weight).sum();
+    let mut left = whole;
+    let mut few = all.iter().take_while(|s| {
+        let enough = left <= (1.0 - MEASURED) * whole;
+        left -= s.weight;
+        !enough
+    });
+    few.by_ref().take(MOST).copied().collect()
+}
+
+/// What a map takes, in NTTs of one limb.
+fn estimated(program: &CiphertextProgram, params: &Params, operation: &Operation) -> f64 {
+    let costs = UnitCosts::estimated(params, level(program, operation));
+    let counts = TransformCounts::of(program, operation);
+    let n = (2 * program.slots.max(1)) as f64;
+    // Between plaintexts with a short period and those without any by their words.
+    let products = |each: &ProductCosts, count: usize, words: usize| {
+        count as f64 * each.periodic + words as f64 / n * (each.dense - each.periodic)
+    };
+    let count = |count: usize, each: f64| count as f64 * each;
+    count(counts.outputs, costs.division)
+        + count(counts.inputs, costs.decomposition)
+        + count(counts.babies, costs.baby)
+        + count(counts.divided, costs.giant)
+        + count(
+            counts.giants.saturating_sub(counts.divided),
+            costs.plain_giant,
+        )
+        + products(&costs.plain, counts.products, counts.words)
+        + products(&costs.extended, counts.turned_products, counts.turned_words)
+}
+
+#[cfg(test)]
+mod tests {
+    use veilformer_ckks::testing::toy_params;
+    use veilformer_ckks::{Complex, Giant, Ops, SlotVector, Term, Transform};
+    use veilformer_ir::ciphertext::Recorder;
+
+    use super::*;
+
+    /// Of each term the input, the baby step and the period of its plaintext.
+    type Terms<'a> = &'a [(usize, i64, usize)];
+    /// A giant step: its rotation and its terms.
+    type Step<'a> = (i64, Terms<'a>);
+
+    /// A program of one map of two inputs.
+    fn mapped(level: usize, giants: &[Step<'_>], nested: bool) -> CiphertextProgram {
+        let params = toy_params();
+        let mut r = Recorder::new(&params);
+        let (a, b) = (r.input(level, 1.0).unwrap(), r.input(level, 1.0).unwrap());
+        let mut plain = |baby: i64, period: usize| {
+            let entries = (1..=period).map(|k| Complex::new(k as f64 / 64.0, 0.0));
+            let slots = SlotVector::Periodic(entries.collect());
+            let scale = params.scale_at(level);
+            r.term_plain(&slots, level, scale, baby).unwrap()
+        };
+        let giants = giants.iter().map(|(rotation, terms)| Giant {
+            rotation: *rotation,
+            terms: terms
+                .iter()
+                .map(|&(input, baby, period)| Term {
+                    input,
+                    baby,
+                    plain: plain(baby, period),
+                })
+                .collect(),
+        });
+        let transform = Transform {
+            giants: giants.collect(),
+        };
+        let result = match nested {
+            true => r.nested_transform(&[&a, &b], &transform),
+            false => r.linear_transform(&[&a, &b], &transform),
+        };
+        r.finish(vec![result.unwrap()])
+    }
+
+    fn shape(program: &CiphertextProgram) -> Shape {
+        let mut shapes = program.instructions.iter();
+        let shape = shapes.find_map(|i| Shape::of(program, &i.operation));
+        shape.unwrap()
+    }
+
+    #[test]
+    fn maps_are_alike_if_they_do_the_same_work() {
+        let map = |giants: &[Step<'_>]| shape(&mapped(2, giants, false));
+        let one = map(&[(0, &[(0, 0, 4), (1, 1, 4)]), (2, &[(0, 1, 4)])]);
+        // Other steps, of which as many move anything and are shared.
+        assert_eq!(one, map(&[(0, &[(0, 0, 4), (1, 5, 4)]), (7, &[(0, 5, 4)])]));
+        let others: [&[Step<'_>]; 6] = [
+            &[(0, &[(0, 0, 4), (1, 1, 4)]), (2, &[(0, 3, 4)])],
+            &[(0, &[(0, 0, 4), (1, 1, 4)]), (1, &[(0, 1, 4)])],
+            &[(0, &[(0, 0, 4), (1, 1, 8)]), (2, &[(0, 1, 4)])],
+            &[(0, &[(0, 0, 4), (0, 1, 4)]), (2, &[(0, 1, 4)])],
+            &[(0, &[(0, 0, 4), (1, 1, 4)]), (0, &[(0, 1, 4)])],
+            &[(0, &[(0, 0, 4), (1, 1, 4), (0, 1, 4)])],
+        ];
+        for (number, other) in others.into_iter().enumerate() {
+            assert_ne!(one, map(other), "{number}");
+        }
+        let same: &[Step<'_>] = &[(0, &[(0, 0, 4), (1, 1, 4)]), (2, &[(0, 1, 4)])];
+        assert_ne!(one, shape(&mapped(1, same, false)));
+        assert_ne!(one, shape(&mapped(2, same, true)));
+    }
+
+    #[test]
+    fn the_heaviest_maps_come_first_and_each_shape_once() {
+        let params = toy_params();
+        let long: Terms<'_> = &[(0, 1, 4), (1, 2, 4), (0, 3, 4)];
+        let mut program = mapped(2, &[(1, long), (2, long)], false);
+        let other = mapped(2, &[(1, &[(0, 1, 4)])], false);
+        let heavy = shape(&program);
+        // The same map twice, beside a light one.
+        let map = program.instructions.last().unwrap().clone();
+        program.instructions.push(map);
+        let found = heaviest((&program, &params), &[]);
+        let named: Vec<Shape> = found.iter().map(|map| map.shape).collect();
+        assert_eq!(named, [heavy]);
+        // Nothing runs what no bootstrap of the program has inside.
+        let inside = [other];
+        assert_eq!(heaviest((&program, &params), &inside).len(), 1);
+        assert!(heaviest((&inside[0], &params), &[])[0].shape == shape(&inside[0]));
+    }
+}
