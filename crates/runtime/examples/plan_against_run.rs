@@ -173,9 +173,9 @@ fn measure_machine(dir: &Path, threads: usize) {
     let (bundle, backend, machine) = open(dir);
     let started = Instant::now();
     let (program, params) = (bundle.program(), bundle.params());
-    let nothing = CostTable::empty(params, machine.as_str());
+    let mut table = CostTable::empty(params, machine.as_str());
     let how = (threads, measure_deadline(program));
-    let table = measure(program, params, &backend, nothing, how, GO_ON).unwrap();
+    measure(program, params, &backend, &mut table, how, GO_ON).unwrap();
     println!(
         "measured {machine} in {:.1} s:",
         started.elapsed().as_secs_f64()

@@ -199,8 +199,7 @@ impl CostTable {
     /// Whether everything that the program needs was measured here, pieces of operations at some level each.
     #[must_use]
     pub fn covers(&self, program: &CiphertextProgram, params: &Params, threads: usize) -> bool {
-        self.version == COST_VERSION
-            && self.params_digest == params.digest()
+        self.fits(params)
             && self.has_threads(threads)
             && inside(program, params).is_ok_and(|inside| {
                 let needs = needs((program, params), &inside);
@@ -208,6 +207,11 @@ impl CostTable {
                 needs.iter().all(|(cost, _)| self.has(*cost))
                     && maps.iter().all(|map| self.maps.contains_key(&map.shape))
             })
+    }
+
+    /// Whether the entries mean what they mean here, and are of these parameters.
+    pub(crate) fn fits(&self, params: &Params) -> bool {
+        self.version == COST_VERSION && self.params_digest == params.digest()
     }
 
     /// Whether a cost was measured at any level.
@@ -256,10 +260,7 @@ impl CostTable {
     #[must_use]
     pub fn load(path: &Path, machine: &str, params: &Params) -> Option<Self> {
         let table = Self::from_bytes(&std::fs::read(path).ok()?).ok()?;
-        let fits = table.version == COST_VERSION
-            && table.machine == machine
-            && table.params_digest == params.digest();
-        fits.then_some(table)
+        (table.fits(params) && table.machine == machine).then_some(table)
     }
 
     /// Writes the file: first beside its place, then into it, so that a reader never sees half.

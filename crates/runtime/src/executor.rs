@@ -24,7 +24,7 @@ use veilformer_ir::ciphertext::{
 use veilformer_ir::device::{BufferId, Dependencies, DeviceProgram, Resolved};
 use veilformer_ring::Backend;
 
-/// Hears how many of how many instructions are done; `Break` stops the run.
+/// Hears how many of how many steps are done: instructions of a run, measurements; `Break` stops it.
 pub type Progress<'a> = dyn Fn(usize, usize) -> ControlFlow<()> + Sync + 'a;
 
 /// A program with its plaintexts encoded for a backend: ready to run any number of times.

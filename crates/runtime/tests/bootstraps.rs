@@ -128,19 +128,19 @@ fn plans_know_what_is_inside() {
     let (params, _) = toy_bootstrap(10);
     let bundle = ServerBundle::new(params.clone(), program(&params), "toy", [3; 32]).unwrap();
     let program = bundle.program();
-    let table = measure(
-        program,
-        &params,
-        &backend(&params),
-        CostTable::empty(&params, "test"),
-        (1, Duration::from_secs(2)),
-        GO_ON,
-    )
-    .unwrap();
+    let mut table = CostTable::empty(&params, "test");
+    let how = (1, Duration::from_secs(2));
+    measure(program, &params, &backend(&params), &mut table, how, GO_ON).unwrap();
     assert!(table.covers(program, &params, 1));
     let planned = plan(program, &params, bundle.keys(), &table, 1).unwrap();
     let all: f64 = planned.per_section.iter().map(|s| s.seconds).sum();
     assert!(planned.bootstrap_seconds > 0.9 * all && planned.bootstrap_seconds < all);
+    // Maps are taken as they were measured, those inside as well.
+    assert!(!table.maps.is_empty());
+    let mut slow = table.clone();
+    slow.maps.values_mut().for_each(|seconds| *seconds = 1000.0);
+    let slow = plan(program, &params, bundle.keys(), &slow, 1).unwrap();
+    assert!(planned.seconds < 1000.0 && slow.bootstrap_seconds > 1000.0);
     // One thread does one thing after the other.
     let (cpu, clock) = (planned.cpu_seconds, planned.seconds);
     assert!((cpu / clock - 1.0).abs() < 1e-9, "{cpu} {clock}");

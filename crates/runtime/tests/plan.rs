@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use support::{Client, GO_ON, program};
-use veilformer_ckks::EvaluationKeys;
 use veilformer_ckks::testing::toy_params;
+use veilformer_ckks::{EvaluationKeys, Ops};
 use veilformer_compiler::schedule::schedule;
-use veilformer_ir::ciphertext::PlainPattern;
+use veilformer_ir::ciphertext::{PlainPattern, Recorder};
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, CpuPlain, Form, GaloisElement, Isa, Pair,
     PairRef, PlainPoly, Result, RnsPoly, SwitchingKey, TransformPlan,
@@ -212,9 +212,9 @@ fn a_plan_within_less_memory_keeps_fewer_weights() {
     let (bundle, _) = toy();
     let (program, params) = (bundle.program(), bundle.params());
     let backend = counting(&bundle);
-    let nothing = CostTable::empty(params, "test");
+    let mut costs = CostTable::empty(params, "test");
     let how = (2, Duration::from_secs(5));
-    let costs = measure(program, params, &backend, nothing, how, GO_ON).unwrap();
+    measure(program, params, &backend, &mut costs, how, GO_ON).unwrap();
     let all = plan(program, params, bundle.keys(), &costs, 2).unwrap();
     assert!(all.weight_bytes > 2000 && all.weight_seconds > 0.0);
     assert!(all.most_weight_bytes <= all.weight_bytes);
@@ -274,9 +274,10 @@ fn measured_costs_cover_the_program_and_survive_a_file() {
     let backend = counting(&bundle);
     let machine = machine_name("test");
     let nothing = || CostTable::empty(params, machine.as_str());
-    let measured = |known, threads, seconds| {
+    let measured = |mut table: CostTable, threads, seconds| {
         let how = (threads, Duration::from_secs(seconds));
-        measure(program, params, &backend, known, how, GO_ON).unwrap()
+        measure(program, params, &backend, &mut table, how, GO_ON).unwrap();
+        table
     };
     let table = measured(nothing(), 2, 5);
     assert!(table.covers(program, params, 2) && !table.covers(program, params, 3));
@@ -284,24 +285,43 @@ fn measured_costs_cover_the_program_and_survive_a_file() {
     let hasty = measured(nothing(), 2, 0);
     assert!(hasty.covers(program, params, 2));
     // What is known is not measured again; what is missing is.
-    let mut less = table.clone();
-    let (map, _) = less.maps.pop_first().unwrap();
-    assert!(!less.covers(program, params, 2));
-    less.slowdown.insert(2, 1.25);
-    let more = measured(less.clone(), 3, 0);
+    let mut odd = table.clone();
+    odd.maps.values_mut().for_each(|seconds| *seconds = 1000.0);
+    odd.slowdown.insert(2, 1.25);
+    let more = measured(odd.clone(), 3, 0);
     assert!(more.covers(program, params, 2) && more.covers(program, params, 3));
-    assert!(more.maps.contains_key(&map) && more.slowdown[&2] == 1.25);
-    assert_eq!(more.seconds, table.seconds);
-    let known = |t: &CostTable| t.maps.iter().filter(|(m, _)| **m != map).count();
-    assert_eq!(known(&more), less.maps.len());
-    // It can be stopped.
-    let how = (2, Duration::from_secs(5));
-    let stop = &|_, _| ControlFlow::Break(());
-    let stopped = measure(program, params, &backend, nothing(), how, stop);
+    assert_eq!((&more.maps, &more.seconds), (&odd.maps, &odd.seconds));
+    assert_eq!(more.slowdown[&2], 1.25);
+    let mut less = table.clone();
+    less.maps.clear();
+    assert!(!less.covers(program, params, 2));
+    let again = measured(less, 2, 0);
+    assert!(again.covers(program, params, 2) && again.seconds == table.seconds);
+    // A plan takes maps as they were measured.
+    let seconds = |costs: &CostTable| -> f64 {
+        let planned = plan(program, params, bundle.keys(), costs, 1);
+        planned.unwrap().seconds
+    };
+    assert!(seconds(&odd) > 1000.0 && seconds(&table) < 1000.0);
+    // Nothing is known of other parameters, or of another version.
+    let (mut old, mut other) = (odd.clone(), odd);
+    (old.version, other.params_digest) = (0, [0; 32]);
+    for foreign in [old, other] {
+        let anew = measured(foreign, 2, 0);
+        assert!(anew.covers(program, params, 2) && seconds(&anew) < 1000.0);
+    }
+    // It can be stopped, and what was measured stays.
+    let (mut cut, how) = (nothing(), (2, Duration::from_secs(5)));
+    let stop = &|done, _| match done {
+        2 => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    };
+    let stopped = measure(program, params, &backend, &mut cut, how, stop);
     assert!(matches!(
         stopped,
-        Err(RuntimeError::MeasureStopped { done: 1, .. })
+        Err(RuntimeError::MeasureStopped { done: 2, .. })
     ));
+    assert!(cut.maps.len() == table.maps.len() && cut.slowdown.len() == 1);
     assert!(table.at(Cost::RotateStep, 3) > 0.0);
     let planned = plan(program, params, bundle.keys(), &table, 2).unwrap();
     assert!(planned.seconds > 0.0 && planned.load_seconds > 0.0);
@@ -318,6 +338,20 @@ fn measured_costs_cover_the_program_and_survive_a_file() {
     std::fs::write(&path, b"nonsense").unwrap();
     assert!(CostTable::load(&path, &machine, params).is_none());
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn sums_of_rotations_without_a_map_are_measured() {
+    let params = toy_params();
+    let mut r = Recorder::new(&params);
+    let x = r.input(2, 1.0).unwrap();
+    let sum = r.rotate_sum(&x, &[1, 2, 3]).unwrap();
+    let bundle = ServerBundle::new(params.clone(), r.finish(vec![sum]), "sum", [1; 32]).unwrap();
+    let backend = counting(&bundle);
+    let mut table = CostTable::empty(&params, "test");
+    let how = (1, Duration::ZERO);
+    measure(bundle.program(), &params, &backend, &mut table, how, GO_ON).unwrap();
+    assert!(table.covers(bundle.program(), &params, 1));
 }
 
 #[test]

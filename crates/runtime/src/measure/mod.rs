@@ -5,31 +5,33 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hint::black_box;
 use std::io::Cursor;
 use std::ops::ControlFlow;
-use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use veilformer_ckks::container::{KeyFile, evaluation_keys_to_bytes};
 use veilformer_ckks::uniform::{EXPANDER, KEY_EXPANDER, Stream, expand};
 use veilformer_ckks::{
-    Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, Giant, KeyId, KeyList,
-    KeyPurpose, OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector,
-    StoredCiphertext, StoredEvaluationKeys, StoredSwitchingKey, Term, Transform, Uniform,
-    UniformParts,
+    Ciphertext, CiphertextInfo, Complex, EvaluationKeys, Evaluator, KeyId, KeyList, KeyPurpose,
+    OpsError, Params, SecretKind, SharedCiphertext, SharedPlain, SlotVector, StoredCiphertext,
+    StoredEvaluationKeys, StoredSwitchingKey, Uniform, UniformParts,
 };
 use veilformer_ir::ciphertext::CiphertextProgram;
 use veilformer_ring::{Backend, Basis, RnsPoly};
 
 mod clock;
+mod threads;
+mod transforms;
 mod whole;
 
 use clock::{Clock, median, once, time};
+use threads::Threads;
+use transforms::{INPUTS, TransformBench};
 
 use crate::RuntimeError;
 use crate::cost::{Cost, CostTable, inside, needs};
 use crate::executor::Progress;
 use crate::memory::plains_bytes;
-use crate::shape::{Shape, heaviest};
+use crate::shape::{Shaped, heaviest};
 
 /// How long [`measure`] may take for pieces of operations unless told otherwise: where there are bootstraps,
 /// operations take a hundred times longer than without, at three times as many levels.
@@ -49,11 +51,6 @@ const PASSES: usize = 3;
 const ROTATIONS: usize = 8;
 /// Pieces in the larger of two measurements whose difference gives the cost of one piece.
 const MANY: usize = 8;
-/// Inputs and outputs of transforms whose products are measured; two inputs for each of `MANY` pairs.
-const INPUTS: usize = 16;
-const OUTPUTS: usize = 8;
-/// As many outputs where each product has a plaintext of its own, without a period: a gigabyte of them.
-const LONG_OUTPUTS: usize = 3;
 /// Pieces of fresh memory, of which the median counts, and MiB of each.
 const PIECES: usize = 5;
 const PIECE: usize = 64;
@@ -61,18 +58,20 @@ const PIECE: usize = 64;
 const SHORT_PLAINS: usize = 256;
 /// Period of plaintexts whose encoding is taken for the least: a token's width of an encoder.
 const ENCODED: usize = 256;
-/// Period of plaintexts whose words are no part of a product's time, a power of two.
-const SHORT: usize = 64;
 
-/// Measures what `known` lacks for a plan of `program` on so many threads; gives what is known then. First linear
-/// maps, whole, those that make up most of the program's, however long that takes; if any piece of other operations
-/// is not known, then all pieces at each of the program's levels while the deadline lets it: first where there are transforms,
-/// from the highest level (in any case) and the lowest to those in between. Levels that are left out are
-/// interpolated by [`CostTable::at`]. Keys and plaintexts come from memory where those of the program do not fit a
-/// cache. For more than one thread it is measured as well how so many slow one another down, and how much they
-/// help one operation; everything else runs in a pool of one thread.
+/// Measures what `table` lacks for a plan of `program` on so many threads, and puts it there, piece by piece: what
+/// an error or a stop cuts short is kept. Of a table of other parameters or of another version nothing is kept.
 ///
-/// `progress` hears of measurements; when the deadline is over the rest counts as done.
+/// * Threads: how much so many slow one another down, and how much they help one operation. All else runs in a
+///   pool of one thread.
+/// * Linear maps, whole, those that make up most of the program's; each has keys and plaintexts of its own, which take no
+///   more memory than the program's.
+/// * Pieces of all operations, if any of them is known at no level: at each of the program's levels while the
+///   deadline lets it, first where there are transforms, from the highest level (in any case) and the lowest to
+///   those in between. Levels that are left out are interpolated by [`CostTable::at`].
+///
+/// Keys and plaintexts come from memory where those of the program do not fit a cache. `progress` hears of
+/// measurements; when the deadline is over the rest counts as done.
 ///
 /// # Errors
 /// What the backend refuses; [`RuntimeError::Threads`] if the system gives no thread;
@@ -81,12 +80,16 @@ pub fn measure<B: Backend>(
     program: &CiphertextProgram,
     params: &Params,
     backend: &B,
-    known: CostTable,
+    table: &mut CostTable,
     (threads, deadline): (usize, Duration),
     progress: &Progress<'_>,
-) -> Result<CostTable, RuntimeError> {
-    let missing = Missing::new((program, params), &known, threads)?;
-    pool(1)?.install(|| missing.measure(backend, known, (threads, deadline), progress))
+) -> Result<(), RuntimeError> {
+    if !table.fits(params) {
+        *table = CostTable::empty(params, std::mem::take(&mut table.machine));
+    }
+    let inside = inside(program, params)?;
+    let missing = Missing::new((program, params), &inside, table, threads);
+    pool(1)?.install(|| missing.measure(backend, table, (threads, deadline), progress))
 }
 
 /// About as many bytes as a run reads between two uses of the same key or weight: one half of each key, as
@@ -111,54 +114,51 @@ fn pool(threads: usize) -> Result<ThreadPool, RuntimeError> {
 struct Missing<'a> {
     program: &'a CiphertextProgram,
     params: &'a Params,
-    inside: Vec<CiphertextProgram>,
-    /// The pieces at each level, as [`order`] has them; none if each is known at some.
-    pieces: Vec<(usize, BTreeSet<Cost>)>,
     /// A level at which threads are measured.
     shared: Option<usize>,
-    maps: BTreeSet<Shape>,
+    maps: Vec<Shaped<'a>>,
+    /// The pieces at each level, as [`order`] has them; none if each is known at some.
+    pieces: Vec<(usize, BTreeSet<Cost>)>,
 }
 
 impl<'a> Missing<'a> {
     fn new(
         (program, params): (&'a CiphertextProgram, &'a Params),
+        inside: &'a [CiphertextProgram],
         known: &CostTable,
         threads: usize,
-    ) -> Result<Self, RuntimeError> {
-        let inside = inside(program, params)?;
+    ) -> Self {
         let mut by_level: BTreeMap<usize, BTreeSet<Cost>> = BTreeMap::new();
-        for (cost, level) in needs((program, params), &inside) {
+        for (cost, level) in needs((program, params), inside) {
             by_level.entry(level).or_default().insert(cost);
         }
         // The memory that threads share matters less the lower the level is: a typical one.
         let typical = by_level.keys().nth(by_level.len() / 2);
         let typical = typical.map(|level| (*level).max(1));
-        let maps = heaviest((program, params), &inside);
-        let maps = maps.iter().map(|map| map.shape);
+        let mut maps = heaviest((program, params), inside);
+        maps.retain(|map| !known.maps.contains_key(&map.shape));
         let all_known = by_level.values().flatten().all(|cost| known.has(*cost));
-        Ok(Self {
+        Self {
             program,
             params,
+            shared: typical.filter(|_| !known.has_threads(threads)),
+            maps,
             pieces: match all_known {
                 true => Vec::new(),
                 false => order(&by_level, params),
             },
-            shared: typical.filter(|_| !known.has_threads(threads)),
-            maps: maps.filter(|map| !known.maps.contains_key(map)).collect(),
-            inside,
-        })
+        }
     }
 
     fn measure<B: Backend>(
         &self,
         backend: &B,
-        known: CostTable,
+        table: &mut CostTable,
         (threads, deadline): (usize, Duration),
         progress: &Progress<'_>,
-    ) -> Result<CostTable, RuntimeError> {
-        let mut table = known;
-        let total =
-            self.maps.len() + usize::from(self.shared.is_some()) + PASSES * self.pieces.len();
+    ) -> Result<(), RuntimeError> {
+        let shared = usize::from(self.shared.is_some());
+        let total = shared + self.maps.len() + PASSES * self.pieces.len();
         let mut done = 0;
         let mut step = || {
             done += 1;
@@ -175,25 +175,16 @@ impl<'a> Missing<'a> {
             clock: Clock::new(between(self.program, self.params)?),
         };
         if let Some(level) = self.shared {
-            let mixed = bench.mixed(level)?;
-            let slowdown = bench.slowdown(&mixed, threads)?;
+            let Threads { slowdown, helped } = bench.threads(level, threads)?;
             table.slowdown.insert(as_u32(threads), slowdown);
-            let helped = bench.helped(&mixed, threads)?;
             table.helped.insert(as_u32(threads), helped);
             step()?;
         }
-        for map in heaviest((self.program, self.params), &self.inside) {
-            if self.maps.contains(&map.shape) {
-                table.maps.insert(map.shape, bench.whole(&map)?);
-                step()?;
-            }
+        for map in &self.maps {
+            table.maps.insert(map.shape, bench.whole(map)?);
+            step()?;
         }
-        let all: BTreeSet<Cost> = self
-            .pieces
-            .iter()
-            .flat_map(|(_, costs)| costs)
-            .copied()
-            .collect();
+        let all: BTreeSet<Cost> = self.pieces.iter().flat_map(|p| p.1.clone()).collect();
         let mut samples: BTreeMap<(Cost, u32), Vec<f64>> = BTreeMap::new();
         let end = Instant::now() + deadline;
         // Several passes: what else the machine does comes and goes.
@@ -201,12 +192,7 @@ impl<'a> Missing<'a> {
             for (number, (level, costs)) in self.pieces.iter().enumerate() {
                 // However slow it is, each cost is measured once, at the levels that `order` has first: a table
                 // that lacks one would be measured anew with every plan.
-                let known = || {
-                    samples
-                        .keys()
-                        .map(|(cost, _)| *cost)
-                        .collect::<BTreeSet<_>>()
-                };
+                let known = || samples.keys().map(|s| s.0).collect::<BTreeSet<_>>();
                 let late = (pass, number) != (0, 0) && Instant::now() >= end;
                 if late && (pass > 0 || known().is_superset(&all)) {
                     break;
@@ -215,7 +201,7 @@ impl<'a> Missing<'a> {
                     let at = samples.entry((cost, as_u32(*level))).or_default();
                     at.push(seconds.max(0.0));
                 };
-                bench.level(*level, costs, &table, &mut put)?;
+                bench.level(*level, costs, table, &mut put)?;
                 let medians = samples.iter();
                 let medians = medians.map(|(key, times)| (*key, median(times.clone())));
                 table.seconds.extend(medians);
@@ -224,7 +210,7 @@ impl<'a> Missing<'a> {
         }
         // That it is over: too late to stop it.
         let _ = progress(total, total);
-        Ok(table)
+        Ok(())
     }
 }
 
@@ -459,6 +445,14 @@ impl<B: Backend> Bench<'_, B> {
             put(Cost::Rotate, first);
             put(Cost::RotateStep, each);
         }
+        // Of a program that sums rotations and has no transform.
+        if has(Cost::TransformBaby) && !has(Cost::Transform) {
+            let (_, each) = self.clock.two_points(MANY, |count| {
+                let by: Vec<i64> = (1..=count as i64).collect();
+                once(|| e.rotate_sum(&a, &by))
+            })?;
+            put(Cost::TransformBaby, each);
+        }
         let others = if has(Cost::MulSum) || has(Cost::Transform) {
             2..INPUTS
         } else {
@@ -543,77 +537,6 @@ impl<B: Backend> Bench<'_, B> {
         once(|| self.evaluator.rotate_many(a, &by))
     }
 
-    /// So many plaintexts as a transform takes them.
-    fn plains(
-        &self,
-        level: usize,
-        count: usize,
-        slots: impl Fn(usize) -> SlotVector,
-    ) -> Result<Vec<SharedPlain<B>>, OpsError> {
-        let scale = self.params.scale_at(level);
-        let plain = |number| {
-            let slots = slots(number);
-            self.evaluator.encode_extended(&slots, level, scale)
-        };
-        (0..count).map(plain).collect()
-    }
-
-    /// Products in transforms, beside the words of plaintexts: of inputs as they are and rotated.
-    fn products(
-        &self,
-        level: usize,
-        bench: &TransformBench<B>,
-        put: &mut dyn FnMut(Cost, f64),
-    ) -> Result<[f64; 2], RuntimeError> {
-        // One for each product: what is read twice in a run comes from memory once.
-        let at_hand = |outputs: usize| INPUTS * outputs;
-        let short = at_hand(OUTPUTS);
-        let short = self.plains(level, short, |number| self.periodic(number, SHORT))?;
-        let product = bench.product(&short, PLAINLY, OUTPUTS)?;
-        let turned = bench.product(&short, TURNED, OUTPUTS)?;
-        let long = at_hand(LONG_OUTPUTS);
-        let long = self.plains(level, long, |number| self.slots(number))?;
-        let long_product = bench.product(&long, PLAINLY, LONG_OUTPUTS)?;
-        let long_turned = bench.product(&long, TURNED, LONG_OUTPUTS)?;
-        put(Cost::TransformProduct, product);
-        put(Cost::TransformTurnedProduct, turned);
-        put(Cost::TransformWords, long_product - product);
-        put(Cost::TransformTurnedWords, long_turned - turned);
-        Ok([product, turned])
-    }
-
-    /// Transforms that differ in the number of one kind of piece; of `products` each has one for a
-    /// piece.
-    fn transform(
-        &self,
-        level: usize,
-        bench: &TransformBench<B>,
-        [product, turned]: [f64; 2],
-        put: &mut dyn FnMut(Cost, f64),
-    ) -> Result<(), RuntimeError> {
-        let short = self.plains(level, MANY, |number| self.periodic(number, SHORT))?;
-        let run = |giants| bench.run(&short, &[giants]);
-        let steps = |count: usize| 1..=count as i64;
-        let base = self.clock.repeated(|| run(vec![(0, vec![(0, 0)])]))?;
-        let base = (base - product).max(0.0);
-        let (switched, giant) = self.clock.two_points(MANY, |count| {
-            run(steps(count).map(|giant| (giant, vec![(0, 0)])).collect())
-        })?;
-        let (hoisted, baby) = self.clock.two_points(MANY, |count| {
-            run(vec![(0, steps(count).map(|baby| (0, baby)).collect())])
-        })?;
-        let (_, divided) = self.clock.two_points(MANY, |count| {
-            run(steps(count).map(|giant| (giant, vec![(0, 1)])).collect())
-        })?;
-        put(Cost::Transform, base);
-        put(Cost::TransformSwitch, switched - base);
-        put(Cost::TransformGiant, giant - product);
-        put(Cost::TransformInput, hoisted - switched);
-        put(Cost::TransformBaby, baby - turned);
-        put(Cost::TransformDown, (divided - turned) - (giant - product));
-        Ok(())
-    }
-
     /// A stored input with a seed, expanded and imported.
     fn import(&self, a: &SharedCiphertext<B>) -> Result<f64, RuntimeError> {
         let stored = StoredCiphertext {
@@ -627,160 +550,6 @@ impl<B: Backend> Bench<'_, B> {
             Ok(self.evaluator.import(ct)?)
         })
     }
-
-    /// Seconds of what programs are made of, a little of each: a rotation, a product, a transform
-    /// whose plaintexts have no period, and what only adds and multiplies. They do not gain alike from
-    /// threads, since some wait for memory. On each of as many threads as `all` is for.
-    fn mix(&self, mixed: &Mixed<B>, all: &Barrier) -> Result<f64, OpsError> {
-        let (e, [a, b], plains) = (&self.evaluator, &mixed.inputs, &mixed.plains);
-        let mut plains = plains.iter().cycle();
-        let giants = (0..MIXED.0).map(|giant| Giant {
-            rotation: giant,
-            terms: (0..MIXED.1)
-                .zip(&mut plains)
-                .map(|(baby, plain)| Term {
-                    input: 0,
-                    baby,
-                    plain: plain.clone(),
-                })
-                .collect(),
-        });
-        let transform = Transform {
-            giants: giants.collect(),
-        };
-        self.clock.repeated_with(all, || {
-            once(|| {
-                let turned = e.rotate_many(a, &[1])?;
-                let product = e.mul_sum(&[(a, b)])?;
-                let mapped = e.linear_transforms(&[a], &[&transform])?;
-                let (sum, lower) = (e.add(a, b)?, e.rescale(a)?);
-                Ok((turned, product, mapped, sum, lower))
-            })
-        })
-    }
-
-    fn mixed(&self, level: usize) -> Result<Mixed<B>, RuntimeError> {
-        let scale = self.params.scale_at(level);
-        let plains = (0..MIXED.0 * MIXED.1).map(|number| {
-            let slots = self.slots(number as usize);
-            self.evaluator.encode_extended(&slots, level, scale)
-        });
-        Ok(Mixed {
-            inputs: [self.ciphertext(level, 0)?, self.ciphertext(level, 1)?],
-            plains: plains.collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// How much longer operations take when so many threads do the same each; not more than if they
-    /// took turns.
-    fn slowdown(&self, mixed: &Mixed<B>, threads: usize) -> Result<f64, RuntimeError> {
-        let pools: Vec<ThreadPool> = (0..threads).map(|_| pool(1)).collect::<Result<_, _>>()?;
-        let all = Barrier::new(threads);
-        let (mut alone, mut together) = (Vec::new(), Vec::new());
-        for _ in 0..PASSES {
-            alone.push(self.mix(mixed, &Barrier::new(1))?);
-            let times: Vec<f64> = std::thread::scope(|scope| {
-                let workers: Vec<_> = pools
-                    .iter()
-                    .map(|pool| scope.spawn(|| pool.install(|| self.mix(mixed, &all))))
-                    .collect();
-                let times = workers.into_iter().map(|worker| match worker.join() {
-                    Ok(time) => time,
-                    Err(panic) => std::panic::resume_unwind(panic),
-                });
-                times.collect::<Result<_, _>>()
-            })?;
-            together.extend(times);
-        }
-        let ratio = median(together) / median(alone).max(1e-9);
-        Ok(ratio.clamp(1.0, threads as f64))
-    }
-
-    /// How much faster an operation is when so many threads have nothing else to do.
-    fn helped(&self, mixed: &Mixed<B>, threads: usize) -> Result<f64, RuntimeError> {
-        let all = pool(threads)?;
-        let (mut alone, mut helped) = (Vec::new(), Vec::new());
-        for _ in 0..PASSES {
-            alone.push(self.mix(mixed, &Barrier::new(1))?);
-            helped.push(all.install(|| self.mix(mixed, &Barrier::new(1)))?);
-        }
-        let ratio = median(alone) / median(helped).max(1e-9);
-        Ok(ratio.clamp(1.0, threads as f64))
-    }
-}
-
-/// Per giant step its rotation and its terms, each an input and its baby step.
-type Giants = Vec<(i64, Vec<(usize, i64)>)>;
-
-/// Inputs and baby steps of each in transforms whose products are measured: what is multiplied does not
-/// fit the first level of cache, as in a program's.
-const PLAINLY: (usize, &[i64]) = (INPUTS, &[0]);
-const TURNED: (usize, &[i64]) = (INPUTS / 4, &[1, 2, 3, 4]);
-
-/// Transforms of the same inputs.
-struct TransformBench<'a, B: Backend> {
-    evaluator: &'a Evaluator<'a, B>,
-    clock: &'a Clock,
-    inputs: Vec<&'a SharedCiphertext<B>>,
-}
-
-impl<B: Backend> TransformBench<'_, B> {
-    /// Seconds of one run of transforms with these giant steps, one for each output, whose products take
-    /// one plaintext after the other.
-    fn run(&self, plains: &[SharedPlain<B>], outputs: &[Giants]) -> Result<f64, OpsError> {
-        let mut plains = plains.iter().cycle();
-        let transforms: Vec<_> = outputs
-            .iter()
-            .map(|giants| {
-                let giants = giants.iter().map(|(rotation, terms)| {
-                    let terms = terms.iter().zip(&mut plains);
-                    let terms = terms.map(|(&(input, baby), plain)| Term {
-                        input,
-                        baby,
-                        plain: plain.clone(),
-                    });
-                    Giant {
-                        rotation: *rotation,
-                        terms: terms.collect(),
-                    }
-                });
-                Transform {
-                    giants: giants.collect(),
-                }
-            })
-            .collect();
-        let transforms: Vec<_> = transforms.iter().collect();
-        once(|| self.evaluator.linear_transforms(&self.inputs, &transforms))
-    }
-
-    /// Seconds of each product with these baby steps of so many inputs: by how much the time grows where
-    /// all of so many outputs but the first take all products and not only a quarter.
-    fn product(
-        &self,
-        plains: &[SharedPlain<B>],
-        (inputs, babies): (usize, &[i64]),
-        outputs: usize,
-    ) -> Result<f64, OpsError> {
-        let terms = (0..inputs).flat_map(|input| babies.iter().map(move |baby| (input, *baby)));
-        let terms: Vec<_> = terms.collect();
-        let few = terms.len() / 4;
-        let run = |count: usize| {
-            let others = vec![vec![(0, terms[..count].to_vec())]; outputs - 1];
-            let outputs = [vec![vec![(0, terms.clone())]], others].concat();
-            self.run(plains, &outputs)
-        };
-        let (_, more) = self.clock.growth([few, terms.len()], run)?;
-        Ok(more / ((outputs - 1) * (terms.len() - few)) as f64)
-    }
-}
-
-/// Giant and baby steps of the transform in [`Bench::mix`].
-const MIXED: (i64, i64) = (3, 4);
-
-/// What [`Bench::mix`] works on.
-struct Mixed<B: Backend> {
-    inputs: [SharedCiphertext<B>; 2],
-    plains: Vec<SharedPlain<B>>,
 }
 
 #[cfg(test)]

@@ -56,26 +56,29 @@ pub fn costs(
 ) -> Result<CostTable> {
     let params = bundle.params();
     let machine = machine_name(&format!("{:?}", context.isa));
-    let known = cache
+    let mut known = cache
         .and_then(|path| CostTable::load(path, &machine, params))
         .unwrap_or_else(|| CostTable::empty(params, &machine));
     if known.covers(bundle.program(), params, threads) {
         return Ok(known);
     }
-    let stage = context.progress.stage("measuring this machine (once)");
+    let stage = context
+        .progress
+        .stage("measuring this machine for the model (once)");
     let backend = context.backend(params)?;
     let how = (threads, measure_deadline(bundle.program()));
     let told = |done: usize, total: usize| {
         stage.update(done, total);
         ControlFlow::Continue(())
     };
-    let known = measure(bundle.program(), params, &backend, known, how, &told)?;
+    let measured = measure(bundle.program(), params, &backend, &mut known, how, &told);
     stage.finish();
     if let Some(path) = cache {
         // Without a cache the next plan measures again; this one is not worse for it.
         let _ = path.parent().map(std::fs::create_dir_all);
         let _ = known.save(path);
     }
+    measured?;
     Ok(known)
 }
 
