@@ -164,7 +164,8 @@ mod tests {
 
     use super::*;
 
-    /// Of each term the input, the baby step and the period of its plaintext.
+    /// Of each term the input, the baby step and the period of its plaintext, of which hundreds tell those of
+    /// one period apart.
     type Terms<'a> = &'a [(usize, i64, usize)];
     /// A giant step: its rotation and its terms.
     type Step<'a> = (i64, Terms<'a>);
@@ -177,7 +178,8 @@ mod tests {
         let mut results = Vec::new();
         for giants in maps {
             let mut plain = |baby: i64, period: usize| {
-                let entries = (1..=period).map(|k| Complex::new(k as f64 / 64.0, 0.0));
+                let (period, first) = (period % 100, 1 + period / 100);
+                let entries = (first..first + period).map(|k| Complex::new(k as f64 / 64.0, 0.0));
                 let slots = SlotVector::Periodic(entries.collect());
                 let scale = params.scale_at(level);
                 r.term_plain(&slots, level, scale, baby).unwrap()
@@ -218,10 +220,11 @@ mod tests {
         let one = map(same);
         // Other steps, of which as many move anything and are shared.
         assert_eq!(one, map(&[(0, &[(0, 0, 4), (1, 5, 4)]), (7, &[(0, 5, 4)])]));
-        let others: [&[Step<'_>]; 7] = [
+        let others: [&[Step<'_>]; 8] = [
             &[(0, &[(0, 0, 4), (1, 1, 4)]), (2, &[(0, 3, 4)])],
             &[(0, &[(0, 0, 4), (1, 1, 4)]), (1, &[(0, 1, 4)])],
             &[(0, &[(0, 0, 4), (1, 1, 8)]), (2, &[(0, 1, 4)])],
+            &[(0, &[(0, 0, 4), (1, 1, 104)]), (2, &[(0, 1, 4)])],
             &[(0, &[(0, 0, 8), (1, 1, 8)]), (2, &[(0, 1, 8)])],
             &[(0, &[(0, 0, 4), (0, 1, 4)]), (2, &[(0, 1, 4)])],
             &[(0, &[(0, 0, 4), (1, 1, 4)]), (0, &[(0, 1, 4)])],
