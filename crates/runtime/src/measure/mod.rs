@@ -296,6 +296,15 @@ fn random_keys<B: Backend>(
             rotations.for_each(|by| list.need(by, level, params));
         }
     }
+    prepared_keys(params, backend, &list)
+}
+
+/// Uniformly random keys of a list.
+fn prepared_keys<B: Backend>(
+    params: &Params,
+    backend: &B,
+    list: &KeyList,
+) -> Result<EvaluationKeys<B>, RuntimeError> {
     let mut keys = EvaluationKeys::empty(params, KEY_ID);
     for (number, (purpose, level)) in list.iter().enumerate() {
         let stored = stored_key(params, level, (number, purpose))?;

@@ -3,15 +3,12 @@
 
 use std::collections::HashMap;
 
-use veilformer_ckks::{
-    EvaluationKeys, Evaluator, Giant, KeyList, OpsError, SharedCiphertext, SharedPlain, SlotVector,
-    Term, Transform,
-};
-use veilformer_ir::ciphertext::{Operation, PlainId};
+use veilformer_ckks::{Evaluator, KeyList, OpsError, SharedCiphertext, SharedPlain, SlotVector};
+use veilformer_ir::ciphertext::{PlainId, ValueId, replay};
 use veilformer_ring::Backend;
 
 use super::clock::once;
-use super::{Bench, stored_key};
+use super::{Bench, prepared_keys};
 use crate::RuntimeError;
 use crate::shape::{Shaped, level};
 use crate::stats::plain_words;
@@ -33,16 +30,12 @@ impl<B: Backend> Bench<'_, B> {
         for purpose in program.key_uses(map.operation) {
             list.need(purpose, level, params);
         }
-        let mut keys = EvaluationKeys::empty(params, super::KEY_ID);
-        for (number, (purpose, level)) in list.iter().enumerate() {
-            let stored = stored_key(params, level, (number, purpose))?;
-            let prepared = EvaluationKeys::prepare_one(params, self.backend, &stored)?;
-            keys.insert_prepared(params, &stored, prepared)?;
-        }
-        let evaluator = Evaluator::new(params, self.backend, &keys)?;
-        let inputs = (0..map.operation.operands().len()).map(|n| self.ciphertext(level, n));
+        let keys = prepared_keys(params, self.backend, &list)?;
+        let mut evaluator = Evaluator::new(params, self.backend, &keys)?;
+        let operands = map.operation.operands();
+        let inputs = (0..operands.len()).map(|number| self.ciphertext(level, number));
         let inputs: Vec<SharedCiphertext<B>> = inputs.collect::<Result<_, _>>()?;
-        let inputs: Vec<_> = inputs.iter().collect();
+        let inputs: HashMap<ValueId, _> = operands.into_iter().zip(inputs).collect();
         let mut plains = Plains {
             bench: self,
             map,
@@ -51,15 +44,13 @@ impl<B: Backend> Bench<'_, B> {
             known: HashMap::new(),
             by_length: HashMap::new(),
         };
-        let transforms = map.operation.transforms().iter();
-        let transforms = transforms.map(|transform| plains.transform(transform));
-        let transforms: Vec<_> = transforms.collect::<Result<_, _>>()?;
-        let transforms: Vec<_> = transforms.iter().collect();
-        let nested = matches!(map.operation, Operation::NestedTransform { .. });
-        Ok(self.clock.long(LONG, || match (nested, &transforms[..]) {
-            (true, [transform]) => once(|| evaluator.nested_transform(&inputs, transform)),
-            _ => once(|| evaluator.linear_transforms(&inputs, &transforms)),
-        })?)
+        for id in map.operation.plains() {
+            plains.encode(id)?;
+        }
+        let value = |id: ValueId| inputs.get(&id).cloned();
+        let plain = |id: PlainId| plains.known.get(&id).cloned();
+        let mut run = || replay(&mut evaluator, map.operation, &value, &plain, &|_| None);
+        Ok(self.clock.long(LONG, || once(&mut run))?)
     }
 }
 
@@ -83,31 +74,9 @@ struct Alike<B: Backend> {
 }
 
 impl<B: Backend> Plains<'_, B> {
-    fn transform(
-        &mut self,
-        transform: &Transform<PlainId>,
-    ) -> Result<Transform<SharedPlain<B>>, OpsError> {
-        let mut giants = Vec::with_capacity(transform.giants.len());
-        for giant in &transform.giants {
-            let mut terms = Vec::with_capacity(giant.terms.len());
-            for term in &giant.terms {
-                terms.push(Term {
-                    input: term.input,
-                    baby: term.baby,
-                    plain: self.plain(term.plain)?,
-                });
-            }
-            giants.push(Giant {
-                rotation: giant.rotation,
-                terms,
-            });
-        }
-        Ok(Transform { giants })
-    }
-
-    fn plain(&mut self, id: PlainId) -> Result<SharedPlain<B>, OpsError> {
-        if let Some(known) = self.known.get(&id) {
-            return Ok(known.clone());
+    fn encode(&mut self, id: PlainId) -> Result<(), OpsError> {
+        if self.known.contains_key(&id) {
+            return Ok(());
         }
         let (program, bench) = (self.map.program, self.bench);
         let plain = program.plains.get(id.0 as usize);
@@ -133,8 +102,7 @@ impl<B: Backend> Plains<'_, B> {
                 false => e.encode(&slots, self.level, scale)?,
             });
         }
-        let plain = encoded[number].clone();
-        self.known.insert(id, plain.clone());
-        Ok(plain)
+        self.known.insert(id, encoded[number].clone());
+        Ok(())
     }
 }
