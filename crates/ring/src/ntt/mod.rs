@@ -11,14 +11,14 @@
 #[cfg(target_arch = "x86_64")]
 mod doubles;
 #[cfg(target_arch = "x86_64")]
-mod montgomery;
+mod words;
 
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use doubles::{DoubleTwiddles, Sixteen};
 #[cfg(target_arch = "x86_64")]
-pub(crate) use montgomery::{Constant, Constants, MontgomeryTwiddles, Sixteenth};
+pub(crate) use words::{Constant, Constants, Sixteenth, WordTwiddles, is_roomy};
 
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -64,7 +64,7 @@ pub(crate) struct Twiddles {
     #[cfg(target_arch = "x86_64")]
     doubles: OnceLock<DoubleTwiddles>,
     #[cfg(target_arch = "x86_64")]
-    montgomery: OnceLock<MontgomeryTwiddles>,
+    words: OnceLock<WordTwiddles>,
 }
 
 /// Twiddle factors with their Shoup quotients.
@@ -91,7 +91,7 @@ impl Twiddles {
             #[cfg(target_arch = "x86_64")]
             doubles: OnceLock::new(),
             #[cfg(target_arch = "x86_64")]
-            montgomery: OnceLock::new(),
+            words: OnceLock::new(),
         }
     }
 
@@ -110,11 +110,11 @@ impl Twiddles {
             .get_or_init(|| DoubleTwiddles::new(m, self.log_n, self.root))
     }
 
-    /// In Montgomery form, for N at least 128.
+    /// As words, for N at least 128.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn montgomery(&self, m: &Modulus) -> &MontgomeryTwiddles {
-        self.montgomery
-            .get_or_init(|| MontgomeryTwiddles::new(m, self.log_n, self.root, self.inverse))
+    pub(crate) fn words(&self, m: &Modulus) -> &WordTwiddles {
+        self.words
+            .get_or_init(|| WordTwiddles::new(m, self.log_n, self.root, self.inverse))
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     store, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, Rest, scalar, tile_columns};
-use crate::ntt::{MontgomeryTwiddles, NttTable};
+use crate::ntt::{NttTable, WordTwiddles};
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn divide_rest(
@@ -28,12 +28,11 @@ pub(in crate::kernels) fn divide_rest(
 ) {
     let n = 1 << t.log_n;
     let long = [out.len(), work.len(), rest.words.len(), from.x.len()] == [n; 4];
-    let fits = fits(t, rest.prime) && from.order.is_none();
-    if t.log_n < MIN_LOG || !(long && fits) {
+    if t.log_n < MIN_LOG || !long || from.order.is_some() {
         return scalar::divide_rest(t, out, work, rest, from);
     }
     let top = t.log_n.saturating_sub(LOW_LOG);
-    if !(1..=4).contains(&top) {
+    if !(1..=4).contains(&top) || !fits(t, rest.prime) {
         return whole(t, out, rest, from);
     }
     if rest.past && out.as_ptr().addr().is_multiple_of(64) {
@@ -47,11 +46,11 @@ pub(in crate::kernels) fn divide_rest(
 
 /// Whether a transform modulo the table's prime may begin with [centred](Centre) residues of another one:
 /// if they are below 4q, as any transform's inputs, or if they leave room for what stages add without
-/// reducing anything. Only primes of 50 bits or nearly so above those of 47 to 49 bits do neither.
+/// reducing anything. Only primes of 50 bits or nearly so above those of nearly 46 to 49 bits do neither.
 fn fits(t: &NttTable, prime: u64) -> bool {
     let q = t.modulus.value();
-    // Up to thirteen stages before the twist add and subtract less than q each.
-    prime <= 3 * q || room(t) == WIDE && prime + (1 + 2 * 13) * q <= 1 << 52
+    // Up to thirteen stages before the twist add and subtract less than 2q each.
+    prime <= 3 * q || room(t) == WIDE && prime + (1 + 4 * 13) * q <= 1 << 52
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -104,7 +103,7 @@ fn halves<const PAST: bool>(
     let (w, quot) = splat(from.factor);
     let above = _mm512_set1_epi64((above(room(t)) * t.modulus.value()) as i64);
     let width = 1 << LOW_LOG;
-    let tw = t.forward.montgomery(&t.modulus);
+    let tw = t.forward.words(&t.modulus);
     for half in 0..2 {
         let to = (work.as_mut_ptr(), width + LANES);
         // SAFETY: the rest has 2^top rows of `width` words; `work`, of as many words, has room for half
@@ -147,7 +146,8 @@ fn halves<const PAST: bool>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vl,avx2,bmi1,bmi2")]
 fn whole(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
-    let centre = Centre::new(t, rest);
+    let (s, centre) = (Stages::new(t), Centre::new(t, rest));
+    let large = !fits(t, rest.prime);
     let width = 1 << LOW_LOG.min(t.log_n);
     let columns = tile_columns(out.len());
     let rows = out.len() / width;
@@ -155,8 +155,11 @@ fn whole(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
         let at = i % rows * width + i / rows * columns;
         let out = out[at..at + columns].as_chunks_mut::<LANES>().0;
         for (out, x) in out.iter_mut().zip(words.as_chunks::<LANES>().0) {
-            // SAFETY: both have eight words.
-            unsafe { store(out.as_mut_ptr(), centre.of(load(x.as_ptr()))) };
+            // SAFETY: there are eight words.
+            let x = centre.of(unsafe { load(x.as_ptr()) });
+            let x = if large { s.below_2q(x) } else { x };
+            // SAFETY: likewise.
+            unsafe { store(out.as_mut_ptr(), x) };
         }
     }
     if t.log_n > LOW_LOG {
@@ -211,7 +214,7 @@ impl Centre {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     (from, centre): (&[u64], &Centre),
     half: usize,
     to: (*mut u64, usize),
@@ -233,7 +236,7 @@ unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn first_of<const R: usize, const RUNS: usize, const ROOM: Room, const HALF: usize>(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     (from, centre): (&[u64], &Centre),
     to: (*mut u64, usize),
 ) {

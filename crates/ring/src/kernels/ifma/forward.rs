@@ -3,16 +3,17 @@
 //! Stages are done up to four at a time in registers. A polynomial longer than 4096 words first
 //! goes through *top* passes over all of it; then each block of 4096 words finishes in L1 (*low*).
 //! The last four stages, the *tail*, work inside pairs of vectors, after a twist (see
-//! `ntt::montgomery`).
+//! `ntt::words`).
 //!
-//! **Bounds.** A butterfly gives `a + v` and `a - v` with `v = b w` in `(-q, q)` and needs
-//! `0 <= b < 2^52`; every value is some input plus or minus one product per stage.
+//! **Bounds.** A butterfly gives `a + v` and `a - v` with `v = b w` and needs `0 <= b < 2^52`; every
+//! value is some input plus or minus one product per stage.
 //!
-//! * `WIDE` (up to 47 bits): the first stage adds `s q` to its `a`, where `s <= 13` is the number
-//!   of stages before the twist. Inputs are below 4q, so that values lie between 0 and
-//!   `(4 + 2 s) q <= 30 q < 2^52` and need no reduction. The twist, a product, adds 5q: after four
-//!   more stages values lie between 0 and 10q.
-//! * `SOME` (48 and 49 bits): values are below `8 q <= 2^52`. Each pass, of at most three stages,
+//! * `WIDE` (up to 46 bits): `0 <= v < 2q`, and words hold values modulo 2^52. The first stage adds
+//!   `2 s q` to its `a`, where `s <= 13` is the number of stages before the twist. Inputs are below 4q, so
+//!   that values lie between 0 and `(4 + 4 s) q <= 56 q < 2^52` and need no reduction. The twist, a product
+//!   below 2q, adds 5q. Of the last four stages `b` is below 7, 9, 10 and 11q, all of which is below 2^50, and
+//!   `v` so below `5/4 q`: values lie between 0 and 12q.
+//! * `SOME` (47 to 49 bits): `v` is in `(-q, q)`, values are below `8 q <= 2^52`. Each pass, of at most three stages,
 //!   brings the `a` of its first stage below 2q and adds 3q: after three stages they are again
 //!   between 0 and 8q. The twist adds 4q, good for three stages; the last one brings `a` below 2q
 //!   and adds q.
@@ -26,13 +27,13 @@ use super::{
     reduce_once, splat, store, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
-use crate::ntt::{Constant, Constants, MontgomeryTwiddles, NttTable, Sixteenth};
+use crate::ntt::{Constant, Constants, NttTable, Sixteenth, WordTwiddles, is_roomy};
 
 /// How much room the modulus leaves.
 pub(super) fn room(t: &NttTable) -> Room {
     match t.modulus.bits() {
-        ..=47 => WIDE,
-        48 | 49 => SOME,
+        _ if is_roomy(&t.modulus) => WIDE,
+        ..=49 => SOME,
         _ => TIGHT,
     }
 }
@@ -62,7 +63,7 @@ pub(in crate::kernels) fn forward_low(t: &NttTable, x: &mut [u64], block: usize,
     low(t, x, block, ahead, &Canonical);
 }
 
-/// Results of the last stage stay as they are: below 10q if there is room for it, otherwise below 4q.
+/// Results of the last stage stay as they are: below 12q if there is room for it, otherwise below 4q.
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn forward_digits(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u64]) {
     if !fits(t, x, block) {
@@ -155,7 +156,11 @@ struct Lazy;
 impl End for Lazy {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    unsafe fn end<const ROOM: Room>(&self, _s: &Stages, x: __m512i, _at: usize, here: *mut u64) {
+    unsafe fn end<const ROOM: Room>(&self, s: &Stages, x: __m512i, _at: usize, here: *mut u64) {
+        let x = match ROOM {
+            WIDE => _mm512_and_si512(x, s.l.mask),
+            _ => x,
+        };
         // SAFETY: the caller's promise.
         unsafe { store(here, x) };
     }
@@ -228,7 +233,7 @@ impl End for Permuted<'_> {
 /// How many q are no less than a result of the last stage (`TIGHT`: one brought below 2q).
 pub(super) fn above(room: Room) -> u64 {
     match room {
-        WIDE => 10,
+        WIDE => 12,
         SOME => 4,
         _ => 2,
     }
@@ -248,7 +253,7 @@ fn forward_tail<const ROOM: Room, E: End>(
     end: &E,
 ) {
     let s = Stages::new(t);
-    let tw = t.forward.montgomery(&t.modulus);
+    let tw = t.forward.words(&t.modulus);
     let steps = (x.len() / 128).max(1);
     let Some(twists) = tw.twists.get(run..run + steps) else {
         return;
@@ -319,7 +324,7 @@ pub(super) unsafe fn first_passes(t: &NttTable, x: &mut [u64], to: Target) {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize, to: Target) {
     let s = Stages::new(t);
-    let tw = t.forward.montgomery(&t.modulus);
+    let tw = t.forward.words(&t.modulus);
     let (mut index, mut len) = (index, x.len());
     // Sixteen runs that begin in the same set of L1, 4 KiB apart, would be more than its ways.
     let plan = passes(room(t) == SOME || len >= 16 * 512, stages);
@@ -376,7 +381,7 @@ struct Place {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room>(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     at: Place,
     index: usize,
 ) {
@@ -398,7 +403,7 @@ unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room>(
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST: bool>(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     at: Place,
     index: usize,
 ) {
@@ -479,8 +484,8 @@ pub(super) struct Stages {
     pub(super) q3: __m512i,
     q4: __m512i,
     minus_q: __m512i,
-    /// Minus what a twist adds.
-    minus_twist: __m512i,
+    /// What a twist adds, or minus that: as its product wants it.
+    twist: __m512i,
     /// `floor(2^52 / q)`.
     one: __m512i,
     /// See `canonical`: `m`, and `F - 52`.
@@ -495,27 +500,27 @@ impl Stages {
         let q = t.modulus.value() as i64;
         let twist = match room(t) {
             WIDE => 5,
-            SOME => 4,
-            _ => 1,
+            SOME => -4,
+            _ => -1,
         };
-        // 2^(bits - 1) < q < 2^bits, so m is below 2^52 for up to 47 bits; otherwise it is not used.
+        // 2^(bits - 1) < q < 2^bits, so m is below 2^52 for up to 47 bits; above them it is not used.
         let exponent = (2 * t.modulus.bits() + 4).max(52);
         let quotient = (1u128 << exponent).div_ceil(u128::from(t.modulus.value()));
         Self {
             quotient: _mm512_set1_epi64(quotient as i64),
             shift: _mm512_set1_epi64(i64::from(exponent - 52)),
             l: Lanes::new(&t.modulus),
-            offset: _mm512_set1_epi64(i64::from(t.log_n - 4) * q),
+            offset: _mm512_set1_epi64(2 * i64::from(t.log_n - 4) * q),
             q3: _mm512_set1_epi64(3 * q),
             q4: _mm512_set1_epi64(4 * q),
             minus_q: _mm512_set1_epi64(-q),
-            minus_twist: _mm512_set1_epi64(-twist * q),
+            twist: _mm512_set1_epi64(twist * q),
             one: splat(t.modulus.shoup(1)).1,
         }
     }
 
-    /// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`; if `TIGHT`, `a` is first brought below 2q and
-    /// q is added.
+    /// Cooley-Tukey: `(a, b) -> (a + w b, a - w b)`, if `WIDE` modulo 2^52; if `TIGHT`, `a` is first brought
+    /// below 2q and q is added.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn butterfly<const ROOM: Room>(
@@ -525,6 +530,10 @@ impl Stages {
         (w, wq): Factor,
     ) -> (__m512i, __m512i) {
         let l = &self.l;
+        if ROOM == WIDE {
+            let sum = l.shoup_onto(a, b, (w, wq));
+            return (sum, _mm512_sub_epi64(_mm512_add_epi64(a, a), sum));
+        }
         let m = _mm512_madd52lo_epu64(l.zero, b, wq);
         if ROOM == TIGHT {
             let a = reduce_once(a, l.q2);
@@ -556,10 +565,13 @@ impl Stages {
         for (v, words) in v.iter_mut().zip(words.as_chunks::<16>().0) {
             // SAFETY: there are 16 words.
             let (x, y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
-            *v = (
-                l.mont(x, low, self.minus_twist),
-                l.mont(y, high, self.minus_twist),
-            );
+            *v = match ROOM {
+                WIDE => (
+                    l.shoup_onto(self.twist, x, low),
+                    l.shoup_onto(self.twist, y, high),
+                ),
+                _ => (l.mont(x, low, self.twist), l.mont(y, high, self.twist)),
+            };
         }
         for ((x, y), w) in v.iter_mut().zip(w) {
             (*x, *y) = self.butterfly::<ROOM>(*x, *y, broadcast(&w.half8));
@@ -617,7 +629,7 @@ impl Stages {
     /// Any value below 2^52 brought below 2q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn below_2q(&self, x: __m512i) -> __m512i {
+    pub(super) fn below_2q(&self, x: __m512i) -> __m512i {
         let times = _mm512_madd52hi_epu64(self.l.zero, x, self.one);
         self.l.less(x, times)
     }

@@ -1,7 +1,8 @@
 //! Inverse NTT: the mirror image of the forward one.
 //!
-//! **Bounds.** A butterfly gives `a + b` and `(a - b + R q) w + q`, where `0 <= a, b < R q`: the
-//! sum is below `2 R q`, the product, of which `2 R q <= 2^52` is required, between 0 and 2q.
+//! **Bounds.** A butterfly gives `a + b` and `(a - b + R q) w`, where `0 <= a, b < R q`: the
+//! sum is below `2 R q`, the product, of which `2 R q <= 2^52` is required, between 0 and 2q (`WIDE`: words
+//! hold values modulo 2^52; otherwise q was added to a product in `(-q, q)`).
 //! Values of registers that are sums of sums grow; all others start at 2q once in every pass.
 //!
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
@@ -19,13 +20,13 @@ use super::{
     load, passes, reduce_once, splat, store, twiddles,
 };
 use crate::kernels::{Columns, LOW_LOG, scalar};
-use crate::ntt::{Constant, Constants, InverseScale, MontgomeryTwiddles, NttTable, Sixteenth};
+use crate::ntt::{Constant, Constants, InverseScale, NttTable, Sixteenth, WordTwiddles, is_roomy};
 
 /// How much room the modulus leaves.
 fn room(t: &NttTable) -> Room {
     match t.modulus.bits() {
-        ..=46 => WIDE,
-        47 | 48 => SOME,
+        _ if is_roomy(&t.modulus) => WIDE,
+        ..=48 => SOME,
         _ => TIGHT,
     }
 }
@@ -134,7 +135,7 @@ fn inverse_tail<const ROOM: Room>(
     later: *const u64,
 ) {
     let s = Stages::new(t);
-    let tw = t.inverse.montgomery(&t.modulus);
+    let tw = t.inverse.words(&t.modulus);
     let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
         return;
     };
@@ -173,7 +174,7 @@ unsafe fn inverse_passes(
     mut source: Option<Source>,
 ) {
     let s = Stages::new(t);
-    let tw = t.inverse.montgomery(&t.modulus);
+    let tw = t.inverse.words(&t.modulus);
     let last = Scale {
         low: Constant::new(&t.modulus, c.low.w),
         high: Constant::new(&t.modulus, c.high.w),
@@ -257,7 +258,7 @@ impl Scale {
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room, const FROM: u64>(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     at: Place,
     index: usize,
     last: Option<&Scale>,
@@ -286,7 +287,7 @@ unsafe fn pass<
     const LAST: bool,
 >(
     s: &Stages,
-    tw: &MontgomeryTwiddles,
+    tw: &WordTwiddles,
     at: Place,
     index: usize,
     last: &Scale,
@@ -350,9 +351,9 @@ fn layers<
     let (low, high) = (broadcast(&last.low), broadcast(&last.high));
     for i in 0..RUNS / 2 {
         let (a, b) = (v[i], v[i + RUNS / 2]);
-        v[i] = s.canonical(_mm512_add_epi64(a, b), low);
+        v[i] = s.canonical::<ROOM>(_mm512_add_epi64(a, b), low);
         let difference = _mm512_sub_epi64(_mm512_add_epi64(a, above(0)), b);
-        v[i + RUNS / 2] = s.canonical(difference, high);
+        v[i + RUNS / 2] = s.canonical::<ROOM>(difference, high);
     }
 }
 
@@ -418,8 +419,8 @@ impl Stages {
         _mm512_set1_epi64((factor * self.q) as i64)
     }
 
-    /// Gentleman-Sande: `(a, b) -> (a + b, (a - b + above) w + q)`; if `TIGHT`, the sum is brought
-    /// below 2q.
+    /// Gentleman-Sande: `(a, b) -> (a + b, (a - b + above) w)`, the product below 2q; if `TIGHT`, the
+    /// sum is brought below 2q.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn butterfly<const ROOM: Room>(
@@ -434,7 +435,17 @@ impl Stages {
             sum = reduce_once(sum, self.l.q2);
         }
         let difference = _mm512_sub_epi64(_mm512_add_epi64(a, above), b);
-        (sum, self.l.mont(difference, w, self.minus_q))
+        (sum, self.product::<ROOM>(difference, w))
+    }
+
+    /// A product below 2q, if `WIDE` modulo 2^52.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn product<const ROOM: Room>(&self, x: __m512i, w: Factor) -> __m512i {
+        match ROOM {
+            WIDE => self.l.shoup_onto(self.l.zero, x, w),
+            _ => self.l.mont(x, w, self.minus_q),
+        }
     }
 
     /// The end of two or three stages on a block of registers: values as its beginning wants them.
@@ -454,7 +465,10 @@ impl Stages {
     /// A product, canonical.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn canonical(&self, x: __m512i, w: Factor) -> __m512i {
+    fn canonical<const ROOM: Room>(&self, x: __m512i, w: Factor) -> __m512i {
+        if ROOM == WIDE {
+            return self.l.shoup(x, w.0, w.1);
+        }
         let v = self.l.mont(x, w, self.l.zero);
         // Below zero it is very large as an unsigned number.
         _mm512_min_epu64(v, _mm512_add_epi64(v, self.l.q))
@@ -498,8 +512,12 @@ impl Stages {
             let (low, high) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
             let even = _mm512_permutex2var_epi64(low, order[0], high);
             let odd = _mm512_permutex2var_epi64(low, order[1], high);
+            let w = factors(&w.half1);
             // The sum of two canonical values needs no reduction.
-            (*x, *y) = self.butterfly::<WIDE>(even, odd, factors(&w.half1), l.q);
+            (*x, *y) = match ROOM {
+                WIDE => self.butterfly::<WIDE>(even, odd, w, l.q),
+                _ => self.butterfly::<SOME>(even, odd, w, l.q),
+            };
         }
         for ((x, y), w) in v.iter_mut().zip(w) {
             let a = _mm512_unpacklo_epi64(*x, *y);
@@ -520,8 +538,8 @@ impl Stages {
         for (&(x, y), out) in v.iter().zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: there are 16 words.
             unsafe {
-                store(out.as_mut_ptr(), l.mont(x, low, self.minus_q));
-                store(out.as_mut_ptr().add(LANES), l.mont(y, high, self.minus_q));
+                store(out.as_mut_ptr(), self.product::<ROOM>(x, low));
+                store(out.as_mut_ptr().add(LANES), self.product::<ROOM>(y, high));
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) use uniform::round_keys;
 use std::arch::x86_64::*;
 
 use crate::modulus::{Modulus, ShoupConst};
-use crate::ntt::{Constant, Constants, MontgomeryTwiddles};
+use crate::ntt::{Constant, Constants, WordTwiddles};
 
 /// The scattered writes of the coefficient form gain nothing from vectors.
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -70,9 +70,7 @@ impl Lanes {
     #[inline]
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn shoup_lazy(&self, x: __m512i, w: __m512i, quot: __m512i) -> __m512i {
-        let high = _mm512_madd52hi_epu64(self.zero, x, quot);
-        let low = _mm512_madd52lo_epu64(self.zero, x, w);
-        _mm512_and_si512(_mm512_madd52lo_epu64(low, high, self.minus_q), self.mask)
+        _mm512_and_si512(self.shoup_onto(self.zero, x, (w, quot)), self.mask)
     }
 
     /// `x * w mod q`, canonical, for `x < 2^52`.
@@ -80,6 +78,18 @@ impl Lanes {
     #[target_feature(enable = "avx512f,avx512ifma")]
     fn shoup(&self, x: __m512i, w: __m512i, quot: __m512i) -> __m512i {
         reduce_once(self.shoup_lazy(x, w, quot), self.q)
+    }
+
+    /// `onto + x w`, modulo 2^52 only, with `x w` brought below `q (1 + x / 2^52)`: for a constant with
+    /// its quotient, and of `x` the low 52 bits.
+    ///
+    /// Harvey, "Faster arithmetic for number-theoretic transforms", 2014, theorem 1 with `beta = 2^52`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    fn shoup_onto(&self, onto: __m512i, x: __m512i, (w, quot): Factor) -> __m512i {
+        let high = _mm512_madd52hi_epu64(self.zero, x, quot);
+        let low = _mm512_madd52lo_epu64(onto, x, w);
+        _mm512_madd52lo_epu64(low, high, self.minus_q)
     }
 
     /// `x w 2^-52 mod q + offset` with the first term in `(-q, q)`, for `x < 2^52` and `w < q`
@@ -119,7 +129,7 @@ impl Lanes {
     }
 }
 
-/// A constant `w` (Montgomery form) and `w q^-1 mod 2^52`.
+/// A constant in the form of its modulus, see `ntt::words`.
 type Factor = (__m512i, __m512i);
 
 /// One constant in all lanes.
@@ -139,11 +149,11 @@ fn factors(c: &Constants) -> Factor {
 
 /// How often the stages of a transform reduce: as the room between `q` and 2^52 demands.
 type Room = u8;
-/// Once in a transform, apart from the twists.
+/// Once in a transform, apart from the twists: constants have their quotients.
 const WIDE: Room = 0;
-/// Once in a pass.
+/// Once in a pass: constants are in Montgomery form.
 const SOME: Room = 1;
-/// At each stage.
+/// At each stage: the same.
 const TIGHT: Room = 2;
 
 /// How `stages` stages are cut into passes: of at most three if `narrow`, otherwise of at most four,
@@ -168,7 +178,7 @@ fn passes(narrow: bool, stages: u32) -> &'static [u32] {
 /// The twiddles of `R` stages of the block with that index (blocks so far, plus its number): per
 /// stage those of its blocks.
 #[inline]
-fn twiddles<const R: usize>(tw: &MontgomeryTwiddles, index: usize) -> [&[Constant]; R] {
+fn twiddles<const R: usize>(tw: &WordTwiddles, index: usize) -> [&[Constant]; R] {
     std::array::from_fn(|layer| &tw.front[index << layer..(index + 1) << layer])
 }
 

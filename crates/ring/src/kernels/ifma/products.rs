@@ -12,6 +12,7 @@ use crate::kernels::{
     whole,
 };
 use crate::modulus::Modulus;
+use crate::ntt::is_roomy;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi,vaes")]
 pub(in crate::kernels) fn inner_product(
@@ -26,9 +27,9 @@ pub(in crate::kernels) fn inner_product(
     if !n.is_multiple_of(LANES) || out1.len() != n || !fits || key.digits.len() > MOST_DIGITS {
         return scalar::inner_product(m, out0, out1, key, extra);
     }
-    // Digits of at most 47 bits are below 10q, others below 4q, in any case below 2^52; keys, what is
+    // Digits of at most 46 bits are below 12q, others below 4q, in any case below 2^52; keys, what is
     // added and its factor below q. A factor of a tensor product is lazy: below 2q, in two products.
-    let digit = if m.bits() <= 47 { 10 } else { 4 };
+    let digit = if is_roomy(m) { 12 } else { 4 };
     let others = 1 + 4 * extra.tensors.len();
     let one = steps_of(m, digit * key.digits.len() + others) <= 1;
     let outs = (out0, out1);

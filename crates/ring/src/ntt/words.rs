@@ -1,8 +1,13 @@
-//! Twiddle factors for kernels that multiply à la Montgomery with radix 2^52.
+//! Twiddle factors for kernels with multiply-adds of 52 bits.
 //!
-//! A constant `w` is stored as `a = w 2^52 mod q` and `b = a q^-1 mod 2^52`: with them a product
-//! `x w mod q` takes no quotient by division (Montgomery, "Modular multiplication without trial
-//! division", 1985, with the second factor known beforehand).
+//! A constant `w` comes in one of two forms:
+//! * where words have room ([`is_roomy`]), with its quotient (Shoup, in Harvey, "Faster arithmetic for
+//!   number-theoretic transforms", 2014): `a = w` and `b = floor(w 2^52 / q)`. The product is then a
+//!   difference of two low halves, which multiply-adds leave modulo 2^52 for nothing; nobody looks at the bits
+//!   above as long as the value itself is below 2^52.
+//! * elsewhere `a = w 2^52 mod q` and `b = a q^-1 mod 2^52` (Montgomery, "Modular multiplication without trial
+//!   division", 1985, with the second factor known beforehand). The product is a difference of two high halves,
+//!   a word as it is, in `(-q, q)`: a range half as long as the other one's.
 //!
 //! **Twists.** Plain tables hold a twiddle per block and stage, most of them for the last stages.
 //! Here the last four stages, which work on blocks of 16 words, share one set. Let
@@ -23,25 +28,38 @@ use crate::modulus::Modulus;
 #[repr(align(64))]
 pub(crate) struct Line(pub(crate) [u64; 8]);
 
-/// A constant in both forms.
+/// Whether values may grow to `64 q` in a word of 52 bits.
+pub(crate) fn is_roomy(m: &Modulus) -> bool {
+    m.bits() <= 46
+}
+
+/// A constant as products want it.
 #[derive(Clone, Copy)]
 #[repr(C, align(16))]
 pub(crate) struct Constant {
-    /// `w 2^52 mod q`.
+    /// `w`, or `w 2^52 mod q`.
     pub(crate) a: u64,
-    /// `a q^-1 mod 2^52`.
+    /// `floor(w 2^52 / q)`, or `a q^-1 mod 2^52`.
     pub(crate) b: u64,
 }
 
 impl Constant {
+    /// For `w < q`.
     pub(crate) fn new(m: &Modulus, w: u64) -> Self {
+        if is_roomy(m) {
+            let shoup = m.shoup(w);
+            return Self {
+                a: shoup.w,
+                b: shoup.quotient,
+            };
+        }
         let a = m.to_mont(w);
         let b = a.wrapping_mul(m.inv52()) & ((1 << 52) - 1);
         Self { a, b }
     }
 }
 
-/// Eight constants in both forms.
+/// Eight constants.
 #[derive(Clone, Copy)]
 pub(crate) struct Constants {
     pub(crate) a: Line,
@@ -76,7 +94,7 @@ pub(crate) struct Sixteenth {
 }
 
 /// Twiddles of one direction.
-pub(crate) struct MontgomeryTwiddles {
+pub(crate) struct WordTwiddles {
     /// `root^rev(i)` at `i`, for all stages but the last four.
     pub(crate) front: Vec<Constant>,
     /// Per run of 128 words `u^j`, for `j` below 8 and from 8 on.
@@ -85,7 +103,7 @@ pub(crate) struct MontgomeryTwiddles {
     pub(crate) last: [Sixteenth; 8],
 }
 
-impl MontgomeryTwiddles {
+impl WordTwiddles {
     /// For `N >= 128`.
     pub(super) fn new(m: &Modulus, log_n: u32, root: u64, inverse: bool) -> Self {
         let runs = log_n.saturating_sub(7);
