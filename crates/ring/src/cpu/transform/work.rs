@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::backend::{OutputPlan, PairRef, TransformPlan};
+use crate::backend::{DiagonalTerm, OutputPlan, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
@@ -86,8 +86,13 @@ impl Sum<'_> {
     /// Whether kernels read plaintexts of it word by word.
     fn is_long(&self, n: usize) -> bool {
         let mut terms = self.terms.iter().flatten();
-        terms.any(|(_, plain)| plain.period * SHORTEST_RUN > n)
+        terms.any(|(_, plain)| is_long(plain, n))
     }
+}
+
+/// Whether kernels read a plaintext word by word.
+fn is_long(plain: &CpuPlain, n: usize) -> bool {
+    plain.period * SHORTEST_RUN > n
 }
 
 /// A plan in the order in which it is computed.
@@ -113,7 +118,7 @@ pub(super) struct Work<'a> {
 pub(super) struct Blocking {
     /// Most inputs, as they are multiplied, of which blocks are held at a time.
     pub(super) batch: usize,
-    /// Words that these blocks may take together.
+    /// Words that these blocks and those of plaintexts may take together.
     pub(super) words: usize,
     /// The longest block.
     pub(super) longest: usize,
@@ -123,7 +128,8 @@ impl Default for Blocking {
     fn default() -> Self {
         Self {
             batch: 32,
-            // Three quarters of the second level of cache: blocks of 4096 words for up to twelve babies.
+            // Three quarters of the second level of cache: blocks of 2048 words for 16 babies and periodic
+            // plaintexts, of 1024 if those are long.
             words: 3 << 15,
             longest: 1 << LOW_LOG,
         }
@@ -132,11 +138,11 @@ impl Default for Blocking {
 
 impl Blocking {
     /// Babies of a batch and words of a block, a power of two of at least eight, for so many
-    /// babies and so many terms of the largest sum. The plaintexts of one sum are fetched while
-    /// the sum before is computed: they too have to leave room for one another.
+    /// babies and so many terms with long plaintexts in the largest sum. Those of one group of sums are
+    /// fetched while the group before is computed: both have to leave room for one another, and for the babies.
     pub(super) fn of(self, babies: usize, terms: usize, n: usize) -> (usize, usize) {
         let batch = babies.clamp(1, self.batch);
-        let streams = (2 * batch).max(2 * terms.min(self.batch));
+        let streams = 2 * batch + 2 * LONG_ABREAST * terms.min(batch);
         let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
         (batch, (1 << block.ilog2()).min(n))
     }
@@ -312,8 +318,10 @@ impl<'a> Work<'a> {
             let c = inputs[input];
             babies.push(Baby { c, turn });
         }
-        let most = giants().map(|g| g.terms.len()).max().unwrap_or(0);
-        let (batch, block) = blocking.of(babies.len(), most, cpu.chain.n());
+        let n = cpu.chain.n();
+        let long = |t: &&DiagonalTerm| is_long(plan.plains[t.plain], n);
+        let most = giants().map(|g| g.terms.iter().filter(long).count()).max();
+        let (batch, block) = blocking.of(babies.len(), most.unwrap_or(0), n);
         let mut sums = Vec::new();
         for (output, OutputPlan { giants, nested }) in plan.outputs.iter().enumerate() {
             for (number, giant) in giants.iter().enumerate() {
@@ -347,7 +355,6 @@ impl<'a> Work<'a> {
         }
         let nested = plan.outputs.iter().any(|output| output.nested);
         let batches = babies.len().div_ceil(batch);
-        let n = cpu.chain.n();
         let groups = (0..batches)
             .map(|batch| Group::all(&sums, batch, n))
             .collect();
