@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::Cpu;
+use super::grouping::scratch_words;
 use super::parallel::{even_runs, share, threads_for};
 use crate::backend::{Pair, PairRef};
 use crate::basis::Basis;
@@ -11,8 +12,8 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::kernels::{
-    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Minuend, Rest, TILE_WORDS,
-    Tile, tile_columns,
+    Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Layout, Minuend, Rest,
+    TILE_WORDS, Tile, tile_columns,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::InverseScale;
@@ -237,7 +238,7 @@ impl Cpu {
         // Limbs of one prime follow each other: they share its tables.
         parts.sort_by_key(|part| part.prime);
         let threads = threads_for(parts.len() * n);
-        let temp = || Buffer::dirty(n);
+        let temp = || Buffer::dirty(scratch_words(n));
         share(threads, parts, temp, |temp, part| {
             self.scale_limb(part, temp)
         });
@@ -254,10 +255,12 @@ impl Cpu {
         match (&mut part.limb, part.form) {
             (Limb::Zero, _) => temp.fill(0),
             (Limb::Words(x), Form::Coefficient) => {
-                self.kernels.mul_const(m, temp, x, m.shoup(part.factor));
+                self.kernels
+                    .mul_const(m, &mut temp[..n], x, m.shoup(part.factor));
             }
             (limb, _) => {
-                for (b, temp) in temp.chunks_exact_mut(width).enumerate() {
+                for (b, temp) in temp.chunks_exact_mut(Layout::apart(n).pitch).enumerate() {
+                    let temp = &mut temp[..width];
                     let range = b * width..(b + 1) * width;
                     let x = match limb {
                         Limb::Products { out, factors } => {
@@ -287,7 +290,8 @@ impl Cpu {
         }
     }
 
-    /// The last stages of the inverse NTT of a limb that went through `inverse_low`, tile by tile.
+    /// The last stages of the inverse NTT of a limb that went through `inverse_low`, tile by tile. The limb
+    /// may have either [`Layout`].
     pub(super) fn finish_inverse(
         &self,
         prime: usize,

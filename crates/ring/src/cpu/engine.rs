@@ -12,13 +12,13 @@
 //! share; each has its own scratch.
 
 use super::convert::{Limb, Scaled, Unfilled, Unscaled};
-use super::grouping::{digit_stride, group_count, group_size};
+use super::grouping::{digit_stride, group_count, group_size, scratch_words};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Minuend, Tensor, key_words};
+use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Layout, Minuend, Tensor, key_words};
 use crate::modulus::ShoupConst;
 use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
@@ -363,7 +363,8 @@ impl Cpu {
         let threads = threads_for(columns.len() * ntts * n).min(columns.len().max(1));
         let size = group_size(n, call.most, down, threads);
         let count = group_count(columns.len(), size, threads);
-        let whole = 2 * n * usize::from(columns.iter().any(|c| !c.scaled.is_empty()));
+        let whole =
+            2 * scratch_words(n) * usize::from(columns.iter().any(|c| !c.scaled.is_empty()));
         let groups = even_runs(columns, count);
         let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
         let scratch = || {
@@ -392,14 +393,14 @@ impl Cpu {
             }
         }
         let n = self.chain.n();
-        let stride = digit_stride(n);
+        let (stride, words) = (digit_stride(n), scratch_words(n));
         for (index, source) in call.sources.iter().enumerate() {
             for (d, (own, scaled)) in source.digits.iter().enumerate() {
                 let mut outs: Vec<(usize, &mut [u64])> = columns
                     .iter()
                     .zip(scratch.digits.chunks_exact_mut(call.most * stride))
                     .filter(|(column, _)| !own.contains(column.prime))
-                    .map(|(column, space)| (column.prime, &mut space[d * stride..d * stride + n]))
+                    .map(|(column, space)| (column.prime, &mut space[d * stride..][..words]))
                     .collect();
                 self.convert(scaled, &mut outs, true);
             }
@@ -434,7 +435,7 @@ impl Cpu {
                             self.term((call, g), place, &mut column.outs[number], scratch);
                             continue;
                         };
-                        let (limb0, limb1) = limbs.split_at_mut(n);
+                        let (limb0, limb1) = limbs.split_at_mut(words);
                         self.term((call, g), place, &mut [&mut *limb0, &mut *limb1], scratch);
                         for (half, limb) in halves.iter_mut().zip([limb0, limb1]) {
                             self.finish_inverse(half.prime, limb, &mut half.tiles, scale);
@@ -484,7 +485,7 @@ impl Cpu {
     ) {
         let n = self.chain.n();
         let block = n.min(1 << LOW_LOG);
-        let stride = digit_stride(n);
+        let (stride, layout) = (digit_stride(n), Layout::apart(n));
         let table = self.chain.table(place.prime);
         let own_limb = place.source.poly.limb_of(place.prime);
         let rows = place.key.stored();
@@ -505,9 +506,9 @@ impl Cpu {
                 let limbs = space.chunks_exact_mut(stride);
                 for ((own, _), limb) in place.source.digits.iter().zip(limbs) {
                     if !own.contains(place.prime) {
-                        let (now, later) = limb[range.start..].split_at_mut(block);
+                        let (now, later) = limb[layout.at(range.start)..].split_at_mut(block);
                         if blocks.is_empty() && range.end < n {
-                            first_next = &later[..block];
+                            first_next = &later[layout.pitch - block..][..block];
                         }
                         blocks.push(now);
                     }
@@ -526,7 +527,7 @@ impl Cpu {
                 .zip(space.chunks_exact(stride))
                 .map(|((own, _), limb)| match own_limb {
                     Some(x) if own.contains(place.prime) => &x[range.clone()],
-                    _ => &limb[range.clone()],
+                    _ => &limb[layout.at(range.start)..][..block],
                 })
                 .collect();
             let order = place.key.permutation.piece_from(b, block);
@@ -589,6 +590,7 @@ impl Cpu {
         }
         let (temp0, temp1) = temp.split_at_mut(block);
         if let Some(scale) = place.inverts {
+            let layout = Layout::apart(self.chain.n());
             let target = place.key.permutation.of_piece(b).0;
             let order = place.key.permutation.piece_from(b, block);
             let rows = KeyRows {
@@ -598,7 +600,7 @@ impl Cpu {
             self.kernels.inner_product(m, temp0, temp1, &rows, &extra);
             let table = self.chain.table(place.prime);
             for (out, temp) in [(out0, temp0), (out1, temp1)] {
-                let out = &mut out[target * block..(target + 1) * block];
+                let out = &mut out[layout.at(target * block)..][..block];
                 self.kernels.inverse_low(table, out, temp, target, scale);
             }
             return;

@@ -1,7 +1,7 @@
 //! How primes are grouped: what threads share, and what decides the size of their scratch. Public for
 //! models of how much memory operations take.
 
-use crate::kernels::LOW_LOG;
+use crate::kernels::{LOW_LOG, Layout};
 
 /// Words of scratch that the groups of primes of all threads may take: a share of the last level of
 /// cache.
@@ -22,11 +22,17 @@ pub fn threads_within(words: usize, threads: usize) -> usize {
     threads.min(words / GRAIN).max(1)
 }
 
-/// Words from one digit's limb to the next: half a period of the second-level cache's sets more
-/// than N, so that equal blocks of all digits do not fall into the same sets.
+/// Words from one digit's limb, with what lies between its rows, to the next: half a period of the second-level
+/// cache's sets more, so that equal blocks of all digits do not fall into the same sets.
 #[must_use]
 pub fn digit_stride(n: usize) -> usize {
-    n + n.min(1 << LOW_LOG)
+    scratch_words(n) + n.min(1 << LOW_LOG)
+}
+
+/// Words of a limb in scratch.
+#[must_use]
+pub const fn scratch_words(n: usize) -> usize {
+    Layout::apart(n).words()
 }
 
 /// The most primes that a thread works on at a time when each has `digits` converted digits and

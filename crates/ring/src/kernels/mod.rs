@@ -12,6 +12,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
+mod layout;
 mod packed;
 mod scalar;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use std::ops::Range;
 use crate::error::{Result, RingError};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
+pub(crate) use layout::Layout;
 pub(crate) use packed::{KEY_PAD, ROUND_KEYS, key_words};
 #[cfg(target_arch = "x86_64")]
 use packed::{key_stride, key_width};
@@ -124,7 +126,7 @@ pub(crate) struct Tile {
 
 /// Columns of a limb that went through `inverse_low`.
 pub(crate) struct Columns<'a> {
-    /// The limb.
+    /// The limb, in either [`Layout`].
     pub(crate) x: &'a [u64],
     /// Which columns.
     pub(crate) range: Range<usize>,
@@ -158,7 +160,7 @@ pub(crate) struct Converted<'a> {
     pub(crate) table: &'a NttTable,
     /// The constants towards it.
     pub(crate) row: &'a ConvRow,
-    /// As many words as the source has of each prime, or a whole limb.
+    /// As many words as the source has of each prime, or a whole limb, in either [`Layout`].
     pub(crate) out: &'a mut [u64],
     /// Words to fetch into the cache meanwhile.
     pub(crate) ahead: &'a [u64],

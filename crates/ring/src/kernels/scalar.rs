@@ -3,7 +3,7 @@
 use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
-    Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Minuend,
+    Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Layout, Minuend,
     PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, tile_columns,
 };
 use crate::keystream::Keystream;
@@ -36,15 +36,25 @@ fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
 
 #[inline(always)]
 pub(super) fn forward(t: &NttTable, x: &mut [u64], _ahead: &[u64]) {
-    forward_top(t, x);
+    forward_top(t, x, Layout::dense(x.len()));
     for (b, block) in x.chunks_exact_mut(1 << LOW_LOG.min(t.log_n)).enumerate() {
         forward_low(t, block, b, &[]);
     }
 }
 
 #[inline(always)]
-fn forward_top(t: &NttTable, x: &mut [u64]) {
-    forward_stages(t, x, t.log_n.saturating_sub(LOW_LOG), (1, 0));
+fn forward_top(t: &NttTable, x: &mut [u64], layout: Layout) {
+    let stages = t.log_n.saturating_sub(LOW_LOG);
+    if layout.pitch == layout.width {
+        return forward_stages(t, x, stages, (1, 0));
+    }
+    let rows = x.chunks_exact(layout.pitch);
+    let mut dense: Vec<u64> = rows.flat_map(|row| &row[..layout.width]).copied().collect();
+    forward_stages(t, &mut dense, stages, (1, 0));
+    let rows = x.chunks_exact_mut(layout.pitch);
+    for (row, dense) in rows.zip(dense.chunks_exact(layout.width)) {
+        row[..layout.width].copy_from_slice(dense);
+    }
 }
 
 #[inline(always)]
@@ -167,15 +177,17 @@ pub(super) fn inverse_low(
 
 #[inline(always)]
 pub(super) fn inverse_top(t: &NttTable, tile: &mut [u64], from: &Columns<'_>, c: &InverseScale) {
-    gather(tile, from);
+    gather(t, tile, from);
     inverse_stages(t, tile, 0, (t.log_n.saturating_sub(LOW_LOG), 0), c);
 }
 
 /// Copies columns of a limb to a tile.
 #[inline(always)]
-pub(super) fn gather(tile: &mut [u64], from: &Columns<'_>) {
-    let width = from.x.len().clamp(1, 1 << LOW_LOG);
-    let rows = from.x.chunks_exact(width);
+pub(super) fn gather(t: &NttTable, tile: &mut [u64], from: &Columns<'_>) {
+    let Some(layout) = Layout::of(1 << t.log_n, from.x.len()) else {
+        return;
+    };
+    let rows = from.x.chunks_exact(layout.pitch);
     for (to, row) in tile.chunks_exact_mut(from.range.len().max(1)).zip(rows) {
         if let Some(words) = row.get(from.range.clone()) {
             to.copy_from_slice(words);
@@ -387,8 +399,10 @@ fn convert_from(
 #[inline(always)]
 pub(super) fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile) {
     for t in targets {
-        let width = 1usize << LOW_LOG.min(t.table.log_n);
-        for (r, columns) in t.out.chunks_exact_mut(width).enumerate() {
+        let Some(layout) = Layout::of(1 << t.table.log_n, t.out.len()) else {
+            return;
+        };
+        for (r, columns) in t.out.chunks_exact_mut(layout.pitch).enumerate() {
             let Some(part) = columns.get_mut(tile.columns.clone()) else {
                 return;
             };
@@ -396,8 +410,8 @@ pub(super) fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_
             convert_from(&t.table.modulus, part, first, source, t.row);
         }
         // Tiles are for the vector kernels' sake; here the stages wait for the last one.
-        if tile.top && tile.columns.end == width {
-            forward_top(t.table, t.out);
+        if tile.top && tile.columns.end == layout.width {
+            forward_top(t.table, t.out, layout);
         }
     }
 }

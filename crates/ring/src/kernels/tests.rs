@@ -101,12 +101,16 @@ pub(super) fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
 /// A whole inverse transform as the engine does it: low stages, then tiles of columns.
 fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
     let scale = t.scaled(c);
-    let mut low = vec![0; x.len()];
-    let width = x.len().min(1 << LOW_LOG);
-    let blocks = low.chunks_mut(width).zip(x.chunks(width));
-    for (b, (low, x)) in blocks.enumerate() {
-        k.inverse_low(t, low, x, b, &scale);
-    }
+    let layouts = [Layout::dense(x.len()), Layout::apart(x.len())];
+    let [low, apart] = layouts.map(|layout| {
+        let mut low = vec![0; layout.words()];
+        let blocks = low.chunks_mut(layout.pitch).zip(x.chunks(layout.width));
+        for (b, (low, x)) in blocks.enumerate() {
+            k.inverse_low(t, &mut low[..layout.width], x, b, &scale);
+        }
+        low
+    });
+    let width = layouts[0].width;
     let columns = tile_columns(x.len());
     let mut out = vec![0; x.len()];
     for start in (0..width).step_by(columns) {
@@ -118,6 +122,9 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
             soon: &[],
         };
         k.inverse_top(t, &mut tile, &from, &scale);
+        let mut other = vec![0; tile.len()];
+        k.inverse_top(t, &mut other, &Columns { x: &apart, ..from }, &scale);
+        assert_eq!(tile, other, "{:?}: rows apart", k.isa());
         for (r, row) in rows.zip(tile.chunks(columns)) {
             out[r + start..r + start + columns].copy_from_slice(row);
         }
@@ -624,6 +631,17 @@ proptest! {
             for i in 0..tiles.len() {
                 let columns = i * columns..(i + 1) * columns;
                 convert(&mut outs, i, Some(Tile { columns, top }));
+            }
+            let apart = Layout::apart(n);
+            let mut others = vec![vec![0; apart.words()]; tables.len()];
+            for i in 0..tiles.len() {
+                let columns = i * columns..(i + 1) * columns;
+                convert(&mut others, i, Some(Tile { columns, top }));
+            }
+            for (out, other) in outs.iter().zip(&others) {
+                for (row, other) in out.chunks(width).zip(other.chunks(apart.pitch)) {
+                    assert_eq!(row, &other[..width], "{:?}: rows apart", k.isa());
+                }
             }
             if !top {
                 outs.extend(vec![vec![0; words]; tables.len()]);

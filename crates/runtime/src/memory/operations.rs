@@ -6,7 +6,7 @@
 use veilformer_ckks::{KeyPurpose, LevelStep, Lowering, lowering, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
 use veilformer_ring::Basis;
-use veilformer_ring::grouping::{digit_stride, group_count, group_size};
+use veilformer_ring::grouping::{digit_stride, group_count, group_size, scratch_words};
 
 use super::script::{Poly, Value, Writer};
 
@@ -124,7 +124,7 @@ impl Writer<'_> {
     pub(super) fn scaled(&mut self, limbs: &[usize]) -> Vec<Poly> {
         let scaled = limbs.iter().map(|limbs| self.take(*limbs)).collect();
         let threads = self.threads_for(limbs.iter().sum());
-        self.scratch(threads, &[self.n()]);
+        self.scratch(threads, &[scratch_words(self.n())]);
         scaled
     }
 
@@ -202,7 +202,7 @@ impl Writer<'_> {
         let threads = self.threads_for(primes * ntts).min(primes.max(1));
         let size = group_size(n, most, down, threads);
         let longest = primes.div_ceil(group_count(primes, size, threads).max(1));
-        let whole = 2 * n * usize::from(whole);
+        let whole = 2 * scratch_words(n) * usize::from(whole);
         let words = [longest * most * digit_stride(n), BLOCKS.min(2 * n), whole];
         self.scratch(threads, &words);
     }

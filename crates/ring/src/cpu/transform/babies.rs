@@ -3,7 +3,7 @@
 use super::super::grouping::digit_stride;
 use super::super::{Cpu, CpuKey};
 use super::work::{Baby, Place, Work};
-use crate::kernels::{Extra, KEY_PAD, KeyRows, key_words};
+use crate::kernels::{Extra, KEY_PAD, KeyRows, Layout, key_words};
 use crate::modulus::Modulus;
 use crate::poly::RnsPoly;
 
@@ -53,7 +53,8 @@ impl Cpu {
         place: Place,
         out: &mut [u64],
     ) {
-        let (n, stride) = (self.chain.n(), digit_stride(self.chain.n()));
+        let n = self.chain.n();
+        let (stride, layout) = (digit_stride(n), Layout::apart(n));
         let m = self.chain.modulus(place.prime);
         let (from, _) = turn.key.permutation.piece_for(place.number, work.block);
         let order = turn.key.permutation.piece_from(from, work.block);
@@ -71,7 +72,7 @@ impl Cpu {
             .zip(limbs)
             .map(|((own, _), limb)| match source.poly.limb_of(place.prime) {
                 Some(x) if own.contains(place.prime) => &x[range.clone()],
-                _ => &limb[..n][range.clone()],
+                _ => &limb[layout.at(range.start)..][..work.block],
             })
             .collect();
         let rows = KeyRows {

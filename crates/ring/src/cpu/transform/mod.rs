@@ -22,14 +22,14 @@ use sums::{Column, Sums};
 use work::{Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
 
 use super::engine::{Added, Onto, Shape};
-use super::grouping::{digit_stride, group_count, group_size};
+use super::grouping::{digit_stride, group_count, group_size, scratch_words};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
 use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
-use crate::kernels::{ABREAST, Factor, LOW_LOG, MOST_PRODUCTS};
+use crate::kernels::{ABREAST, Factor, Layout, MOST_PRODUCTS};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
@@ -248,7 +248,7 @@ impl Cpu {
                     .iter()
                     .zip(scratch.digits.chunks_exact_mut(digits * stride))
                     .filter(|(column, _)| !own.contains(column.prime))
-                    .map(|(column, space)| (column.prime, &mut space[at..at + n]))
+                    .map(|(column, space)| (column.prime, &mut space[at..][..scratch_words(n)]))
                     .collect();
                 self.convert(scaled, &mut outs, true);
             }
@@ -272,18 +272,19 @@ impl Cpu {
     /// The last stages of the NTT of all digits at one prime.
     fn finish_digits(&self, work: &Work<'_>, prime: usize, space: &mut [u64]) {
         let n = self.chain.n();
-        let block = n.min(1 << LOW_LOG);
+        let layout = Layout::apart(n);
         let table = self.chain.table(prime);
         let digits = work.sources.iter().flat_map(|s| &s.digits);
         for ((own, _), limb) in digits.zip(space.chunks_mut(digit_stride(n))) {
             if own.contains(prime) {
                 continue;
             }
-            let mut left = &mut limb[..n];
+            let mut left = &mut limb[..layout.words()];
             let mut b = 0;
             while !left.is_empty() {
-                let (now, rest) = left.split_at_mut(block);
-                let ahead = rest.get(..block).unwrap_or(&[]);
+                let (now, rest) = left.split_at_mut(layout.pitch);
+                let ahead = rest.get(..layout.width).unwrap_or(&[]);
+                let now = &mut now[..layout.width];
                 self.kernels.forward_digits(table, now, b, ahead);
                 left = rest;
                 b += 1;

@@ -7,7 +7,7 @@ use super::forward::{Route, Rows, Scratch, forward_top};
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
-    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, LOW_LOG, ProductSum,
+    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, Layout, ProductSum,
     TILE_WORDS, Tile, key_stride, key_width, scalar, whole,
 };
 use crate::modulus::Modulus;
@@ -225,15 +225,17 @@ pub(in crate::kernels) fn convert_tile(
 fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile) {
     let (t, row) = (target.table, target.row);
     let (tile, top) = (&place.columns, place.top);
-    let (n, width) = (target.out.len(), 1usize << LOW_LOG.min(t.log_n));
+    let layout = Layout::of(1 << t.log_n, target.out.len());
+    let Some(Layout { rows, width, pitch }) = layout else {
+        return scalar::convert_tile(std::slice::from_mut(target), source, place);
+    };
     let columns = tile.len();
-    let inside = tile.start <= tile.end && tile.end <= width && n == 1 << t.log_n;
-    let rows = n / width;
+    let inside = tile.start <= tile.end && tile.end <= width;
     let long =
         source.v.len() == rows * columns && source.ys.len() >= source.v.len() * row.weights.len();
     let fits = columns.is_multiple_of(WIDE * LANES) && rows * columns <= TILE_WORDS;
     let vectors = inside && long && fits;
-    debug_assert!(t.log_n < MIN_LOG || vectors, "tile {tile:?} of {n} words");
+    debug_assert!(t.log_n < MIN_LOG || vectors, "tile {tile:?} of {layout:?}");
     if t.log_n < MIN_LOG || !vectors {
         return scalar::convert_tile(std::slice::from_mut(target), source, place);
     }
@@ -241,7 +243,7 @@ fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile
     let out = &mut *target.out;
     if rows == 1 || !top {
         for r in 0..rows {
-            let part = &mut out[r * width + tile.start..r * width + tile.end];
+            let part = &mut out[r * pitch + tile.start..r * pitch + tile.end];
             // SAFETY: the lengths were checked above.
             unsafe {
                 if top {
@@ -253,12 +255,12 @@ fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile
         }
         return;
     }
-    // A compact copy of the tile: rows of `out` are 32 KiB apart and would share cache sets.
+    // A compact copy of the tile: dense rows of `out` are 32 KiB apart and would share cache sets.
     let mut scratch = Scratch(MaybeUninit::uninit());
     // SAFETY: words have no invalid values and every one is written by `convert_from` before it is
     // read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source. The last
     // pass writes rows of `columns` words into the rows of `out`, inside it since
-    // tile.end <= width and rows * width = n.
+    // tile.end <= width and rows * pitch its words.
     unsafe {
         let words =
             std::slice::from_raw_parts_mut(scratch.0.as_mut_ptr().cast::<u64>(), rows * columns);
@@ -269,7 +271,7 @@ fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile
         };
         let to = Rows {
             words: out.as_mut_ptr().add(tile.start),
-            pitch: width,
+            pitch,
         };
         let route = Route {
             from: via,

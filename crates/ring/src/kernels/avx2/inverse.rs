@@ -51,7 +51,7 @@ pub(in crate::kernels) fn inverse_top(
     if t.log_n < MIN_LOG || !tile.len().is_multiple_of(LANES << top) {
         return scalar::inverse_top(t, tile, from, c);
     }
-    scalar::gather(tile, from);
+    scalar::gather(t, tile, from);
     other_stages(t, tile, c);
 }
 

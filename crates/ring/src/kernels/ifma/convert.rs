@@ -8,7 +8,7 @@ use super::{
     LANES, Lanes, MIN_LOG, fetch_to_write, load, montgomery, reduce_once, reduce_steps, store,
 };
 use crate::kernels::scalar;
-use crate::kernels::{ConvRow, ConvSource, Converted, Fraction, LOW_LOG, TILE_WORDS, Tile};
+use crate::kernels::{ConvRow, ConvSource, Converted, Fraction, Layout, TILE_WORDS, Tile};
 use crate::modulus::Modulus;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -298,23 +298,23 @@ pub(in crate::kernels) fn convert_tile(
         return;
     };
     let (tile, top) = (&place.columns, place.top);
-    let (n, width) = (1usize << log_n, 1usize << LOW_LOG.min(log_n));
+    let words = targets.first().map_or(0, |t| t.out.len());
+    let Some(Layout { rows, width, pitch }) = Layout::of(1 << log_n, words) else {
+        return scalar::convert_tile(targets, source, place);
+    };
     let columns = tile.len();
-    let whole = |t: &Converted<'_>| t.out.len() == n && t.table.log_n == log_n;
+    let whole = |t: &Converted<'_>| t.out.len() == words && t.table.log_n == log_n;
     let inside = tile.start <= tile.end && tile.end <= width && targets.iter().all(whole);
-    let rows = n / width;
     let long = source.v.len() == rows * columns && alike(targets, source);
     let fits = columns.is_multiple_of(WIDE * LANES) && rows * columns <= TILE_WORDS;
     if log_n < MIN_LOG || !(inside && long && fits) {
         return scalar::convert_tile(targets, source, place);
     }
-    // With a transform after it, the tile and two targets' scratch would be all of L1.
-    let side = if top { 1 } else { SIDE };
-    for targets in targets.chunks_mut(side) {
+    for targets in targets.chunks_mut(SIDE) {
         // Where the columns of a target are.
         let place = |t: &mut Converted<'_>, row: usize| Target {
-            words: t.out.as_mut_ptr().wrapping_add(row * width + tile.start),
-            row: width,
+            words: t.out.as_mut_ptr().wrapping_add(row * pitch + tile.start),
+            row: pitch,
             columns,
         };
         if rows == 1 || !top {
@@ -346,7 +346,7 @@ pub(in crate::kernels) fn convert_tile(
             }
             continue;
         }
-        // Compact copies of the tile: rows of `out` are 32 KiB apart and would share cache sets.
+        // Compact copies of the tile: dense rows of `out` are 32 KiB apart and would share cache sets.
         let mut scratch = [const { Scratch(MaybeUninit::uninit()) }; SIDE];
         let words: [*mut u64; SIDE] = std::array::from_fn(|i| scratch[i].0.as_mut_ptr().cast());
         let onto = std::array::from_fn(|i| {
@@ -369,7 +369,7 @@ pub(in crate::kernels) fn convert_tile(
         // SAFETY: words have no invalid values and every one is written by `convert_words` before it
         // is read; rows * columns <= TILE_WORDS was checked, as were the lengths of the source. The
         // last pass leaves rows of `columns` words and writes them into the rows of `out`, inside it
-        // since tile.end <= width and rows * width = n.
+        // since tile.end <= width and rows * pitch its words.
         unsafe {
             convert_words::<2>(&onto, &from);
             for (words, t) in words.into_iter().zip(targets) {

@@ -19,7 +19,7 @@ use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, fetch_to_write,
     load, passes, reduce_once, splat, store, twiddles,
 };
-use crate::kernels::{Columns, LOW_LOG, scalar};
+use crate::kernels::{Columns, LOW_LOG, Layout, scalar};
 use crate::ntt::{Constant, Constants, InverseScale, NttTable, Sixteenth, WordTwiddles, is_roomy};
 
 /// How much room the modulus leaves.
@@ -80,21 +80,22 @@ pub(in crate::kernels) fn inverse_top(
     c: &InverseScale,
 ) {
     let top = t.log_n.saturating_sub(LOW_LOG);
-    let (columns, width) = (from.range.len(), from.x.len() >> top);
-    let inside = from.range.start <= from.range.end && from.range.end <= width;
+    let columns = from.range.len();
     let fits = columns.is_multiple_of(LANES) && tile.len() == columns << top;
-    if t.log_n < MIN_LOG || from.x.len() != 1 << t.log_n || !(inside && fits) {
+    let layout = Layout::of(1 << t.log_n, from.x.len());
+    let inside = |l: &Layout| from.range.start <= from.range.end && from.range.end <= l.width;
+    let Some(layout) = layout.filter(|l| t.log_n >= MIN_LOG && inside(l) && fits) else {
         return scalar::inverse_top(t, tile, from, c);
-    }
+    };
     if top == 0 {
-        return scalar::gather(tile, from);
+        return scalar::gather(t, tile, from);
     }
     let source = Source {
         words: from.x[from.range.start..].as_ptr(),
-        row: width,
+        row: layout.pitch,
         soon: from.soon.as_ptr(),
     };
-    // SAFETY: the limb has 2^top rows of `width` words, and the columns end there.
+    // SAFETY: the limb has 2^top rows, `pitch` words apart, and the columns end inside them.
     unsafe { inverse_passes(t, tile, (top, 1), c, Some(source)) };
 }
 
