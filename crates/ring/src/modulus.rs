@@ -28,7 +28,14 @@ pub struct Modulus {
     inv52: u64,
     /// `2^52 mod q`.
     r1: ShoupConst,
+    /// See [`Modulus::times_in`].
+    times_in: u64,
+    /// See [`Modulus::top_quotient`].
+    top_quotient: u64,
 }
+
+/// Of how many bits the quotient of [`Modulus::top_quotient`] is right.
+pub(crate) const TOP_BITS: u32 = 9;
 
 impl Modulus {
     /// A modulus from an odd prime below 2^50.
@@ -55,6 +62,8 @@ impl Modulus {
         for _ in 0..5 {
             inv = inv.wrapping_mul(2u64.wrapping_sub(q.wrapping_mul(inv)));
         }
+        // Kernels want these for every piece of their work, and divisions of double words are slow.
+        let of_power = |exponent: u32| ((1u128 << exponent) / u128::from(q)) as u64;
         let r1 = ((1u128 << 52) % u128::from(q)) as u64;
         let shoup_r1 = ShoupConst {
             w: r1,
@@ -66,6 +75,8 @@ impl Modulus {
             barrett,
             inv52: inv & ((1 << 52) - 1),
             r1: shoup_r1,
+            times_in: of_power(52),
+            top_quotient: of_power(52 + bits.saturating_sub(TOP_BITS)),
         })
     }
 
@@ -85,6 +96,20 @@ impl Modulus {
     #[inline]
     pub(crate) fn inv52(&self) -> u64 {
         self.inv52
+    }
+
+    /// `floor(2^52 / q)`: the Shoup quotient of 1.
+    #[inline]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) fn times_in(&self) -> u64 {
+        self.times_in
+    }
+
+    /// `floor(2^(52 + bits - TOP_BITS) / q)`, below `2^(53 - TOP_BITS)`.
+    #[inline]
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) fn top_quotient(&self) -> u64 {
+        self.top_quotient
     }
 
     /// `a + b mod q`.

@@ -21,7 +21,7 @@
 //! So 1/16 of a plain table remains, and twice that for the powers of `u`.
 
 use super::{bit_reverse, bit_reversed_powers};
-use crate::modulus::Modulus;
+use crate::modulus::{Modulus, ShoupConst};
 
 /// Eight words of one vector.
 #[derive(Clone, Copy)]
@@ -44,16 +44,19 @@ pub(crate) struct Constant {
 }
 
 impl Constant {
-    /// For `w < q`.
-    pub(crate) fn new(m: &Modulus, w: u64) -> Self {
+    fn new(m: &Modulus, w: u64) -> Self {
+        Self::of(m, m.shoup(w))
+    }
+
+    /// A constant with its quotient in the form that the modulus wants.
+    pub(crate) fn of(m: &Modulus, c: ShoupConst) -> Self {
         if is_roomy(m) {
-            let shoup = m.shoup(w);
             return Self {
-                a: shoup.w,
-                b: shoup.quotient,
+                a: c.w,
+                b: c.quotient,
             };
         }
-        let a = m.to_mont(w);
+        let a = m.to_mont(c.w);
         let b = a.wrapping_mul(m.inv52()) & ((1 << 52) - 1);
         Self { a, b }
     }
@@ -93,8 +96,29 @@ pub(crate) struct Sixteenth {
     pub(crate) half1: Constants,
 }
 
+/// What the quotient of a value below `16 q` by `q` is made with, exactly: `floor(x m / 2^F)` with
+/// `m = ceil(2^F / q)`.
+#[derive(Clone, Copy)]
+pub(crate) struct ExactQuotient {
+    /// `m`: below 2^52 for q of up to 47 bits, as `2^(bits - 1) < q < 2^bits`; above them it is of no use.
+    pub(crate) multiplier: u64,
+    /// `F`, with `16 q^2 <= 2^F`.
+    pub(crate) exponent: u32,
+}
+
+impl ExactQuotient {
+    fn new(m: &Modulus) -> Self {
+        let exponent = (2 * m.bits() + 4).max(52);
+        Self {
+            multiplier: (1u128 << exponent).div_ceil(u128::from(m.value())) as u64,
+            exponent,
+        }
+    }
+}
+
 /// Twiddles of one direction.
 pub(crate) struct WordTwiddles {
+    pub(crate) exact: ExactQuotient,
     /// `root^rev(i)` at `i`, for all stages but the last four.
     pub(crate) front: Vec<Constant>,
     /// Per run of 128 words `u^j`, for `j` below 8 and from 8 on.
@@ -144,6 +168,7 @@ impl WordTwiddles {
             }
         });
         Self {
+            exact: ExactQuotient::new(m),
             front,
             twists,
             last,

@@ -503,19 +503,17 @@ impl Stages {
             SOME => -4,
             _ => -1,
         };
-        // 2^(bits - 1) < q < 2^bits, so m is below 2^52 for up to 47 bits; above them it is not used.
-        let exponent = (2 * t.modulus.bits() + 4).max(52);
-        let quotient = (1u128 << exponent).div_ceil(u128::from(t.modulus.value()));
+        let exact = t.forward.words(&t.modulus).exact;
         Self {
-            quotient: _mm512_set1_epi64(quotient as i64),
-            shift: _mm512_set1_epi64(i64::from(exponent - 52)),
+            quotient: _mm512_set1_epi64(exact.multiplier as i64),
+            shift: _mm512_set1_epi64(i64::from(exact.exponent - 52)),
             l: Lanes::new(&t.modulus),
             offset: _mm512_set1_epi64(2 * i64::from(t.log_n - 4) * q),
             q3: _mm512_set1_epi64(3 * q),
             q4: _mm512_set1_epi64(4 * q),
             minus_q: _mm512_set1_epi64(-q),
             twist: _mm512_set1_epi64(twist * q),
-            one: splat(t.modulus.shoup(1)).1,
+            one: _mm512_set1_epi64(t.modulus.times_in() as i64),
         }
     }
 

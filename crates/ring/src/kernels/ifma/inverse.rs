@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 
 use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, fetch_to_write,
-    load, passes, reduce_once, splat, store, twiddles,
+    load, passes, reduce_once, store, twiddles,
 };
 use crate::kernels::{Columns, LOW_LOG, Layout, scalar};
 use crate::ntt::{Constant, Constants, InverseScale, NttTable, Sixteenth, WordTwiddles, is_roomy};
@@ -177,8 +177,8 @@ unsafe fn inverse_passes(
     let s = Stages::new(t);
     let tw = t.inverse.words(&t.modulus);
     let last = Scale {
-        low: Constant::new(&t.modulus, c.low.w),
-        high: Constant::new(&t.modulus, c.high.w),
+        low: Constant::of(&t.modulus, c.low),
+        high: Constant::of(&t.modulus, c.high),
     };
     let (mut index, mut len) = (index << stages, x.len() >> stages);
     // Sixteen runs that begin in the same set of L1 would be more than its ways.
@@ -409,7 +409,7 @@ impl Stages {
             l: Lanes::new(&t.modulus),
             q,
             minus_q: _mm512_set1_epi64(-(q as i64)),
-            one: splat(t.modulus.shoup(1)).1,
+            one: _mm512_set1_epi64(t.modulus.times_in() as i64),
         }
     }
 

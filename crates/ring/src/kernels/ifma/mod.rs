@@ -26,7 +26,7 @@ pub(super) use uniform::round_keys;
 
 use std::arch::x86_64::*;
 
-use crate::modulus::{Modulus, ShoupConst};
+use crate::modulus::{Modulus, ShoupConst, TOP_BITS};
 use crate::ntt::{Constant, Constants, WordTwiddles};
 
 /// The scattered writes of the coefficient form gain nothing from vectors.
@@ -250,9 +250,9 @@ fn steps_of(m: &Modulus, times: usize) -> u32 {
 /// Brings sums that many steps would be needed for below q, by their quotients instead.
 #[derive(Clone, Copy)]
 struct Quotients {
-    /// `b - 9` for a prime of b bits.
+    /// `b - TOP_BITS` for a prime of b bits.
     shift: __m512i,
-    /// `floor(2^(52 + b - 9) / q)`, below 2^44.
+    /// `floor(2^(52 + b - TOP_BITS) / q)`, below 2^44.
     inverse: __m512i,
 }
 
@@ -260,11 +260,9 @@ impl Quotients {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn new(m: &Modulus) -> Self {
-        let shift = m.bits().saturating_sub(9);
-        let inverse = (1u128 << (52 + shift)) / u128::from(m.value());
         Self {
-            shift: _mm512_set1_epi64(i64::from(shift)),
-            inverse: _mm512_set1_epi64(inverse as i64),
+            shift: _mm512_set1_epi64(i64::from(m.bits().saturating_sub(TOP_BITS))),
+            inverse: _mm512_set1_epi64(m.top_quotient() as i64),
         }
     }
 
