@@ -9,7 +9,7 @@ const GROUP_WORDS: usize = 1 << 22;
 /// Two primes' digits of at most this many words stay in the second level of cache.
 const SMALL_WORDS: usize = 1 << 17;
 /// The largest group of primes.
-const MAX_GROUP: usize = 8;
+const MAX_GROUP: usize = 12;
 
 /// Words that go through one NTT in about 60 microseconds: less is not worth a thread. Tests share
 /// out the work of the smallest rings too.

@@ -699,19 +699,26 @@ fn the_fastest_growth() {
         for bits in 40..=50 {
             let t = table(bits, log_n);
             let m = &t.modulus;
-            let largest = m.value() / 2;
-            let mut x = vec![0; 1 << log_n];
-            x[0] = 4 * m.value() - 1;
-            for stage in 0..log_n {
-                let w = t.forward.shoup(m).get(1 << stage, 0).w;
-                let by = m.mul(largest, m.inv(w).unwrap());
-                x[1 << (log_n - 1 - stage)] = by + m.value();
+            let q = m.value();
+            // Kernels bring products near to zero, or near to q. From the largest word upwards in the
+            // first block of each stage, from zero downwards in the last one.
+            for (word, product, down) in
+                [(4 * q - 1, q / 2, 0), (4 * q - 1, q - 1, 0), (0, q - 1, 1)]
+            {
+                let mut x = vec![0; 1 << log_n];
+                x[0] = word;
+                for stage in 0..log_n {
+                    let block = down * ((1 << stage) - 1);
+                    let w = t.forward.shoup(m).get(1 << stage, block).w;
+                    let by = m.mul(product, m.inv(w).unwrap());
+                    x[1 << (log_n - 1 - stage)] = by + q;
+                }
+                agree(|k| {
+                    let mut x = x.clone();
+                    k.forward(&t, &mut x, &[]);
+                    vec![x]
+                });
             }
-            agree(|k| {
-                let mut x = x.clone();
-                k.forward(&t, &mut x, &[]);
-                vec![x]
-            });
         }
     }
 }
