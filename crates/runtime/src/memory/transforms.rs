@@ -122,7 +122,6 @@ impl Writer<'_> {
             steps
         });
         let steps: Vec<Vec<Step>> = steps.collect();
-        let most = giants().map(|giant| giant.terms.len()).max().unwrap_or(0);
         let digits = cut * frame.shape.digits.len();
         let primes = if cut > 0 {
             frame.all
@@ -130,7 +129,7 @@ impl Writer<'_> {
             frame.shape.basis
         };
         let work = digits + babies.len() + terms.count() / 8;
-        self.sums((primes.len(), digits, work), (babies.len(), most));
+        self.sums((primes.len(), digits, work), babies.len());
         let results = sums.into_iter().zip(steps).map(|(sum, steps)| {
             let (sum, divisor) = match nested {
                 true => self.nested(steps, sum, &frame),
@@ -168,18 +167,14 @@ impl Writer<'_> {
 
     /// Scratch while the sums of all steps are made, at so many primes with so many digits; `work` is
     /// what a prime takes, in NTTs.
-    fn sums(
-        &mut self,
-        (primes, digits, work): (usize, usize, usize),
-        (babies, most): (usize, usize),
-    ) {
+    fn sums(&mut self, (primes, digits, work): (usize, usize, usize), babies: usize) {
         let n = self.n();
         let threads = self.threads_for(primes * work).min(primes.max(1));
         let size = group_size(n, digits, 2, threads);
         let longest = primes.div_ceil(group_count(primes, size, threads).max(1));
         let batch = babies.clamp(1, BATCH);
-        let streams = (2 * batch).max(2 * most.min(BATCH));
-        let block = (BATCH_WORDS / streams).clamp(BLOCK.0, BLOCK.1);
+        // Those of plaintexts without a period are shorter.
+        let block = (BATCH_WORDS / (2 * batch)).clamp(BLOCK.0, BLOCK.1);
         let block = (1 << block.ilog2()).min(n);
         let words = [
             longest * digits * digit_stride(n),

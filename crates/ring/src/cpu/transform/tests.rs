@@ -77,7 +77,8 @@ fn results_do_not_depend_on_blocks() {
         let run = |outputs: &[OutputPlan], batch: usize, block: usize| {
             let blocking = Blocking {
                 batch,
-                words: 2 * batch * block,
+                long_batch: batch,
+                words: 4 * batch * block,
                 longest: 1 << log_n,
             };
             let plan = plan(outputs.to_vec());

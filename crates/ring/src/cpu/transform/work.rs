@@ -118,6 +118,8 @@ pub(super) struct Work<'a> {
 pub(super) struct Blocking {
     /// Most inputs, as they are multiplied, of which blocks are held at a time.
     pub(super) batch: usize,
+    /// The same if plaintexts are long. More would make blocks so short that plaintexts are read page by page.
+    pub(super) long_batch: usize,
     /// Words that these blocks and those of plaintexts may take together.
     pub(super) words: usize,
     /// The longest block.
@@ -128,6 +130,7 @@ impl Default for Blocking {
     fn default() -> Self {
         Self {
             batch: 32,
+            long_batch: 16,
             // Three quarters of the second level of cache: blocks of 2048 words for 16 babies and periodic
             // plaintexts, of 1024 if those are long.
             words: 3 << 15,
@@ -141,7 +144,11 @@ impl Blocking {
     /// babies and so many terms with long plaintexts in the largest sum. Those of one group of sums are
     /// fetched while the group before is computed: both have to leave room for one another, and for the babies.
     pub(super) fn of(self, babies: usize, terms: usize, n: usize) -> (usize, usize) {
-        let batch = babies.clamp(1, self.batch);
+        let most = match terms {
+            0 => self.batch,
+            _ => self.batch.min(self.long_batch),
+        };
+        let batch = babies.clamp(1, most.max(1));
         let streams = 2 * batch + 2 * LONG_ABREAST * terms.min(batch);
         let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
         (batch, (1 << block.ilog2()).min(n))
