@@ -118,7 +118,8 @@ pub(super) struct Work<'a> {
 pub(super) struct Blocking {
     /// Most inputs, as they are multiplied, of which blocks are held at a time.
     pub(super) batch: usize,
-    /// The same if plaintexts are long. More would make blocks so short that plaintexts are read page by page.
+    /// The same if plaintexts are long: more of them are more than the processor reads at once, and make blocks
+    /// so short that each is read page by page.
     pub(super) long_batch: usize,
     /// Words that these blocks and those of plaintexts may take together.
     pub(super) words: usize,
@@ -130,9 +131,9 @@ impl Default for Blocking {
     fn default() -> Self {
         Self {
             batch: 32,
-            long_batch: 16,
+            long_batch: 8,
             // Three quarters of the second level of cache: blocks of 2048 words for 16 babies and periodic
-            // plaintexts, of 1024 if those are long.
+            // plaintexts, and for 8 and long ones.
             words: 3 << 15,
             longest: 1 << LOW_LOG,
         }
