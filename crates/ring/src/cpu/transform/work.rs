@@ -123,7 +123,7 @@ pub(super) struct Blocking {
     pub(super) long_batch: usize,
     /// Words that these blocks and those of plaintexts may take together.
     pub(super) words: usize,
-    /// The longest block.
+    /// The longest block; in any case at most a row, since in scratch rows lie apart.
     pub(super) longest: usize,
 }
 
@@ -151,7 +151,8 @@ impl Blocking {
         };
         let batch = babies.clamp(1, most.max(1));
         let streams = 2 * batch + 2 * LONG_ABREAST * terms.min(batch);
-        let block = (self.words / streams).clamp(MIN_BLOCK, self.longest);
+        let longest = self.longest.min(1 << LOW_LOG).max(MIN_BLOCK);
+        let block = (self.words / streams).clamp(MIN_BLOCK, longest);
         (batch, (1 << block.ilog2()).min(n))
     }
 }
