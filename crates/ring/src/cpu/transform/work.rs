@@ -151,7 +151,7 @@ impl Blocking {
         };
         let batch = babies.clamp(1, most.max(1));
         let streams = 2 * batch + 2 * LONG_ABREAST * terms.min(batch);
-        let longest = self.longest.min(1 << LOW_LOG).max(MIN_BLOCK);
+        let longest = self.longest.clamp(MIN_BLOCK, 1 << LOW_LOG);
         let block = (self.words / streams).clamp(MIN_BLOCK, longest);
         (batch, (1 << block.ilog2()).min(n))
     }
