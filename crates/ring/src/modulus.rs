@@ -34,7 +34,7 @@ pub struct Modulus {
     top_quotient: u64,
 }
 
-/// Of how many bits the quotient of [`Modulus::top_quotient`] is right.
+/// How many of a prime's bits stay when a value is cut short for its quotient, see [`Modulus::top_quotient`].
 pub(crate) const TOP_BITS: u32 = 9;
 
 impl Modulus {

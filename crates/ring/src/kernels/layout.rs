@@ -3,7 +3,7 @@
 use super::LOW_LOG;
 
 /// Words of a line of cache.
-const LINE: usize = 8;
+pub(crate) const LINE: usize = 8;
 
 /// A limb of `N` words, seen as rows of `2^LOW_LOG` words (one row if it is shorter).
 ///

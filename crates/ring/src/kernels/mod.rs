@@ -25,7 +25,7 @@ use std::ops::Range;
 use crate::error::{Result, RingError};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
-pub(crate) use layout::Layout;
+pub(crate) use layout::{LINE, Layout};
 pub(crate) use packed::{KEY_PAD, ROUND_KEYS, key_words};
 #[cfg(target_arch = "x86_64")]
 use packed::{key_stride, key_width};

@@ -9,7 +9,7 @@ use crate::buffer::Buffer;
 use crate::cpu::engine::Decomposed;
 use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
-use crate::kernels::{ABREAST, Kernels, LOW_LOG};
+use crate::kernels::{ABREAST, Kernels, LINE, LOW_LOG};
 use crate::poly::RnsPoly;
 
 /// The shortest block.
@@ -18,9 +18,6 @@ const MIN_BLOCK: usize = 64;
 /// Most sums of a group whose plaintexts are long, where others have `ABREAST`: while they are read, so
 /// many words of the next ones are fetched.
 const LONG_ABREAST: usize = 1;
-
-/// Words of a line of cache.
-const LINE: usize = 8;
 
 /// The shortest run of equal words that kernels multiply by one value: their longest vector.
 const SHORTEST_RUN: usize = 8;
