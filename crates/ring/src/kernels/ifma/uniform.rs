@@ -49,6 +49,8 @@ pub(super) struct Halves<'a> {
     number: __m512i,
     mask: __m512i,
     limit: __m512i,
+    /// The step from one attempt to the next.
+    one: __m512i,
 }
 
 #[derive(Clone, Copy)]
@@ -58,15 +60,12 @@ struct Places([u64; 8]);
 /// Which words of the stream `G` times eight columns meet.
 #[derive(Clone, Copy)]
 pub(super) struct Groups<const G: usize> {
-    /// The first of these groups.
-    first: usize,
     /// Entries of the order.
     entries: [u32; G],
 }
 
 impl<const G: usize> Groups<G> {
     pub(super) const NONE: Self = Self {
-        first: 0,
         entries: [0; G],
     };
 }
@@ -89,6 +88,7 @@ impl<'a> Halves<'a> {
             number: _mm512_maskz_set1_epi64(0b0101_0101, 0xffff_fffc),
             mask: _mm512_set1_epi64((1 << 52) - 1),
             limit: _mm512_set1_epi64(limit(m) as i64),
+            one: _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1),
         }
     }
 
@@ -112,7 +112,7 @@ impl<'a> Halves<'a> {
                 Some(order) => unsafe { *order.blocks.get_unchecked(first + g) },
             };
         }
-        Groups { first, entries }
+        Groups { entries }
     }
 
     /// The numbers of the blocks that eight columns meet.
@@ -144,8 +144,17 @@ impl<'a> Halves<'a> {
             largest = _mm512_max_epu64(largest, words);
         }
         if _mm512_cmpge_epu64_mask(largest, self.limit) != 0 {
-            // SAFETY: the caller's promise.
-            words = unsafe { self.again(keys, groups.first) };
+            for (words, &entry) in words.iter_mut().zip(&groups.entries) {
+                let mut refused = _mm512_cmpge_epu64_mask(*words, self.limit);
+                let mut counters = self.counters(entry);
+                while refused != 0 {
+                    counters = _mm512_add_epi64(counters, self.one);
+                    // SAFETY: the caller's promise.
+                    let [more] = unsafe { self.attempt(keys, [counters]) };
+                    *words = _mm512_mask_mov_epi64(*words, refused, more);
+                    refused = _mm512_mask_cmpge_epu64_mask(refused, *words, self.limit);
+                }
+            }
         }
         for (words, &entry) in words.iter_mut().zip(&groups.entries) {
             // SAFETY: eight words.
@@ -153,37 +162,6 @@ impl<'a> Halves<'a> {
             *words = _mm512_permutexvar_epi64(places, *words);
         }
         words
-    }
-
-    /// The words of groups from `first` on, with others for those refused: of the next attempts. All from
-    /// the beginning, so that nobody has to have the first ones in memory.
-    ///
-    /// # Safety
-    /// As for [`Halves::words`].
-    #[cold]
-    #[inline(never)]
-    #[target_feature(enable = "avx512f,vaes")]
-    unsafe fn again<const G: usize>(&self, keys: *const u64, first: usize) -> [__m512i; G] {
-        let one = _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1);
-        // SAFETY: the caller's promise.
-        let groups = unsafe { self.groups::<G>(first) };
-        let mut counters = [self.blocks; G];
-        for (counters, &entry) in counters.iter_mut().zip(&groups.entries) {
-            *counters = self.counters(entry);
-        }
-        // SAFETY: the caller's promise.
-        let mut all = unsafe { self.attempt(keys, counters) };
-        for (words, mut counters) in all.iter_mut().zip(counters) {
-            let mut refused = _mm512_cmpge_epu64_mask(*words, self.limit);
-            while refused != 0 {
-                counters = _mm512_add_epi64(counters, one);
-                // SAFETY: the caller's promise.
-                let [more] = unsafe { self.attempt(keys, [counters]) };
-                *words = _mm512_mask_mov_epi64(*words, refused, more);
-                refused = _mm512_cmpge_epu64_mask(*words, self.limit);
-            }
-        }
-        all
     }
 
     /// A round of all blocks after the other: alone, each would wait for the one before it.
