@@ -55,10 +55,8 @@ fn target_row(chain: &Chain, basis: Basis, j: usize) -> ConvRow {
     let m = chain.modulus(j);
     let d = chain.product_mod(basis, j);
     let weight = |i| m.mul(d, chain.product_inverse_mod(Basis::single(i), j));
-    ConvRow {
-        weights: basis.iter().map(|i| m.to_mont(weight(i))).collect(),
-        minus_d: m.to_mont(m.neg(d)),
-    }
+    let weights = basis.iter().map(|i| m.to_mont(weight(i)));
+    ConvRow::new(m, weights.collect(), d)
 }
 
 /// What all residues of a basis are below.

@@ -111,8 +111,26 @@ pub(crate) struct Fraction {
 pub(crate) struct ConvRow {
     /// `D/q_i * 2^52 mod p`, per source prime.
     pub(crate) weights: Vec<u64>,
+    /// `-k D * 2^52 mod p` for k from 0 on.
+    pub(crate) multiples: [u64; MULTIPLES],
+}
+
+/// Multiples of `-D` that a conversion has at hand: of fewer source primes a quotient is below it.
+pub(crate) const MULTIPLES: usize = 16;
+
+impl ConvRow {
+    pub(crate) fn new(m: &Modulus, weights: Vec<u64>, d: u64) -> Self {
+        let mut multiples = [0; MULTIPLES];
+        for k in 1..MULTIPLES {
+            multiples[k] = m.sub(multiples[k - 1], m.to_mont(d));
+        }
+        Self { weights, multiples }
+    }
+
     /// `-D * 2^52 mod p`.
-    pub(crate) minus_d: u64,
+    pub(crate) fn minus_d(&self) -> u64 {
+        self.multiples[1]
+    }
 }
 
 /// Columns of a limb, and what to do there.
@@ -147,7 +165,7 @@ fn share_of(ahead: &[u64], i: usize, parts: usize) -> &[u64] {
 pub(crate) struct ConvSource<'a> {
     /// Scaled residues, per source prime the words of the tile, row by row.
     pub(crate) ys: &'a [u64],
-    /// Quotients, in the same order; of one prime 0 or 1.
+    /// Quotients, in the same order: at most as many as there are primes.
     pub(crate) v: &'a [u8],
     /// All residues are below it.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]

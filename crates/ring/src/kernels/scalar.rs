@@ -388,7 +388,7 @@ fn convert_from(
     let words = source.v.len().max(1);
     for (o, at) in out.iter_mut().zip(first..) {
         let v = source.v.get(at).copied().unwrap_or(0);
-        let mut sum = u128::from(v) * u128::from(row.minus_d);
+        let mut sum = u128::from(v) * u128::from(row.minus_d());
         for (y, &w) in source.ys.chunks_exact(words).zip(&row.weights) {
             sum += u128::from(y.get(at).copied().unwrap_or(0)) * u128::from(w);
         }

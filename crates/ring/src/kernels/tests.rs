@@ -600,7 +600,7 @@ proptest! {
                     true => vec![t.modulus.to_mont(1)],
                     false => w.many(terms, p),
                 };
-                ConvRow { weights, minus_d: w.below(p) }
+                ConvRow::new(&t.modulus, weights, w.below(p))
             })
             .collect();
         let (minuend, factor) = (w.many(n, p), t.modulus.shoup(w.below(p)));
@@ -610,7 +610,7 @@ proptest! {
         let tiles: Vec<(Vec<u64>, Vec<u8>)> = (0..width / columns)
             .map(|_| {
                 let ys = (0..terms).flat_map(|i| w.many(words, bound >> (i as u64 % smaller))).collect();
-                let most = if single { 2 } else { 256 };
+                let most = terms as u64 + 1;
                 (ys, (0..words).map(|_| w.below(most) as u8).collect())
             })
             .collect();

@@ -179,7 +179,7 @@ unsafe fn convert_from<const CANONICAL: bool>(
             weights: &weights[..count],
             first: number == 0,
             v: &source.v[first..],
-            minus_d: centred(m, m.leave_mont(row.minus_d)),
+            minus_d: centred(m, m.leave_mont(row.minus_d())),
             shift: centred(m, m.mul(sum, m.reduce(1 << 49))),
             ahead: if number == 0 { ahead } else { &[] },
         };

@@ -8,7 +8,9 @@ use super::{
     LANES, Lanes, MIN_LOG, fetch_to_write, load, montgomery, reduce_once, reduce_steps, store,
 };
 use crate::kernels::scalar;
-use crate::kernels::{ConvRow, ConvSource, Converted, Fraction, Layout, TILE_WORDS, Tile};
+use crate::kernels::{
+    ConvRow, ConvSource, Converted, Fraction, Layout, MULTIPLES, TILE_WORDS, Tile,
+};
 use crate::modulus::Modulus;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -71,10 +73,11 @@ struct Words<'a> {
 struct Reduction {
     l: Lanes,
     inv: __m512i,
-    minus_d: __m512i,
+    /// The multiples of `-D`.
+    multiples: [__m512i; 2],
 }
 
-/// Steps that only a loop can do.
+/// Steps that only a loop can do, or more source primes than there are multiples of `-D` at hand.
 const MANY: u32 = 3;
 
 /// The conversion of some words to one target or two, to values below `2^LAZY q` (0: canonical).
@@ -87,9 +90,11 @@ const MANY: u32 = 3;
 unsafe fn convert_from<const LAZY: u32, const T: usize>(onto: [&Onto<'_>; T], from: &Words<'_>) {
     let steps = onto.map(|o| steps_after(o.m, o.row.weights.len(), from.source.bound));
     let most = steps.into_iter().max().unwrap_or(0);
+    let few = from.source.ys.len() < MULTIPLES * from.source.v.len();
     // SAFETY: the caller's promise.
     unsafe {
         match most {
+            _ if !few => sums::<LAZY, MANY, T>(onto, from, most),
             most if most <= LAZY => sums::<LAZY, LAZY, T>(onto, from, most),
             1 => sums::<LAZY, 1, T>(onto, from, most),
             2 => sums::<LAZY, 2, T>(onto, from, most),
@@ -115,7 +120,8 @@ unsafe fn sums<const LAZY: u32, const STEPS: u32, const T: usize>(
     let reductions: [Reduction; T] = onto.map(|o| Reduction {
         l: Lanes::new(o.m),
         inv: _mm512_set1_epi64(o.m.inv52() as i64),
-        minus_d: _mm512_set1_epi64(o.row.minus_d as i64),
+        // SAFETY: 16 words.
+        multiples: [0, LANES].map(|i| unsafe { load(o.row.multiples[i..].as_ptr()) }),
     });
     let terms = onto.first().map_or(0, |o| o.row.weights.len());
     let columns = onto.first().map_or(0, |o| o.soon.columns);
@@ -150,8 +156,13 @@ unsafe fn sums<const LAZY: u32, const STEPS: u32, const T: usize>(
                 let v = _mm_loadl_epi64(source.v.as_ptr().add(first + j + k * LANES).cast());
                 let v = _mm512_cvtepu8_epi64(v);
                 for t in 0..T {
-                    lo[t][k] = _mm512_madd52lo_epu64(zero, v, reductions[t].minus_d);
-                    hi[t][k] = _mm512_madd52hi_epu64(zero, v, reductions[t].minus_d);
+                    let [a, b] = reductions[t].multiples;
+                    lo[t][k] = _mm512_permutex2var_epi64(a, v, b);
+                    if STEPS == MANY {
+                        let d = _mm512_set1_epi64(onto[t].row.minus_d() as i64);
+                        lo[t][k] = _mm512_madd52lo_epu64(zero, v, d);
+                        hi[t][k] = _mm512_madd52hi_epu64(zero, v, d);
+                    }
                 }
             }
             let mut y = source.ys.as_ptr().add(first + j);
@@ -199,7 +210,7 @@ unsafe fn sums<const LAZY: u32, const STEPS: u32, const T: usize>(
 unsafe fn centre<const LAZY: u32>(onto: &Onto<'_>, from: &Words<'_>) {
     let (source, first, len) = (from.source, from.first, from.len);
     let l = Lanes::new(onto.m);
-    let minus_d = _mm512_set1_epi64(onto.m.leave_mont(onto.row.minus_d) as i64);
+    let minus_d = _mm512_set1_epi64(onto.m.leave_mont(onto.row.minus_d()) as i64);
     for j in (0..len).step_by(LANES) {
         // SAFETY: the caller's promise.
         unsafe {
