@@ -538,6 +538,7 @@ impl Cpu {
                 uniform: place.key.uniform(place.prime, range.start, Some(&order)),
                 digits: &digits,
                 order: None,
+                loose: place.divides.is_some() && place.first,
                 ahead: &[],
             };
             self.multiply((place, b), &rows, (outs, &mut scratch.temp));

@@ -218,7 +218,8 @@ pub(crate) struct Extra<'a> {
 /// What values are subtracted from, and what the difference is multiplied by.
 #[derive(Clone, Copy)]
 pub(crate) struct Minuend<'a> {
-    /// Canonical values, as many as are subtracted.
+    /// Canonical values, or what `inner_product` left for it (see [`KeyRows::loose`]), as many as are
+    /// subtracted.
     pub(crate) x: &'a [u64],
     /// The order in which they are taken, if it is another one: a piece from this slice to it.
     pub(crate) order: Option<&'a PermutationPiece<'a>>,
@@ -286,6 +287,9 @@ pub(crate) struct KeyRows<'a> {
     /// << 3 | lane order`, and `base` is the block with which the outputs begin. As many as the outputs'
     /// blocks, a power of two.
     pub(crate) order: Option<&'a PermutationPiece<'a>>,
+    /// Whether results go to `divide_low` as what it subtracts from: they may be other representatives then.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) loose: bool,
     /// The key's words that are read after this block, which are fetched meanwhile; none: those behind
     /// it in memory. Portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]

@@ -326,7 +326,7 @@ proptest! {
             x: [(extras & 1 != 0).then_some(&x0[..]), (extras & 2 != 0).then_some(&x1[..])],
             factor: w.below(q),
         };
-        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, uniform: None, order: None, ahead: &words };
+        let key = KeyRows { words: &words, rows, first: &first, digits: &digits, uniform: None, order: None, loose: false, ahead: &words };
         agree(|k| {
             let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
             k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
@@ -361,7 +361,7 @@ proptest! {
                         digits: &digits,
                         uniform: None,
                         order,
-                        ahead: &words,
+                        loose: false, ahead: &words,
                     };
                     k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
                     [out0, out1]
@@ -678,7 +678,7 @@ proptest! {
             let products = [&digits, &results[0]].map(|x| {
                 let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
                 let (digits, first) = ([&x[..]; 3], [0, 2, 4]);
-                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, uniform: None, order: None, ahead: &[] };
+                let key = KeyRows { words: &key, rows: 6, first: &first, digits: &digits, uniform: None, order: None, loose: false, ahead: &[] };
                 let extra = Extra { x: [Some(&minuend), None], tensors: &[], factor: p - 1 };
                 k.inner_product(&t.modulus, &mut out0, &mut out1, &key, &extra);
                 [out0, out1]
@@ -752,7 +752,7 @@ fn the_largest_sums() {
                 digits: &digits,
                 uniform: None,
                 order: None,
-                ahead: &[],
+                loose: false, ahead: &[],
             };
             let ones = vec![1; n];
             let extra = Extra {

@@ -87,7 +87,7 @@ proptest! {
                     let uniform = Uniform { round_keys: &round_keys, order, first: source * n / 8 };
                     let product = |words, rows, uniform| {
                         let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
-                        let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, ahead: &[] };
+                        let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, loose: false, ahead: &[] };
                         k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
                         [out0, out1]
                     };

@@ -82,6 +82,7 @@ impl Cpu {
             uniform: turn.key.uniform(place.prime, range.start, Some(&order)),
             digits: &digits,
             order: Some(&order),
+            loose: false,
             ahead: turn.ahead,
         };
         let c0 = turn.c0.limb_of(place.prime);

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::packed::Unpack;
 use super::uniform::{Groups, Halves};
-use super::{LANES, Lanes, Quotients, load, montgomery, splat, steps_of, store};
+use super::{LANES, Lanes, MIN_LOG, Quotients, load, montgomery, splat, steps_of, store};
 use crate::basis::Basis;
 use crate::kernels::scalar;
 use crate::kernels::{
@@ -32,20 +32,46 @@ pub(in crate::kernels) fn inner_product(
     let digit = if is_roomy(m) { 12 } else { 4 };
     let others = 1 + 4 * extra.tensors.len();
     let one = steps_of(m, digit * key.digits.len() + others) <= 1;
+    let end = match key.loose && stays_loose(m, n, digit * key.digits.len(), others) {
+        true => LOOSE,
+        false if one => ONE,
+        false => MORE,
+    };
     let outs = (out0, out1);
     // SAFETY: the lengths were checked.
     unsafe {
-        match (key_width(m).is_multiple_of(8), &key.uniform, one) {
-            (true, None, true) => products_of::<false, true, false>(m, outs, key, extra),
-            (true, None, false) => products_of::<false, false, false>(m, outs, key, extra),
-            (false, None, true) => products_of::<true, true, false>(m, outs, key, extra),
-            (false, None, false) => products_of::<true, false, false>(m, outs, key, extra),
-            (true, Some(_), true) => products_of::<false, true, true>(m, outs, key, extra),
-            (true, Some(_), false) => products_of::<false, false, true>(m, outs, key, extra),
-            (false, Some(_), true) => products_of::<true, true, true>(m, outs, key, extra),
-            (false, Some(_), false) => products_of::<true, false, true>(m, outs, key, extra),
+        match (key_width(m).is_multiple_of(8), &key.uniform, end) {
+            (true, None, LOOSE) => products_of::<false, LOOSE, false>(m, outs, key, extra),
+            (true, None, ONE) => products_of::<false, ONE, false>(m, outs, key, extra),
+            (true, None, _) => products_of::<false, MORE, false>(m, outs, key, extra),
+            (false, None, LOOSE) => products_of::<true, LOOSE, false>(m, outs, key, extra),
+            (false, None, ONE) => products_of::<true, ONE, false>(m, outs, key, extra),
+            (false, None, _) => products_of::<true, MORE, false>(m, outs, key, extra),
+            (true, Some(_), LOOSE) => products_of::<false, LOOSE, true>(m, outs, key, extra),
+            (true, Some(_), ONE) => products_of::<false, ONE, true>(m, outs, key, extra),
+            (true, Some(_), _) => products_of::<false, MORE, true>(m, outs, key, extra),
+            (false, Some(_), LOOSE) => products_of::<true, LOOSE, true>(m, outs, key, extra),
+            (false, Some(_), ONE) => products_of::<true, ONE, true>(m, outs, key, extra),
+            (false, Some(_), _) => products_of::<true, MORE, true>(m, outs, key, extra),
         }
     }
+}
+
+/// What becomes of the values that `montgomery` gives.
+type End = u8;
+/// They stay as they are.
+const LOOSE: End = 0;
+/// They are brought below q, for which one step is enough where no uniform half is made.
+const ONE: End = 1;
+/// They are brought below q.
+const MORE: End = 2;
+
+/// Whether sums of digits, all together below `digits q`, times words below 2^52, and of `others` products of
+/// canonical values may stay as `montgomery` leaves them where `divide_low` adds another 12q.
+fn stays_loose(m: &Modulus, n: usize, digits: usize, others: usize) -> bool {
+    let q = u128::from(m.value());
+    let most = (digits as u128 + 1) * q + ((others as u128 * q * q) >> 52) + 1;
+    n >= 1 << MIN_LOG && is_roomy(m) && most + 12 * q < 1 << 52
 }
 
 /// How many words before its use a digit is fetched: the last jobs of a call find it in the last level
@@ -56,14 +82,14 @@ const DIGITS_AHEAD: usize = 128;
 /// three multiply-adds, two reductions) are longer than what a processor has under way at once.
 const GROUPS: usize = 4;
 
-/// The inner product; `HALF` as for [`Unpack::at`], `ONE` as for [`Quotients::canonical`], `MADE` where the
-/// uniform halves are made here: of words below 2^52, so that their sum is more than `ONE` says.
+/// The inner product; `HALF` as for [`Unpack::at`], `MADE` where the uniform halves are made here: of words
+/// below 2^52, so that their sum is more than `ONE` says.
 ///
 /// # Safety
 /// The key is `whole` for the outputs' length, a multiple of eight, and the extras cover it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi,vaes")]
-unsafe fn products_of<const HALF: bool, const ONE: bool, const MADE: bool>(
+unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
     m: &Modulus,
     (out0, out1): (&mut [u64], &mut [u64]),
     key: &KeyRows<'_>,
@@ -101,10 +127,10 @@ unsafe fn products_of<const HALF: bool, const ONE: bool, const MADE: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         for j in (0..whole).step_by(GROUPS * LANES) {
-            product.columns::<GROUPS, HALF, ONE, MADE>(outs, j);
+            product.columns::<GROUPS, HALF, END, MADE>(outs, j);
         }
         for j in (whole..n).step_by(LANES) {
-            product.columns::<1, HALF, ONE, MADE>(outs, j);
+            product.columns::<1, HALF, END, MADE>(outs, j);
         }
     }
 }
@@ -171,7 +197,7 @@ impl Product<'_> {
     /// `outs` have as many words.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi,vaes")]
-    unsafe fn columns<const G: usize, const HALF: bool, const ONE: bool, const MADE: bool>(
+    unsafe fn columns<const G: usize, const HALF: bool, const END: End, const MADE: bool>(
         &self,
         outs: [*mut u64; 2],
         j: usize,
@@ -216,12 +242,14 @@ impl Product<'_> {
             }
             let (mut r0, mut r1) = ([l.zero; G], [l.zero; G]);
             for g in 0..G {
-                let value = montgomery(l, self.inv, sums0[g].0, sums0[g].1);
-                r0[g] = self.quotients.canonical::<ONE>(l, value);
-                let value = montgomery(l, self.inv, sums1[g].0, sums1[g].1);
-                r1[g] = match MADE {
-                    true => self.quotients.canonical::<false>(l, value),
-                    false => self.quotients.canonical::<ONE>(l, value),
+                let value0 = montgomery(l, self.inv, sums0[g].0, sums0[g].1);
+                let value1 = montgomery(l, self.inv, sums1[g].0, sums1[g].1);
+                let q = &self.quotients;
+                (r0[g], r1[g]) = match (END, MADE) {
+                    (LOOSE, _) => (value0, value1),
+                    (ONE, false) => (q.canonical::<true>(l, value0), q.canonical::<true>(l, value1)),
+                    (ONE, true) => (q.canonical::<true>(l, value0), q.canonical::<false>(l, value1)),
+                    _ => (q.canonical::<false>(l, value0), q.canonical::<false>(l, value1)),
                 };
             }
             match key.order {
