@@ -33,7 +33,7 @@ pub struct ParamsSpec {
     pub scale_bits: u32,
     /// Number of rescales: the highest level.
     pub levels: usize,
-    /// Bits of each special prime.
+    /// Bits of each special prime: the largest below 2^special_bits.
     pub special_bits: u32,
     /// Number of special primes (their product is P).
     pub special_count: usize,

@@ -1,6 +1,6 @@
 //! Choice and check of the prime chain: q0, q1..qL, special primes.
 
-use veilformer_ring::{Basis, is_prime, ntt_primes_near};
+use veilformer_ring::{Basis, is_prime, ntt_primes_below, ntt_primes_near};
 
 use crate::ladder::Sizes;
 use crate::{CkksError, ParamsSpec};
@@ -56,8 +56,21 @@ pub(crate) fn choose(spec: &ParamsSpec, sizes: &Sizes) -> Result<Vec<u64>, CkksE
     ladder.reverse();
     let mut primes = take(power(spec.first_bits), 1)?;
     primes.extend(ladder);
-    primes.extend(take(power(spec.special_bits), spec.special_count)?);
+    let special = special(spec, &primes)?;
+    primes.extend(special);
     Ok(primes)
+}
+
+/// The special primes: the largest of their size, with no bit more. What transforms save of a bit's room and
+/// uniform words of words refused is more than their product loses.
+pub(crate) fn special(spec: &ParamsSpec, used: &[u64]) -> Result<Vec<u64>, CkksError> {
+    let limit = 1u64 << spec.special_bits.min(63);
+    Ok(ntt_primes_below(
+        limit,
+        spec.log_n,
+        used,
+        spec.special_count,
+    )?)
 }
 
 /// Checks a chain against its specification: count, size, residue class, primality, distinctness,

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use veilformer_ring::{Basis, ntt_primes_near};
 
-use crate::primes::PRIME_LIMIT;
+use crate::primes::{PRIME_LIMIT, special};
 use crate::{CkksError, MAX_PRIMES, ParamsSpec};
 
 /// Sizes of the words that levels are made of.
@@ -101,10 +101,7 @@ pub(crate) fn choose(spec: &ParamsSpec, words: WordSpec) -> Result<Words, CkksEr
         }
     }
     let mut primes: Vec<u64> = chooser.found.iter().flatten().copied().collect();
-    let special = f64::from(spec.special_bits).exp2();
-    for _ in 0..spec.special_count {
-        primes.push(chooser.take(special)?);
-    }
+    primes.extend(special(spec, &primes)?);
     Ok(Words { primes, levels })
 }
 

@@ -363,7 +363,7 @@ fn two_primes_of_an_ordinary_level_are_no_ladder() {
     }
 }
 
-/// The digest of a chain with a ladder is that of the version that introduced bands.
+/// The digest of a chain with a ladder is that of the version that chose special primes below their size.
 #[test]
 fn files_and_digests_are_stable() {
     let sizes = ladder((34, 1), (40, 1));
@@ -379,7 +379,7 @@ fn files_and_digests_are_stable() {
     let digest: String = params.digest().iter().map(|b| format!("{b:02x}")).collect();
     assert_eq!(
         digest,
-        "37bbc947dd599903c3e03bd5029c3888b5b6ef9ae5e7a238594d1872113ad382"
+        "844c4841101a539975d3799407b911eae69562481b4b66abdbb66504cfd25d2a"
     );
 
     let sizes = ladder((42, 3), (50, 13));

@@ -42,7 +42,9 @@ pub use expander::{Expander, ExpanderId, Stream};
 pub use galois::GaloisElement;
 pub use kernels::Isa;
 pub use key::{PlainPoly, SwitchingKey, UniformHalf};
-pub use modulus::{MAX_MODULUS_BITS, Modulus, ShoupConst, is_prime, ntt_primes_near};
+pub use modulus::{
+    MAX_MODULUS_BITS, Modulus, ShoupConst, is_prime, ntt_primes_below, ntt_primes_near,
+};
 pub use poly::{Form, RnsPoly};
 pub use reference::{Reference, ReferenceKey};
 pub use shelves::{Shelves, size_class};

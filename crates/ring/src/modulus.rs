@@ -279,6 +279,33 @@ pub fn is_prime(n: u64) -> bool {
     true
 }
 
+/// The `count` largest NTT primes (`q = 1 mod 2^(log_n+1)`) below `limit`, the largest first, of at most 50 bits and not
+/// in `exclude`.
+///
+/// # Errors
+/// [`RingError::BadDegree`] or [`RingError::NotEnoughPrimes`].
+pub fn ntt_primes_below(limit: u64, log_n: u32, exclude: &[u64], count: usize) -> Result<Vec<u64>> {
+    if !(3..=17).contains(&log_n) {
+        return Err(RingError::BadDegree { log_n });
+    }
+    let step = 1u64 << (log_n + 1);
+    let limit = limit.min(1 << MAX_MODULUS_BITS);
+    // Candidates are 1 + k*step.
+    let candidates = (1..limit.saturating_sub(1).div_ceil(step)).rev();
+    let primes = candidates.map(|k| k * step + 1);
+    let primes = primes.filter(|q| !exclude.contains(q) && is_prime(*q));
+    let found: Vec<u64> = primes.take(count).collect();
+    match found.len() {
+        n if n == count => Ok(found),
+        n => Err(RingError::NotEnoughPrimes {
+            found: n,
+            wanted: count,
+            target: limit as f64,
+            log_n,
+        }),
+    }
+}
+
 /// The `count` NTT primes (`q = 1 mod 2^(log_n+1)`) closest to `target`, nearest first, below
 /// 2^50 and not in `exclude`. Equal distances prefer the smaller prime.
 ///

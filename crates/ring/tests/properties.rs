@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use veilformer_ring::conformance::{Samples, test_chain};
 use veilformer_ring::{
     Backend, Basis, Chain, Cpu, CpuConfig, Expander, ExpanderId, Form, GaloisElement, Isa, Modulus,
-    RingError, RnsPoly, Stream, is_prime, ntt_primes_near,
+    RingError, RnsPoly, Stream, is_prime, ntt_primes_below, ntt_primes_near,
 };
 
 fn cpu(log_n: u32, q: usize, p: usize) -> Cpu {
@@ -294,6 +294,19 @@ fn primes_are_near_distinct_and_fit() {
         ntt_primes_near(2f64.powi(18), 17, &[], 50),
         Ok(v) if v.len() == 50
     ));
+    let below = ntt_primes_below(1 << 46, 16, &[], 9).unwrap();
+    assert!(below.is_sorted_by(|a, b| a > b) && below[0] < 1 << 46);
+    let both = ntt_primes_near(2f64.powi(46), 16, &[], 18).unwrap();
+    let nearest: Vec<u64> = both.into_iter().filter(|&q| q < 1 << 46).collect();
+    assert!(below.starts_with(&nearest) || nearest.starts_with(&below));
+    assert_eq!(
+        ntt_primes_below(1 << 46, 16, &below[..3], 6).unwrap(),
+        below[3..]
+    );
+    assert!(ntt_primes_below(u64::MAX, 16, &[], 3).unwrap()[0] < 1 << 50);
+    assert!(
+        ntt_primes_below(0, 16, &[], 1).is_err() && ntt_primes_below(1 << 20, 18, &[], 1).is_err()
+    );
     assert!(ntt_primes_near(f64::NAN, 16, &[], 1).is_err());
     assert!(ntt_primes_near(2f64.powi(60), 16, &[], 1).is_err());
     assert!([2, 3, 1125899906826241].iter().all(|&p| is_prime(p)));

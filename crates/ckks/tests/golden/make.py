@@ -75,6 +75,14 @@ def nearest_primes(target, used, count):
     raise ValueError("too few primes")
 
 
+def largest_primes(limit, used, count):
+    """The largest free primes = 1 mod 2N below a limit."""
+    step = 2 * N
+    candidates = (k * step + 1 for k in range((limit - 2) // step, 0, -1))
+    free = (q for q in candidates if q not in used and is_prime(q))
+    return [next(free) for _ in range(count)]
+
+
 def choose_primes():
     """The chain q0, q1..qL, special primes and the scale of every level (design/crypto.md)."""
     top = float(2 ** SPEC["scale_bits"])
@@ -87,7 +95,7 @@ def choose_primes():
         scales.append(s * s / float(q))
     (q0,) = nearest_primes(float(2 ** SPEC["first_bits"]), used, 1)
     used.append(q0)
-    special = nearest_primes(float(2 ** SPEC["special_bits"]), used, SPEC["special_count"])
+    special = largest_primes(2 ** SPEC["special_bits"], used, SPEC["special_count"])
     return [q0] + ladder[::-1], special, scales[::-1]
 
 

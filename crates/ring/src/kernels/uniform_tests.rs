@@ -85,14 +85,22 @@ proptest! {
                         k.round_keys(key, out);
                     }
                     let uniform = Uniform { round_keys: &round_keys, order, first: source * n / 8 };
-                    let product = |words, rows, uniform| {
+                    let product = |words, rows, uniform, loose| {
                         let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
-                        let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, loose: false, ahead: &[] };
+                        let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, loose, ahead: &[] };
                         k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
                         [out0, out1]
                     };
-                    let made = product(&alone, digits, Some(uniform));
-                    assert_eq!(made, product(&both, 2 * digits, None), "{:?}", k.isa());
+                    let made = product(&alone, digits, Some(uniform), false);
+                    let stored = product(&both, 2 * digits, None, false);
+                    assert_eq!(made, stored, "{:?}", k.isa());
+                    for (words, rows, uniform) in [(&alone, digits, Some(uniform)), (&both, 2 * digits, None)] {
+                        let loose = product(words, rows, uniform, true);
+                        for (loose, made) in loose.iter().flatten().zip(made.iter().flatten()) {
+                            // What `divide_low` takes.
+                            assert!(loose % q == *made && (loose == made || loose + 12 * q < 1 << 52));
+                        }
+                    }
                     made.to_vec()
                 });
             }

@@ -247,9 +247,18 @@ impl Product<'_> {
                 let q = &self.quotients;
                 (r0[g], r1[g]) = match (END, MADE) {
                     (LOOSE, _) => (value0, value1),
-                    (ONE, false) => (q.canonical::<true>(l, value0), q.canonical::<true>(l, value1)),
-                    (ONE, true) => (q.canonical::<true>(l, value0), q.canonical::<false>(l, value1)),
-                    _ => (q.canonical::<false>(l, value0), q.canonical::<false>(l, value1)),
+                    (ONE, false) => (
+                        q.canonical::<true>(l, value0),
+                        q.canonical::<true>(l, value1),
+                    ),
+                    (ONE, true) => (
+                        q.canonical::<true>(l, value0),
+                        q.canonical::<false>(l, value1),
+                    ),
+                    _ => (
+                        q.canonical::<false>(l, value0),
+                        q.canonical::<false>(l, value1),
+                    ),
                 };
             }
             match key.order {
