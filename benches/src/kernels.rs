@@ -288,19 +288,14 @@ fn baby_step<'a>(params: &Params, cpu: &'a Cpu, shape: &Shape) -> Result<Kernel<
         }),
     };
     let (n, all, d) = (shape.n(), shape.l() + shape.k(), shape.d());
-    let bytes = shape.key_bytes(f64::from(shape.halves) * d * all);
     let phase = Phase::new("inner product, permuted, times a plaintext")
         .work(
             Unit::MultiplyAccumulate,
             2.0 * (d + 1.0) * all * n,
             "2(D+1)(L+K) N",
         )
-        .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N")
-        .bytes(
-            f64::INFINITY,
-            (bytes, 0.0),
-            format!("{}D(L+K) {}/8 N of key read", shape.halves, shape.bits),
-        );
+        .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N");
+    let phase = shape.digits(shape.key(phase));
     Ok(named("baby_step", Floor::of(vec![phase]), case))
 }
 

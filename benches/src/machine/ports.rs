@@ -29,11 +29,13 @@ pub enum Unit {
     ComplexButterfly,
     /// 64 random bits: an eighth of a block of BLAKE3's extendable output.
     RandomWord,
+    /// A word of a key's uniform half, where kernels make it: half a block of AES-128, cut to 52 bits.
+    UniformWord,
 }
 
 impl Unit {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Butterfly,
         Self::Multiply,
         Self::MultiplyAccumulate,
@@ -41,6 +43,7 @@ impl Unit {
         Self::Add,
         Self::ComplexButterfly,
         Self::RandomWord,
+        Self::UniformWord,
     ];
 }
 
@@ -54,6 +57,7 @@ impl fmt::Display for Unit {
             Self::Add => "sums",
             Self::ComplexButterfly => "complex butterflies",
             Self::RandomWord => "random words",
+            Self::UniformWord => "uniform words",
         })
     }
 }
@@ -72,7 +76,7 @@ macro_rules! dispatch {
         match $set.0 {
             // SAFETY: a `Set` with this `Isa` exists only if the processor has the features:
             // `Isa::available` looked, and asks for AVX2 with FMA here and for AVX-512 F, DQ, VL
-            // and IFMA below.
+            // and IFMA and for VAES below.
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { avx2::$function($($argument),*) },
             // SAFETY: as above.
@@ -102,7 +106,15 @@ impl Set {
         self.0
     }
 
-    /// Runs a unit's loop.
+    /// What its kernels do: only those of AVX-512 make uniform words.
+    fn units(self) -> impl Iterator<Item = Unit> {
+        let made = self.0 == Isa::Avx512Ifma;
+        Unit::ALL
+            .into_iter()
+            .filter(move |&u| made || u != Unit::UniformWord)
+    }
+
+    /// Runs the loop of a unit that is one of the set's.
     fn run(self, unit: Unit, iterations: usize, seed: u64) -> u64 {
         match unit {
             Unit::Butterfly => dispatch!(self, butterfly(iterations, seed)),
@@ -112,6 +124,12 @@ impl Set {
             Unit::Add => dispatch!(self, add(iterations, seed)),
             Unit::ComplexButterfly => dispatch!(self, complex_butterfly(iterations, seed)),
             Unit::RandomWord => dispatch!(self, mix(iterations, seed)),
+            // SAFETY: as in `dispatch!`.
+            #[cfg(target_arch = "x86_64")]
+            Unit::UniformWord if self.0 == Isa::Avx512Ifma => unsafe {
+                ifma::encrypt(iterations, seed)
+            },
+            Unit::UniformWord => 0,
         }
     }
 
@@ -168,7 +186,7 @@ impl Set {
     /// Times all loops.
     #[must_use]
     pub fn costs(self) -> Costs {
-        Unit::ALL.iter().map(|&u| (u, self.cost(u))).collect()
+        self.units().map(|u| (u, self.cost(u))).collect()
     }
 
     /// Reads all words but those behind the last whole vector; some function of them.
@@ -249,7 +267,7 @@ mod tests {
     fn loops_cannot_be_shrunk() {
         // Twice the iterations take about twice the time, whatever the set and the unit.
         for set in Set::available() {
-            for unit in Unit::ALL {
+            for unit in set.units() {
                 let time = |iterations| {
                     (0..15)
                         .map(|k| {

@@ -19,8 +19,7 @@ pub struct Shape {
     pub digit_limbs: usize,
     /// Bits of a residue: what it takes at least where its form is free, as in prepared keys.
     pub bits: u32,
-    /// Halves of a key that are read, of two: where backends make the uniform one, its bytes are none, and its
-    /// work, which is not one of the units, is not counted. The floor is the lower for it.
+    /// Halves of a key that are read, of two: where backends make the uniform one, it is no bytes but work.
     pub halves: u32,
 }
 
@@ -174,22 +173,37 @@ impl Shape {
         Floor::of(vec![self.coefficients(l, "L", resident), up])
     }
 
-    /// The products of digits with a key, two results: keys are as large as they are and come from
-    /// memory.
+    /// The products of digits that were just made with a key, two results: keys are as large as they are and come
+    /// from memory.
     #[must_use]
     pub fn inner_product(&self) -> Floor {
         let (n, all, d) = (self.n(), self.l() + self.k(), self.d());
-        let key = self.key_bytes(f64::from(self.halves) * d * all);
-        Floor::of(vec![
-            Phase::new("inner product")
-                .work(Unit::MultiplyAccumulate, 2.0 * d * all * n, "2D(L+K) N")
-                .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N")
-                .bytes(
-                    f64::INFINITY,
-                    (key, 0.0),
-                    format!("{}D(L+K) {}/8 N of key read", self.halves, self.bits),
-                ),
-        ])
+        let phase = Phase::new("inner product")
+            .work(Unit::MultiplyAccumulate, 2.0 * d * all * n, "2D(L+K) N")
+            .work(Unit::Reduce, 2.0 * all * n, "2(L+K) N");
+        Floor::of(vec![self.key(phase)])
+    }
+
+    /// A key: what is read of it, and what is made.
+    #[must_use]
+    pub fn key(&self, phase: Phase) -> Phase {
+        let limbs = self.d() * (self.l() + self.k());
+        let phase = phase.bytes(
+            f64::INFINITY,
+            (self.key_bytes(f64::from(self.halves) * limbs), 0.0),
+            format!("{}D(L+K) {}/8 N of key read", self.halves, self.bits),
+        );
+        match self.halves {
+            1 => phase.work(Unit::UniformWord, limbs * self.n(), "D(L+K) N"),
+            _ => phase,
+        }
+    }
+
+    /// Digits that are read again, for another key than the first.
+    #[must_use]
+    pub fn digits(&self, phase: Phase) -> Phase {
+        let bytes = self.limb_bytes(self.d() * (self.l() + self.k()));
+        phase.bytes(bytes, (bytes, 0.0), "D(L+K) 8N of digits read")
     }
 
     /// Division of `polys` polynomials by P and `dropped` more primes (ModDown), added to what is
@@ -456,6 +470,19 @@ mod tests {
             32.0
         );
         assert_eq!(operations(&TINY.convert(2.0, 3.0)), (2.0 + 6.0 + 3.0) * 8.0);
+    }
+
+    #[test]
+    fn keys_that_are_made_are_work() {
+        let made = Shape { halves: 1, ..TINY };
+        let key = |s: &Shape| Floor::of(vec![s.key(Phase::new("key"))]);
+        // Two digits, three primes.
+        assert_eq!(operations(&key(&made)), 6.0 * 8.0);
+        assert_eq!(operations(&key(&TINY)), 0.0);
+        assert_eq!(key(&made).on(&round(), 1).bytes, 6.0 * 64.0);
+        assert_eq!(key(&TINY).on(&round(), 1).bytes, 12.0 * 64.0);
+        let digits = Floor::of(vec![TINY.digits(Phase::new("digits"))]);
+        assert_eq!(digits.on(&round(), 1).bytes, 6.0 * 64.0);
     }
 
     #[test]

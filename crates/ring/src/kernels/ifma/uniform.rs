@@ -147,15 +147,27 @@ impl<'a> Halves<'a> {
             largest = _mm512_max_epu32(largest, words);
         }
         if _mm512_cmpge_epu64_mask(largest, self.suspect) != 0 {
-            for (words, &entry) in words.iter_mut().zip(&groups.entries) {
-                let mut refused = _mm512_cmpge_epu64_mask(*words, self.limit);
-                let mut counters = self.counters(entry);
-                while refused != 0 {
-                    counters = _mm512_add_epi64(counters, self.one);
-                    // SAFETY: the caller's promise.
-                    let [more] = unsafe { self.attempt(keys, [counters]) };
+            // All of them at once: one of eight vectors after the other would be as long for the branch that no
+            // processor foresees, and eight of these.
+            let mut counters = [self.blocks; G];
+            for (counters, &entry) in counters.iter_mut().zip(&groups.entries) {
+                *counters = self.counters(entry);
+            }
+            loop {
+                let mut refused = [0; G];
+                for (refused, &words) in refused.iter_mut().zip(&words) {
+                    *refused = _mm512_cmpge_epu64_mask(words, self.limit);
+                }
+                if refused.iter().all(|&refused| refused == 0) {
+                    break;
+                }
+                for counters in &mut counters {
+                    *counters = _mm512_add_epi64(*counters, self.one);
+                }
+                // SAFETY: the caller's promise.
+                let more = unsafe { self.attempt(keys, counters) };
+                for ((words, more), refused) in words.iter_mut().zip(more).zip(refused) {
                     *words = _mm512_mask_mov_epi64(*words, refused, more);
-                    refused = _mm512_mask_cmpge_epu64_mask(refused, *words, self.limit);
                 }
             }
         }
