@@ -284,6 +284,20 @@ fn plans_follow_tokens_and_weights() {
         let product = MatrixProduct::new(&weights, one.packing, Method::diagonals(baby_steps));
         assert!(costs().of(&product.unwrap().counts(slots)) >= one.milliseconds);
     }
+    // Full plaintexts that cost a little less do not pay for their memory, free ones do.
+    let words = |factor: f64| {
+        let mut units = costs();
+        units.plain.dense = factor * units.plain.periodic;
+        units.extended.dense = factor * units.extended.periodic;
+        let choice = plan(&weights, 128, slots, &units).unwrap();
+        choice.counts.plain_words / weights.nonzero()
+    };
+    assert!(
+        words(0.8) <= 3 && words(0.0) > 100,
+        "{} {}",
+        words(0.8),
+        words(0.0)
+    );
     // So many tokens that a ciphertext has room for one feature.
     let small = Weights::from_fn(16, 16, |r, c| value(r, c, 6)).unwrap();
     let many = plan(&small, slots, slots, &costs()).unwrap();
