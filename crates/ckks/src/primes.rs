@@ -62,15 +62,18 @@ pub(crate) fn choose(spec: &ParamsSpec, sizes: &Sizes) -> Result<Vec<u64>, CkksE
 }
 
 /// The special primes: the largest of their size, with no bit more. What transforms save of a bit's room and
-/// uniform words of words refused is more than their product loses.
+/// uniform words of words refused is more than their product loses; where there are so few that it loses
+/// half of the slack, those nearest to their size instead.
 pub(crate) fn special(spec: &ParamsSpec, used: &[u64]) -> Result<Vec<u64>, CkksError> {
-    let limit = 1u64 << spec.special_bits.min(63);
-    Ok(ntt_primes_below(
-        limit,
-        spec.log_n,
-        used,
-        spec.special_count,
-    )?)
+    let (bits, count) = (spec.special_bits.min(63), spec.special_count);
+    let wanted = f64::from(bits) * count as f64 - SPECIAL_SLACK_BITS / 2.0;
+    match ntt_primes_below(1 << bits, spec.log_n, used, count) {
+        Ok(primes) if crate::security::log2_product(&primes) >= wanted => Ok(primes),
+        _ => {
+            let target = f64::from(bits).exp2().min((PRIME_LIMIT - 1) as f64);
+            Ok(ntt_primes_near(target, spec.log_n, used, count)?)
+        }
+    }
 }
 
 /// Checks a chain against its specification: count, size, residue class, primality, distinctness,
@@ -137,4 +140,34 @@ pub(crate) fn check(
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SecurityLevel;
+
+    #[test]
+    fn special_primes_have_no_bit_more_while_there_are_enough() {
+        let chosen = |special_bits, special_count| {
+            let spec = ParamsSpec {
+                log_n: 16,
+                first_bits: 40,
+                scale_bits: 30,
+                levels: 3,
+                special_bits,
+                special_count,
+                digit_limbs: 2,
+                security: SecurityLevel::Bits128,
+            };
+            special(&spec, &[]).map(|primes| (primes.len(), primes.iter().max().copied()))
+        };
+        for (bits, count) in [(46, 8), (50, 13), (31, 4)] {
+            let (found, largest) = chosen(bits, count).unwrap();
+            assert!(found == count && largest < Some(1 << bits), "{bits}");
+        }
+        // Of 22 bits there are six, far from one another.
+        let (found, largest) = chosen(22, 6).unwrap();
+        assert!(found == 6 && largest > Some(1 << 22));
+    }
 }

@@ -147,8 +147,7 @@ impl<'a> Halves<'a> {
             largest = _mm512_max_epu32(largest, words);
         }
         if _mm512_cmpge_epu64_mask(largest, self.suspect) != 0 {
-            // All of them at once: one of eight vectors after the other would be as long for the branch that no
-            // processor foresees, and eight of these.
+            // All of them at once: for each vector by itself there would be a branch that no processor foresees.
             let mut counters = [self.blocks; G];
             for (counters, &entry) in counters.iter_mut().zip(&groups.entries) {
                 *counters = self.counters(entry);
