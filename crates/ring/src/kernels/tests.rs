@@ -577,7 +577,7 @@ proptest! {
     fn conversions(
         bits in 20u32..=50,
         log_n in degree(),
-        terms in prop_oneof![0usize..=23, Just(1usize), Just(8)],
+        terms in prop_oneof![0usize..=23, Just(1usize), Just(8), Just(15)],
         others in 0u32..3,
         top: bool,
         seed: u64,

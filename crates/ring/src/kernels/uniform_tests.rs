@@ -107,3 +107,66 @@ proptest! {
         }
     }
 }
+
+/// With digits as large as transforms leave them, and few enough of them that results may stay as they are, and more.
+#[test]
+fn loose_results_are_what_a_division_takes() {
+    let (m, n) = (prime(46, 8), 128);
+    let q = m.value();
+    let mut w = Words(3);
+    for digits in 1..=6 {
+        let least: Vec<Vec<u64>> = (0..digits).map(|_| w.many(n, q)).collect();
+        let most: Vec<Vec<u64>> = least
+            .iter()
+            .map(|x| x.iter().map(|x| x + 11 * q).collect())
+            .collect();
+        let b: Vec<u64> = w.many(digits * n, q);
+        let words = packed(&m, &b, digits);
+        let first: Vec<usize> = (0..digits).map(|d| 2 * d).collect();
+        let x = w.many(n, q);
+        let extra = Extra {
+            x: [Some(&x), None],
+            tensors: &[],
+            factor: q - 1,
+        };
+        for isa in Isa::available() {
+            let k = Kernels::new(isa).unwrap();
+            let mut round_keys = vec![0; digits * ROUND_KEYS];
+            for (d, out) in (0..).zip(round_keys.chunks_exact_mut(ROUND_KEYS)) {
+                k.round_keys(&[d; 16], out);
+            }
+            let product = |values: &[Vec<u64>], loose| {
+                let values: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
+                let uniform = Uniform {
+                    round_keys: &round_keys,
+                    order: None,
+                    first: 0,
+                };
+                let key = KeyRows {
+                    words: &words,
+                    rows: digits,
+                    first: &first,
+                    digits: &values,
+                    uniform: Some(uniform),
+                    order: None,
+                    loose,
+                    ahead: &[],
+                };
+                let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
+                k.inner_product(&m, &mut out0, &mut out1, &key, &extra);
+                [out0, out1].concat()
+            };
+            let expected = product(&least, false);
+            // Only these leave digits so large.
+            let digits = if isa == Isa::Avx512Ifma {
+                &most
+            } else {
+                &least
+            };
+            for (found, expected) in product(digits, true).iter().zip(&expected) {
+                let canonical = found == expected;
+                assert!(found % q == *expected && (canonical || found + 12 * q < 1 << 52));
+            }
+        }
+    }
+}
