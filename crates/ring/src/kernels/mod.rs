@@ -119,10 +119,11 @@ pub(crate) struct ConvRow {
 pub(crate) const MULTIPLES: usize = 16;
 
 impl ConvRow {
+    /// Of those weights and `d = D mod p`.
     pub(crate) fn new(m: &Modulus, weights: Vec<u64>, d: u64) -> Self {
-        let mut multiples = [0; MULTIPLES];
+        let (d, mut multiples) = (m.to_mont(d), [0; MULTIPLES]);
         for k in 1..MULTIPLES {
-            multiples[k] = m.sub(multiples[k - 1], m.to_mont(d));
+            multiples[k] = m.sub(multiples[k - 1], d);
         }
         Self { weights, multiples }
     }

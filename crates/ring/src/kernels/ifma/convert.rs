@@ -156,12 +156,13 @@ unsafe fn sums<const LAZY: u32, const STEPS: u32, const T: usize>(
                 let v = _mm_loadl_epi64(source.v.as_ptr().add(first + j + k * LANES).cast());
                 let v = _mm512_cvtepu8_epi64(v);
                 for t in 0..T {
-                    let [a, b] = reductions[t].multiples;
-                    lo[t][k] = _mm512_permutex2var_epi64(a, v, b);
                     if STEPS == MANY {
                         let d = _mm512_set1_epi64(onto[t].row.minus_d() as i64);
                         lo[t][k] = _mm512_madd52lo_epu64(zero, v, d);
                         hi[t][k] = _mm512_madd52hi_epu64(zero, v, d);
+                    } else {
+                        let [a, b] = reductions[t].multiples;
+                        lo[t][k] = _mm512_permutex2var_epi64(a, v, b);
                     }
                 }
             }
