@@ -13,7 +13,7 @@ use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::kernels::{
     Columns, ConvRow, ConvSource, Converted, Fraction, Isa, LOW_LOG, Layout, Minuend, Rest,
-    TILE_WORDS, Tile, tile_columns,
+    TILE_WORDS, Tile, order_past, tile_columns,
 };
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::InverseScale;
@@ -27,6 +27,8 @@ use crate::poly::{Form, RnsPoly};
 pub(super) struct Scaled {
     basis: Basis,
     y: Buffer,
+    /// Whether the residues go past the caches.
+    past: bool,
     fractions: Vec<Fraction>,
     /// Per tile; made when the first conversion has the tile at hand, by whoever that is: in a pass of
     /// their own they would wait for all residues once more.
@@ -101,14 +103,11 @@ impl<'a> Limb<'a> {
     }
 }
 
-/// One limb of an [`Unscaled`] and the words of all tiles that it fills.
+/// One limb of an [`Unscaled`] and what it fills.
 struct ScaledLimb<'a, 'y> {
-    prime: usize,
     form: Form,
     limb: Limb<'a>,
-    /// What it is multiplied by.
-    factor: u64,
-    out: Vec<&'y mut [u64]>,
+    to: Unfilled<'y>,
 }
 
 /// One limb of a rescale.
@@ -166,9 +165,28 @@ struct Run<'o> {
     limbs: Vec<(usize, &'o mut [u64])>,
 }
 
-/// Words of a result that go past the caches: 8 MiB, of which the last one would not keep what comes first
-/// until it is read.
+/// From so many words on what an operation makes goes past the caches: 8 MiB, of which the last one would not
+/// keep what comes first until it is read.
 const PAST: usize = if cfg!(test) { 1 << 14 } else { 1 << 20 };
+
+/// Whether so many words that an operation writes and does not read at once had better go past the caches.
+/// Through them each line is fetched first, to be overwritten; a thread has too few fetches under
+/// way at once for that and for what it reads.
+pub(super) fn goes_past(words: usize) -> bool {
+    words >= PAST
+}
+
+/// How a conversion leaves its results.
+#[derive(Clone, Copy)]
+pub(super) enum Left {
+    /// As coefficients.
+    Coefficients,
+    /// In NTT form but for the last stages (`Kernels::forward_low`).
+    Begun {
+        /// Whether they go past the caches.
+        past: bool,
+    },
+}
 
 /// Primes to which a rest is converted at a time.
 const GROUP: usize = 8;
@@ -180,16 +198,19 @@ pub(super) struct Unfilled<'y> {
     pub(super) factor: u64,
     /// Its words in each tile.
     pub(super) tiles: Vec<&'y mut [u64]>,
+    /// Whether they go past the caches.
+    pub(super) past: bool,
 }
 
 impl Cpu {
-    /// Room for scaled residues and quotients.
-    pub(super) fn unscaled(&self, basis: Basis) -> Scaled {
+    /// Room for scaled residues, which may go past the caches, and quotients.
+    pub(super) fn unscaled(&self, basis: Basis, past: bool) -> Scaled {
         let n = self.chain.n();
         let fractions = basis.iter().map(|i| fraction(self.chain.modulus(i)));
         Scaled {
             basis,
             y: Buffer::dirty(basis.len() * n),
+            past,
             fractions: fractions.collect(),
             v: tiles(n).iter().map(|_| OnceLock::new()).collect(),
         }
@@ -206,6 +227,7 @@ impl Cpu {
                 .chain
                 .product_inverse_mod(basis.minus(Basis::single(prime)), prime),
             tiles: Vec::with_capacity(count),
+            past: scaled.past,
         };
         let mut limbs: Vec<Unfilled<'_>> = basis.iter().map(limb).collect();
         for tile in scaled.y.chunks_exact_mut(limbs.len().max(1) * words) {
@@ -216,25 +238,27 @@ impl Cpu {
         limbs
     }
 
-    /// Scaled residues of several values.
-    pub(super) fn scale_sources(&self, sources: Vec<Unscaled<'_>>) -> Vec<Scaled> {
+    /// Scaled residues of several values; past the caches if `past`.
+    pub(super) fn scale_sources(&self, sources: Vec<Unscaled<'_>>, past: bool) -> Vec<Scaled> {
         let n = self.chain.n();
-        let mut scaled: Vec<Scaled> = sources.iter().map(|s| self.unscaled(s.basis)).collect();
+        let bases = sources.iter().map(|s| s.basis);
+        let mut scaled: Vec<Scaled> = bases.map(|basis| self.unscaled(basis, past)).collect();
         let mut parts = Vec::new();
         for (source, scaled) in sources.into_iter().zip(&mut scaled) {
             for (to, limb) in self.unfilled(scaled).into_iter().zip(source.limbs) {
                 let times = self.chain.product_mod(source.times, to.prime);
                 parts.push(ScaledLimb {
-                    prime: to.prime,
                     form: source.form,
                     limb,
-                    factor: self.chain.modulus(to.prime).mul(to.factor, times),
-                    out: to.tiles,
+                    to: Unfilled {
+                        factor: self.chain.modulus(to.prime).mul(to.factor, times),
+                        ..to
+                    },
                 });
             }
         }
         // Limbs of one prime follow each other: they share its tables.
-        parts.sort_by_key(|part| part.prime);
+        parts.sort_by_key(|part| part.to.prime);
         let threads = threads_for(parts.len() * n);
         let temp = || Buffer::dirty(scratch_words(n));
         share(threads, parts, temp, |temp, part| {
@@ -247,14 +271,14 @@ impl Cpu {
     fn scale_limb(&self, mut part: ScaledLimb<'_, '_>, temp: &mut [u64]) {
         let n = self.chain.n();
         let (tiles, width) = (tiles(n), n.min(1 << LOW_LOG));
-        let m = self.chain.modulus(part.prime);
-        let table = self.chain.table(part.prime);
-        let scale = table.scaled(part.factor);
+        let m = self.chain.modulus(part.to.prime);
+        let table = self.chain.table(part.to.prime);
+        let scale = table.scaled(part.to.factor);
         match (&mut part.limb, part.form) {
             (Limb::Zero, _) => temp.fill(0),
             (Limb::Words(x), Form::Coefficient) => {
                 self.kernels
-                    .mul_const(m, &mut temp[..n], x, m.shoup(part.factor));
+                    .mul_const(m, &mut temp[..n], x, m.shoup(part.to.factor));
             }
             (limb, _) => {
                 for (b, temp) in temp.chunks_exact_mut(Layout::apart(n).pitch).enumerate() {
@@ -277,10 +301,10 @@ impl Cpu {
                     };
                     self.kernels.inverse_low(table, temp, x, b, &scale);
                 }
-                return self.finish_inverse(part.prime, temp, &mut part.out, &scale);
+                return self.finish_inverse(temp, &mut part.to, &scale);
             }
         }
-        for (tile, out) in tiles.iter().zip(part.out) {
+        for (tile, out) in tiles.iter().zip(part.to.tiles) {
             let rows = temp.chunks_exact(width);
             for (out, row) in out.chunks_exact_mut(tile.len()).zip(rows) {
                 out.copy_from_slice(&row[tile.clone()]);
@@ -290,34 +314,34 @@ impl Cpu {
 
     /// The last stages of the inverse NTT of a limb that went through `inverse_low`, tile by tile. The limb
     /// may have either [`Layout`].
-    pub(super) fn finish_inverse(
-        &self,
-        prime: usize,
-        limb: &[u64],
-        out: &mut [&mut [u64]],
-        scale: &InverseScale,
-    ) {
-        let mut left = out;
+    pub(super) fn finish_inverse(&self, limb: &[u64], to: &mut Unfilled<'_>, scale: &InverseScale) {
+        let table = self.chain.table(to.prime);
+        let mut left = &mut to.tiles[..];
         for tile in tiles(self.chain.n()) {
             let Some((out, rest)) = left.split_first_mut() else {
-                return;
+                break;
             };
             let from = Columns {
                 x: limb,
                 range: tile,
                 soon: rest.first().map_or(&[], |next| &**next),
+                past: to.past,
             };
-            let table = self.chain.table(prime);
             self.kernels.inverse_top(table, out, &from, scale);
             left = rest;
         }
+        if to.past {
+            order_past();
+        }
     }
 
-    /// The centred value modulo several primes, so that a tile of the source is read once for all:
-    /// with `top` in NTT form but for the last stages (`Kernels::forward_low`), otherwise in
-    /// coefficient form.
-    pub(super) fn convert(&self, source: &Scaled, outs: &mut [(usize, &mut [u64])], top: bool) {
+    /// The centred value modulo several primes, so that a tile of the source is read once for all.
+    pub(super) fn convert(&self, source: &Scaled, outs: &mut [(usize, &mut [u64])], left: Left) {
         let n = self.chain.n();
+        let (top, past) = match left {
+            Left::Coefficients => (false, false),
+            Left::Begun { past } => (true, past),
+        };
         let rows: Vec<ConvRow> = outs
             .iter()
             .map(|(j, _)| target_row(&self.chain, source.basis, *j))
@@ -329,6 +353,7 @@ impl Cpu {
                 row,
                 out,
                 ahead: &[],
+                past,
             })
             .collect();
         let bound = bound(&self.chain, source.basis);
@@ -353,6 +378,9 @@ impl Cpu {
             }
             let from = ConvSource { ys, v, bound };
             self.kernels.convert_tile(&mut targets, &from, &place);
+        }
+        if past {
+            order_past();
         }
     }
 
@@ -404,6 +432,7 @@ impl Cpu {
                     row,
                     out,
                     ahead: &[],
+                    past: false,
                 }),
             }
         }
@@ -430,7 +459,8 @@ impl Cpu {
             limbs: vec![Limb::new(x.limb_of(prime))],
             times: Basis::empty(),
         });
-        let rests = self.scale_sources(sources.collect());
+        // One rest is read at once.
+        let rests = self.scale_sources(sources.collect(), false);
         let to = |x: &&RnsPoly| x.basis().minus(Basis::single(prime));
         let mut outs: Vec<RnsPoly> = polys
             .iter()
@@ -443,7 +473,7 @@ impl Cpu {
         }
         let threads = threads_for(limbs.len() * n);
         let count = if threads == 1 { 1 } else { 4 * threads };
-        let past = limbs.len() * n >= PAST;
+        let past = goes_past(limbs.len() * n);
         let divide = |work: &mut Buffer, run: Vec<(usize, &&RnsPoly, &[u64], &mut [u64])>| {
             for (j, x, rest, out) in run {
                 let Some(x) = x.limb_of(j) else { continue };
@@ -484,7 +514,9 @@ impl Cpu {
             limbs: drop.iter().map(|i| Limb::new(poly.limb_of(i))).collect(),
             times: add,
         });
-        let scaled = self.scale_sources(sources.collect());
+        let limbs: usize = polys.iter().map(|p| p.basis().len()).sum();
+        let past = drop.len() > 1 && goes_past(limbs * self.chain.n());
+        let scaled = self.scale_sources(sources.collect(), past);
         let mut outs: Vec<RnsPoly> = polys
             .iter()
             .map(|poly| {
@@ -506,10 +538,14 @@ impl Cpu {
             polys.len()
         };
         let groups = limbs.len().div_ceil(size.max(1)).next_multiple_of(threads);
-        let past = add.is_empty() && limbs.len() * self.chain.n() >= PAST;
+        let past = add.is_empty() && goes_past(limbs.len() * self.chain.n());
         let groups = even_runs(limbs, groups);
         let longest = groups.iter().map(Vec::len).max().unwrap_or(0);
         let ntt = polys.iter().all(|p| p.form() == Form::Ntt);
+        let left = match ntt {
+            true => Left::Begun { past: false },
+            false => Left::Coefficients,
+        };
         // Results that go past the caches come from words that stay in them.
         let apart = ntt && past && self.kernels.isa() == Isa::Avx512Ifma;
         let n = self.chain.n();
@@ -525,7 +561,7 @@ impl Cpu {
                     let same = limbs.iter_mut().filter(|(_, q)| std::ptr::eq(q.r, r));
                     let mut outs: Vec<(usize, &mut [u64])> =
                         same.map(|(j, q)| (*j, &mut *q.out)).collect();
-                    self.convert(r, &mut outs, ntt);
+                    self.convert(r, &mut outs, left);
                 }
                 for limbs in limbs.chunk_by_mut(|a, b| a.0 == b.0) {
                     self.divide(limbs, (drop, add), ntt);
@@ -548,7 +584,7 @@ impl Cpu {
             let same = limbs.iter().zip(work.chunks_exact_mut(n));
             let same = same.filter(|((_, q), _)| std::ptr::eq(q.r, r));
             let mut outs: Vec<_> = same.map(|((j, _), work)| (*j, work)).collect();
-            self.convert(r, &mut outs, true);
+            self.convert(r, &mut outs, Left::Begun { past: false });
         }
         for ((j, limb), work) in limbs.iter_mut().zip(work.chunks_exact_mut(n)) {
             let Some(x) = limb.x.limb_of(*j) else {

@@ -11,7 +11,7 @@
 //! First come the primes that are divided away, then the others. Groups of primes are what threads
 //! share; each has its own scratch.
 
-use super::convert::{Limb, Scaled, Unfilled, Unscaled};
+use super::convert::{Left, Limb, Scaled, Unfilled, Unscaled, goes_past};
 use super::grouping::{digit_stride, group_count, group_size, scratch_words};
 use super::parallel::{even_runs, share, threads_for};
 use super::{Cpu, CpuKey};
@@ -101,6 +101,8 @@ struct Call<'c> {
     most: usize,
     /// Per job what ModDown converts; none at the primes that are divided away.
     divided: Option<&'c [Scaled]>,
+    /// Whether what is converted goes past the caches.
+    past: bool,
 }
 
 /// One term of a job at one prime.
@@ -134,10 +136,11 @@ fn pairs<T>(parts: &mut [impl Iterator<Item = T>]) -> Vec<[T; 2]> {
 }
 
 impl Cpu {
-    /// Cuts polynomials into the digits of keys.
+    /// Cuts polynomials into the digits of keys, whose residues go past the caches if `past`.
     pub(super) fn decompose<'a>(
         &self,
         polys: impl Iterator<Item = (&'a RnsPoly, &'a [Basis])>,
+        past: bool,
     ) -> Vec<Decomposed<'a>> {
         let mut cut = Vec::new();
         let mut sources = Vec::new();
@@ -162,7 +165,7 @@ impl Cpu {
             .map(|s| s.basis)
             .collect::<Vec<_>>()
             .into_iter()
-            .zip(self.scale_sources(sources));
+            .zip(self.scale_sources(sources, past));
         cut.into_iter()
             .map(|(poly, rows)| Decomposed {
                 poly,
@@ -178,6 +181,7 @@ impl Cpu {
         d2: &'a mut RnsPoly,
         pairs: &[FactorsRef<'_, RnsPoly>],
         digits: &[Basis],
+        past: bool,
     ) -> Decomposed<'a> {
         let (basis, mut rows, mut own) = (d2.basis(), Vec::new(), Vec::new());
         for (d, digit) in digits.iter().enumerate() {
@@ -204,7 +208,7 @@ impl Cpu {
                 times: Basis::empty(),
             }
         });
-        let scaled = self.scale_sources(sources.collect());
+        let scaled = self.scale_sources(sources.collect(), past);
         Decomposed {
             poly: d2,
             digits: own.into_iter().zip(scaled).collect(),
@@ -219,16 +223,34 @@ impl Cpu {
         jobs: &[Job<'_>],
         shape: Shape,
     ) -> Vec<Pair<RnsPoly>> {
-        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
-        self.run_on(&sources, jobs, shape)
+        let polys = polys.iter().map(|(p, k)| (*p, &k.digits[..]));
+        let digits = polys.clone().map(|(_, digits)| digits);
+        let past = self.floods(digits, jobs.len(), shape);
+        let sources = self.decompose(polys, past);
+        self.run_on(&sources, jobs, (shape, past))
     }
 
-    /// The same with digits at hand.
+    /// Whether what so many key switches by keys with these digits make is more than caches keep.
+    pub(super) fn floods<'a>(
+        &self,
+        digits: impl Iterator<Item = &'a [Basis]>,
+        jobs: usize,
+        shape: Shape,
+    ) -> bool {
+        let cut = digits.map(|digits| {
+            let own = |digit: &&Basis| !digit.intersect(shape.basis).is_empty();
+            digits.iter().filter(own).count()
+        });
+        let primes = shape.basis.len() + shape.special.len();
+        goes_past((cut.sum::<usize>() + 2 * jobs) * primes * self.chain.n())
+    }
+
+    /// The same with digits at hand; what is converted goes past the caches if `past`.
     pub(super) fn run_on(
         &self,
         sources: &[Decomposed<'_>],
         jobs: &[Job<'_>],
-        shape: Shape,
+        (shape, past): (Shape, bool),
     ) -> Vec<Pair<RnsPoly>> {
         let divisor = shape.special.union(shape.drop);
         let keep = shape.basis.minus(shape.drop);
@@ -239,6 +261,7 @@ impl Cpu {
             shape,
             most: most.unwrap_or(0).max(1),
             divided: None,
+            past,
         };
         let divided = if jobs.iter().all(|job| job.terms.len() == 1) {
             self.scaled_sums(&call, divisor)
@@ -274,14 +297,15 @@ impl Cpu {
                 times: Basis::empty(),
             })
             .collect();
-        self.scale_sources(sums)
+        self.scale_sources(sums, call.past)
     }
 
     /// The same of jobs with one term each: a limb goes through its inverse NTT block by block as the
     /// inner product gives them, and is whole while it is in the cache.
     fn scaled_sums(&self, call: &Call<'_>, divisor: Basis) -> Vec<Scaled> {
         let halves = 0..2 * call.jobs.len();
-        let mut scaled: Vec<Scaled> = halves.map(|_| self.unscaled(divisor)).collect();
+        let past = call.past && divisor.len() > 1;
+        let mut scaled: Vec<Scaled> = halves.map(|_| self.unscaled(divisor, past)).collect();
         let mut parts: Vec<_> = scaled
             .iter_mut()
             .map(|s| self.unfilled(s).into_iter())
@@ -310,7 +334,9 @@ impl Cpu {
             Onto::Sums(inside) => (inside, [None, None], true),
             Onto::Times(left) => (Added::Pair([None, None]), left.map(Some), false),
         };
-        let sources = self.decompose(polys.iter().map(|(p, k)| (*p, &k.digits[..])));
+        let polys_digits = polys.iter().map(|(p, k)| (*p, &k.digits[..]));
+        let past = self.floods(polys_digits.clone().map(|p| p.1), 1, shape);
+        let sources = self.decompose(polys_digits, past);
         let most = sources.iter().map(|s| s.digits.len()).max();
         let job = Job {
             add_inside,
@@ -325,6 +351,7 @@ impl Cpu {
             shape,
             most: most.unwrap_or(0).max(1),
             divided: None,
+            past,
         };
         let primes = shape.basis.union(shape.special);
         let parts = [&mut sums.0, &mut sums.1].into_iter();
@@ -402,7 +429,7 @@ impl Cpu {
                     .filter(|(column, _)| !own.contains(column.prime))
                     .map(|(column, space)| (column.prime, &mut space[d * stride..][..words]))
                     .collect();
-                self.convert(scaled, &mut outs, true);
+                self.convert(scaled, &mut outs, Left::Begun { past: call.past });
             }
             let mut raw = true;
             for (number, job) in call.jobs.iter().enumerate() {
@@ -410,7 +437,7 @@ impl Cpu {
                 for (t, (_, key)) in job.terms.iter().enumerate().filter(|(_, t)| t.0 == index) {
                     let (first, last) = (t == 0, t == last);
                     if let (Some(divided), true) = (call.divided, first) {
-                        self.convert_down(divided, columns, number);
+                        self.convert_down((divided, call.past), columns, number);
                     }
                     for (g, column) in columns.iter_mut().enumerate() {
                         let halves = column.scaled.get_mut(number);
@@ -438,7 +465,7 @@ impl Cpu {
                         let (limb0, limb1) = limbs.split_at_mut(words);
                         self.term((call, g), place, &mut [&mut *limb0, &mut *limb1], scratch);
                         for (half, limb) in halves.iter_mut().zip([limb0, limb1]) {
-                            self.finish_inverse(half.prime, limb, &mut half.tiles, scale);
+                            self.finish_inverse(limb, half, scale);
                         }
                     }
                     raw = false;
@@ -465,13 +492,18 @@ impl Cpu {
 
     /// What ModDown subtracts from both parts of a job at a group of primes, but for the last stages
     /// of its NTT: to where the results go.
-    fn convert_down(&self, divided: &[Scaled], columns: &mut [Column<'_>], job: usize) {
+    fn convert_down(
+        &self,
+        (divided, past): (&[Scaled], bool),
+        columns: &mut [Column<'_>],
+        job: usize,
+    ) {
         for (part, source) in divided[2 * job..2 * job + 2].iter().enumerate() {
             let mut outs: Vec<(usize, &mut [u64])> = columns
                 .iter_mut()
                 .map(|c| (c.prime, &mut *c.outs[job][part]))
                 .collect();
-            self.convert(source, &mut outs, true);
+            self.convert(source, &mut outs, Left::Begun { past });
         }
     }
 

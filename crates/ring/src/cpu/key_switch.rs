@@ -88,10 +88,11 @@ impl Cpu {
         }
         let shape = self.check_terms(first, key, &[(first, key)], drop)?;
         let mut d2 = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
-        let digits = self.decompose_products(&mut d2, pairs, &key.digits);
+        let past = self.floods(std::iter::once(&key.digits[..]), 1, shape);
+        let digits = self.decompose_products(&mut d2, pairs, &key.digits, past);
         if !key.galois.is_identity() || pairs.len() > MOST_PRODUCTS {
             // The sums are not to be permuted with the products, or too many to stay lazy.
-            return self.tensor_before(pairs, (digits, key), shape);
+            return self.tensor_before(pairs, (digits, key), (shape, past));
         }
         let job = Job {
             add_inside: Added::Products(pairs),
@@ -100,7 +101,7 @@ impl Cpu {
             every: false,
             terms: vec![(0, key)],
         };
-        self.run_on(&[digits], &[job], shape)
+        self.run_on(&[digits], &[job], (shape, past))
             .pop()
             .ok_or(RingError::Empty { op: OP })
     }
@@ -110,9 +111,9 @@ impl Cpu {
         &self,
         pairs: &[FactorsRef<'_, RnsPoly>],
         (digits, key): (Decomposed<'_>, &CpuKey),
-        shape: Shape,
+        shape: (Shape, bool),
     ) -> Result<Pair<RnsPoly>> {
-        let zero = || RnsPoly::zero(&self.chain, shape.basis, Form::Ntt);
+        let zero = || RnsPoly::zero(&self.chain, shape.0.basis, Form::Ntt);
         let (mut d0, mut d1) = (zero()?, zero()?);
         for ((a0, a1), (b0, b1)) in pairs {
             self.mul_acc(&mut d0, a0, b0)?;

@@ -87,10 +87,11 @@ impl Isa {
 pub(crate) const LOW_LOG: u32 = 12;
 
 /// Most words per source limb of a tile (all its rows together).
-pub(crate) const TILE_WORDS: usize = 1024;
+pub(crate) const TILE_WORDS: usize = 4096;
 
-/// Columns of a tile for `N = n`: 512 words per source limb, so that a tile of eight limbs stays in
-/// L1 while it is converted to several primes, but 32 columns at least.
+/// Columns of a tile for `N = n`: 2048 words per source limb, so that a tile of eight limbs stays in the second
+/// cache and its copy for one prime in L1, but 32 columns at least. Shorter rows keep the sources in L1
+/// and cost more than that gains: memory is read and written in runs of a row.
 pub(crate) fn tile_columns(n: usize) -> usize {
     let width = n.min(1 << LOW_LOG);
     (TILE_WORDS / 2 * width / n).max(32).min(width)
@@ -152,6 +153,20 @@ pub(crate) struct Columns<'a> {
     /// Words to fetch into the cache meanwhile, to be written next.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(crate) soon: &'a [u64],
+    /// Whether the tile had better go past the caches, as for [`Converted`].
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) past: bool,
+}
+
+/// Orders words that went past the caches before what this thread does next, so that others may be told of
+/// them.
+#[inline]
+pub(crate) fn order_past() {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every processor of this architecture has SSE.
+    unsafe {
+        std::arch::x86_64::_mm_sfence();
+    }
 }
 
 /// What is fetched during part `i` of so many equal ones.
@@ -183,6 +198,10 @@ pub(crate) struct Converted<'a> {
     pub(crate) out: &'a mut [u64],
     /// Words to fetch into the cache meanwhile.
     pub(crate) ahead: &'a [u64],
+    /// Whether what `convert_tile` leaves of a transform had better go past the caches, which it would leave
+    /// before it is read ([`order_past`] is up to the caller).
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) past: bool,
 }
 
 /// Whether `key` has the digits, the rows and the packed words for `n` columns.

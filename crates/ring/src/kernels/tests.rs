@@ -121,11 +121,23 @@ fn inverse(k: Kernels, t: &NttTable, x: &[u64], c: u64) -> Vec<u64> {
             x: &low,
             range: start..start + columns,
             soon: &[],
+            past: false,
         };
         k.inverse_top(t, &mut tile, &from, &scale);
-        let mut other = vec![0; tile.len()];
-        k.inverse_top(t, &mut other, &Columns { x: &apart, ..from }, &scale);
-        assert_eq!(tile, other, "{:?}: rows apart", k.isa());
+        let mut other = Buffer::dirty(tile.len());
+        let from = Columns {
+            x: &apart,
+            past: true,
+            ..from
+        };
+        k.inverse_top(t, &mut other, &from, &scale);
+        order_past();
+        assert_eq!(
+            tile,
+            other[..],
+            "{:?}: rows apart, past the caches",
+            k.isa()
+        );
         for (r, row) in rows.zip(tile.chunks(columns)) {
             out[r + start..r + start + columns].copy_from_slice(row);
         }
@@ -207,6 +219,7 @@ fn ends_of_the_inverse(t: &NttTable, isa: Isa, scale: &InverseScale) {
             x,
             range: 0..columns,
             soon: &[],
+            past: false,
         };
         Kernels::new(isa)
             .unwrap()
@@ -616,12 +629,12 @@ proptest! {
             })
             .collect();
         agree(|k| {
-            let convert = |outs: &mut [Vec<u64>], tile: usize, place: Option<Tile>| {
+            let convert = |outs: &mut [&mut [u64]], tile: usize, place: Option<Tile>, past: bool| {
                 let (ys, v) = &tiles[tile];
                 let source = ConvSource { ys, v, bound };
                 let outs = outs.iter_mut().zip(&rows).zip(&tables);
                 let mut targets: Vec<Converted<'_>> = outs
-                    .map(|((out, row), table)| Converted { table, row, out, ahead: ys })
+                    .map(|((out, row), table)| Converted { table, row, out, ahead: ys, past })
                     .collect();
                 match place {
                     Some(place) => k.convert_tile(&mut targets, &source, &place),
@@ -629,24 +642,27 @@ proptest! {
                 }
             };
             let mut outs = vec![vec![0; n]; tables.len()];
-            for i in 0..tiles.len() {
-                let columns = i * columns..(i + 1) * columns;
-                convert(&mut outs, i, Some(Tile { columns, top }));
-            }
             let apart = Layout::apart(n);
-            let mut others = vec![vec![0; apart.words()]; tables.len()];
+            // Past the caches where places allow it, as in large pages.
+            let mut others: Vec<Buffer> = tables.iter().map(|_| Buffer::dirty(apart.words())).collect();
             for i in 0..tiles.len() {
-                let columns = i * columns..(i + 1) * columns;
-                convert(&mut others, i, Some(Tile { columns, top }));
+                let tile = |i| Some(Tile { columns: i * columns..(i + 1) * columns, top });
+                let mut dense: Vec<&mut [u64]> = outs.iter_mut().map(|x| &mut x[..]).collect();
+                convert(&mut dense, i, tile(i), false);
+                let mut dispersed: Vec<&mut [u64]> = others.iter_mut().map(|x| &mut x[..]).collect();
+                convert(&mut dispersed, i, tile(i), true);
             }
+            order_past();
             for (out, other) in outs.iter().zip(&others) {
                 for (row, other) in out.chunks(width).zip(other.chunks(apart.pitch)) {
                     assert_eq!(row, &other[..width], "{:?}: rows apart", k.isa());
                 }
             }
             if !top {
-                outs.extend(vec![vec![0; words]; tables.len()]);
-                convert(&mut outs[tables.len()..], 0, None);
+                let mut compact = vec![vec![0; words]; tables.len()];
+                let mut places: Vec<&mut [u64]> = compact.iter_mut().map(|x| &mut x[..]).collect();
+                convert(&mut places, 0, None, false);
+                outs.extend(compact);
                 return outs;
             }
             // To the end, and with the end of a division: blocks in order, and permuted.

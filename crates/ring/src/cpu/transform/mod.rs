@@ -21,6 +21,7 @@ use babies::{Turning, key_block};
 use sums::{Column, Sums};
 use work::{Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
 
+use super::convert::Left;
 use super::engine::{Added, Onto, Shape};
 use super::grouping::{digit_stride, group_count, group_size, scratch_words};
 use super::parallel::{even_runs, share, threads_for};
@@ -250,7 +251,7 @@ impl Cpu {
                     .filter(|(column, _)| !own.contains(column.prime))
                     .map(|(column, space)| (column.prime, &mut space[at..][..scratch_words(n)]))
                     .collect();
-                self.convert(scaled, &mut outs, true);
+                self.convert(scaled, &mut outs, Left::Begun { past: work.past });
             }
             first += source.digits.len();
         }

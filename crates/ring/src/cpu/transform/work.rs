@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::backend::{DiagonalTerm, OutputPlan, PairRef, TransformPlan};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::cpu::engine::Decomposed;
+use crate::cpu::engine::{Decomposed, Shape};
 use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
 use crate::kernels::{ABREAST, Kernels, LINE, LOW_LOG};
@@ -103,6 +103,8 @@ pub(super) struct Work<'a> {
     /// Per batch the sums in groups.
     pub(super) groups: Vec<Vec<Group<'a>>>,
     pub(super) sources: Vec<Decomposed<'a>>,
+    /// Whether what is converted of them goes past the caches.
+    pub(super) past: bool,
     /// Words of a block.
     pub(super) block: usize,
     /// Whether nothing is rotated before it is multiplied: what sums leave to outputs then comes without
@@ -360,19 +362,28 @@ impl<'a> Work<'a> {
             }
         }
         let nested = plan.outputs.iter().any(|output| output.nested);
+        let plain = cut.is_empty() && !nested;
+        let cut = cut.iter().map(|(i, key)| (inputs[*i].1, &key.digits[..]));
+        let shape = Shape {
+            basis,
+            special,
+            drop: Basis::empty(),
+        };
+        let past = cpu.floods(cut.clone().map(|c| c.1), plan.outputs.len(), shape);
         let batches = babies.len().div_ceil(batch);
         let groups = (0..batches)
             .map(|batch| Group::all(&sums, batch, n))
             .collect();
         Self {
-            plain: cut.is_empty() && !nested,
+            plain,
             basis,
             special,
             babies,
             batch,
             sums,
             groups,
-            sources: cpu.decompose(cut.iter().map(|(i, key)| (inputs[*i].1, &key.digits[..]))),
+            sources: cpu.decompose(cut, past),
+            past,
             block,
         }
     }

@@ -140,8 +140,10 @@ unsafe fn sums<const LAZY: u32, const STEPS: u32, const T: usize>(
                 }
                 ahead[t] = ahead[t].wrapping_add(share[t]);
                 // Columns are a multiple of the step: its words go to one row.
-                for k in 0..WIDE {
-                    fetch_to_write(soon[t].wrapping_add(column + k * LANES));
+                if !onto[t].soon.past {
+                    for k in 0..WIDE {
+                        fetch_to_write(soon[t].wrapping_add(column + k * LANES));
+                    }
                 }
             }
             column += WIDE * LANES;
@@ -290,6 +292,7 @@ pub(in crate::kernels) fn convert(targets: &mut [Converted<'_>], source: &ConvSo
                     words: soon,
                     row: len,
                     columns: len,
+                    past: false,
                 },
                 ahead: t.ahead,
             })
@@ -328,6 +331,7 @@ pub(in crate::kernels) fn convert_tile(
             words: t.out.as_mut_ptr().wrapping_add(row * pitch + tile.start),
             row: pitch,
             columns,
+            past: rows > 1 && top && t.past && t.out.as_ptr().addr().is_multiple_of(64),
         };
         if rows == 1 || !top {
             for r in 0..rows {

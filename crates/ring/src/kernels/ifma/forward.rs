@@ -24,7 +24,7 @@ use std::arch::x86_64::*;
 use super::pointwise::lane_orders;
 use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
-    reduce_once, splat, store, twiddles,
+    reduce_once, splat, store, store_to, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
 use crate::ntt::{Constant, Constants, NttTable, Sixteenth, WordTwiddles, is_roomy};
@@ -282,6 +282,8 @@ pub(super) struct Target {
     pub(super) words: *mut u64,
     pub(super) row: usize,
     pub(super) columns: usize,
+    /// Whether words go past the caches, to whole lines.
+    pub(super) past: bool,
 }
 
 impl Target {
@@ -298,6 +300,7 @@ impl Target {
             words: x.as_mut_ptr(),
             row: x.len(),
             columns: x.len(),
+            past: false,
         }
     }
 }
@@ -332,13 +335,20 @@ unsafe fn forward_passes(t: &NttTable, x: &mut [u64], stages: u32, index: usize,
         for (i, block) in x.chunks_exact_mut(len).enumerate() {
             let stride = len >> r;
             let p = block.as_mut_ptr();
-            let out = if number + 1 == plan.len() && to.columns < len {
+            let there = number + 1 == plan.len() && to.columns < len;
+            let out = if there {
                 let out = to.words.wrapping_add(i * len / to.columns * to.row);
                 (out, stride / to.columns * to.row)
             } else {
                 (p, stride)
             };
-            let at = Place { p, out, stride };
+            let past = there && to.past;
+            let at = Place {
+                p,
+                out,
+                stride,
+                past,
+            };
             // SAFETY: a block has 2^r runs of `stride` words; the destination likewise, by the
             // caller's promise (after the last pass each run is one row of it).
             unsafe {
@@ -371,6 +381,8 @@ struct Place {
     p: *const u64,
     out: (*mut u64, usize),
     stride: usize,
+    /// Whether words go past the caches.
+    past: bool,
 }
 
 /// `R` stages of one block of `RUNS = 2^R` runs, with its twiddle index.
@@ -426,7 +438,7 @@ unsafe fn pass<const R: usize, const RUNS: usize, const ROOM: Room, const FIRST:
             }
             layers::<R, RUNS, ROOM, FIRST>(s, &mut v, &w);
             for (k, &v) in v.iter().enumerate() {
-                store(at.out.0.add(j + k * at.out.1), v);
+                store_to(at.out.0.add(j + k * at.out.1), v, at.past);
             }
         }
         j += LANES;

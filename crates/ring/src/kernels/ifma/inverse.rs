@@ -17,7 +17,7 @@ use std::arch::x86_64::*;
 
 use super::{
     Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, fetch_to_write,
-    load, passes, reduce_once, store, twiddles,
+    load, passes, reduce_once, store, store_to, twiddles,
 };
 use crate::kernels::{Columns, LOW_LOG, Layout, scalar};
 use crate::ntt::{Constant, Constants, InverseScale, NttTable, Sixteenth, WordTwiddles, is_roomy};
@@ -94,6 +94,7 @@ pub(in crate::kernels) fn inverse_top(
         words: from.x[from.range.start..].as_ptr(),
         row: layout.pitch,
         soon: from.soon.as_ptr(),
+        past: from.past && tile.as_ptr().addr().is_multiple_of(64),
     };
     // SAFETY: the limb has 2^top rows, `pitch` words apart, and the columns end inside them.
     unsafe { inverse_passes(t, tile, (top, 1), c, Some(source)) };
@@ -159,6 +160,8 @@ struct Source {
     row: usize,
     /// As many words as the passes work on, to be fetched for writing; any address will do.
     soon: *const u64,
+    /// Whether words go past the caches, to whole lines, if one pass does all stages.
+    past: bool,
 }
 
 /// The `stages` stages before block `index` is whole.
@@ -192,13 +195,16 @@ unsafe fn inverse_passes(
             let at = match source {
                 Some(from) => Place {
                     from: (from.words.wrapping_add((i << r) * from.row), from.row),
-                    soon: Some(from.soon.wrapping_add(i * len)),
+                    to: match from.past && r == stages {
+                        true => To::Past,
+                        false => To::Apart(from.soon.wrapping_add(i * len)),
+                    },
                     out,
                     stride,
                 },
                 None => Place {
                     from: (out, stride),
-                    soon: None,
+                    to: To::Same,
                     out,
                     stride,
                 },
@@ -227,12 +233,23 @@ unsafe fn inverse_passes(
     }
 }
 
+/// How words get to where runs go.
+#[derive(Clone, Copy)]
+enum To {
+    /// They came from there.
+    Same,
+    /// They came from elsewhere, and nothing was written there yet; what comes next is fetched for
+    /// writing.
+    Apart(*const u64),
+    /// They came from elsewhere, and go past the caches to whole lines.
+    Past,
+}
+
 /// Runs of `stride` words: run `k` is at `from.0 + k from.1` and goes to `out + k stride`.
 #[derive(Clone, Copy)]
 struct Place {
     from: (*const u64, usize),
-    /// If runs come from elsewhere, what is fetched for writing.
-    soon: Option<*const u64>,
+    to: To,
     out: *mut u64,
     stride: usize,
 }
@@ -297,15 +314,19 @@ unsafe fn pass<
     let mut j = 0;
     while j + LANES <= at.stride {
         let mut v = [s.l.zero; RUNS];
-        if let Some(soon) = at.soon {
-            // The next columns lie behind these in rows that are pages apart, and go where nothing
-            // was written yet.
+        if !matches!(at.to, To::Same) {
+            // The next columns lie behind these in rows that are pages apart.
             for k in 0..RUNS {
                 let next = at.from.0.wrapping_add(j + k * at.from.1 + at.stride);
                 _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
+        if let To::Apart(soon) = at.to {
+            for k in 0..RUNS {
                 fetch_to_write(soon.wrapping_add(j + k * at.stride));
             }
         }
+        let past = matches!(at.to, To::Past);
         // SAFETY: the caller's promise, with j + LANES <= stride and k < RUNS.
         unsafe {
             for (k, v) in v.iter_mut().enumerate() {
@@ -313,7 +334,7 @@ unsafe fn pass<
             }
             layers::<R, RUNS, ROOM, FROM, LAST>(s, &mut v, &w, last);
             for (k, &v) in v.iter().enumerate() {
-                store(at.out.add(j + k * at.stride), v);
+                store_to(at.out.add(j + k * at.stride), v, past);
             }
         }
         j += LANES;

@@ -227,6 +227,22 @@ unsafe fn store(p: *mut u64, v: __m512i) {
     unsafe { _mm512_storeu_si512(p.cast(), v) }
 }
 
+/// As `store`, or past the caches.
+///
+/// # Safety
+/// Eight words at `p` must be writable, and `p` aligned to 64 bytes if `past`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_to(p: *mut u64, v: __m512i, past: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match past {
+            true => _mm512_stream_si512(p.cast(), v),
+            false => store(p, v),
+        }
+    }
+}
+
 /// Montgomery reduction of lazy pairs: from `lo + 2^52 hi` to a value in `(0, (hi + 1) + q]`
 /// congruent to the sum times `2^-52`.
 #[inline]
