@@ -152,6 +152,13 @@ impl Permutation {
         }
     }
 
+    /// The word from which word `target` comes.
+    pub(crate) fn source(&self, target: u32) -> u32 {
+        let entry = self.blocks[(target / 8) as usize];
+        let lane = self.lanes[(entry & 7) as usize][(target % 8) as usize];
+        (entry >> 3) * 8 + lane as u32
+    }
+
     /// Where source piece `i` (of `2^LOW_LOG` words, or all) goes, and how.
     pub(crate) fn of_piece(&self, i: usize) -> (usize, PermutationPiece<'_>) {
         let (target, chunks) = (self.target[i], self.piece / 8);

@@ -28,8 +28,8 @@ pub(crate) fn limit(m: &Modulus) -> u64 {
     (MASK + 1) / m.value() * m.value()
 }
 
-/// Whether of 32 attempts at most one is refused: kernels make eight words at a time, and again all of them
-/// if any is refused.
+/// Whether of 32 attempts at most one is refused: a prepared key has a list of the words that are, for inner
+/// products to mend.
 pub(crate) fn seldom_refused(m: &Modulus) -> bool {
     MASK + 1 - limit(m) <= (MASK + 1) / 32
 }
@@ -63,9 +63,9 @@ impl Keystream {
         Array::from((u128::from(attempt) << 64 | u128::from(index)).to_le_bytes())
     }
 
-    /// The attempt that is taken at word `j`, given the words from `first` on of the first attempt.
+    /// The attempt that is taken at word `j`, given the first one.
     fn taken(&self, j: u64, first: u64) -> u64 {
-        let mut word = first & MASK;
+        let mut word = first;
         let mut attempt = 0;
         while word >= self.limit {
             attempt += 1;
@@ -77,8 +77,8 @@ impl Keystream {
         word
     }
 
-    /// The words that are taken, of 52 bits each, from word `first` (an even number) on.
-    pub(crate) fn words(&self, first: u64, out: &mut [u64]) {
+    /// The first attempts, of 52 bits each, at the words from word `first` (an even number) on.
+    pub(crate) fn first_attempts(&self, first: u64, out: &mut [u64]) {
         let mut blocks = [Array::from([0u8; 16]); BLOCKS];
         for (run, out) in out.chunks_mut(2 * BLOCKS).enumerate() {
             let start = first + (2 * BLOCKS * run) as u64;
@@ -87,13 +87,21 @@ impl Keystream {
                 *block = Self::block(index, 0);
             }
             self.cipher.encrypt_blocks(blocks);
-            for ((out, block), j) in out.chunks_mut(2).zip(&*blocks).zip((start..).step_by(2)) {
+            for (out, block) in out.chunks_mut(2).zip(&*blocks) {
                 let both = u128::from_le_bytes((*block).into());
                 let halves = [both as u64, (both >> 64) as u64];
-                for ((out, word), j) in out.iter_mut().zip(halves).zip(j..) {
-                    *out = self.taken(j, word);
+                for (out, word) in out.iter_mut().zip(halves) {
+                    *out = word & MASK;
                 }
             }
+        }
+    }
+
+    /// The words that are taken, of 52 bits each, from word `first` (an even number) on.
+    pub(crate) fn words(&self, first: u64, out: &mut [u64]) {
+        self.first_attempts(first, out);
+        for (word, j) in out.iter_mut().zip(first..) {
+            *word = self.taken(j, *word);
         }
     }
 

@@ -567,7 +567,7 @@ impl Cpu {
                 words,
                 rows,
                 first: &place.source.rows,
-                uniform: place.key.uniform(place.prime, range.start, Some(&order)),
+                uniform: place.key.uniform(place.prime, &range, Some(&order)),
                 digits: &digits,
                 order: None,
                 loose: place.divides.is_some() && place.first,

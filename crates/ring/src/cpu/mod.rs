@@ -8,6 +8,7 @@ mod limb;
 mod parallel;
 mod transform;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::{Backend, FactorsRef, Pair, PairRef, TransformPlan};
@@ -18,7 +19,7 @@ use crate::error::{Result, RingError};
 use crate::expander::{Expander, ExpanderId, Stream};
 use crate::galois::{GaloisElement, Permutation, Permutations};
 use crate::kernels::{
-    Isa, KEY_PAD, Kernels, LOW_LOG, PermutationPiece, ROUND_KEYS, Uniform, key_words,
+    Isa, KEY_PAD, Kernels, LOW_LOG, PermutationPiece, ROUND_KEYS, Refused, Uniform, key_words,
 };
 use crate::key::{PlainPoly, SwitchingKey, UniformHalf};
 use crate::keystream::{limb_key, seldom_refused};
@@ -77,6 +78,41 @@ pub struct CpuKey {
     begins: Vec<usize>,
     /// Where the rows a are not stored, per prime and digit the `ROUND_KEYS` words that they are made from.
     round_keys: Option<Buffer>,
+    /// Then also, per prime, the words whose first attempt is refused: of a hundred, one or fewer.
+    refused: Vec<RefusedWords>,
+}
+
+/// Refused words at one prime, by columns.
+struct RefusedWords {
+    words: Vec<Refused>,
+    /// Where those of each `GRID` columns begin, and where the last ones end: a search would wait for memory
+    /// again and again.
+    begins: Vec<usize>,
+}
+
+/// Columns between two entries of a table.
+const GRID: usize = 512;
+
+impl RefusedWords {
+    fn new(mut words: Vec<Refused>, n: usize) -> Self {
+        words.sort_unstable_by_key(|r| (r.column, r.digit));
+        let before = |column: usize| words.partition_point(|r| (r.column as usize) < column);
+        let begins = (0..=n.div_ceil(GRID)).map(|i| before(i * GRID)).collect();
+        Self { words, begins }
+    }
+
+    /// Those at these columns.
+    fn at(&self, columns: &Range<usize>) -> Option<&[Refused]> {
+        let begin = *self.begins.get(columns.start / GRID)?;
+        let near = self
+            .words
+            .get(begin..*self.begins.get(columns.end.div_ceil(GRID))?)?;
+        if columns.start.is_multiple_of(GRID) && columns.end.is_multiple_of(GRID) {
+            return Some(near);
+        }
+        let before = |column: usize| near.partition_point(|r| (r.column as usize) < column);
+        near.get(before(columns.start)..before(columns.end))
+    }
 }
 
 /// Whether uniform halves of keys are made each time from their seeds: where blocks of AES are encrypted by
@@ -122,7 +158,8 @@ impl CpuKey {
         Ok([round_keys, end])
     }
 
-    /// Bytes that the key occupies.
+    /// Bytes that the key occupies, but for its list of refused words: at most 16 for one word in 32, of
+    /// primes that are not just above a power of two hardly any.
     pub fn bytes(&self) -> usize {
         (self.rows.len() + self.round_keys.as_ref().map_or(0, |keys| keys.len())) * 8
     }
@@ -132,12 +169,12 @@ impl CpuKey {
         self.digits.len() * rows_of_a_digit(self.round_keys.is_some())
     }
 
-    /// What makes the uniform halves at prime `i` for the block that begins with word `first`, if they are not
-    /// stored; `order` is where the automorphism takes the block.
+    /// What makes the uniform halves at prime `i` for these columns, from a multiple of eight on, if they are not
+    /// stored; `order` is where the automorphism takes them.
     fn uniform<'a>(
         &'a self,
         i: usize,
-        first: usize,
+        columns: &Range<usize>,
         order: Option<&'a PermutationPiece<'a>>,
     ) -> Option<Uniform<'a>> {
         let words = self.digits.len() * ROUND_KEYS;
@@ -150,7 +187,8 @@ impl CpuKey {
         Some(Uniform {
             round_keys,
             order,
-            first: first / 8,
+            first: columns.start / 8,
+            refused: self.refused.get(pos)?.at(columns)?,
         })
     }
 
@@ -248,6 +286,30 @@ impl Cpu {
             }
         }
         Some(out)
+    }
+
+    /// Per prime of a key what such round keys do not make at their first attempts.
+    fn refused(&self, basis: Basis, round_keys: &[u64], to: &Permutation) -> Vec<RefusedWords> {
+        let n = self.chain.n();
+        let digits = round_keys.len() / (basis.len() * ROUND_KEYS).max(1);
+        let mut keys = round_keys.chunks_exact(ROUND_KEYS);
+        let of = |i: usize| {
+            let mut refused = Vec::new();
+            for digit in 0..digits as u32 {
+                let mut words = Vec::new();
+                let keys = keys.next().unwrap_or(&[]);
+                self.kernels
+                    .refused(self.chain.modulus(i), keys, n, &mut words);
+                // A column meets the word of the place to which it goes.
+                refused.extend(words.into_iter().map(|(word, more)| Refused {
+                    column: to.source(word),
+                    digit,
+                    more,
+                }));
+            }
+            RefusedWords::new(refused, n)
+        };
+        basis.iter().map(of).collect()
     }
 
     fn check_plain(&self, op: &'static str, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
@@ -415,15 +477,20 @@ impl Backend for Cpu {
                 }
             }
         }
+        let permutation = Permutation::new(key.galois, self.chain.log_n());
+        let refused = round_keys
+            .as_ref()
+            .map(|keys| self.refused(basis, keys, &permutation));
         Ok(CpuKey {
             galois: key.galois,
-            permutation: Permutation::new(key.galois, self.chain.log_n()),
+            permutation,
             digits: key.digits.clone(),
             special: key.special,
             basis,
             rows,
             begins,
             round_keys,
+            refused: refused.unwrap_or_default(),
         })
     }
 

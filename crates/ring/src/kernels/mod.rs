@@ -326,6 +326,21 @@ pub(crate) struct Uniform<'a> {
     pub(crate) order: Option<&'a PermutationPiece<'a>>,
     /// The group of eight columns with which the block begins.
     pub(crate) first: usize,
+    /// Of the block's columns the words whose first attempt is refused. Portable code makes them anew.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) refused: &'a [Refused],
+}
+
+/// A word of a uniform half whose first attempt is refused. Known beforehand, such words cost an inner product no
+/// branch: it takes all first attempts, and adds what is missing afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// The column of the limb that meets the word.
+    pub(crate) column: u32,
+    /// The digit of the key.
+    pub(crate) digit: u32,
+    /// The attempt that is taken less the first one, modulo q.
+    pub(crate) more: u64,
 }
 
 impl Uniform<'_> {
@@ -529,6 +544,9 @@ kernels! {
     fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize));
     /// What a uniform half is made from: `ROUND_KEYS` words, of which the first two are the AES key.
     fn round_keys(key: &[u8; 16], out: &mut [u64]);
+    /// Of the first `words` words that such round keys make (a multiple of eight, at most `2^32`) those whose
+    /// first attempt is refused: their numbers, and what is taken instead less that attempt, modulo q.
+    fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut Vec<(u32, u64)>);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results, in another order
     /// if it has one.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);

@@ -30,7 +30,7 @@ fn montgomery_lazy(x: u128, q: u64, inv: u64) -> u64 {
 
 /// `x * y * 2^-52 mod q`, canonical, for a product below `2^52 q`.
 #[inline(always)]
-fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
+pub(super) fn montgomery(x: u64, y: u64, q: u64, inv: u64) -> u64 {
     reduce_once(montgomery_lazy(u128::from(x) * u128::from(y), q, inv), q)
 }
 
@@ -487,14 +487,33 @@ pub(super) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
     }
 }
 
-/// The words of one uniform half that `n` columns meet, canonical.
-fn halves(m: &Modulus, uniform: &Uniform<'_>, digit: usize, n: usize) -> Vec<u64> {
+pub(super) fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut Vec<(u32, u64)>) {
+    let stream = stream(m, round_keys);
+    let (mut first, mut taken) = ([0; 2], [0; 2]);
+    for j in (0..words as u64).step_by(2) {
+        stream.first_attempts(j, &mut first);
+        stream.words(j, &mut taken);
+        for (j, (first, taken)) in (j..).zip(first.into_iter().zip(taken)) {
+            if first != taken {
+                out.push((j as u32, m.sub(m.reduce(taken), m.reduce(first))));
+            }
+        }
+    }
+}
+
+/// What a uniform half is made from.
+fn stream(m: &Modulus, round_keys: &[u64]) -> Keystream {
     let mut key = [0; 16];
-    let words = uniform.round_keys.iter().skip(digit * ROUND_KEYS);
-    for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
+    for (bytes, word) in key.chunks_exact_mut(8).zip(round_keys) {
         bytes.copy_from_slice(&word.to_le_bytes());
     }
-    let stream = Keystream::new(key, m);
+    Keystream::new(key, m)
+}
+
+/// The words of one uniform half that `n` columns meet, canonical.
+fn halves(m: &Modulus, uniform: &Uniform<'_>, digit: usize, n: usize) -> Vec<u64> {
+    let keys = uniform.round_keys.get(digit * ROUND_KEYS..);
+    let stream = stream(m, keys.unwrap_or(&[]));
     let mut out = vec![0; n];
     for (columns, out) in out.chunks_mut(8).enumerate() {
         let (group, places) = uniform.group(columns);

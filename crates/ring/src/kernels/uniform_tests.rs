@@ -84,7 +84,16 @@ proptest! {
                     for (key, out) in keys.iter().zip(round_keys.chunks_exact_mut(ROUND_KEYS)) {
                         k.round_keys(key, out);
                     }
-                    let uniform = Uniform { round_keys: &round_keys, order, first: source * n / 8 };
+                    let mut refused = Vec::new();
+                    for (digit, keys) in (0..).zip(round_keys.chunks_exact(ROUND_KEYS)) {
+                        let mut words = Vec::new();
+                        k.refused(&m, keys, 4 * n, &mut words);
+                        let place = |word| if order.is_some() { permutation.source(word) } else { word };
+                        refused.extend(words.iter().map(|&(word, more)| Refused { column: place(word), digit, more }));
+                    }
+                    // Sorted by the caller; any order will do here.
+                    refused.retain(|r| (r.column as usize) / n == source);
+                    let uniform = Uniform { round_keys: &round_keys, order, first: source * n / 8, refused: &refused };
                     let product = |words, rows, uniform, loose| {
                         let (mut out0, mut out1) = (vec![0; n], vec![0; n]);
                         let key = KeyRows { words, rows, first: &first, digits: &values, uniform, order, loose, ahead: &[] };
@@ -135,12 +144,18 @@ fn loose_results_are_what_a_division_takes() {
             for (d, out) in (0..).zip(round_keys.chunks_exact_mut(ROUND_KEYS)) {
                 k.round_keys(&[d; 16], out);
             }
+            // Of so few words and this prime none.
+            let mut refused = Vec::new();
+            k.refused(&m, &round_keys[..ROUND_KEYS], n, &mut refused);
+            assert!(refused.is_empty());
+            let refused = Vec::new();
             let product = |values: &[Vec<u64>], loose| {
                 let values: Vec<&[u64]> = values.iter().map(Vec::as_slice).collect();
                 let uniform = Uniform {
                     round_keys: &round_keys,
                     order: None,
                     first: 0,
+                    refused: &refused,
                 };
                 let key = KeyRows {
                     words: &words,

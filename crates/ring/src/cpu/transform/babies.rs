@@ -79,7 +79,7 @@ impl Cpu {
             words,
             rows: turn.key.stored(),
             first: &source.rows,
-            uniform: turn.key.uniform(place.prime, range.start, Some(&order)),
+            uniform: turn.key.uniform(place.prime, &range, Some(&order)),
             digits: &digits,
             order: Some(&order),
             loose: false,

@@ -67,6 +67,11 @@ pub(super) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
     super::scalar::round_keys(key, out);
 }
 
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut Vec<(u32, u64)>) {
+    super::scalar::refused(m, round_keys, words, out);
+}
+
 /// Words per vector.
 const LANES: usize = 4;
 

@@ -8,8 +8,8 @@ use super::{LANES, Lanes, MIN_LOG, Quotients, load, montgomery, splat, steps_of,
 use crate::basis::Basis;
 use crate::kernels::scalar;
 use crate::kernels::{
-    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, key_stride, key_width,
-    whole,
+    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, Uniform, key_stride,
+    key_width, whole, words_met,
 };
 use crate::modulus::Modulus;
 use crate::ntt::is_roomy;
@@ -98,7 +98,7 @@ unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
     let n = out0.len();
     let (w, quot) = splat(m.shoup(extra.factor));
     let unpack = Unpack::new(key_width(m));
-    let halves = Halves::new(m, key.uniform.unwrap_or_default());
+    let halves = Halves::new(key.uniform.unwrap_or_default());
     let mut terms = [Term::NONE; MOST_DIGITS];
     for ((term, digit), &first) in terms.iter_mut().zip(key.digits).zip(key.first) {
         let row = if MADE { first / 2 } else { first };
@@ -131,6 +131,43 @@ unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
         }
         for j in (whole..n).step_by(LANES) {
             product.columns::<1, HALF, END, MADE>(outs, j);
+        }
+    }
+    if let Some(uniform) = key.uniform.filter(|u| !u.refused.is_empty()) {
+        mend(m, out1, key, &uniform);
+    }
+}
+
+/// Adds to second results what first attempts at refused words lack; values are canonical as before, or no
+/// larger.
+fn mend(m: &Modulus, out: &mut [u64], key: &KeyRows<'_>, uniform: &Uniform<'_>) {
+    let (q, inv) = (m.value(), m.inv52());
+    // Where each of eight columns goes, by order.
+    let places = key
+        .order
+        .map(|order| order.lanes.map(|lanes| words_met(&lanes)));
+    for r in uniform.refused {
+        let column = (r.column as usize).wrapping_sub(8 * uniform.first);
+        let mine = |&first: &usize| first / 2 == r.digit as usize;
+        let digit = key
+            .first
+            .iter()
+            .position(mine)
+            .and_then(|d| key.digits.get(d));
+        let Some(&x) = digit.and_then(|digit| digit.get(column)) else {
+            continue;
+        };
+        let at = match (key.order, &places) {
+            (Some(order), Some(places)) => {
+                let b = order.blocks.get(column / 8).copied().unwrap_or(0);
+                let place = places[(b & 7) as usize][column % 8] as usize;
+                ((b >> 3) as usize).wrapping_sub(order.base) * 8 + place
+            }
+            _ => column,
+        };
+        if let Some(out) = out.get_mut(at) {
+            let sum = *out + scalar::montgomery(x, r.more, q, inv);
+            *out = sum.min(sum.wrapping_sub(q));
         }
     }
 }

@@ -38,6 +38,66 @@ pub(in crate::kernels) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
     round!(0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40, 0x80, 0x1b, 0x36);
 }
 
+/// Vectors whose blocks are encrypted together to find refused words.
+const TOGETHER: usize = 4;
+
+#[target_feature(enable = "avx512f,vaes")]
+pub(in crate::kernels) fn refused(
+    m: &Modulus,
+    round_keys: &[u64],
+    words: usize,
+    out: &mut Vec<(u32, u64)>,
+) {
+    let size = TOGETHER * 8;
+    if round_keys.len() < ROUND_KEYS || !words.is_multiple_of(size) || words as u64 > 1 << 32 {
+        return scalar::refused(m, round_keys, words, out);
+    }
+    let keys = round_keys.as_ptr();
+    let limit = _mm512_set1_epi64(limit(m) as i64);
+    let mask = _mm512_set1_epi64((1 << 52) - 1);
+    let (step, again) = (
+        _mm512_setr_epi64(4, 0, 4, 0, 4, 0, 4, 0),
+        _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1),
+    );
+    let mut numbers = _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0);
+    for start in (0..words).step_by(size) {
+        let mut counters = [numbers; TOGETHER];
+        for counters in &mut counters {
+            *counters = numbers;
+            numbers = _mm512_add_epi64(numbers, step);
+        }
+        // SAFETY: there are eleven round keys.
+        let first = unsafe { attempt(keys, counters) };
+        let first = first.map(|words| _mm512_and_si512(words, mask));
+        let places = (start..).step_by(8).zip(counters).zip(first);
+        for ((number, mut counters), first) in places {
+            let mut left = _mm512_cmpge_epu64_mask(first, limit);
+            if left == 0 {
+                continue;
+            }
+            let mut taken = first;
+            while left != 0 {
+                counters = _mm512_add_epi64(counters, again);
+                // SAFETY: as above.
+                let [more] = unsafe { attempt(keys, [counters]) };
+                taken = _mm512_mask_and_epi64(taken, left, more, mask);
+                left = _mm512_cmpge_epu64_mask(taken, limit);
+            }
+            let (mut old, mut new) = ([0; 8], [0; 8]);
+            // SAFETY: eight words each.
+            unsafe {
+                store(old.as_mut_ptr(), first);
+                store(new.as_mut_ptr(), taken);
+            }
+            for (number, (old, new)) in (number..).zip(old.into_iter().zip(new)) {
+                if old != new {
+                    out.push((number as u32, m.sub(m.reduce(new), m.reduce(old))));
+                }
+            }
+        }
+    }
+}
+
 /// What makes the words of the uniform halves of one block.
 pub(super) struct Halves<'a> {
     uniform: Uniform<'a>,
@@ -47,12 +107,6 @@ pub(super) struct Halves<'a> {
     blocks: __m512i,
     /// Where a block's number lies in them, but for its last two bits.
     number: __m512i,
-    mask: __m512i,
-    limit: __m512i,
-    /// Its upper half: what is below is not refused.
-    suspect: __m512i,
-    /// The step from one attempt to the next.
-    one: __m512i,
 }
 
 #[derive(Clone, Copy)]
@@ -73,7 +127,7 @@ impl<const G: usize> Groups<G> {
 impl<'a> Halves<'a> {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn new(m: &Modulus, uniform: Uniform<'a>) -> Self {
+    pub(super) fn new(uniform: Uniform<'a>) -> Self {
         let mut places = [Places([0, 1, 2, 3, 4, 5, 6, 7]); 8];
         for (places, lanes) in places
             .iter_mut()
@@ -86,10 +140,6 @@ impl<'a> Halves<'a> {
             places,
             blocks: _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0),
             number: _mm512_maskz_set1_epi64(0b0101_0101, 0xffff_fffc),
-            mask: _mm512_set1_epi64((1 << 52) - 1),
-            limit: _mm512_set1_epi64(limit(m) as i64),
-            suspect: _mm512_set1_epi64((limit(m) >> 32 << 32) as i64),
-            one: _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1),
         }
     }
 
@@ -124,7 +174,8 @@ impl<'a> Halves<'a> {
         _mm512_or_si512(number, self.blocks)
     }
 
-    /// The words that these groups meet, of the digit with those round keys: below 2^52, not reduced.
+    /// The first attempts at the words that these groups meet, of the digit with those round keys: in the low 52
+    /// bits, which multiply-adds read.
     ///
     /// # Safety
     /// `keys` are round keys, and the groups those of `groups`.
@@ -135,41 +186,12 @@ impl<'a> Halves<'a> {
         keys: *const u64,
         groups: &Groups<G>,
     ) -> [__m512i; G] {
-        let (mut words, mut largest) = ([self.blocks; G], _mm512_setzero_si512());
+        let mut words = [self.blocks; G];
         for (words, &entry) in words.iter_mut().zip(&groups.entries) {
             *words = self.counters(entry);
         }
         // SAFETY: the caller's promise.
-        words = unsafe { self.attempt(keys, words) };
-        for &words in &words {
-            // By halves, of which the upper ones decide but for one case in a million: maxima of whole words, and
-            // comparisons, wait for the same ports as AES.
-            largest = _mm512_max_epu32(largest, words);
-        }
-        if _mm512_cmpge_epu64_mask(largest, self.suspect) != 0 {
-            // All of them at once: for each vector by itself there would be a branch that no processor foresees.
-            let mut counters = [self.blocks; G];
-            for (counters, &entry) in counters.iter_mut().zip(&groups.entries) {
-                *counters = self.counters(entry);
-            }
-            loop {
-                let mut refused = [0; G];
-                for (refused, &words) in refused.iter_mut().zip(&words) {
-                    *refused = _mm512_cmpge_epu64_mask(words, self.limit);
-                }
-                if refused.iter().all(|&refused| refused == 0) {
-                    break;
-                }
-                for counters in &mut counters {
-                    *counters = _mm512_add_epi64(*counters, self.one);
-                }
-                // SAFETY: the caller's promise.
-                let more = unsafe { self.attempt(keys, counters) };
-                for ((words, more), refused) in words.iter_mut().zip(more).zip(refused) {
-                    *words = _mm512_mask_mov_epi64(*words, refused, more);
-                }
-            }
-        }
+        words = unsafe { attempt(keys, words) };
         for (words, &entry) in words.iter_mut().zip(&groups.entries) {
             // SAFETY: eight words.
             let places = unsafe { load(self.places[(entry & 7) as usize].0.as_ptr()) };
@@ -177,35 +199,32 @@ impl<'a> Halves<'a> {
         }
         words
     }
+}
 
-    /// A round of all blocks after the other: alone, each would wait for the one before it.
-    ///
-    /// # Safety
-    /// As for [`Halves::words`].
-    #[inline]
-    #[target_feature(enable = "avx512f,vaes")]
-    unsafe fn attempt<const G: usize>(
-        &self,
-        keys: *const u64,
-        mut x: [__m512i; G],
-    ) -> [__m512i; G] {
-        // SAFETY: the caller's promise: eleven vectors.
-        unsafe {
-            let key = load(keys);
+/// One attempt at the words of blocks with these numbers, in the low 52 bits, and something above: a round of all blocks after the other, since alone each
+/// would wait for the one before it.
+///
+/// # Safety
+/// `keys` are round keys.
+#[inline]
+#[target_feature(enable = "avx512f,vaes")]
+unsafe fn attempt<const G: usize>(keys: *const u64, mut x: [__m512i; G]) -> [__m512i; G] {
+    // SAFETY: the caller's promise: eleven vectors.
+    unsafe {
+        let key = load(keys);
+        for x in &mut x {
+            *x = _mm512_xor_si512(*x, key);
+        }
+        for round in 1..ROUNDS {
+            let key = load(keys.add(8 * round));
             for x in &mut x {
-                *x = _mm512_xor_si512(*x, key);
-            }
-            for round in 1..ROUNDS {
-                let key = load(keys.add(8 * round));
-                for x in &mut x {
-                    *x = _mm512_aesenc_epi128(*x, key);
-                }
-            }
-            let key = load(keys.add(8 * ROUNDS));
-            for x in &mut x {
-                *x = _mm512_and_si512(_mm512_aesenclast_epi128(*x, key), self.mask);
+                *x = _mm512_aesenc_epi128(*x, key);
             }
         }
-        x
+        let key = load(keys.add(8 * ROUNDS));
+        for x in &mut x {
+            *x = _mm512_aesenclast_epi128(*x, key);
+        }
     }
+    x
 }
