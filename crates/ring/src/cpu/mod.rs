@@ -6,9 +6,11 @@ pub mod grouping;
 mod key_switch;
 mod limb;
 mod parallel;
+mod prepared;
 mod transform;
 
-use std::ops::Range;
+pub use prepared::CpuKey;
+
 use std::sync::Arc;
 
 use crate::backend::{Backend, FactorsRef, Pair, PairRef, TransformPlan};
@@ -16,13 +18,9 @@ use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
-use crate::expander::{Expander, ExpanderId, Stream};
 use crate::galois::{GaloisElement, Permutation, Permutations};
-use crate::kernels::{
-    Isa, KEY_PAD, Kernels, LOW_LOG, PermutationPiece, ROUND_KEYS, Refused, Uniform, key_words,
-};
-use crate::key::{PlainPoly, SwitchingKey, UniformHalf};
-use crate::keystream::{limb_key, seldom_refused};
+use crate::kernels::{Isa, Kernels, LOW_LOG};
+use crate::key::{PlainPoly, SwitchingKey};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
@@ -61,161 +59,6 @@ pub struct Cpu {
     seeds: bool,
 }
 
-/// A switching key prepared for [`Cpu`]: rotated by the inverse automorphism, in Montgomery form,
-/// the rows that one target prime needs side by side.
-pub struct CpuKey {
-    galois: GaloisElement,
-    permutation: Permutation,
-    digits: Vec<Basis>,
-    special: Basis,
-    /// Q' + P of the stored limbs.
-    basis: Basis,
-    /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, or the rows b alone, interleaved by eight words
-    /// and packed: what an inner product reads is one run of memory. All in one buffer, so that it lies
-    /// in huge pages, with `KEY_PAD` words at its end.
-    rows: Buffer,
-    /// Where the rows of each prime begin, and where the last ones end.
-    begins: Vec<usize>,
-    /// Where the rows a are not stored, per prime and digit the `ROUND_KEYS` words that they are made from.
-    round_keys: Option<Buffer>,
-    /// Then also, per prime, the words whose first attempt is refused: of a hundred, one or fewer.
-    refused: Vec<RefusedWords>,
-}
-
-/// Refused words at one prime, by columns.
-struct RefusedWords {
-    words: Vec<Refused>,
-    /// Where those of each `GRID` columns begin, and where the last ones end: a search would wait for memory
-    /// again and again.
-    begins: Vec<usize>,
-}
-
-/// Columns between two entries of a table.
-const GRID: usize = 512;
-
-impl RefusedWords {
-    fn new(mut words: Vec<Refused>, n: usize) -> Self {
-        words.sort_unstable_by_key(|r| (r.column, r.digit));
-        let before = |column: usize| words.partition_point(|r| (r.column as usize) < column);
-        let begins = (0..=n.div_ceil(GRID)).map(|i| before(i * GRID)).collect();
-        Self { words, begins }
-    }
-
-    /// Those at these columns.
-    fn at(&self, columns: &Range<usize>) -> Option<&[Refused]> {
-        let begin = *self.begins.get(columns.start / GRID)?;
-        let near = self
-            .words
-            .get(begin..*self.begins.get(columns.end.div_ceil(GRID))?)?;
-        if columns.start.is_multiple_of(GRID) && columns.end.is_multiple_of(GRID) {
-            return Some(near);
-        }
-        let before = |column: usize| near.partition_point(|r| (r.column as usize) < column);
-        near.get(before(columns.start)..before(columns.end))
-    }
-}
-
-/// Whether uniform halves of keys are made each time from their seeds: where blocks of AES are encrypted by
-/// vectors, and hardly any word is refused.
-fn keeps_seeds(chain: &Chain, isa: Isa) -> bool {
-    isa == Isa::Avx512Ifma && chain.all().iter().all(|i| seldom_refused(chain.modulus(i)))
-}
-
-impl CpuKey {
-    /// How many halves of each digit a prepared key has in memory whose uniform halves are seeds: one where
-    /// the other one is made when it is needed.
-    #[must_use]
-    pub fn stored_halves(chain: &Chain, isa: Isa) -> usize {
-        rows_of_a_digit(keeps_seeds(chain, isa))
-    }
-
-    /// Bytes that a prepared key of so many digits on `basis` occupies whose uniform halves are seeds: 5, 6 or
-    /// 6.5 for each residue of at most 40, at most 48, more bits, of both halves, or of one where the
-    /// other one is made when it is needed.
-    ///
-    /// # Errors
-    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
-    pub fn bytes_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<usize> {
-        let words = Self::words_of(chain, isa, basis, digits)?;
-        Ok(8 * words.iter().sum::<usize>())
-    }
-
-    /// Words of the buffers of such a key: its round keys, none where both halves are stored, and its
-    /// rows.
-    ///
-    /// # Errors
-    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
-    pub fn words_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<[usize; 2]> {
-        chain.check_basis("words_of", basis)?;
-        let rows = Self::stored_halves(chain, isa) * digits;
-        let round_keys = match keeps_seeds(chain, isa) {
-            true => basis.len() * digits * ROUND_KEYS,
-            false => 0,
-        };
-        let end = begins(chain, basis, rows)
-            .last()
-            .map_or(0, |end| end + KEY_PAD);
-        Ok([round_keys, end])
-    }
-
-    /// Bytes that the key occupies, but for its list of refused words: at most 16 for one word in 32, of
-    /// primes that are not just above a power of two hardly any.
-    pub fn bytes(&self) -> usize {
-        (self.rows.len() + self.round_keys.as_ref().map_or(0, |keys| keys.len())) * 8
-    }
-
-    /// Number of stored rows.
-    fn stored(&self) -> usize {
-        self.digits.len() * rows_of_a_digit(self.round_keys.is_some())
-    }
-
-    /// What makes the uniform halves at prime `i` for these columns, from a multiple of eight on, if they are not
-    /// stored; `order` is where the automorphism takes them.
-    fn uniform<'a>(
-        &'a self,
-        i: usize,
-        columns: &Range<usize>,
-        order: Option<&'a PermutationPiece<'a>>,
-    ) -> Option<Uniform<'a>> {
-        let words = self.digits.len() * ROUND_KEYS;
-        let pos = self.basis.position_of(i)?;
-        let round_keys = self
-            .round_keys
-            .as_ref()?
-            .get(pos * words..(pos + 1) * words)?;
-        let order = order.filter(|_| !self.galois.is_identity());
-        Some(Uniform {
-            round_keys,
-            order,
-            first: columns.start / 8,
-            refused: self.refused.get(pos)?.at(columns)?,
-        })
-    }
-
-    /// All rows that prime `i` needs, and `KEY_PAD` words more.
-    fn row_of(&self, i: usize) -> Option<&[u64]> {
-        let pos = self.basis.position_of(i)?;
-        let (begin, end) = (*self.begins.get(pos)?, *self.begins.get(pos + 1)?);
-        self.rows.get(begin..end + KEY_PAD)
-    }
-}
-
-/// Rows that are stored of each digit, and whether a key with seeds keeps these alone.
-const fn rows_of_a_digit(seeds: bool) -> usize {
-    if seeds { 1 } else { 2 }
-}
-
-/// Where the packed rows of each prime begin in a key of so many, and where the last ones end.
-fn begins(chain: &Chain, basis: Basis, rows: usize) -> Vec<usize> {
-    let words = |i| key_words(chain.modulus(i), rows, chain.n());
-    let mut end = 0;
-    let ends = basis.iter().map(|i| {
-        end += words(i);
-        end
-    });
-    std::iter::once(0).chain(ends).collect()
-}
-
 /// A plaintext prepared for [`Cpu`]: Montgomery form.
 pub struct CpuPlain {
     basis: Basis,
@@ -243,7 +86,7 @@ impl Cpu {
     /// [`RingError::IsaUnavailable`] if this processor lacks the instruction set.
     pub fn new(chain: Arc<Chain>, config: CpuConfig) -> Result<Self> {
         Ok(Self {
-            seeds: keeps_seeds(&chain, config.isa),
+            seeds: prepared::keeps_seeds(&chain, config.isa),
             chain,
             kernels: Kernels::new(config.isa)?,
             permutations: Permutations::default(),
@@ -261,55 +104,6 @@ impl Cpu {
     /// The instruction set in use.
     pub fn isa(&self) -> Isa {
         self.kernels.isa()
-    }
-
-    /// Per prime and digit of a key what its uniform halves are made from, if they are not stored.
-    fn round_keys(&self, key: &SwitchingKey) -> Option<Buffer> {
-        let seeds: Option<Vec<_>> = key
-            .parts
-            .iter()
-            .map(|(_, a)| match a {
-                UniformHalf::Seeded { expander, stream } => Some((expander, *stream)),
-                UniformHalf::Poly(_) => None,
-            })
-            .collect();
-        let seeds = seeds.filter(|seeds| {
-            let made = |(expander, _): &(&Expander, Stream)| expander.id() == ExpanderId::Aes128;
-            self.seeds && seeds.iter().all(made)
-        })?;
-        let mut out = Buffer::dirty(key.basis().len() * seeds.len() * ROUND_KEYS);
-        let mut outs = out.chunks_exact_mut(ROUND_KEYS);
-        for i in key.basis().iter() {
-            for (expander, stream) in &seeds {
-                let limb = limb_key(expander.seed(), *stream, self.chain.modulus(i));
-                self.kernels.round_keys(&limb, outs.next()?);
-            }
-        }
-        Some(out)
-    }
-
-    /// Per prime of a key what such round keys do not make at their first attempts.
-    fn refused(&self, basis: Basis, round_keys: &[u64], to: &Permutation) -> Vec<RefusedWords> {
-        let n = self.chain.n();
-        let digits = round_keys.len() / (basis.len() * ROUND_KEYS).max(1);
-        let mut keys = round_keys.chunks_exact(ROUND_KEYS);
-        let of = |i: usize| {
-            let mut refused = Vec::new();
-            for digit in 0..digits as u32 {
-                let mut words = Vec::new();
-                let keys = keys.next().unwrap_or(&[]);
-                self.kernels
-                    .refused(self.chain.modulus(i), keys, n, &mut words);
-                // A column meets the word of the place to which it goes.
-                refused.extend(words.into_iter().map(|(word, more)| Refused {
-                    column: to.source(word),
-                    digit,
-                    more,
-                }));
-            }
-            RefusedWords::new(refused, n)
-        };
-        basis.iter().map(of).collect()
     }
 
     fn check_plain(&self, op: &'static str, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
@@ -446,52 +240,7 @@ impl Backend for Cpu {
     }
 
     fn prepare_key(&self, key: &SwitchingKey) -> Result<CpuKey> {
-        key.check(&self.chain)?;
-        let n = self.chain.n();
-        let inverse = Permutation::new(key.galois.inverse(self.chain.log_n()), self.chain.log_n());
-        let basis = key.basis();
-        let round_keys = self.round_keys(key);
-        let each = rows_of_a_digit(round_keys.is_some());
-        let count = each * key.parts.len();
-        let begins = begins(&self.chain, basis, count);
-        let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + KEY_PAD);
-        let mut temp = Buffer::dirty(2 * n);
-        let (temp, expanded) = temp.split_at_mut(n);
-        for ((pos, i), run) in basis.iter().enumerate().zip(begins.windows(2)) {
-            let m = self.chain.modulus(i);
-            let out = &mut rows[run[0]..run[1]];
-            let mut pack = |x: &[u64], row: usize| {
-                self.kernels.permute(temp, x, &inverse.whole(), &[]);
-                self.kernels.scale(m, temp, m.mont_one());
-                self.kernels.pack_key(m, out, temp, (row, count));
-            };
-            for (d, (b, a)) in key.parts.iter().enumerate() {
-                pack(b.limb(pos), each * d);
-                match a {
-                    _ if round_keys.is_some() => {}
-                    UniformHalf::Poly(a) => pack(a.limb(pos), 2 * d + 1),
-                    UniformHalf::Seeded { expander, stream } => {
-                        expander.fill(*stream, m, expanded);
-                        pack(expanded, 2 * d + 1);
-                    }
-                }
-            }
-        }
-        let permutation = Permutation::new(key.galois, self.chain.log_n());
-        let refused = round_keys
-            .as_ref()
-            .map(|keys| self.refused(basis, keys, &permutation));
-        Ok(CpuKey {
-            galois: key.galois,
-            permutation,
-            digits: key.digits.clone(),
-            special: key.special,
-            basis,
-            rows,
-            begins,
-            round_keys,
-            refused: refused.unwrap_or_default(),
-        })
+        self.prepare(key)
     }
 
     fn key_galois(&self, key: &CpuKey) -> GaloisElement {

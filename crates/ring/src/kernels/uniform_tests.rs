@@ -117,6 +117,36 @@ proptest! {
     }
 }
 
+/// Every instruction set finds the words that portable code finds, those of a limb that are refused once, and of primes
+/// that refuse an eighth of all attempts also those that are refused several times.
+#[test]
+fn refused_words_are_the_same_for_all() {
+    for (m, least, most) in [
+        (just_above(49), 400, 620),
+        (just_above(45), 16, 50),
+        (prime(46, 8), 0, 0),
+    ] {
+        let found: Vec<Vec<(u32, u64)>> = Isa::available()
+            .into_iter()
+            .map(|isa| {
+                let k = Kernels::new(isa).unwrap();
+                let mut round_keys = vec![0; ROUND_KEYS];
+                k.round_keys(&[9; 16], &mut round_keys);
+                let mut found = Vec::new();
+                k.refused(&m, &round_keys, 4096, &mut found);
+                found
+            })
+            .collect();
+        assert!(
+            (least..=most).contains(&found[0].len()),
+            "{}",
+            found[0].len()
+        );
+        assert!(found.iter().all(|f| f == &found[0]));
+        assert!(found[0].iter().all(|&(_, more)| more < m.value()));
+    }
+}
+
 /// With digits as large as transforms leave them, and few enough of them that results may stay as they are, and more.
 #[test]
 fn loose_results_are_what_a_division_takes() {
