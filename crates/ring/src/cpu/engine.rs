@@ -647,7 +647,7 @@ impl Cpu {
         for (out, temp) in [(out0, temp0), (out1, temp1)] {
             let out = &mut out[range.clone()];
             if fresh {
-                self.kernels.permute(out, temp, &piece, &[]);
+                self.kernels.permute(out, temp, &piece, &[], false);
             } else if same {
                 self.kernels.add(m, out, temp);
             } else {

@@ -19,11 +19,12 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation, Permutations};
-use crate::kernels::{Isa, Kernels, LOW_LOG};
+use crate::kernels::{Isa, Kernels, LOW_LOG, order_past};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
 use crate::reference::{check_extend, check_rescale, check_residues};
+use convert::goes_past;
 use parallel::{even_runs, share, threads_for, threads_pointwise};
 
 /// Words of a sum of products that are finished before the next: they stay in the first cache while one
@@ -191,14 +192,18 @@ impl Cpu {
     }
 
     /// An automorphism of one limb in NTT form, block by block in the order in which they are read: reads
-    /// jump inside a block, which no processor foresees, so the next block is fetched meanwhile.
-    fn permute_limb(&self, out: &mut [u64], x: &[u64], p: &Permutation) {
+    /// jump inside a block, which no processor foresees, so the next block is fetched meanwhile. Results may go
+    /// past the caches.
+    fn permute_limb(&self, out: &mut [u64], x: &[u64], p: &Permutation, past: bool) {
         let block = x.len().min(1 << LOW_LOG);
         for (i, from) in x.chunks_exact(block).enumerate() {
             let (target, piece) = p.of_piece(i);
             let to = &mut out[target * block..(target + 1) * block];
             let ahead = x.get((i + 1) * block..(i + 2) * block).unwrap_or(&[]);
-            self.kernels.permute(to, from, &piece, ahead);
+            self.kernels.permute(to, from, &piece, ahead, past);
+        }
+        if past {
+            order_past();
         }
     }
 
@@ -427,9 +432,10 @@ impl Backend for Cpu {
         match poly.form() {
             Form::Ntt => {
                 let p = self.permutations.get(g, self.chain.log_n());
+                let past = goes_past(poly.basis().len() * self.chain.n());
                 self.each_limb(&mut out, threads_pointwise, |i, out| {
                     if let Some(x) = poly.limb_of(i) {
-                        self.permute_limb(out, x, &p);
+                        self.permute_limb(out, x, &p, past);
                     }
                 });
             }

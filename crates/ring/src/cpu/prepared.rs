@@ -235,7 +235,7 @@ impl Cpu {
             let m = self.chain.modulus(i);
             let out = &mut rows[run[0]..run[1]];
             let mut pack = |x: &[u64], row: usize| {
-                self.kernels.permute(temp, x, &inverse.whole(), &[]);
+                self.kernels.permute(temp, x, &inverse.whole(), &[], false);
                 self.kernels.scale(m, temp, m.mont_one());
                 self.kernels.pack_key(m, out, temp, (row, count));
             };

@@ -557,8 +557,9 @@ kernels! {
     fn copy(out: &mut [u64], x: &[u64], ahead: &[u64]);
     /// Each word of `x` as many times as there is room for in `out`: 2 or 4 words for one of `x`.
     fn spread(out: &mut [u64], x: &[u64]);
-    /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache.
-    fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64]);
+    /// `out[j] = x[source(j)]`. Meanwhile `ahead` is fetched into the cache; results may go past it, as those of
+    /// [`Converted`].
+    fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, ahead: &[u64], past: bool);
     /// `out[j] += x[source(j)]`.
     fn permute_acc(m: &Modulus, out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>);
     /// `out[source^-1]`: coefficient-form automorphism `X -> X^g`.

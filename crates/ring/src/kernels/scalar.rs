@@ -582,7 +582,13 @@ pub(super) fn spread(out: &mut [u64], x: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn permute(out: &mut [u64], x: &[u64], p: &PermutationPiece<'_>, _ahead: &[u64]) {
+pub(super) fn permute(
+    out: &mut [u64],
+    x: &[u64],
+    p: &PermutationPiece<'_>,
+    _ahead: &[u64],
+    _past: bool,
+) {
     for (o, &b) in out.chunks_exact_mut(8).zip(p.blocks) {
         let source = ((b >> 3) as usize).wrapping_sub(p.base);
         let Some(src) = x.as_chunks::<8>().0.get(source) else {

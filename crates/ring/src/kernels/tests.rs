@@ -383,7 +383,7 @@ proptest! {
                 let ordered = product(Some(&order));
                 let permuted = product(None).map(|x| {
                     let mut out = vec![0; n];
-                    k.permute(&mut out, &x, &piece, &[]);
+                    k.permute(&mut out, &x, &piece, &[], false);
                     out
                 });
                 assert_eq!(ordered, permuted, "{:?}, block {target}", k.isa());
@@ -466,7 +466,11 @@ proptest! {
         let (x, out) = (w.many(n, m.value()), w.many(n, m.value()));
         agree(|k| {
             let mut results = vec![out.clone(); 3];
-            k.permute(&mut results[0], &x, &p.whole(), &x[..n / 2]);
+            k.permute(&mut results[0], &x, &p.whole(), &x[..n / 2], false);
+            let mut past = Buffer::dirty(results[0].len());
+            k.permute(&mut past, &x, &p.whole(), &[], true);
+            order_past();
+            assert_eq!(past[..], results[0], "{:?}: past the caches", k.isa());
             k.permute_acc(&m, &mut results[1], &x, &p.whole());
             k.permute_coefficients(&m, &mut results[2], &x, g.value());
             results

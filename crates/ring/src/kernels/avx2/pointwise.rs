@@ -164,6 +164,7 @@ pub(in crate::kernels) fn permute(
     x: &[u64],
     p: &PermutationPiece<'_>,
     ahead: &[u64],
+    _past: bool,
 ) {
     permute_with(out, (x, ahead), p, |_, new| new);
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, load, montgomery, reduce_once, splat, store};
+use super::{LANES, Lanes, load, montgomery, reduce_once, splat, store, store_to};
 use crate::kernels::{PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -118,7 +118,9 @@ pub(in crate::kernels) fn permute(
     x: &[u64],
     p: &PermutationPiece<'_>,
     ahead: &[u64],
+    past: bool,
 ) {
+    let past = past && out.as_ptr().addr().is_multiple_of(64);
     let orders = lane_orders(p);
     let mut ahead = ahead.as_chunks::<LANES>().0.iter();
     for (o, &b) in out.as_chunks_mut::<LANES>().0.iter_mut().zip(p.blocks) {
@@ -132,10 +134,8 @@ pub(in crate::kernels) fn permute(
         // SAFETY: a chunk has eight words.
         unsafe {
             let v = load(src.as_ptr());
-            store(
-                o.as_mut_ptr(),
-                _mm512_permutexvar_epi64(orders[(b & 7) as usize], v),
-            );
+            let v = _mm512_permutexvar_epi64(orders[(b & 7) as usize], v);
+            store_to(o.as_mut_ptr(), v, past);
         }
     }
 }
