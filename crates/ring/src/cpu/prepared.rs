@@ -86,7 +86,7 @@ impl CpuKey {
     /// other one is made when it is needed.
     ///
     /// # Errors
-    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
+    /// [`crate::RingError::BadBasis`] if `basis` names primes outside the chain.
     pub fn bytes_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<usize> {
         let words = Self::words_of(chain, isa, basis, digits)?;
         Ok(8 * words.iter().sum::<usize>())
@@ -96,7 +96,7 @@ impl CpuKey {
     /// rows.
     ///
     /// # Errors
-    /// [`RingError::BadBasis`] if `basis` names primes outside the chain.
+    /// [`crate::RingError::BadBasis`] if `basis` names primes outside the chain.
     pub fn words_of(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> Result<[usize; 2]> {
         chain.check_basis("words_of", basis)?;
         let rows = Self::stored_halves(chain, isa) * digits;
