@@ -29,7 +29,7 @@ pub enum Unit {
     ComplexButterfly,
     /// 64 random bits: an eighth of a block of BLAKE3's extendable output.
     RandomWord,
-    /// A word of a key's uniform half, where kernels make it: half a block of AES-128, cut to 52 bits.
+    /// A word of a key's uniform half, where kernels make it: half a block of AES-128.
     UniformWord,
 }
 

@@ -2,8 +2,9 @@
 
 use veilformer_ring::conformance::Samples;
 use veilformer_ring::{
-    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, Expander, ExpanderId, Form, GaloisElement, Isa,
-    Reference, Stream, UniformHalf, conformance, ntt_primes_near,
+    Backend, Basis, Chain, Cpu, CpuConfig, CpuKey, DiagonalTerm, Expander, ExpanderId, Form,
+    GaloisElement, GiantStep, Isa, OutputPlan, PlainPoly, Reference, Stream, TransformPlan,
+    UniformHalf, conformance, ntt_primes_near,
 };
 
 #[test]
@@ -56,6 +57,67 @@ fn made_halves_are_the_stored_ones_in_every_block() {
             switched(&cpu()) == switched(&cpu().with_stored_halves()),
             "by {by}"
         );
+    }
+}
+
+/// The same where an inner product has only some of a key's digits, and where blocks are shorter: rotations of one
+/// ciphertext at a level below, and a linear transform of rotated inputs.
+#[test]
+fn made_halves_are_the_stored_ones_in_every_operation() {
+    let log_n = 14;
+    let primes = ntt_primes_near(2f64.powi(45) + 2f64.powi(24), log_n, &[], 5).unwrap();
+    let chain = Chain::new(log_n, &primes).unwrap();
+    let digits = [0, 1, 2].map(Basis::single);
+    let special = Basis::range(3, 5);
+    let mut samples = Samples::new(&chain, 6);
+    let mut keys: Vec<_> = (1..=3)
+        .map(|by| {
+            let g = GaloisElement::rotation(by, log_n);
+            samples.key(g, &digits, special).unwrap()
+        })
+        .collect();
+    for (k, key) in (0..).zip(&mut keys) {
+        for (digit, (_, a)) in (0..).zip(&mut key.parts) {
+            *a = UniformHalf::Seeded {
+                expander: Expander::new(ExpanderId::Aes128, [k; 32]),
+                stream: Stream { digit, part: 2 },
+            };
+        }
+    }
+    let plain = PlainPoly::Dense(samples.poly(chain.all(), Form::Ntt).unwrap());
+    for basis in [
+        Basis::range(0, 3),
+        Basis::range(0, 2),
+        Basis::single(0).union(Basis::single(2)),
+    ] {
+        let mut poly = || samples.poly(basis, Form::Ntt).unwrap();
+        let (c0, c1) = (poly(), poly());
+        let all = |cpu: &Cpu| {
+            let keys: Vec<_> = keys.iter().map(|k| cpu.prepare_key(k).unwrap()).collect();
+            let keys: Vec<_> = keys.iter().collect();
+            let plain = cpu.prepare_plain(&plain).unwrap();
+            let term = |baby| DiagonalTerm {
+                input: 0,
+                baby: Some(baby),
+                plain: 0,
+            };
+            let plan = TransformPlan {
+                keys: keys.clone(),
+                plains: vec![&plain],
+                outputs: vec![OutputPlan::beside(vec![GiantStep {
+                    key: Some(2),
+                    terms: vec![term(0), term(1)],
+                }])],
+            };
+            let mut results = cpu.rotate_many((&c0, &c1), &keys).unwrap();
+            results.extend(
+                cpu.linear_transform(&[(&c0, &c1)], &plan, Basis::empty())
+                    .unwrap(),
+            );
+            results
+        };
+        let cpu = || Cpu::new(chain.clone(), CpuConfig::default()).unwrap();
+        assert!(all(&cpu()) == all(&cpu().with_stored_halves()));
     }
 }
 

@@ -459,7 +459,7 @@ impl Cpu {
             limbs: vec![Limb::new(x.limb_of(prime))],
             times: Basis::empty(),
         });
-        // One rest is read at once.
+        // A single rest is read soon.
         let rests = self.scale_sources(sources.collect(), false);
         let to = |x: &&RnsPoly| x.basis().minus(Basis::single(prime));
         let mut outs: Vec<RnsPoly> = polys

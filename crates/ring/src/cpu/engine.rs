@@ -297,7 +297,7 @@ impl Cpu {
                 times: Basis::empty(),
             })
             .collect();
-        self.scale_sources(sums, call.past)
+        self.scale_sources(sums, call.past && divisor.len() > 1)
     }
 
     /// The same of jobs with one term each: a limb goes through its inverse NTT block by block as the

@@ -3,8 +3,8 @@
 
 use crate::kernels::{LOW_LOG, Layout};
 
-/// Words of scratch that the groups of primes of all threads may take: a share of the last level of
-/// cache.
+/// Words of scratch that the groups of primes of all threads may take: a share of the last level of cache. Where
+/// digits go past it, longer groups gain nothing either.
 const GROUP_WORDS: usize = 1 << 22;
 /// Two primes' digits of at most this many words stay in the second level of cache.
 const SMALL_WORDS: usize = 1 << 17;

@@ -30,7 +30,7 @@ pub struct CpuKey {
     begins: Vec<usize>,
     /// Where the rows a are not stored, per prime and digit the `ROUND_KEYS` words that they are made from.
     round_keys: Option<Buffer>,
-    /// Then also, per prime, the words whose first attempt is refused: of a hundred, one or fewer.
+    /// Then also, per prime, the words whose first attempt is refused: at most about one in 32.
     refused: Vec<RefusedWords>,
 }
 
@@ -50,6 +50,7 @@ impl RefusedWords {
         words.sort_unstable_by_key(|r| (r.column, r.digit));
         let before = |column: usize| words.partition_point(|r| (r.column as usize) < column);
         let begins = (0..=n.div_ceil(GRID)).map(|i| before(i * GRID)).collect();
+        words.shrink_to_fit();
         Self { words, begins }
     }
 
@@ -83,7 +84,7 @@ impl CpuKey {
 
     /// Bytes that a prepared key of so many digits on `basis` occupies whose uniform halves are seeds: 5, 6 or
     /// 6.5 for each residue of at most 40, at most 48, more bits, of both halves, or of one where the
-    /// other one is made when it is needed.
+    /// other one is made when it is needed. As [`CpuKey::bytes`], without the list of refused words.
     ///
     /// # Errors
     /// [`crate::RingError::BadBasis`] if `basis` names primes outside the chain.
@@ -110,8 +111,8 @@ impl CpuKey {
         Ok([round_keys, end])
     }
 
-    /// Bytes that the key occupies, but for its list of refused words: at most 16 for one word in 32, of
-    /// primes that are not just above a power of two hardly any.
+    /// Bytes that the key occupies, but for its list of refused words: 16 for each, of which a prime just below a
+    /// power of two has hardly any, one just above `2^45` one in 128, and none more than one in about 32.
     pub fn bytes(&self) -> usize {
         (self.rows.len() + self.round_keys.as_ref().map_or(0, |keys| keys.len())) * 8
     }

@@ -87,14 +87,14 @@ impl Isa {
 pub(crate) const LOW_LOG: u32 = 12;
 
 /// Most words per source limb of a tile (all its rows together).
-pub(crate) const TILE_WORDS: usize = 4096;
+pub(crate) const TILE_WORDS: usize = 2048;
 
 /// Columns of a tile for `N = n`: 2048 words per source limb, so that a tile of eight limbs stays in the second
-/// cache and its copy for one prime in L1, but 32 columns at least. Shorter rows keep the sources in L1
+/// cache and its copies for two primes in L1, but 32 columns at least. Shorter rows keep the sources in L1
 /// and cost more than that gains: memory is read and written in runs of a row.
 pub(crate) fn tile_columns(n: usize) -> usize {
     let width = n.min(1 << LOW_LOG);
-    (TILE_WORDS / 2 * width / n).max(32).min(width)
+    (TILE_WORDS * width / n).max(32).min(width)
 }
 
 /// Per source prime: how `floor(y * 2^51 / q)` is approximated in fixed point.
@@ -198,8 +198,8 @@ pub(crate) struct Converted<'a> {
     pub(crate) out: &'a mut [u64],
     /// Words to fetch into the cache meanwhile.
     pub(crate) ahead: &'a [u64],
-    /// Whether what `convert_tile` leaves of a transform had better go past the caches, which it would leave
-    /// before it is read ([`order_past`] is up to the caller).
+    /// Whether what `convert_tile` leaves of a transform had better go past the caches, where every line would be
+    /// fetched to be overwritten ([`order_past`] is up to the caller).
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) past: bool,
 }

@@ -80,7 +80,7 @@ pub(in crate::kernels) fn forward(t: &NttTable, x: &mut [u64], ahead: &[u64]) {
 #[target_feature(enable = "avx2,fma")]
 fn first_stages(t: &NttTable, x: &mut [u64]) {
     let width = 1usize << LOW_LOG;
-    let columns = TILE_WORDS >> (t.log_n - LOW_LOG);
+    let columns = (TILE_WORDS / 2) >> (t.log_n - LOW_LOG);
     let mut scratch = Scratch(MaybeUninit::uninit());
     for start in (0..width).step_by(columns) {
         // SAFETY: start + columns <= width, and x has N / width rows of that many words; the

@@ -220,7 +220,9 @@ unsafe fn centre<const LAZY: u32>(onto: &Onto<'_>, from: &Words<'_>) {
             if let Some(next) = onto.ahead.get(j..) {
                 _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().cast());
             }
-            fetch_to_write(onto.soon.at(j));
+            if !onto.soon.past {
+                fetch_to_write(onto.soon.at(j));
+            }
             let v = _mm_loadl_epi64(source.v.as_ptr().add(first + j).cast());
             let y = load(source.ys.as_ptr().add(first + j));
             let mut x = _mm512_madd52lo_epu64(y, _mm512_cvtepu8_epi64(v), minus_d);
@@ -327,11 +329,16 @@ pub(in crate::kernels) fn convert_tile(
     }
     for targets in targets.chunks_mut(SIDE) {
         // Where the columns of a target are.
-        let place = |t: &mut Converted<'_>, row: usize| Target {
-            words: t.out.as_mut_ptr().wrapping_add(row * pitch + tile.start),
-            row: pitch,
-            columns,
-            past: rows > 1 && top && t.past && t.out.as_ptr().addr().is_multiple_of(64),
+        let place = |t: &mut Converted<'_>, row: usize| {
+            let words = t.out.as_mut_ptr().wrapping_add(row * pitch + tile.start);
+            // Rows are whole lines from each other.
+            let lines = words.addr().is_multiple_of(64) && pitch.is_multiple_of(LANES);
+            Target {
+                words,
+                row: pitch,
+                columns,
+                past: rows > 1 && top && t.past && lines,
+            }
         };
         if rows == 1 || !top {
             for r in 0..rows {

@@ -230,7 +230,8 @@ unsafe fn store(p: *mut u64, v: __m512i) {
 /// As `store`, or past the caches.
 ///
 /// # Safety
-/// Eight words at `p` must be writable, and `p` aligned to 64 bytes if `past`.
+/// Eight words at `p` must be writable, and `p` aligned to 64 bytes if `past`; `order_past` has to follow before
+/// other threads are told of them.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn store_to(p: *mut u64, v: __m512i, past: bool) {

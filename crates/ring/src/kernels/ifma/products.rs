@@ -74,8 +74,7 @@ fn stays_loose(m: &Modulus, n: usize, digits: usize, others: usize) -> bool {
     n >= 1 << MIN_LOG && is_roomy(m) && most + 12 * q < 1 << 52
 }
 
-/// How many words before its use a digit is fetched: the last jobs of a call find it in the last level
-/// of cache only.
+/// How many words before its use a digit is fetched: it comes from the last level of cache or from memory.
 const DIGITS_AHEAD: usize = 128;
 
 /// How many vectors of columns an inner product works on at a time. One by one its chains (ten rounds of AES,
@@ -138,8 +137,8 @@ unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
     }
 }
 
-/// Adds to second results what first attempts at refused words lack; values are canonical as before, or no
-/// larger.
+/// Adds to second results what first attempts at refused words lack. What is canonical stays so; others end no
+/// larger than they were, or below q.
 fn mend(m: &Modulus, out: &mut [u64], key: &KeyRows<'_>, uniform: &Uniform<'_>) {
     let (q, inv) = (m.value(), m.inv52());
     // Where each of eight columns goes, by order.

@@ -201,8 +201,8 @@ impl<'a> Halves<'a> {
     }
 }
 
-/// One attempt at the words of blocks with these numbers, in the low 52 bits, and something above: a round of all blocks after the other, since alone each
-/// would wait for the one before it.
+/// One attempt at the words of blocks with these numbers, in the low 52 bits, with something above them: one round
+/// of all blocks after the other, since alone each would wait for the one before it.
 ///
 /// # Safety
 /// `keys` are round keys.
