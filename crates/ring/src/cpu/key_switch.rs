@@ -111,9 +111,9 @@ impl Cpu {
         &self,
         pairs: &[FactorsRef<'_, RnsPoly>],
         (digits, key): (Decomposed<'_>, &CpuKey),
-        shape: (Shape, bool),
+        (shape, past): (Shape, bool),
     ) -> Result<Pair<RnsPoly>> {
-        let zero = || RnsPoly::zero(&self.chain, shape.0.basis, Form::Ntt);
+        let zero = || RnsPoly::zero(&self.chain, shape.basis, Form::Ntt);
         let (mut d0, mut d1) = (zero()?, zero()?);
         for ((a0, a1), (b0, b1)) in pairs {
             self.mul_acc(&mut d0, a0, b0)?;
@@ -127,7 +127,7 @@ impl Cpu {
             every: false,
             terms: vec![(0, key)],
         };
-        self.run_on(&[digits], &[job], shape)
+        self.run_on(&[digits], &[job], (shape, past))
             .pop()
             .ok_or(RingError::Empty { op: OP })
     }
