@@ -2,8 +2,8 @@
 //!
 //! Stages are done up to four at a time in registers. A polynomial longer than 4096 words first
 //! goes through *top* passes over all of it; then each block of 4096 words finishes in L1 (*low*).
-//! The last four stages, the *tail*, work inside pairs of vectors, after a twist (see
-//! `ntt::words`).
+//! The last seven stages, the *tail*, take runs of 128 words in registers: three as in a pass, and four inside
+//! pairs of vectors, after a twist (see `ntt::words`).
 //!
 //! **Bounds.** A butterfly gives `a + v` and `a - v` with `v = b w` and needs `0 <= b < 2^52`; every
 //! value is some input plus or minus one product per stage.
@@ -23,8 +23,8 @@ use std::arch::x86_64::*;
 
 use super::pointwise::lane_orders;
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load, passes,
-    reduce_once, splat, store, store_to, twiddles,
+    Factor, LANES, Lanes, MIN_LOG, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load,
+    passes, reduce_once, splat, store, store_to, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
 use crate::ntt::{Constant, Constants, NttTable, Sixteenth, WordTwiddles, is_roomy};
@@ -119,8 +119,8 @@ pub(super) fn low<E: End>(t: &NttTable, x: &mut [u64], block: usize, ahead: &[u6
     let index = (1 << (t.log_n - len_log)) + block;
     let whole = Target::whole(x);
     // SAFETY: the destination is `x` itself, row by row.
-    unsafe { forward_passes(t, x, len_log - 4, index, whole) };
-    let run = block << (len_log - 7);
+    unsafe { forward_passes(t, x, len_log - RUN_LOG, index, whole) };
+    let run = block << (len_log - RUN_LOG);
     match room(t) {
         WIDE => forward_tail::<WIDE, E>(t, x, run, ahead, end),
         SOME => forward_tail::<SOME, E>(t, x, run, ahead, end),
@@ -242,7 +242,7 @@ pub(super) fn above(room: Room) -> u64 {
 /// How many runs before its use a twist is fetched: those take about as long as memory does.
 const TWISTS_AHEAD: usize = 8;
 
-/// The last four stages, on runs of 128 words of which `run` is the first.
+/// The last seven stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn forward_tail<const ROOM: Room, E: End>(
@@ -258,6 +258,8 @@ fn forward_tail<const ROOM: Room, E: End>(
     let Some(twists) = tw.twists.get(run..run + steps) else {
         return;
     };
+    // The twiddles' index of the first run.
+    let first = (1 << (t.log_n - RUN_LOG)) + run;
     let share = ahead.len().div_ceil(steps).next_multiple_of(LANES);
     let runs = x.as_chunks_mut::<128>().0.iter_mut().zip(twists);
     for (i, (words, twist)) in runs.enumerate() {
@@ -272,7 +274,8 @@ fn forward_tail<const ROOM: Room, E: End>(
         for line in 0..size_of_val(twist) / 64 {
             _mm_prefetch::<_MM_HINT_T0>(soon.cast::<i8>().wrapping_add(64 * line));
         }
-        s.last::<ROOM, E>(words, (twist, &tw.last), (end, 16 * i));
+        let w = twiddles::<3>(tw, first + i);
+        s.last::<ROOM, E>(words, &w, (twist, &tw.last), (end, 16 * i));
     }
 }
 
@@ -559,22 +562,29 @@ impl Stages {
         }
     }
 
-    /// The twist and the last four stages of eight blocks of 16 words. All eight take a stage
-    /// together: with four, every instruction waits for one before it.
+    /// The last seven stages of 128 words, with the twist before the last four. Those three stages more that
+    /// could be a pass of their own fill what shuffles and the waits between stages leave of the multipliers.
+    /// All eight blocks of 16 words take a stage together: with four, every instruction waits for one before it.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn last<const ROOM: Room, E: End>(
         &self,
         words: &mut [u64; 128],
+        front: &[&[Constant]; 3],
         (twist, w): (&[Constants; 2], &[Sixteenth; 8]),
         (end, mut at): (&E, usize),
     ) {
         let l = &self.l;
+        let (mut xs, mut ys) = ([l.zero; 8], [l.zero; 8]);
+        for ((x, y), words) in xs.iter_mut().zip(&mut ys).zip(words.as_chunks::<16>().0) {
+            // SAFETY: there are 16 words.
+            (*x, *y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
+        }
+        layers::<3, 8, ROOM, false>(self, &mut xs, front);
+        layers::<3, 8, ROOM, false>(self, &mut ys, front);
         let (low, high) = (factors(&twist[0]), factors(&twist[1]));
         let mut v = [(l.zero, l.zero); 8];
-        for (v, words) in v.iter_mut().zip(words.as_chunks::<16>().0) {
-            // SAFETY: there are 16 words.
-            let (x, y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
+        for ((v, x), y) in v.iter_mut().zip(xs).zip(ys) {
             *v = match ROOM {
                 WIDE => (
                     l.shoup_onto(self.twist, x, low),

@@ -5,7 +5,8 @@
 //! hold values modulo 2^52; otherwise q was added to a product in `(-q, q)`).
 //! Values of registers that are sums of sums grow; all others start at 2q once in every pass.
 //!
-//! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product.
+//! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product; the next three
+//!   are those of a pass that reads values below 2q.
 //! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
 //!   at most three stages (four are two and two); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
 //!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
@@ -16,8 +17,8 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, fetch_to_write,
-    load, passes, reduce_once, store, store_to, twiddles,
+    Factor, LANES, Lanes, MIN_LOG, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors,
+    fetch_to_write, load, passes, reduce_once, store, store_to, twiddles,
 };
 use crate::kernels::{Columns, LOW_LOG, Layout, scalar};
 use crate::ntt::{Constant, Constants, InverseScale, NttTable, Sixteenth, WordTwiddles, is_roomy};
@@ -61,7 +62,7 @@ fn low(
     c: &InverseScale,
 ) {
     let len_log = LOW_LOG.min(t.log_n);
-    let run = block << (len_log - 7);
+    let run = block << (len_log - RUN_LOG);
     match room(t) {
         WIDE => inverse_tail::<WIDE>(t, (out, x), run, later),
         SOME => inverse_tail::<SOME>(t, (out, x), run, later),
@@ -69,7 +70,7 @@ fn low(
     }
     let index = (1 << (t.log_n - len_log)) + block;
     // SAFETY: there is no source.
-    unsafe { inverse_passes(t, out, (len_log - 4, index), c, None) };
+    unsafe { inverse_passes(t, out, (len_log - RUN_LOG, index), c, None) };
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
@@ -127,7 +128,7 @@ pub(in crate::kernels) fn inverse(
     unsafe { inverse_passes(t, out, (top, 1), c, None) };
 }
 
-/// The first four stages, on runs of 128 words of which `run` is the first.
+/// The first seven stages, on runs of 128 words of which `run` is the first.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 fn inverse_tail<const ROOM: Room>(
@@ -141,6 +142,8 @@ fn inverse_tail<const ROOM: Room>(
     let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
         return;
     };
+    // The twiddles' index of the first run.
+    let first = (1 << (t.log_n - RUN_LOG)) + run;
     let mut x = x.map(|x| x.as_chunks::<128>().0.iter());
     let runs = out.as_chunks_mut::<128>().0.iter_mut().zip(twists);
     for (i, (out, twist)) in runs.enumerate() {
@@ -149,7 +152,8 @@ fn inverse_tail<const ROOM: Room>(
             _mm_prefetch::<_MM_HINT_T1>(line.cast());
         }
         let x = x.as_mut().and_then(Iterator::next);
-        s.first::<ROOM>(out, x, twist, &tw.last);
+        let w = twiddles::<3>(tw, first + i);
+        s.first::<ROOM>(out, x, (twist, &tw.last), &w);
     }
 }
 
@@ -504,16 +508,16 @@ impl Stages {
         self.l.less(x, times)
     }
 
-    /// The first four stages of eight blocks of 16 words of `x`, or of what `out` holds, and the twist
-    /// back, see the forward transform.
+    /// The first seven stages of 128 words of `x`, or of what `out` holds, with the twist back after four of
+    /// them, see the forward transform.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn first<const ROOM: Room>(
         &self,
         out: &mut [u64; 128],
         x: Option<&[u64; 128]>,
-        twist: &[Constants; 2],
-        w: &[Sixteenth; 8],
+        (twist, w): (&[Constants; 2], &[Sixteenth; 8]),
+        front: &[&[Constant]; 3],
     ) {
         let l = &self.l;
         let above = |range| {
@@ -557,11 +561,21 @@ impl Stages {
             (*x, *y) = self.butterfly::<ROOM>(a, b, broadcast(&w.half8), above(8));
         }
         let (low, high) = (factors(&twist[0]), factors(&twist[1]));
-        for (&(x, y), out) in v.iter().zip(out.as_chunks_mut::<16>().0) {
+        let (mut xs, mut ys) = ([l.zero; 8], [l.zero; 8]);
+        for ((&v, x), y) in v.iter().zip(&mut xs).zip(&mut ys) {
+            (*x, *y) = (
+                self.product::<ROOM>(v.0, low),
+                self.product::<ROOM>(v.1, high),
+            );
+        }
+        // Products are below 2q.
+        layers::<3, 8, ROOM, 2, false>(self, &mut xs, front, &Scale::NONE);
+        layers::<3, 8, ROOM, 2, false>(self, &mut ys, front, &Scale::NONE);
+        for ((&x, &y), out) in xs.iter().zip(&ys).zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: there are 16 words.
             unsafe {
-                store(out.as_mut_ptr(), self.product::<ROOM>(x, low));
-                store(out.as_mut_ptr().add(LANES), self.product::<ROOM>(y, high));
+                store(out.as_mut_ptr(), x);
+                store(out.as_mut_ptr().add(LANES), y);
             }
         }
     }

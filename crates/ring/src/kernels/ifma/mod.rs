@@ -38,8 +38,12 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 /// Words per vector.
 const LANES: usize = 8;
 
+/// The last stages of a forward transform, the first of an inverse one, are done on runs of as many words (their
+/// logarithm) in registers.
+const RUN_LOG: u32 = 7;
+
 /// Below this degree the scalar code runs.
-const MIN_LOG: u32 = 7;
+const MIN_LOG: u32 = RUN_LOG + 1;
 
 /// Constants of one modulus in vector registers.
 #[derive(Clone, Copy)]
