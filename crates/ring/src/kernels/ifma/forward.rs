@@ -580,8 +580,13 @@ impl Stages {
             // SAFETY: there are 16 words.
             (*x, *y) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };
         }
-        layers::<3, 8, ROOM, false>(self, &mut xs, front);
-        layers::<3, 8, ROOM, false>(self, &mut ys, front);
+        // Stage by stage, so that there is more to do while one vector waits.
+        layer::<0, 8, ROOM, false>(self, &mut xs, Some(front[0]));
+        layer::<0, 8, ROOM, false>(self, &mut ys, Some(front[0]));
+        layer::<1, 8, ROOM, false>(self, &mut xs, Some(front[1]));
+        layer::<1, 8, ROOM, false>(self, &mut ys, Some(front[1]));
+        layer::<2, 8, ROOM, false>(self, &mut xs, Some(front[2]));
+        layer::<2, 8, ROOM, false>(self, &mut ys, Some(front[2]));
         let (low, high) = (factors(&twist[0]), factors(&twist[1]));
         let mut v = [(l.zero, l.zero); 8];
         for ((v, x), y) in v.iter_mut().zip(xs).zip(ys) {
