@@ -34,6 +34,12 @@ pub(crate) fn seldom_refused(m: &Modulus) -> bool {
     MASK + 1 - limit(m) <= (MASK + 1) / 32
 }
 
+/// How many of the first attempts for so many words are refused on average.
+pub(crate) fn refused_on_average(m: &Modulus, words: usize) -> usize {
+    let refused = u128::from(MASK + 1 - limit(m)) * words as u128;
+    (refused / (u128::from(MASK) + 1)) as usize
+}
+
 /// The AES key of a limb.
 pub(crate) fn limb_key(seed: &[u8; 32], stream: Stream, m: &Modulus) -> [u8; 16] {
     let hash = blake3::keyed_hash(seed, &stream.message(*b"veil-aes", m));

@@ -11,7 +11,7 @@ use crate::expander::{Expander, ExpanderId, Stream};
 use crate::galois::{GaloisElement, Permutation};
 use crate::kernels::{Isa, KEY_PAD, PermutationPiece, ROUND_KEYS, Refused, Uniform, key_words};
 use crate::key::{SwitchingKey, UniformHalf};
-use crate::keystream::{limb_key, seldom_refused};
+use crate::keystream::{limb_key, refused_on_average, seldom_refused};
 
 /// A switching key prepared for [`Cpu`]: rotated by the inverse automorphism, in Montgomery form,
 /// the rows that one target prime needs side by side.
@@ -28,9 +28,15 @@ pub struct CpuKey {
     rows: Buffer,
     /// Where the rows of each prime begin, and where the last ones end.
     begins: Vec<usize>,
-    /// Where the rows a are not stored, per prime and digit the `ROUND_KEYS` words that they are made from.
-    round_keys: Option<Buffer>,
-    /// Then also, per prime, the words whose first attempt is refused: at most about one in 32.
+    /// What makes the rows a where they are not stored.
+    made: Option<Made>,
+}
+
+/// What makes uniform halves.
+struct Made {
+    /// Per prime and digit the `ROUND_KEYS` words that they are made from.
+    round_keys: Buffer,
+    /// Per prime the words whose first attempt is refused: at most about one in 32.
     refused: Vec<RefusedWords>,
 }
 
@@ -55,16 +61,16 @@ impl RefusedWords {
     }
 
     /// Those at these columns.
-    fn at(&self, columns: &Range<usize>) -> Option<&[Refused]> {
-        let begin = *self.begins.get(columns.start / GRID)?;
-        let near = self
-            .words
-            .get(begin..*self.begins.get(columns.end.div_ceil(GRID))?)?;
+    fn at(&self, columns: &Range<usize>) -> &[Refused] {
+        let end = self.words.len();
+        let begin_of = |i: usize| self.begins.get(i).copied().unwrap_or(end);
+        let near = begin_of(columns.start / GRID)..begin_of(columns.end.div_ceil(GRID));
+        let near = &self.words[near];
         if columns.start.is_multiple_of(GRID) && columns.end.is_multiple_of(GRID) {
-            return Some(near);
+            return near;
         }
         let before = |column: usize| near.partition_point(|r| (r.column as usize) < column);
-        near.get(before(columns.start)..before(columns.end))
+        &near[before(columns.start)..before(columns.end)]
     }
 }
 
@@ -84,7 +90,7 @@ impl CpuKey {
 
     /// Bytes that a prepared key of so many digits on `basis` occupies whose uniform halves are seeds: 5, 6 or
     /// 6.5 for each residue of at most 40, at most 48, more bits, of both halves, or of one where the
-    /// other one is made when it is needed. As [`CpuKey::bytes`], without the list of refused words.
+    /// other one is made when it is needed. As [`CpuKey::bytes`], without the [list of refused words](Self::listed_bytes).
     ///
     /// # Errors
     /// [`crate::RingError::BadBasis`] if `basis` names primes outside the chain.
@@ -111,15 +117,30 @@ impl CpuKey {
         Ok([round_keys, end])
     }
 
-    /// Bytes that the key occupies, but for its list of refused words: 16 for each, of which a prime just below a
-    /// power of two has hardly any, one just above `2^45` one in 128, and none more than one in about 32.
+    /// Bytes of the list of refused words that such a key has beside its buffers, on average: of words of a prime
+    /// just below a power of two hardly any is refused, just above `2^45` one in 128, and of none more than one in
+    /// about 32.
+    #[must_use]
+    pub fn listed_bytes(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> usize {
+        if !keeps_seeds(chain, isa) {
+            return 0;
+        }
+        let primes = chain.all().intersect(basis);
+        let words = primes
+            .iter()
+            .map(|i| refused_on_average(chain.modulus(i), digits * chain.n()));
+        words.sum::<usize>() * size_of::<Refused>()
+    }
+
+    /// Bytes that the key occupies, but for its [list of refused words](Self::listed_bytes).
     pub fn bytes(&self) -> usize {
-        (self.rows.len() + self.round_keys.as_ref().map_or(0, |keys| keys.len())) * 8
+        let made = self.made.as_ref().map_or(0, |made| made.round_keys.len());
+        (self.rows.len() + made) * 8
     }
 
     /// Number of stored rows.
     pub(super) fn stored(&self) -> usize {
-        self.digits.len() * rows_of_a_digit(self.round_keys.is_some())
+        self.digits.len() * rows_of_a_digit(self.made.is_some())
     }
 
     /// What makes the uniform halves at prime `i` for these columns, from a multiple of eight on, if they are not
@@ -130,18 +151,15 @@ impl CpuKey {
         columns: &Range<usize>,
         order: Option<&'a PermutationPiece<'a>>,
     ) -> Option<Uniform<'a>> {
+        let made = self.made.as_ref()?;
         let words = self.digits.len() * ROUND_KEYS;
+        // Another prime has no rows either.
         let pos = self.basis.position_of(i)?;
-        let round_keys = self
-            .round_keys
-            .as_ref()?
-            .get(pos * words..(pos + 1) * words)?;
-        let order = order.filter(|_| !self.galois.is_identity());
         Some(Uniform {
-            round_keys,
-            order,
+            round_keys: &made.round_keys[pos * words..(pos + 1) * words],
+            order: order.filter(|_| !self.galois.is_identity()),
             first: columns.start / 8,
-            refused: self.refused.get(pos)?.at(columns)?,
+            refused: made.refused[pos].at(columns),
         })
     }
 
@@ -253,9 +271,10 @@ impl Cpu {
             }
         }
         let permutation = Permutation::new(key.galois, self.chain.log_n());
-        let refused = round_keys
-            .as_ref()
-            .map(|keys| self.refused(basis, keys, &permutation));
+        let made = round_keys.map(|round_keys| Made {
+            refused: self.refused(basis, &round_keys, &permutation),
+            round_keys,
+        });
         Ok(CpuKey {
             galois: key.galois,
             permutation,
@@ -264,8 +283,7 @@ impl Cpu {
             basis,
             rows,
             begins,
-            round_keys,
-            refused: refused.unwrap_or_default(),
+            made,
         })
     }
 }
@@ -290,12 +308,39 @@ mod tests {
                 let range = start..start + size;
                 let expected = columns.iter().filter(|c| range.contains(c));
                 let expected: Vec<Refused> = expected.map(|&c| word(c)).collect();
-                assert_eq!(listed.at(&range), Some(&expected[..]));
+                assert_eq!(listed.at(&range), expected);
             }
         }
-        assert_eq!(
-            RefusedWords::new(Vec::new(), 64).at(&(0..64)),
-            Some(&[][..])
-        );
+        assert!(RefusedWords::new(Vec::new(), 64).at(&(0..64)).is_empty());
+    }
+
+    #[test]
+    fn lists_are_as_long_as_expected() {
+        use crate::conformance::Samples;
+        use crate::{Backend, CpuConfig, ntt_primes_near};
+
+        // Above 2^45 one word in 128 is refused.
+        let above = ntt_primes_near(2f64.powi(45) + 2f64.powi(30), 12, &[], 3).unwrap();
+        let chain = Chain::new(12, &above).unwrap();
+        let digits = [Basis::single(0), Basis::single(1)];
+        let mut key = Samples::new(&chain, 3)
+            .key(GaloisElement::rotation(1, 12), &digits, Basis::single(2))
+            .unwrap();
+        for (part, digit) in key.parts.iter_mut().zip(0..) {
+            part.1 = UniformHalf::Seeded {
+                expander: Expander::new(ExpanderId::Aes128, [digit; 32]),
+                stream: Stream::default(),
+            };
+        }
+        for isa in Isa::available() {
+            let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
+            let made = cpu.prepare_key(&key).unwrap().made;
+            let lists = made.iter().flat_map(|made| &made.refused);
+            let found: usize = lists.map(|list| size_of_val(&list.words[..])).sum();
+            let expected = CpuKey::listed_bytes(&chain, isa, key.basis(), digits.len());
+            assert_eq!(found == 0, isa != Isa::Avx512Ifma);
+            // About 192 words, give or take 14.
+            assert!(found.abs_diff(expected) < 16 * 80, "{found} of {expected}");
+        }
     }
 }

@@ -101,6 +101,15 @@ impl Estimate<'_> {
         self.keys.iter().map(|key| self.key(key)).sum()
     }
 
+    /// Bytes of what a prepared key lists of its uniform halves.
+    fn listed(&self, (purpose, level): (KeyPurpose, usize)) -> usize {
+        let Ok(shape) = purpose.shape(self.params, level) else {
+            return 0;
+        };
+        let (chain, digits) = (self.params.chain(), shape.digits.len());
+        CpuKey::listed_bytes(chain, self.isa, shape.basis, digits)
+    }
+
     /// The halves of each digit that are kept, and the permutation of the automorphism.
     fn key(&self, (purpose, level): (KeyPurpose, usize)) -> u64 {
         // A program whose keys have no shape is refused before it is planned.
@@ -109,7 +118,7 @@ impl Estimate<'_> {
         };
         let (chain, digits) = (self.params.chain(), shape.digits.len());
         let bytes = CpuKey::bytes_of(chain, self.isa, shape.basis, digits).unwrap_or(0);
-        bytes as u64 + self.params.n() as u64 / 2
+        bytes as u64 + self.params.n() as u64 / 2 + self.listed((purpose, level)) as u64
     }
 
     /// Bytes of the encoded plaintexts.
@@ -182,7 +191,8 @@ impl Estimate<'_> {
     fn beside(&self, input_file: u64) -> u64 {
         let plains: usize = self.programs().map(|program| program.plains.len()).sum();
         let permutations = self.keys.iter().count() * self.params.n() / 2;
-        let small = plains as u64 * PLAIN + permutations as u64;
+        let lists: usize = self.keys.iter().map(|key| self.listed(key)).sum();
+        let small = plains as u64 * PLAIN + (permutations + lists) as u64;
         PROCESS + self.tables() + small + input_file
     }
 
