@@ -19,7 +19,7 @@ use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation, Permutations};
-use crate::kernels::{Isa, Kernels, LOW_LOG, order_past};
+use crate::kernels::{Isa, Keep, Kernels, LOW_LOG, TERMS, order_past};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
@@ -121,10 +121,9 @@ impl Cpu {
         }
     }
 
-    /// `out = a * plain`, or that added to `out`, on the words of a limb that begin at `start`: in one go
-    /// if the plaintext is dense, otherwise in runs of equal plaintext, each of which `out` has whole or
-    /// lies inside of.
-    fn mul_plain_piece(
+    /// `out = a * plain`, or that added to `out`, on the words of a limb that begin at `start`: in runs of equal
+    /// plaintext, each of which `out` has whole or lies inside of.
+    fn mul_runs(
         &self,
         m: &Modulus,
         (out, start): (&mut [u64], usize),
@@ -133,14 +132,6 @@ impl Cpu {
         acc: bool,
     ) {
         let run = self.chain.n() / period;
-        if run == 1 {
-            let plain = &plain[start..start + out.len()];
-            return if acc {
-                self.kernels.mul_mont_acc(m, out, a, plain);
-            } else {
-                self.kernels.mul_mont(m, out, a, plain);
-            };
-        }
         for ((out, a), &value) in out
             .chunks_mut(run)
             .zip(a.chunks(run))
@@ -376,18 +367,37 @@ impl Backend for Cpu {
             first.require_like(OP, a)?;
         }
         let mut out = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
+        let n = self.chain.n();
+        let dense = terms.iter().filter(|(_, plain)| plain.period == n).count();
+        // Results that are written once.
+        let once = dense == terms.len() && dense <= TERMS;
+        let past = once && goes_past(first.basis().len() * n);
         self.each_limb(&mut out, threads_pointwise, |i, out| {
             let m = self.chain.modulus(i);
             let limbs = terms
                 .iter()
-                .filter_map(|(a, plain)| Some((a.limb_of(i)?, (plain.limb_of(i)?, plain.period))));
-            let limbs: Vec<_> = limbs.collect();
+                .filter_map(|(a, plain)| Some((a.limb_of(i)?, plain.limb_of(i)?, plain.period)));
+            let (whole, runs): (Vec<_>, Vec<_>) = limbs.partition(|(.., period)| *period == n);
             for (piece, out) in out.chunks_mut(SUM_PIECE).enumerate() {
-                let start = piece * SUM_PIECE;
-                for (k, (a, plain)) in limbs.iter().enumerate() {
-                    let a = &a[start..start + out.len()];
-                    self.mul_plain_piece(m, (out, start), a, *plain, k > 0);
+                let words = piece * SUM_PIECE..piece * SUM_PIECE + out.len();
+                let mut keep = if past { Keep::Past } else { Keep::Written };
+                for some in whole.chunks(TERMS) {
+                    let mut terms = [[&[][..]; 2]; TERMS];
+                    for (term, (a, plain, _)) in terms.iter_mut().zip(some) {
+                        *term = [&a[words.clone()], &plain[words.clone()]];
+                    }
+                    self.kernels.mul_mont(m, out, &terms[..some.len()], keep);
+                    keep = Keep::Added;
                 }
+                for &(a, plain, period) in &runs {
+                    let add = keep == Keep::Added;
+                    let to = (&mut *out, words.start);
+                    self.mul_runs(m, to, &a[words.clone()], (plain, period), add);
+                    keep = Keep::Added;
+                }
+            }
+            if past {
+                order_past();
             }
         });
         Ok(out)

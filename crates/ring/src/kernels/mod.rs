@@ -425,6 +425,20 @@ impl ProductSum<'_> {
 /// multiplications, each word for eight, and their parts leave registers for the rest.
 pub(crate) const ABREAST: usize = 4;
 
+/// Most products of which one call of `mul_mont` makes the sum: it reads twice as many streams of words.
+pub(crate) const TERMS: usize = 4;
+
+/// What becomes of results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// They are added to what is there.
+    Added,
+    /// They are written.
+    Written,
+    /// The same, past the caches if there is a way ([`order_past`] is up to the caller).
+    Past,
+}
+
 /// Most products that one call of `sum_products` or `inner_product` takes: their sum stays lazy.
 pub(crate) const MOST_PRODUCTS: usize = 1 << 10;
 
@@ -516,10 +530,9 @@ kernels! {
     fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out += x * y`.
     fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
-    /// `out = x * y` with `y` in Montgomery form.
-    fn mul_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
-    /// `out += x * y` with `y` in Montgomery form.
-    fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = sum_i x_i * y_i` with each `y_i` in Montgomery form, of one to `TERMS` of them, or that added to
+    /// `out`.
+    fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep);
     /// `out = x + y` with `y` in Montgomery form.
     fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out = x * c`.

@@ -3,8 +3,8 @@
 use super::packed::key_word;
 pub(super) use super::packed::pack_key;
 use super::{
-    Columns, ConvRow, ConvSource, Converted, Extra, Fraction, KeyRows, LOW_LOG, Layout, Minuend,
-    PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, tile_columns,
+    Columns, ConvRow, ConvSource, Converted, Extra, Fraction, Keep, KeyRows, LOW_LOG, Layout,
+    Minuend, PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, tile_columns,
 };
 use crate::keystream::Keystream;
 use crate::modulus::{Modulus, ShoupConst};
@@ -291,18 +291,23 @@ pub(super) fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
-    let (q, inv) = (m.value(), m.inv52());
-    out.iter_mut()
-        .zip(x.iter().zip(y))
-        .for_each(|(o, (&x, &y))| *o = montgomery(x, y, q, inv));
+pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], mut keep: Keep) {
+    for [x, y] in terms {
+        one_mont(m, out, x, y, keep);
+        keep = Keep::Added;
+    }
 }
 
+/// One product of those.
 #[inline(always)]
-pub(super) fn mul_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+pub(super) fn one_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], keep: Keep) {
     let (q, inv) = (m.value(), m.inv52());
     for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-        *o = m.add(*o, montgomery(x, y, q, inv));
+        let product = montgomery(x, y, q, inv);
+        *o = match keep {
+            Keep::Added => m.add(*o, product),
+            _ => product,
+        };
     }
 }
 

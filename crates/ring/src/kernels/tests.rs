@@ -257,8 +257,8 @@ proptest! {
                 on(&|o| k.neg(&m, o)),
                 on(&|o| k.mul(&m, o, &x, &y)),
                 on(&|o| k.mul_acc(&m, o, &x, &y)),
-                on(&|o| k.mul_mont(&m, o, &x, &y)),
-                on(&|o| k.mul_mont_acc(&m, o, &x, &y)),
+                on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Written)),
+                on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Added)),
                 on(&|o| k.sum(&m, o, &x, &y)),
                 on(&|o| k.difference(&m, o, &x, &y)),
                 on(&|o| k.sum_mont(&m, o, &x, &y)),
@@ -442,6 +442,31 @@ proptest! {
                 out.concat()
             });
         }
+    }
+
+    #[test]
+    fn sums_of_few_products(bits in 20u32..=50, count in 1usize..=TERMS, n in 0usize..100, extreme: bool, seed: u64) {
+        let m = prime(bits, 8);
+        let q = m.value();
+        let mut w = Words(seed);
+        let mut words = || if extreme { vec![q - 1; n] } else { w.many(n, q) };
+        let terms: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [words(), words()]).collect();
+        let terms: Vec<[&[u64]; 2]> = terms.iter().map(|t| t.each_ref().map(Vec::as_slice)).collect();
+        let old = words();
+        agree(|k| {
+            let mut out = Buffer::dirty(n);
+            let mut on = |keep| {
+                out.copy_from_slice(&old);
+                k.mul_mont(&m, &mut out, &terms, keep);
+                order_past();
+                out.to_vec()
+            };
+            let [written, past, mut added] = [Keep::Written, Keep::Past, Keep::Added].map(&mut on);
+            assert_eq!(written, past);
+            k.sub(&m, &mut added, &old);
+            assert_eq!(written, added);
+            vec![written]
+        });
     }
 
     #[test]

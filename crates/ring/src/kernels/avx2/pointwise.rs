@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::{Factor, LANES, Lanes, centred, load, select_negative, store};
-use crate::kernels::{PermutationPiece, scalar};
+use crate::kernels::{Keep, PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -72,12 +72,26 @@ elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &
     l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
 elementwise!(mul () (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
-elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
-    l.canonical(l.times(product(&l, a, b), w)));
-elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
-    l.add(o, l.canonical(l.times(product(&l, a, b), w))));
+elementwise!(one_mont (keep: Keep) (x, y) |m, l, o, a, b| let w = leave(m, &l);
+{
+    let product = l.canonical(l.times(product(&l, a, b), w));
+    if keep == Keep::Added { l.add(o, product) } else { product }
+});
 elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
     l.add(a, l.canonical(l.times(l.double(b), w))));
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn mul_mont(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: &[[&[u64]; 2]],
+    mut keep: Keep,
+) {
+    for [x, y] in terms {
+        one_mont(m, out, x, y, keep);
+        keep = Keep::Added;
+    }
+}
 
 /// A lane order of eight words in two vectors, for each half of the result.
 #[derive(Clone, Copy)]

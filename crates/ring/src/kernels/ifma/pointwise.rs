@@ -2,8 +2,10 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, Lanes, load, montgomery, reduce_once, splat, store, store_to};
-use crate::kernels::{PermutationPiece, scalar};
+use super::{
+    LANES, Lanes, Quotients, load, montgomery, reduce_once, splat, steps_of, store, store_to,
+};
+use crate::kernels::{Keep, PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -47,10 +49,6 @@ elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm512_set1_epi64(c as
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     // Any value below 2^52 may enter the product: x + q - out needs no reduction.
     l.shoup(_mm512_sub_epi64(_mm512_add_epi64(a, l.q), o), w, quot));
-elementwise!(mul_mont () (x, y) |m, l, _o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
-    mont_product(&l, inv, a, b));
-elementwise!(mul_mont_acc () (x, y) |m, l, o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
-    l.add(o, mont_product(&l, inv, a, b)));
 elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
     l.add(a, reduce_once(montgomery(&l, inv, b, l.zero), l.q)));
 elementwise!(mul () (x, y) |m, l, _o, a, b|
@@ -68,6 +66,77 @@ fn mont_product(l: &Lanes, inv: __m512i, a: __m512i, b: __m512i) -> __m512i {
     let hi = _mm512_madd52hi_epu64(l.zero, a, b);
     // a b < 2 q^2 < 2^51 q: the reduced value is below 2q.
     reduce_once(montgomery(l, inv, lo, hi), l.q)
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+pub(in crate::kernels) fn mul_mont(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: &[[&[u64]; 2]],
+    keep: Keep,
+) {
+    let short = |t: &[&[u64]; 2]| t.iter().any(|x| x.len() < out.len());
+    if !out.len().is_multiple_of(ABREAST * LANES) || terms.iter().any(short) {
+        return scalar::mul_mont(m, out, terms, keep);
+    }
+    let one = steps_of(m, terms.len()) <= 1;
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match (terms, one) {
+            ([a], true) => products_of::<1, true>(m, out, [*a], keep),
+            ([a], false) => products_of::<1, false>(m, out, [*a], keep),
+            ([a, b], true) => products_of::<2, true>(m, out, [*a, *b], keep),
+            ([a, b], false) => products_of::<2, false>(m, out, [*a, *b], keep),
+            ([a, b, c], true) => products_of::<3, true>(m, out, [*a, *b, *c], keep),
+            ([a, b, c], false) => products_of::<3, false>(m, out, [*a, *b, *c], keep),
+            ([a, b, c, d], true) => products_of::<4, true>(m, out, [*a, *b, *c, *d], keep),
+            ([a, b, c, d], false) => products_of::<4, false>(m, out, [*a, *b, *c, *d], keep),
+            _ => scalar::mul_mont(m, out, terms, keep),
+        }
+    }
+}
+
+/// Vectors of results that `products_of` works on at a time.
+const ABREAST: usize = 2;
+
+/// The sums of products, reduced once; `ONE` as for [`Quotients::canonical`].
+///
+/// # Safety
+/// The output is a multiple of `ABREAST * LANES` words long, and all terms are no shorter.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma")]
+unsafe fn products_of<const T: usize, const ONE: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: [[&[u64]; 2]; T],
+    keep: Keep,
+) {
+    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
+    let inv = _mm512_set1_epi64(m.inv52() as i64);
+    let past = keep == Keep::Past && out.as_ptr().addr().is_multiple_of(64);
+    for j in (0..out.len()).step_by(ABREAST * LANES) {
+        let (mut lo, mut hi) = ([l.zero; ABREAST], [l.zero; ABREAST]);
+        for [x, y] in terms {
+            for k in 0..ABREAST {
+                let at = j + k * LANES;
+                // SAFETY: the caller's promise, with at + LANES <= out.len().
+                let (x, y) = unsafe { (load(x.as_ptr().add(at)), load(y.as_ptr().add(at))) };
+                lo[k] = _mm512_madd52lo_epu64(lo[k], x, y);
+                hi[k] = _mm512_madd52hi_epu64(hi[k], x, y);
+            }
+        }
+        for k in 0..ABREAST {
+            let sum = quotients.canonical::<ONE>(&l, montgomery(&l, inv, lo[k], hi[k]));
+            // SAFETY: the same; lines are aligned if they go past.
+            unsafe {
+                let to = out.as_mut_ptr().add(j + k * LANES);
+                match keep {
+                    Keep::Added => store(to, l.add(load(to), sum)),
+                    _ => store_to(to, sum, past),
+                }
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
