@@ -290,7 +290,7 @@ impl Cpu {
                             for (number, f) in factors.iter().enumerate() {
                                 let [x, y] = f.map(|f| &f[range.clone()]);
                                 match number {
-                                    0 => self.kernels.mul(m, out, x, y),
+                                    0 => self.kernels.mul(m, out, x, y, false),
                                     _ => self.kernels.mul_acc(m, out, x, y),
                                 }
                             }

@@ -159,6 +159,17 @@ impl Cpu {
         share(threads, limbs, || (), |(), (i, limb)| f(i, limb));
     }
 
+    /// Runs `f(prime, limb, past)` for every limb of a result that is written once: past the caches if it is large.
+    fn each_fresh_limb(&self, out: &mut RnsPoly, f: impl Fn(usize, &mut [u64], bool) + Sync) {
+        let past = goes_past(out.basis().len() * self.chain.n());
+        self.each_limb(out, threads_pointwise, |i, limb| {
+            f(i, limb, past);
+            if past {
+                order_past();
+            }
+        });
+    }
+
     /// Runs `f(prime, limb, next limb)` for every limb where it is, as transforms do; nobody may read
     /// of the next one but to fetch it.
     fn each_limb_and_next(&self, poly: &mut RnsPoly, f: impl Fn(usize, &mut [u64], &[u64]) + Sync) {
@@ -184,7 +195,7 @@ impl Cpu {
 
     /// An automorphism of one limb in NTT form, block by block in the order in which they are read: reads
     /// jump inside a block, which no processor foresees, so the next block is fetched meanwhile. Results may go
-    /// past the caches.
+    /// past the caches ([`order_past`] is up to the caller).
     fn permute_limb(&self, out: &mut [u64], x: &[u64], p: &Permutation, past: bool) {
         let block = x.len().min(1 << LOW_LOG);
         for (i, from) in x.chunks_exact(block).enumerate() {
@@ -192,9 +203,6 @@ impl Cpu {
             let to = &mut out[target * block..(target + 1) * block];
             let ahead = x.get((i + 1) * block..(i + 2) * block).unwrap_or(&[]);
             self.kernels.permute(to, from, &piece, ahead, past);
-        }
-        if past {
-            order_past();
         }
     }
 
@@ -288,9 +296,10 @@ impl Backend for Cpu {
     fn add(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
         self.require_pair("add", a, b)?;
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), a.form());
-        self.each_limb(&mut out, threads_pointwise, |i, out| {
+        self.each_fresh_limb(&mut out, |i, out, past| {
             if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
-                self.kernels.sum(self.chain.modulus(i), out, a, b);
+                let m = self.chain.modulus(i);
+                self.kernels.sum(m, out, a, b, past);
             }
         });
         Ok(out)
@@ -299,9 +308,10 @@ impl Backend for Cpu {
     fn sub(&self, a: &RnsPoly, b: &RnsPoly) -> Result<RnsPoly> {
         self.require_pair("sub", a, b)?;
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), a.form());
-        self.each_limb(&mut out, threads_pointwise, |i, out| {
+        self.each_fresh_limb(&mut out, |i, out, past| {
             if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
-                self.kernels.difference(self.chain.modulus(i), out, a, b);
+                let m = self.chain.modulus(i);
+                self.kernels.difference(m, out, a, b, past);
             }
         });
         Ok(out)
@@ -339,9 +349,10 @@ impl Backend for Cpu {
         self.require_pair("mul", a, b)?;
         a.require_form("mul", Form::Ntt)?;
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
-        self.each_limb(&mut out, threads_pointwise, |i, out| {
+        self.each_fresh_limb(&mut out, |i, out, past| {
             if let (Some(a), Some(b)) = (a.limb_of(i), b.limb_of(i)) {
-                self.kernels.mul(self.chain.modulus(i), out, a, b);
+                let m = self.chain.modulus(i);
+                self.kernels.mul(m, out, a, b, past);
             }
         });
         Ok(out)
@@ -371,8 +382,7 @@ impl Backend for Cpu {
         let dense = terms.iter().filter(|(_, plain)| plain.period == n).count();
         // Results that are written once.
         let once = dense == terms.len() && dense <= TERMS;
-        let past = once && goes_past(first.basis().len() * n);
-        self.each_limb(&mut out, threads_pointwise, |i, out| {
+        self.each_fresh_limb(&mut out, |i, out, past| {
             let m = self.chain.modulus(i);
             let limbs = terms
                 .iter()
@@ -380,7 +390,11 @@ impl Backend for Cpu {
             let (whole, runs): (Vec<_>, Vec<_>) = limbs.partition(|(.., period)| *period == n);
             for (piece, out) in out.chunks_mut(SUM_PIECE).enumerate() {
                 let words = piece * SUM_PIECE..piece * SUM_PIECE + out.len();
-                let mut keep = if past { Keep::Past } else { Keep::Written };
+                let mut keep = if past && once {
+                    Keep::Past
+                } else {
+                    Keep::Written
+                };
                 for some in whole.chunks(TERMS) {
                     let mut terms = [[&[][..]; 2]; TERMS];
                     for (term, (a, plain, _)) in terms.iter_mut().zip(some) {
@@ -396,9 +410,6 @@ impl Backend for Cpu {
                     keep = Keep::Added;
                 }
             }
-            if past {
-                order_past();
-            }
         });
         Ok(out)
     }
@@ -407,13 +418,13 @@ impl Backend for Cpu {
         self.check_plain("add_plain", a, plain)?;
         let n = self.chain.n();
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
-        self.each_limb(&mut out, threads_pointwise, |i, out| {
+        self.each_fresh_limb(&mut out, |i, out, past| {
             let m = self.chain.modulus(i);
             let (Some(values), Some(a)) = (plain.limb_of(i), a.limb_of(i)) else {
                 return;
             };
             if plain.period == n {
-                return self.kernels.sum_mont(m, out, a, values);
+                return self.kernels.sum_mont(m, out, a, values, past);
             }
             let run = n / plain.period;
             for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
@@ -442,8 +453,7 @@ impl Backend for Cpu {
         match poly.form() {
             Form::Ntt => {
                 let p = self.permutations.get(g, self.chain.log_n());
-                let past = goes_past(poly.basis().len() * self.chain.n());
-                self.each_limb(&mut out, threads_pointwise, |i, out| {
+                self.each_fresh_limb(&mut out, |i, out, past| {
                     if let Some(x) = poly.limb_of(i) {
                         self.permute_limb(out, x, &p, past);
                     }

@@ -520,21 +520,21 @@ kernels! {
     fn add(m: &Modulus, out: &mut [u64], y: &[u64]);
     /// `out -= y`.
     fn sub(m: &Modulus, out: &mut [u64], y: &[u64]);
-    /// `out = x + y`.
-    fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
-    /// `out = x - y`.
-    fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = x + y`; results may go past the caches, as those of [`Converted`].
+    fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
+    /// `out = x - y`; results may go past the caches, as those of [`Converted`].
+    fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
     /// `out = -out`.
     fn neg(m: &Modulus, out: &mut [u64]);
-    /// `out = x * y`.
-    fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = x * y`; results may go past the caches, as those of [`Converted`].
+    fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
     /// `out += x * y`.
     fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out = sum_i x_i * y_i` with each `y_i` in Montgomery form, of one to `TERMS` of them, or that added to
     /// `out`.
     fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep);
-    /// `out = x + y` with `y` in Montgomery form.
-    fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
+    /// `out = x + y` with `y` in Montgomery form; results may go past the caches, as those of [`Converted`].
+    fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
     /// `out = x * c`.
     fn mul_const(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// `out += x * c`.

@@ -258,14 +258,14 @@ pub(super) fn sub(m: &Modulus, out: &mut [u64], y: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+pub(super) fn sum(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
     out.iter_mut()
         .zip(x.iter().zip(y))
         .for_each(|(o, (&x, &y))| *o = m.add(x, y));
 }
 
 #[inline(always)]
-pub(super) fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+pub(super) fn difference(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
     out.iter_mut()
         .zip(x.iter().zip(y))
         .for_each(|(o, (&x, &y))| *o = m.sub(x, y));
@@ -277,7 +277,7 @@ pub(super) fn neg(m: &Modulus, out: &mut [u64]) {
 }
 
 #[inline(always)]
-pub(super) fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+pub(super) fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
     out.iter_mut()
         .zip(x.iter().zip(y))
         .for_each(|(o, (&x, &y))| *o = m.mul(x, y));
@@ -312,7 +312,7 @@ pub(super) fn one_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], keep:
 }
 
 #[inline(always)]
-pub(super) fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
+pub(super) fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
     let (q, inv) = (m.value(), m.inv52());
     out.iter_mut()
         .zip(x.iter().zip(y))

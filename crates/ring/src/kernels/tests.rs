@@ -251,17 +251,28 @@ proptest! {
                 f(&mut out);
                 out
             };
+            // To whole lines.
+            let past = |f: &dyn Fn(&mut [u64])| {
+                let mut out = Buffer::dirty(n);
+                f(&mut out);
+                order_past();
+                out.to_vec()
+            };
             vec![
                 on(&|o| k.add(&m, o, &x)),
                 on(&|o| k.sub(&m, o, &x)),
                 on(&|o| k.neg(&m, o)),
-                on(&|o| k.mul(&m, o, &x, &y)),
+                on(&|o| k.mul(&m, o, &x, &y, false)),
+                past(&|o| k.mul(&m, o, &x, &y, true)),
                 on(&|o| k.mul_acc(&m, o, &x, &y)),
                 on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Written)),
                 on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Added)),
-                on(&|o| k.sum(&m, o, &x, &y)),
-                on(&|o| k.difference(&m, o, &x, &y)),
-                on(&|o| k.sum_mont(&m, o, &x, &y)),
+                on(&|o| k.sum(&m, o, &x, &y, false)),
+                past(&|o| k.sum(&m, o, &x, &y, true)),
+                on(&|o| k.difference(&m, o, &x, &y, false)),
+                past(&|o| k.difference(&m, o, &x, &y, true)),
+                on(&|o| k.sum_mont(&m, o, &x, &y, false)),
+                past(&|o| k.sum_mont(&m, o, &x, &y, true)),
                 on(&|o| k.mul_const(&m, o, &x, shoup)),
                 on(&|o| k.mul_const_acc(&m, o, &x, shoup)),
                 on(&|o| k.scale(&m, o, shoup)),

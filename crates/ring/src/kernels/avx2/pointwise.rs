@@ -58,8 +58,8 @@ fn product(l: &Lanes, a: __m256i, b: __m256i) -> __m256d {
 elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
 elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
-elementwise!(sum () (x, y) |m, l, _o, a, b| (); l.add(a, b));
-elementwise!(difference () (x, y) |m, l, _o, a, b| (); l.sub(a, b));
+elementwise!(sum (_past: bool) (x, y) |m, l, _o, a, b| (); l.add(a, b));
+elementwise!(difference (_past: bool) (x, y) |m, l, _o, a, b| (); l.sub(a, b));
 elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm256_set1_epi64x(c as i64); l.add(a, w));
 elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(a), w)));
@@ -70,14 +70,14 @@ elementwise!(scale (c: ShoupConst) () |m, l, o| let w = splat(m, &l, c.w);
 // The difference is a signed word above -q and below q, which a double takes as it is.
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
-elementwise!(mul () (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
+elementwise!(mul (_past: bool) (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
 elementwise!(one_mont (keep: Keep) (x, y) |m, l, o, a, b| let w = leave(m, &l);
 {
     let product = l.canonical(l.times(product(&l, a, b), w));
     if keep == Keep::Added { l.add(o, product) } else { product }
 });
-elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let w = leave(m, &l);
+elementwise!(sum_mont (_past: bool) (x, y) |m, l, _o, a, b| let w = leave(m, &l);
     l.add(a, l.canonical(l.times(l.double(b), w))));
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]

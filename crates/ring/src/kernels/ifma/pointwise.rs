@@ -36,6 +36,33 @@ macro_rules! elementwise {
     };
 }
 
+/// The same for a kernel of two slices that reads nothing of `out`, and may write past the caches.
+macro_rules! elementwise_apart {
+    ($name:ident |$m:ident, $l:ident, $a:ident, $b:ident| $setup:stmt; $body:expr) => {
+        #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+        pub(in crate::kernels) fn $name($m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool) {
+            let n = out.len().min(x.len()).min(y.len());
+            let whole = n - n % LANES;
+            let past = past && out.as_ptr().addr().is_multiple_of(64);
+            let $l = Lanes::new($m);
+            $setup
+            let mut j = 0;
+            while j < whole {
+                // SAFETY: j + LANES <= whole, which is at most the length of every slice; lines are aligned if
+                // they go past.
+                unsafe {
+                    let ($a, $b) = (load(x.as_ptr().add(j)), load(y.as_ptr().add(j)));
+                    store_to(out.as_mut_ptr().add(j), $body, past);
+                }
+                j += LANES;
+            }
+            if whole < n {
+                scalar::$name($m, &mut out[whole..n], &x[whole..n], &y[whole..n], past);
+            }
+        }
+    };
+}
+
 elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
 elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(l.zero, o));
@@ -43,15 +70,15 @@ elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let (w, quot) = splat(c
 elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     l.add(o, l.shoup(a, w, quot)));
 elementwise!(scale (c: ShoupConst) () |m, l, o| let (w, quot) = splat(c); l.shoup(o, w, quot));
-elementwise!(sum () (x, y) |m, l, _o, a, b| (); l.add(a, b));
-elementwise!(difference () (x, y) |m, l, _o, a, b| (); l.sub(a, b));
+elementwise_apart!(sum |m, l, a, b| (); l.add(a, b));
+elementwise_apart!(difference |m, l, a, b| (); l.sub(a, b));
 elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm512_set1_epi64(c as i64); l.add(a, w));
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     // Any value below 2^52 may enter the product: x + q - out needs no reduction.
     l.shoup(_mm512_sub_epi64(_mm512_add_epi64(a, l.q), o), w, quot));
-elementwise!(sum_mont () (x, y) |m, l, _o, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
+elementwise_apart!(sum_mont |m, l, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
     l.add(a, reduce_once(montgomery(&l, inv, b, l.zero), l.q)));
-elementwise!(mul () (x, y) |m, l, _o, a, b|
+elementwise_apart!(mul |m, l, a, b|
     let (inv, r1) = (_mm512_set1_epi64(m.inv52() as i64), splat(m.mont_one()));
     mont_product(&l, inv, l.shoup_lazy(a, r1.0, r1.1), b));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b|
