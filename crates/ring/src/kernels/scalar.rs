@@ -291,23 +291,31 @@ pub(super) fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], mut keep: Keep) {
-    for [x, y] in terms {
-        one_mont(m, out, x, y, keep);
-        keep = Keep::Added;
+pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep) {
+    for (i, [x, y]) in terms.iter().enumerate() {
+        if i > 0 || keep == Keep::Added {
+            one_mont_acc(m, out, x, y);
+        } else {
+            one_mont(m, out, x, y, false);
+        }
     }
 }
 
 /// One product of those.
 #[inline(always)]
-pub(super) fn one_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], keep: Keep) {
+pub(super) fn one_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
+    let (q, inv) = (m.value(), m.inv52());
+    out.iter_mut()
+        .zip(x.iter().zip(y))
+        .for_each(|(o, (&x, &y))| *o = montgomery(x, y, q, inv));
+}
+
+/// The same added to `out`.
+#[inline(always)]
+pub(super) fn one_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
     let (q, inv) = (m.value(), m.inv52());
     for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-        let product = montgomery(x, y, q, inv);
-        *o = match keep {
-            Keep::Added => m.add(*o, product),
-            _ => product,
-        };
+        *o = m.add(*o, montgomery(x, y, q, inv));
     }
 }
 

@@ -243,6 +243,23 @@ unsafe fn store(p: *mut u64, v: __m256i) {
     unsafe { _mm256_storeu_si256(p.cast(), v) }
 }
 
+/// As `store`, or past the caches.
+///
+/// # Safety
+/// Four words at `p` must be writable, and `p` aligned to 32 bytes if `past`; `order_past` has to follow before
+/// other threads are told of them.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn store_to(p: *mut u64, v: __m256i, past: bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match past {
+            true => _mm256_stream_si256(p.cast(), v),
+            false => store(p, v),
+        }
+    }
+}
+
 /// A double from each of four words: their bits, or with `INT` integers below `4q`, brought into
 /// `[-2q, 2q)`.
 ///

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Factor, LANES, Lanes, centred, load, select_negative, store};
+use super::{Factor, LANES, Lanes, centred, load, select_negative, store, store_to};
 use crate::kernels::{Keep, PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
@@ -34,6 +34,33 @@ macro_rules! elementwise {
     };
 }
 
+/// The same for a kernel of two slices that reads nothing of `out`, and may write past the caches.
+macro_rules! elementwise_apart {
+    ($name:ident |$m:ident, $l:ident, $a:ident, $b:ident| $setup:stmt; $body:expr) => {
+        #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+        pub(in crate::kernels) fn $name($m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool) {
+            let n = out.len().min(x.len()).min(y.len());
+            let whole = n - n % LANES;
+            let past = past && out.as_ptr().addr().is_multiple_of(64);
+            let $l = Lanes::new($m);
+            $setup
+            let mut j = 0;
+            while j < whole {
+                // SAFETY: j + LANES <= whole, which is at most the length of every slice; vectors are aligned if
+                // they go past.
+                unsafe {
+                    let ($a, $b) = (load(x.as_ptr().add(j)), load(y.as_ptr().add(j)));
+                    store_to(out.as_mut_ptr().add(j), $body, past);
+                }
+                j += LANES;
+            }
+            if whole < n {
+                scalar::$name($m, &mut out[whole..n], &x[whole..n], &y[whole..n], past);
+            }
+        }
+    };
+}
+
 /// A constant factor in all lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -58,8 +85,8 @@ fn product(l: &Lanes, a: __m256i, b: __m256i) -> __m256d {
 elementwise!(add () (y) |m, l, o, a| (); l.add(o, a));
 elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
-elementwise!(sum (_past: bool) (x, y) |m, l, _o, a, b| (); l.add(a, b));
-elementwise!(difference (_past: bool) (x, y) |m, l, _o, a, b| (); l.sub(a, b));
+elementwise_apart!(sum |m, l, a, b| (); l.add(a, b));
+elementwise_apart!(difference |m, l, a, b| (); l.sub(a, b));
 elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm256_set1_epi64x(c as i64); l.add(a, w));
 elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(a), w)));
@@ -70,14 +97,13 @@ elementwise!(scale (c: ShoupConst) () |m, l, o| let w = splat(m, &l, c.w);
 // The difference is a signed word above -q and below q, which a double takes as it is.
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
-elementwise!(mul (_past: bool) (x, y) |m, l, _o, a, b| (); l.canonical(product(&l, a, b)));
+elementwise_apart!(mul |m, l, a, b| (); l.canonical(product(&l, a, b)));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
-elementwise!(one_mont (keep: Keep) (x, y) |m, l, o, a, b| let w = leave(m, &l);
-{
-    let product = l.canonical(l.times(product(&l, a, b), w));
-    if keep == Keep::Added { l.add(o, product) } else { product }
-});
-elementwise!(sum_mont (_past: bool) (x, y) |m, l, _o, a, b| let w = leave(m, &l);
+elementwise_apart!(one_mont |m, l, a, b| let w = leave(m, &l);
+    l.canonical(l.times(product(&l, a, b), w)));
+elementwise!(one_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
+    l.add(o, l.canonical(l.times(product(&l, a, b), w))));
+elementwise_apart!(sum_mont |m, l, a, b| let w = leave(m, &l);
     l.add(a, l.canonical(l.times(l.double(b), w))));
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
@@ -85,11 +111,15 @@ pub(in crate::kernels) fn mul_mont(
     m: &Modulus,
     out: &mut [u64],
     terms: &[[&[u64]; 2]],
-    mut keep: Keep,
+    keep: Keep,
 ) {
-    for [x, y] in terms {
-        one_mont(m, out, x, y, keep);
-        keep = Keep::Added;
+    for (i, [x, y]) in terms.iter().enumerate() {
+        if i > 0 || keep == Keep::Added {
+            one_mont_acc(m, out, x, y);
+        } else {
+            // What others are added to is read again.
+            one_mont(m, out, x, y, keep == Keep::Past && terms.len() == 1);
+        }
     }
 }
 
