@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn extension_is_exact_and_centred(log_n in 3u32..8, source in 1u128..511, seed: u8) {
+    fn extension_is_exact_and_centred(log_n in 3u32..9, source in 1u128..511, seed: u8) {
         let cpu = cpu(log_n, 6, 3);
         let chain = cpu.chain().clone();
         let source: Vec<usize> = (0..9).filter(|i| source >> i & 1 == 1).collect();
@@ -98,7 +98,7 @@ proptest! {
     }
 
     #[test]
-    fn division_rounds_to_nearest(log_n in 3u32..8, drop in 1u128..255, seed: u8) {
+    fn division_rounds_to_nearest(log_n in 3u32..9, drop in 1u128..255, seed: u8) {
         let cpu = cpu(log_n, 6, 2);
         let chain = cpu.chain().clone();
         let drop: Vec<usize> = (0..8).filter(|i| drop >> i & 1 == 1).collect();

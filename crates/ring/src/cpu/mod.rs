@@ -9,6 +9,10 @@ mod parallel;
 mod prepared;
 mod transform;
 
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;
+
 pub use prepared::CpuKey;
 
 use std::sync::Arc;
@@ -159,7 +163,8 @@ impl Cpu {
         share(threads, limbs, || (), |(), (i, limb)| f(i, limb));
     }
 
-    /// Runs `f(prime, limb, past)` for every limb of a result that is written once: past the caches if it is large.
+    /// Runs `f(prime, limb, past)` for every limb of a new polynomial: if it is large, what is written to it once had
+    /// better go past the caches.
     fn each_fresh_limb(&self, out: &mut RnsPoly, f: impl Fn(usize, &mut [u64], bool) + Sync) {
         let past = goes_past(out.basis().len() * self.chain.n());
         self.each_limb(out, threads_pointwise, |i, limb| {

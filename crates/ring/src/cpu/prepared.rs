@@ -119,7 +119,7 @@ impl CpuKey {
 
     /// Bytes of the list of refused words that such a key has beside its buffers, on average: of words of a prime
     /// just below a power of two hardly any is refused, just above `2^45` one in 128, and of none more than one in
-    /// about 32.
+    /// about 32. Primes outside of the chain have none.
     #[must_use]
     pub fn listed_bytes(chain: &Chain, isa: Isa, basis: Basis, digits: usize) -> usize {
         if !keeps_seeds(chain, isa) {
@@ -129,7 +129,8 @@ impl CpuKey {
         let words = primes
             .iter()
             .map(|i| refused_on_average(chain.modulus(i), digits * chain.n()));
-        words.sum::<usize>() * size_of::<Refused>()
+        let tables = primes.len() * (chain.n().div_ceil(GRID) + 1) * size_of::<usize>();
+        words.sum::<usize>() * size_of::<Refused>() + tables
     }
 
     /// Bytes that the key occupies, but for its [list of refused words](Self::listed_bytes).
@@ -336,7 +337,9 @@ mod tests {
             let cpu = Cpu::new(chain.clone(), CpuConfig { isa }).unwrap();
             let made = cpu.prepare_key(&key).unwrap().made;
             let lists = made.iter().flat_map(|made| &made.refused);
-            let found: usize = lists.map(|list| size_of_val(&list.words[..])).sum();
+            let found: usize = lists
+                .map(|list| size_of_val(&list.words[..]) + size_of_val(&list.begins[..]))
+                .sum();
             let expected = CpuKey::listed_bytes(&chain, isa, key.basis(), digits.len());
             assert_eq!(found == 0, isa != Isa::Avx512Ifma);
             // About 192 words, give or take 14.

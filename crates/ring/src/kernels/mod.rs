@@ -425,7 +425,8 @@ impl ProductSum<'_> {
 /// multiplications, each word for eight, and their parts leave registers for the rest.
 pub(crate) const ABREAST: usize = 4;
 
-/// Most products of which one call of `mul_mont` makes the sum: it reads twice as many streams of words.
+/// Most products of which one call of `mul_mont` makes the sum: it reads twice as many streams of words, and the
+/// sum of so many needs no more reduction than one.
 pub(crate) const TERMS: usize = 4;
 
 /// What becomes of results.
@@ -433,9 +434,10 @@ pub(crate) const TERMS: usize = 4;
 pub(crate) enum Keep {
     /// They are added to what is there.
     Added,
-    /// They are written.
+    /// They are written; what was there is not read.
     Written,
-    /// The same, past the caches if there is a way ([`order_past`] is up to the caller).
+    /// The same, past the caches if there is a way and none of them is read again ([`order_past`] is up to the
+    /// caller).
     Past,
 }
 
@@ -530,8 +532,7 @@ kernels! {
     fn mul(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
     /// `out += x * y`.
     fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
-    /// `out = sum_i x_i * y_i` with each `y_i` in Montgomery form, of one to `TERMS` of them, or that added to
-    /// `out`.
+    /// `out = sum_i x_i * y_i` with each `y_i` in Montgomery form, of one to `TERMS` of them, as `keep` says.
     fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep);
     /// `out = x + y` with `y` in Montgomery form; results may go past the caches, as those of [`Converted`].
     fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);

@@ -456,8 +456,8 @@ proptest! {
     }
 
     #[test]
-    fn sums_of_few_products(bits in 20u32..=50, count in 1usize..=TERMS, n in 0usize..100, extreme: bool, seed: u64) {
-        let m = prime(bits, 8);
+    fn sums_of_few_products(bits in 20u32..=50, count in 1usize..=TERMS, blocks in 0usize..7, odd in prop_oneof![3 => Just(0), 1 => 1..16usize], extreme: bool, seed: u64) {
+        let (m, n) = (prime(bits, 8), 16 * blocks + odd);
         let q = m.value();
         let mut w = Words(seed);
         let mut words = || if extreme { vec![q - 1; n] } else { w.many(n, q) };
@@ -724,7 +724,7 @@ proptest! {
                     let block = &mut results[result][at * width..(at + 1) * width];
                     let mut other = block.to_vec();
                     k.divide_low(t, block, at, x, &Minuend { x, order, factor });
-                    if k.isa() == Isa::Avx512Ifma && is_roomy(&t.modulus) && log_n >= 7 {
+                    if k.isa() == Isa::Avx512Ifma && is_roomy(&t.modulus) && log_n >= 8 {
                         // From what inner products leave for it.
                         let room = ((1 << 52) - 1) / p - 13;
                         let loose: Vec<u64> = (0..).zip(x).map(|(i, x)| x + i % (room + 1) * p).collect();
@@ -760,7 +760,7 @@ proptest! {
 /// that meets it is as large as a product can be, so that it grows as fast as it can.
 #[test]
 fn the_fastest_growth() {
-    for log_n in [5, 11, 12, 16, 17] {
+    for log_n in [5, 8, 11, 12, 16, 17] {
         for bits in 40..=50 {
             let t = table(bits, log_n);
             let m = &t.modulus;

@@ -101,24 +101,25 @@ impl Estimate<'_> {
         self.keys.iter().map(|key| self.key(key)).sum()
     }
 
-    /// Bytes of what a prepared key lists of its uniform halves.
-    fn listed(&self, (purpose, level): (KeyPurpose, usize)) -> usize {
-        let Ok(shape) = purpose.shape(self.params, level) else {
-            return 0;
-        };
-        let (chain, digits) = (self.params.chain(), shape.digits.len());
-        CpuKey::listed_bytes(chain, self.isa, shape.basis, digits)
+    /// The halves of each digit that are kept, what lists their refused words, and the permutation of the
+    /// automorphism.
+    fn key(&self, key: (KeyPurpose, usize)) -> u64 {
+        let [halves, listed] = self.halves(key);
+        (halves + listed + self.params.n() / 2) as u64
     }
 
-    /// The halves of each digit that are kept, and the permutation of the automorphism.
-    fn key(&self, (purpose, level): (KeyPurpose, usize)) -> u64 {
+    /// Bytes of the halves that a prepared key keeps, and of its list of refused words.
+    fn halves(&self, (purpose, level): (KeyPurpose, usize)) -> [usize; 2] {
         // A program whose keys have no shape is refused before it is planned.
         let Ok(shape) = purpose.shape(self.params, level) else {
-            return 0;
+            return [0; 2];
         };
         let (chain, digits) = (self.params.chain(), shape.digits.len());
-        let bytes = CpuKey::bytes_of(chain, self.isa, shape.basis, digits).unwrap_or(0);
-        bytes as u64 + self.params.n() as u64 / 2 + self.listed((purpose, level)) as u64
+        let halves = CpuKey::bytes_of(chain, self.isa, shape.basis, digits).unwrap_or(0);
+        [
+            halves,
+            CpuKey::listed_bytes(chain, self.isa, shape.basis, digits),
+        ]
     }
 
     /// Bytes of the encoded plaintexts.
@@ -191,7 +192,7 @@ impl Estimate<'_> {
     fn beside(&self, input_file: u64) -> u64 {
         let plains: usize = self.programs().map(|program| program.plains.len()).sum();
         let permutations = self.keys.iter().count() * self.params.n() / 2;
-        let lists: usize = self.keys.iter().map(|key| self.listed(key)).sum();
+        let lists: usize = self.keys.iter().map(|key| self.halves(key)[1]).sum();
         let small = plains as u64 * PLAIN + (permutations + lists) as u64;
         PROCESS + self.tables() + small + input_file
     }

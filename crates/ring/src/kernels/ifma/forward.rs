@@ -23,7 +23,7 @@ use std::arch::x86_64::*;
 
 use super::pointwise::lane_orders;
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load,
+    Factor, LANES, Lanes, MIN_LOG, RUN, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors, load,
     passes, reduce_once, splat, store, store_to, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, scalar, share_of};
@@ -254,14 +254,14 @@ fn forward_tail<const ROOM: Room, E: End>(
 ) {
     let s = Stages::new(t);
     let tw = t.forward.words(&t.modulus);
-    let steps = (x.len() / 128).max(1);
+    let steps = (x.len() / RUN).max(1);
     let Some(twists) = tw.twists.get(run..run + steps) else {
         return;
     };
     // The twiddles' index of the first run.
     let first = (1 << (t.log_n - RUN_LOG)) + run;
     let share = ahead.len().div_ceil(steps).next_multiple_of(LANES);
-    let runs = x.as_chunks_mut::<128>().0.iter_mut().zip(twists);
+    let runs = x.as_chunks_mut::<RUN>().0.iter_mut().zip(twists);
     for (i, (words, twist)) in runs.enumerate() {
         // This step's share, line by line.
         if let Some(next) = ahead.get(share * i..(share * (i + 1)).min(ahead.len())) {
@@ -569,7 +569,7 @@ impl Stages {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn last<const ROOM: Room, E: End>(
         &self,
-        words: &mut [u64; 128],
+        words: &mut [u64; RUN],
         front: &[&[Constant]; 3],
         (twist, w): (&[Constants; 2], &[Sixteenth; 8]),
         (end, mut at): (&E, usize),

@@ -17,7 +17,7 @@
 use std::arch::x86_64::*;
 
 use super::{
-    Factor, LANES, Lanes, MIN_LOG, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors,
+    Factor, LANES, Lanes, MIN_LOG, RUN, RUN_LOG, Room, SOME, TIGHT, WIDE, broadcast, factors,
     fetch_to_write, load, passes, reduce_once, store, store_to, twiddles,
 };
 use crate::kernels::{Columns, LOW_LOG, Layout, scalar};
@@ -139,16 +139,16 @@ fn inverse_tail<const ROOM: Room>(
 ) {
     let s = Stages::new(t);
     let tw = t.inverse.words(&t.modulus);
-    let Some(twists) = tw.twists.get(run..run + out.len() / 128) else {
+    let Some(twists) = tw.twists.get(run..run + out.len() / RUN) else {
         return;
     };
     // The twiddles' index of the first run.
     let first = (1 << (t.log_n - RUN_LOG)) + run;
-    let mut x = x.map(|x| x.as_chunks::<128>().0.iter());
-    let runs = out.as_chunks_mut::<128>().0.iter_mut().zip(twists);
+    let mut x = x.map(|x| x.as_chunks::<RUN>().0.iter());
+    let runs = out.as_chunks_mut::<RUN>().0.iter_mut().zip(twists);
     for (i, (out, twist)) in runs.enumerate() {
         for line in 0..16 {
-            let line = later.wrapping_add(128 * i + LANES * line);
+            let line = later.wrapping_add(RUN * i + LANES * line);
             _mm_prefetch::<_MM_HINT_T1>(line.cast());
         }
         let x = x.as_mut().and_then(Iterator::next);
@@ -514,8 +514,8 @@ impl Stages {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn first<const ROOM: Room>(
         &self,
-        out: &mut [u64; 128],
-        x: Option<&[u64; 128]>,
+        out: &mut [u64; RUN],
+        x: Option<&[u64; RUN]>,
         (twist, w): (&[Constants; 2], &[Sixteenth; 8]),
         front: &[&[Constant]; 3],
     ) {
@@ -532,7 +532,7 @@ impl Stages {
             _mm512_setr_epi64(1, 3, 9, 11, 5, 7, 13, 15),
         ];
         let mut v = [(l.zero, l.zero); 8];
-        let words: &[u64; 128] = x.unwrap_or(out);
+        let words: &[u64; RUN] = x.unwrap_or(out);
         for (((x, y), words), w) in v.iter_mut().zip(words.as_chunks::<16>().0).zip(w) {
             // SAFETY: there are 16 words.
             let (low, high) = unsafe { (load(words.as_ptr()), load(words.as_ptr().add(LANES))) };

@@ -39,8 +39,11 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 const LANES: usize = 8;
 
 /// The last stages of a forward transform, the first of an inverse one, are done on runs of as many words (their
-/// logarithm) in registers.
+/// logarithm), which fill 16 registers.
 const RUN_LOG: u32 = 7;
+
+/// Those words.
+const RUN: usize = 1 << RUN_LOG;
 
 /// Below this degree the scalar code runs.
 const MIN_LOG: u32 = RUN_LOG + 1;
@@ -161,7 +164,8 @@ const SOME: Room = 1;
 const TIGHT: Room = 2;
 
 /// How `stages` stages are cut into passes: of at most three if `narrow`, otherwise of at most four,
-/// which fill 16 registers.
+/// which fill 16 registers. There are at most five: before blocks of `2^LOW_LOG` words in a limb of 2^17, and in
+/// such a block before the runs of `2^RUN_LOG`.
 fn passes(narrow: bool, stages: u32) -> &'static [u32] {
     match (stages, narrow) {
         (0, _) => &[],
@@ -170,12 +174,7 @@ fn passes(narrow: bool, stages: u32) -> &'static [u32] {
         (3, _) => &[3],
         (4, true) => &[2, 2],
         (4, false) => &[4],
-        (5, _) => &[2, 3],
-        (6, _) => &[3, 3],
-        (7, true) => &[3, 2, 2],
-        (7, false) => &[4, 3],
-        (_, true) => &[3, 3, 2],
-        (_, false) => &[4, 4],
+        _ => &[2, 3],
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::{
-    LANES, Lanes, Quotients, load, montgomery, reduce_once, splat, steps_of, store, store_to,
-};
-use crate::kernels::{Keep, PermutationPiece, scalar};
+use super::{LANES, Lanes, load, montgomery, reduce_once, splat, store, store_to};
+use crate::kernels::{Keep, PermutationPiece, TERMS, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -103,48 +101,45 @@ pub(in crate::kernels) fn mul_mont(
     keep: Keep,
 ) {
     let short = |t: &[&[u64]; 2]| t.iter().any(|x| x.len() < out.len());
-    if !out.len().is_multiple_of(ABREAST * LANES) || terms.iter().any(short) {
+    if !out.len().is_multiple_of(VECTORS * LANES) || terms.iter().any(short) {
         return scalar::mul_mont(m, out, terms, keep);
     }
-    let one = steps_of(m, terms.len()) <= 1;
     // SAFETY: the lengths were checked.
     unsafe {
-        match (terms, one) {
-            ([a], true) => products_of::<1, true>(m, out, [*a], keep),
-            ([a], false) => products_of::<1, false>(m, out, [*a], keep),
-            ([a, b], true) => products_of::<2, true>(m, out, [*a, *b], keep),
-            ([a, b], false) => products_of::<2, false>(m, out, [*a, *b], keep),
-            ([a, b, c], true) => products_of::<3, true>(m, out, [*a, *b, *c], keep),
-            ([a, b, c], false) => products_of::<3, false>(m, out, [*a, *b, *c], keep),
-            ([a, b, c, d], true) => products_of::<4, true>(m, out, [*a, *b, *c, *d], keep),
-            ([a, b, c, d], false) => products_of::<4, false>(m, out, [*a, *b, *c, *d], keep),
+        match *terms {
+            [a] => few_products(m, out, [a], keep),
+            [a, b] => few_products(m, out, [a, b], keep),
+            [a, b, c] => few_products(m, out, [a, b, c], keep),
+            [a, b, c, d] => few_products(m, out, [a, b, c, d], keep),
             _ => scalar::mul_mont(m, out, terms, keep),
         }
     }
 }
 
-/// Vectors of results that `products_of` works on at a time.
-const ABREAST: usize = 2;
+/// Vectors of results that `few_products` works on at a time.
+const VECTORS: usize = 2;
 
-/// The sums of products, reduced once; `ONE` as for [`Quotients::canonical`].
+/// The sums of products, reduced once: of at most four products of canonical words the high half is below q, as
+/// `4 q < 2^52`.
 ///
 /// # Safety
-/// The output is a multiple of `ABREAST * LANES` words long, and all terms are no shorter.
+/// The output is a multiple of `VECTORS * LANES` words long, and all terms are no shorter.
 #[inline]
 #[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn products_of<const T: usize, const ONE: bool>(
+unsafe fn few_products<const T: usize>(
     m: &Modulus,
     out: &mut [u64],
     terms: [[&[u64]; 2]; T],
     keep: Keep,
 ) {
-    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
+    const { assert!(T <= TERMS && TERMS <= 4) };
+    let l = Lanes::new(m);
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let past = keep == Keep::Past && out.as_ptr().addr().is_multiple_of(64);
-    for j in (0..out.len()).step_by(ABREAST * LANES) {
-        let (mut lo, mut hi) = ([l.zero; ABREAST], [l.zero; ABREAST]);
+    for j in (0..out.len()).step_by(VECTORS * LANES) {
+        let (mut lo, mut hi) = ([l.zero; VECTORS], [l.zero; VECTORS]);
         for [x, y] in terms {
-            for k in 0..ABREAST {
+            for k in 0..VECTORS {
                 let at = j + k * LANES;
                 // SAFETY: the caller's promise, with at + LANES <= out.len().
                 let (x, y) = unsafe { (load(x.as_ptr().add(at)), load(y.as_ptr().add(at))) };
@@ -152,8 +147,8 @@ unsafe fn products_of<const T: usize, const ONE: bool>(
                 hi[k] = _mm512_madd52hi_epu64(hi[k], x, y);
             }
         }
-        for k in 0..ABREAST {
-            let sum = quotients.canonical::<ONE>(&l, montgomery(&l, inv, lo[k], hi[k]));
+        for k in 0..VECTORS {
+            let sum = reduce_once(montgomery(&l, inv, lo[k], hi[k]), l.q);
             // SAFETY: the same; lines are aligned if they go past.
             unsafe {
                 let to = out.as_mut_ptr().add(j + k * LANES);
