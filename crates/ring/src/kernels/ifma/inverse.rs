@@ -568,9 +568,18 @@ impl Stages {
                 self.product::<ROOM>(v.1, high),
             );
         }
-        // Products are below 2q.
-        layers::<3, 8, ROOM, 2, false>(self, &mut xs, front, &Scale::NONE);
-        layers::<3, 8, ROOM, 2, false>(self, &mut ys, front, &Scale::NONE);
+        // Products are below 2q. Stage by stage, as in the forward transform.
+        let above = |layer| self.times(range::<3, ROOM, 2>(layer));
+        for half in [&mut xs, &mut ys] {
+            layer::<2, 8, ROOM>(self, half, Some(front[2]), above(2));
+        }
+        for half in [&mut xs, &mut ys] {
+            layer::<1, 8, ROOM>(self, half, Some(front[1]), above(1));
+        }
+        for half in [&mut xs, &mut ys] {
+            layer::<0, 8, ROOM>(self, half, Some(front[0]), above(0));
+            self.settle::<ROOM>(half);
+        }
         for ((&x, &y), out) in xs.iter().zip(&ys).zip(out.as_chunks_mut::<16>().0) {
             // SAFETY: there are 16 words.
             unsafe {
