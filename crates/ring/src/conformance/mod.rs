@@ -208,7 +208,8 @@ pub fn check_all<B: Backend>(open: impl Fn(Arc<Chain>) -> Result<B>) -> Check {
         plaintexts(&mut bench)?;
         automorphisms(&mut bench)?;
         conversions(&mut bench)?;
-        // The reference takes half a minute for the largest degree, so that it has the harder case alone.
+        // At the largest degree the reference takes most of the time, so that only primes in mixed places are
+        // tried there: the harder case of the two.
         let cases = [Places::MIXED, Places::IN_ORDER];
         let cases = &cases[..if log_n < 8 { 2 } else { 1 }];
         for &places in cases {

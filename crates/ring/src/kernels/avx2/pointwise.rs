@@ -41,6 +41,7 @@ macro_rules! elementwise_apart {
         pub(in crate::kernels) fn $name($m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool) {
             let n = out.len().min(x.len()).min(y.len());
             let whole = n - n % LANES;
+            // Two vectors make a line: past the caches goes what fills whole ones.
             let past = past && out.as_ptr().addr().is_multiple_of(64);
             let $l = Lanes::new($m);
             $setup
