@@ -460,7 +460,12 @@ impl Cpu {
             times: Basis::empty(),
         });
         // A single rest is read soon.
-        let rests = self.scale_sources(sources.collect(), false);
+        let mut rests = self.scale_sources(sources.collect(), false);
+        let dropped = self.chain.modulus(prime);
+        for rest in &mut rests {
+            self.kernels
+                .add_const(dropped, &mut rest.y, dropped.value() / 2);
+        }
         let to = |x: &&RnsPoly| x.basis().minus(Basis::single(prime));
         let mut outs: Vec<RnsPoly> = polys
             .iter()
@@ -485,7 +490,7 @@ impl Cpu {
                 };
                 let rest = Rest {
                     words: rest,
-                    prime: self.chain.modulus(prime).value(),
+                    prime: dropped.value(),
                     past,
                 };
                 self.kernels

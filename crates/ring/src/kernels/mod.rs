@@ -249,8 +249,8 @@ pub(crate) struct Minuend<'a> {
 
 /// What is left of a value modulo one prime, by which it is divided.
 pub(crate) struct Rest<'a> {
-    /// Canonical residues in coefficient form, tile by tile (see `tile_columns`) and row by row: each stands
-    /// for the number next to zero.
+    /// Residues in coefficient form, tile by tile (see `tile_columns`) and row by row: with half of the prime,
+    /// rounded down, added, so that what is next to zero is a word less that half, without a comparison.
     pub(crate) words: &'a [u64],
     /// The prime.
     pub(crate) prime: u64,
@@ -542,6 +542,8 @@ kernels! {
     fn mul_const_acc(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// `out *= c`.
     fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst);
+    /// `out += c`.
+    fn add_const(m: &Modulus, out: &mut [u64], c: u64);
     /// `out = x + c`.
     fn sum_const(m: &Modulus, out: &mut [u64], x: &[u64], c: u64);
     /// `out = (x - out) * c`.

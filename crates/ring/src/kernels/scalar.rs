@@ -114,15 +114,14 @@ pub(super) fn divide_converted(
 /// Canonical residues of what a rest stands for.
 #[inline(always)]
 pub(super) fn centre(m: &Modulus, out: &mut [u64], rest: &Rest<'_>) {
-    let minus = m.neg(m.reduce(rest.prime));
+    let minus = m.neg(m.reduce(rest.prime / 2));
     let (width, columns) = (out.len().min(1 << LOW_LOG), tile_columns(out.len()));
     let rows = out.len() / width;
     let tiles = rest.words.chunks_exact(columns).take(out.len() / columns);
     for (i, words) in tiles.enumerate() {
         let at = i % rows * width + i / rows * columns;
         for (out, &x) in out[at..at + columns].iter_mut().zip(words) {
-            let above = if x > rest.prime / 2 { minus } else { 0 };
-            *out = m.reduce(x + above);
+            *out = m.reduce(x + minus);
         }
     }
 }
@@ -344,6 +343,11 @@ pub(super) fn mul_const_acc(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupCon
 #[inline(always)]
 pub(super) fn scale(m: &Modulus, out: &mut [u64], c: ShoupConst) {
     out.iter_mut().for_each(|o| *o = m.mul_shoup(*o, c));
+}
+
+#[inline(always)]
+pub(super) fn add_const(m: &Modulus, out: &mut [u64], c: u64) {
+    out.iter_mut().for_each(|o| *o = m.add(*o, c));
 }
 
 #[inline(always)]

@@ -276,6 +276,7 @@ proptest! {
                 on(&|o| k.mul_const(&m, o, &x, shoup)),
                 on(&|o| k.mul_const_acc(&m, o, &x, shoup)),
                 on(&|o| k.scale(&m, o, shoup)),
+                on(&|o| k.add_const(&m, o, c)),
                 on(&|o| k.sum_const(&m, o, &x, c)),
                 on(&|o| k.sub_from_scaled(&m, o, &x, shoup)),
             ]
@@ -600,9 +601,10 @@ proptest! {
         let mut w = Words(seed);
         let (mut words, x, old) = (w.many(n, p), w.many(n, m.value()), w.many(n, m.value()));
         if seed.is_multiple_of(2) {
-            // What is just below, and just above, half of the prime.
+            // Zero, what is most, and what is least.
             words.iter_mut().step_by(3).for_each(|y| *y = p / 2);
-            words.iter_mut().step_by(5).for_each(|y| *y = p / 2 + 1);
+            words.iter_mut().step_by(5).for_each(|y| *y = p - 1);
+            words.iter_mut().step_by(7).for_each(|y| *y = 0);
         }
         if seed % 4 == 1 {
             words.fill(p - 1);
@@ -618,7 +620,7 @@ proptest! {
         // Of words that are all alike the order does not matter.
         if words.iter().all(|&y| y == words[0]) {
             let kernels = Kernels::new(Isa::Scalar).unwrap();
-            let mut rest = vec![m.from_i64(if words[0] > p / 2 { words[0] as i64 - p as i64 } else { words[0] as i64 }); n];
+            let mut rest = vec![m.from_i64(words[0] as i64 - (p / 2) as i64); n];
             kernels.forward(&t, &mut rest, &[]);
             let value = |(&r, &x): (&u64, &u64)| m.mul(m.sub(x, r), from.factor.w);
             let expected: Vec<u64> = rest.iter().zip(&x).map(value).collect();

@@ -88,6 +88,7 @@ elementwise!(sub () (y) |m, l, o, a| (); l.sub(o, a));
 elementwise!(neg () () |m, l, o| (); l.sub(_mm256_setzero_si256(), o));
 elementwise_apart!(sum |m, l, a, b| (); l.add(a, b));
 elementwise_apart!(difference |m, l, a, b| (); l.sub(a, b));
+elementwise!(add_const (c: u64) () |m, l, o| let w = _mm256_set1_epi64x(c as i64); l.add(o, w));
 elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm256_set1_epi64x(c as i64); l.add(a, w));
 elementwise!(mul_const (c: ShoupConst) (x) |m, l, _o, a| let w = splat(m, &l, c.w);
     l.canonical(l.times(l.double(a), w)));

@@ -12,11 +12,11 @@ use super::forward::{
     Difference, End, Stages, Target, above, divide_low, first_passes, layers, low, room,
 };
 use super::{
-    LANES, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, fetch_to_write, load, reduce_once, splat,
-    store, twiddles,
+    Factor, LANES, MIN_LOG, Room, SOME, TIGHT, WIDE, broadcast, fetch_to_write, load, reduce_once,
+    splat, store, twiddles,
 };
 use crate::kernels::{LOW_LOG, Minuend, Rest, scalar, tile_columns};
-use crate::ntt::{NttTable, WordTwiddles};
+use crate::ntt::NttTable;
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
 pub(in crate::kernels) fn divide_rest(
@@ -97,31 +97,29 @@ fn halves<const PAST: bool>(
     rest: &Rest<'_>,
     from: &Minuend<'_>,
 ) {
-    let s = Stages::new(t);
     let centre = Centre::new(t, rest);
     let top = t.log_n - LOW_LOG;
     let (w, quot) = splat(from.factor);
     let above = _mm512_set1_epi64((above(room(t)) * t.modulus.value()) as i64);
     let width = 1 << LOW_LOG;
-    let tw = t.forward.words(&t.modulus);
     for half in 0..2 {
         let to = (work.as_mut_ptr(), width + LANES);
         // SAFETY: the rest has 2^top rows of `width` words; `work`, of as many words, has room for half
         // as many rows that are eight words longer.
         unsafe {
             match (top, room(t)) {
-                (1, WIDE) => first::<0, 1, WIDE>(&s, tw, (rest.words, &centre), half, to),
-                (1, SOME) => first::<0, 1, SOME>(&s, tw, (rest.words, &centre), half, to),
-                (1, _) => first::<0, 1, TIGHT>(&s, tw, (rest.words, &centre), half, to),
-                (2, WIDE) => first::<1, 2, WIDE>(&s, tw, (rest.words, &centre), half, to),
-                (2, SOME) => first::<1, 2, SOME>(&s, tw, (rest.words, &centre), half, to),
-                (2, _) => first::<1, 2, TIGHT>(&s, tw, (rest.words, &centre), half, to),
-                (3, WIDE) => first::<2, 4, WIDE>(&s, tw, (rest.words, &centre), half, to),
-                (3, SOME) => first::<2, 4, SOME>(&s, tw, (rest.words, &centre), half, to),
-                (3, _) => first::<2, 4, TIGHT>(&s, tw, (rest.words, &centre), half, to),
-                (_, WIDE) => first::<3, 8, WIDE>(&s, tw, (rest.words, &centre), half, to),
-                (_, SOME) => first::<3, 8, SOME>(&s, tw, (rest.words, &centre), half, to),
-                (_, _) => first::<3, 8, TIGHT>(&s, tw, (rest.words, &centre), half, to),
+                (1, WIDE) => first::<0, 1, WIDE>(t, (rest.words, &centre), half, to),
+                (1, SOME) => first::<0, 1, SOME>(t, (rest.words, &centre), half, to),
+                (1, _) => first::<0, 1, TIGHT>(t, (rest.words, &centre), half, to),
+                (2, WIDE) => first::<1, 2, WIDE>(t, (rest.words, &centre), half, to),
+                (2, SOME) => first::<1, 2, SOME>(t, (rest.words, &centre), half, to),
+                (2, _) => first::<1, 2, TIGHT>(t, (rest.words, &centre), half, to),
+                (3, WIDE) => first::<2, 4, WIDE>(t, (rest.words, &centre), half, to),
+                (3, SOME) => first::<2, 4, SOME>(t, (rest.words, &centre), half, to),
+                (3, _) => first::<2, 4, TIGHT>(t, (rest.words, &centre), half, to),
+                (_, WIDE) => first::<3, 8, WIDE>(t, (rest.words, &centre), half, to),
+                (_, SOME) => first::<3, 8, SOME>(t, (rest.words, &centre), half, to),
+                (_, _) => first::<3, 8, TIGHT>(t, (rest.words, &centre), half, to),
             }
         }
         for row in 0..1 << (top - 1) {
@@ -177,12 +175,11 @@ fn whole(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
     }
 }
 
-/// From residues of one prime to lazy residues of another one, both for the same centred value.
+/// From words of a rest, residues of one prime, to lazy residues of another one.
 struct Centre {
-    /// Above it a residue stands for itself less its prime.
-    half: __m512i,
-    /// Minus that prime modulo the other one.
-    minus: __m512i,
+    /// Minus what was added to them, modulo the other one.
+    minus: u64,
+    minuses: __m512i,
 }
 
 impl Centre {
@@ -190,9 +187,10 @@ impl Centre {
     #[target_feature(enable = "avx512f")]
     fn new(t: &NttTable, rest: &Rest<'_>) -> Self {
         let m = &t.modulus;
+        let minus = m.neg(m.reduce(rest.prime / 2));
         Self {
-            half: _mm512_set1_epi64((rest.prime / 2) as i64),
-            minus: _mm512_set1_epi64(m.neg(m.reduce(rest.prime)) as i64),
+            minus,
+            minuses: _mm512_set1_epi64(minus as i64),
         }
     }
 
@@ -200,8 +198,56 @@ impl Centre {
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn of(&self, x: __m512i) -> __m512i {
-        let above = _mm512_cmpgt_epu64_mask(x, self.half);
-        _mm512_mask_add_epi64(x, above, x, self.minus)
+        _mm512_add_epi64(x, self.minuses)
+    }
+}
+
+/// The first stage for one half of its results, of a rest's words.
+struct Begin<const ROOM: Room, const HALF: usize> {
+    centre: __m512i,
+    /// The twiddle; if `WIDE` and for differences, minus it.
+    w: Factor,
+    /// If `WIDE`, what makes sums of words those of what they stand for, and the stage's offset:
+    /// `(a + c) + (b + c) w = a + b w + c (1 + w)`.
+    more: __m512i,
+}
+
+impl<const ROOM: Room, const HALF: usize> Begin<ROOM, HALF> {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(t: &NttTable, s: &Stages, centre: &Centre) -> Self {
+        let (m, twiddle) = (&t.modulus, t.forward.words(&t.modulus).front[1]);
+        let mut w = broadcast(&twiddle);
+        let mut more = s.offset;
+        if ROOM == WIDE {
+            // Such constants are as they are.
+            let signed = if HALF == 0 { twiddle.a } else { m.neg(twiddle.a) };
+            w = splat(m.shoup(signed));
+            let both = m.add(centre.minus, m.mul(centre.minus, signed));
+            more = _mm512_add_epi64(more, _mm512_set1_epi64(both as i64));
+        }
+        Self {
+            centre: centre.minuses,
+            w,
+            more,
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn of(&self, s: &Stages, a: __m512i, b: __m512i) -> __m512i {
+        if ROOM == WIDE {
+            return s.l.shoup_onto(_mm512_add_epi64(a, self.more), b, self.w);
+        }
+        let (mut a, b) = (
+            _mm512_add_epi64(a, self.centre),
+            _mm512_add_epi64(b, self.centre),
+        );
+        if ROOM == SOME {
+            a = _mm512_add_epi64(reduce_once(a, s.l.q2), s.q3);
+        }
+        let both = s.butterfly::<ROOM>(a, b, self.w);
+        if HALF == 0 { both.0 } else { both.1 }
     }
 }
 
@@ -213,8 +259,7 @@ impl Centre {
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
-    s: &Stages,
-    tw: &WordTwiddles,
+    t: &NttTable,
     (from, centre): (&[u64], &Centre),
     half: usize,
     to: (*mut u64, usize),
@@ -222,8 +267,8 @@ unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
     // SAFETY: the caller's promise.
     unsafe {
         match half {
-            0 => first_of::<R, RUNS, ROOM, 0>(s, tw, (from, centre), to),
-            _ => first_of::<R, RUNS, ROOM, 1>(s, tw, (from, centre), to),
+            0 => first_of::<R, RUNS, ROOM, 0>(t, (from, centre), to),
+            _ => first_of::<R, RUNS, ROOM, 1>(t, (from, centre), to),
         }
     }
 }
@@ -235,12 +280,13 @@ unsafe fn first<const R: usize, const RUNS: usize, const ROOM: Room>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
 unsafe fn first_of<const R: usize, const RUNS: usize, const ROOM: Room, const HALF: usize>(
-    s: &Stages,
-    tw: &WordTwiddles,
+    t: &NttTable,
     (from, centre): (&[u64], &Centre),
     to: (*mut u64, usize),
 ) {
-    let (begin, w) = (broadcast(&tw.front[1]), twiddles::<R>(tw, 2 + HALF));
+    let s = Stages::new(t);
+    let begin = Begin::<ROOM, HALF>::new(t, &s, centre);
+    let w = twiddles::<R>(t.forward.words(&t.modulus), 2 + HALF);
     let columns = tile_columns(from.len());
     for (tile, words) in from.chunks_exact(2 * RUNS * columns).enumerate() {
         for j in (0..columns).step_by(LANES) {
@@ -249,17 +295,9 @@ unsafe fn first_of<const R: usize, const RUNS: usize, const ROOM: Room, const HA
             unsafe {
                 for (k, v) in v.iter_mut().enumerate() {
                     let at = words.as_ptr().add(j + k * columns);
-                    let other = at.add(RUNS * columns);
-                    let mut a = centre.of(load(at));
-                    match ROOM {
-                        WIDE => a = _mm512_add_epi64(a, s.offset),
-                        SOME => a = _mm512_add_epi64(reduce_once(a, s.l.q2), s.q3),
-                        _ => {}
-                    }
-                    let both = s.butterfly::<ROOM>(a, centre.of(load(other)), begin);
-                    *v = if HALF == 0 { both.0 } else { both.1 };
+                    *v = begin.of(&s, load(at), load(at.add(RUNS * columns)));
                 }
-                layers::<R, RUNS, ROOM, false>(s, &mut v, &w);
+                layers::<R, RUNS, ROOM, false>(&s, &mut v, &w);
                 for (k, &v) in v.iter().enumerate() {
                     store(to.0.add(tile * columns + j + k * to.1), v);
                 }

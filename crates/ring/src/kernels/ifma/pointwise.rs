@@ -70,6 +70,7 @@ elementwise!(mul_const_acc (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = spla
 elementwise!(scale (c: ShoupConst) () |m, l, o| let (w, quot) = splat(c); l.shoup(o, w, quot));
 elementwise_apart!(sum |m, l, a, b| (); l.add(a, b));
 elementwise_apart!(difference |m, l, a, b| (); l.sub(a, b));
+elementwise!(add_const (c: u64) () |m, l, o| let w = _mm512_set1_epi64(c as i64); l.add(o, w));
 elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm512_set1_epi64(c as i64); l.add(a, w));
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     // Any value below 2^52 may enter the product: x + q - out needs no reduction.
