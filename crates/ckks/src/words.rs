@@ -106,6 +106,15 @@ pub(crate) fn choose(spec: &ParamsSpec, words: WordSpec) -> Result<Words, CkksEr
 }
 
 fn check(spec: &ParamsSpec, words: WordSpec) -> Result<(), CkksError> {
+    if words.most_side > MAX_PRIMES {
+        return Err(CkksError::params(
+            format!(
+                "most_side is {}, at most {MAX_PRIMES} primes are possible",
+                words.most_side
+            ),
+            "allow fewer side words",
+        ));
+    }
     let least = spec.log_n + 5;
     for (name, bits) in [
         ("main_bits", words.main_bits),

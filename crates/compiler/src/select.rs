@@ -6,7 +6,8 @@ use crate::length::LengthFree;
 use crate::lower::{least_chunks, levels, run_length};
 use veilformer_ckks::{KeyPurpose, Params, ParamsSpec, SecurityLevel};
 
-/// Largest size of a prime, in bits, that all kernels take.
+/// Largest size that a prime is chosen near to, in bits: kernels take primes below 2^50, and those near a power of
+/// two lie on both sides of it.
 const MAX_PRIME_BITS: u32 = 49;
 
 /// The parameters for a program whose values stay within `bounds`, with room for `batch` sentences.

@@ -225,6 +225,12 @@ fn refuses_what_makes_no_levels() {
             .validate_words_insecure_for_tests(words(50, 25, 4))
             .is_err()
     );
+    // More side words than there can be primes would be tried one after the other.
+    assert!(
+        spec()
+            .validate_words_insecure_for_tests(words(31, 25, usize::MAX))
+            .is_err()
+    );
     let many = ParamsSpec {
         levels: 120,
         ..spec()

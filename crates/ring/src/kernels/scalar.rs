@@ -111,17 +111,22 @@ pub(super) fn divide_converted(
     sub_from_scaled(&t.modulus, out, from.x, from.factor);
 }
 
-/// Canonical residues of what a rest stands for.
+/// Residues of what a rest stands for, as a transform takes them: below 4q.
 #[inline(always)]
 pub(super) fn centre(m: &Modulus, out: &mut [u64], rest: &Rest<'_>) {
     let minus = m.neg(m.reduce(rest.prime / 2));
+    let short = rest.prime <= 3 * m.value();
     let (width, columns) = (out.len().min(1 << LOW_LOG), tile_columns(out.len()));
     let rows = out.len() / width;
     let tiles = rest.words.chunks_exact(columns).take(out.len() / columns);
     for (i, words) in tiles.enumerate() {
         let at = i % rows * width + i / rows * columns;
         for (out, &x) in out[at..at + columns].iter_mut().zip(words) {
-            *out = m.reduce(x + minus);
+            *out = x + minus;
+        }
+        if !short {
+            let out = &mut out[at..at + columns];
+            out.iter_mut().for_each(|x| *x = m.reduce(*x));
         }
     }
 }

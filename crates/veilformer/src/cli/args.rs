@@ -26,7 +26,7 @@ pub struct Global {
     /// Instruction set of the server's kernels [default: the fastest of this processor]
     #[arg(long, global = true, value_enum, value_name = "ISA")]
     pub isa: Option<IsaName>,
-    /// No progress and no report, only errors
+    /// No progress, and no report of what was written
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// One JSON object on standard output, all else on standard error

@@ -11,7 +11,7 @@ use veilformer::ckks::Params;
 use veilformer::client::ClientBundle;
 use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderModel, EncoderTarget, sentences_of};
-use veilformer::model::{ModelFiles, shipped};
+use veilformer::model::{Model, ModelFiles, shipped};
 use veilformer::ring::Cpu;
 use veilformer::runtime::{CostTable, Plan, Server, ServerBundle, plan};
 use veilformer::secret::SecretKey;
@@ -23,21 +23,28 @@ use super::files;
 use super::output::{bytes, memory_bytes};
 use super::progress::Stage;
 
-/// Refuses test parameters: keys and ciphertexts of every command are made under a bundle's.
 pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
     let bytes = files::read(path)?;
     let bundle = ClientBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))?;
-    if bundle.params().is_insecure() {
-        let refused = "it was made with insecure test parameters, which protect nothing; \
-                       compile the model again and take that bundle";
-        return Err(Failure::input(refused).of(path));
-    }
+    refuse_insecure(bundle.params(), path)?;
     Ok(bundle)
 }
 
 pub fn server_bundle(path: &Path) -> Result<ServerBundle> {
     let bytes = files::read(path)?;
-    ServerBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))
+    let bundle = ServerBundle::from_bytes(&bytes).map_err(|e| Failure::from(e).of(path))?;
+    refuse_insecure(bundle.params(), path)?;
+    Ok(bundle)
+}
+
+/// Refuses test parameters: keys and ciphertexts of every command are made under a bundle's.
+fn refuse_insecure(params: &Params, path: &Path) -> Result<()> {
+    if params.is_insecure() {
+        let refused = "it was made with insecure test parameters, which protect nothing; \
+                       compile the model again and take that bundle";
+        return Err(Failure::input(refused).of(path));
+    }
+    Ok(())
 }
 
 /// A server bundle from what a user names: the file, a folder that `compile` wrote, a shipped
@@ -71,18 +78,28 @@ pub fn named_server_bundle(
     Ok((bundles.server, Some(model)))
 }
 
+/// Whether what a user names is an encoder's folder, and no shipped model.
+pub fn is_encoder(what: &str) -> Result<bool> {
+    let is_shipped = shipped()?.iter().any(|m| m.name == what);
+    Ok(!is_shipped && EncoderModel::is_one(Path::new(what)))
+}
+
+/// A model of our own kinds, for which flags of encoders are refused.
+pub fn own_model(what: &str, target: &args::Target) -> Result<Model> {
+    if target.is_given_for_encoders() {
+        return Err(Failure::input(
+            "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
+             leave them out",
+        ));
+    }
+    Ok(ModelFiles::find(what)?.load()?)
+}
+
 /// A model of either kind by what a user names; an encoder is calibrated as `target` says.
 pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<AnyModel> {
     let folder = Path::new(what);
-    let own = shipped()?.iter().any(|m| m.name == what) || !EncoderModel::is_one(folder);
-    if own {
-        if target.is_given_for_encoders() {
-            return Err(Failure::input(
-                "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
-                 leave them out",
-            ));
-        }
-        return Ok(AnyModel::Own(Box::new(ModelFiles::find(what)?.load()?)));
+    if !is_encoder(what)? {
+        return Ok(AnyModel::Own(Box::new(own_model(what, target)?)));
     }
     let target = encoder_target(target)?;
     let stage = Mutex::new(Some(context.progress.stage("loading the encoder")));

@@ -7,6 +7,7 @@ use std::path::Path;
 use veilformer::ckks::Params;
 use veilformer::ckks::container::{Kind, Reader, Tag, Writer, read_params};
 use veilformer::client::ClientBundle;
+use veilformer::runtime::ServerBundle;
 
 use crate::setup::{copy, say, snapshot, veilformer};
 
@@ -76,6 +77,14 @@ fn prepare(at: &Path) {
     let renamed = bundle.with_server_content([1; 32]).to_bytes().unwrap();
     write("client3.veil", &renamed);
     write("client-insecure.veil", &insecure(&read("client.veil")));
+    // A program names its parameters, and they say whether anybody checked them.
+    let bundle = ServerBundle::from_bytes(&read("server.veil")).unwrap();
+    let params = unchecked(bundle.params());
+    let mut program = bundle.program().clone();
+    program.params_digest = params.digest();
+    let name = bundle.model_name().to_owned();
+    let bundle = ServerBundle::new(params, program, name, bundle.client_content()).unwrap();
+    write("server-insecure.veil", &bundle.to_bytes().unwrap());
     say(
         at,
         "keygen --client client3.veil --secret secret3.veil --keys keys3.veil",
@@ -86,14 +95,17 @@ fn prepare(at: &Path) {
 /// The same bundle with parameters that nobody checked.
 fn insecure(bundle: &[u8]) -> Vec<u8> {
     let reader = Reader::open(bundle).unwrap();
-    let params = read_params(&reader).unwrap();
-    let spec = params.spec().clone();
-    let params = Params::from_primes_insecure_for_tests(spec, params.primes()).unwrap();
+    let params = unchecked(&read_params(&reader).unwrap());
     let mut writer = Writer::new(Kind::ClientBundle, Some(&params)).unwrap();
     for (tag, section) in reader.sections().filter(|s| s.0 != Tag::PARAMS) {
         writer.section(tag, section.to_vec());
     }
     writer.to_bytes().unwrap()
+}
+
+fn unchecked(params: &Params) -> Params {
+    let spec = params.spec().clone();
+    Params::from_primes_insecure_for_tests(spec, params.primes()).unwrap()
 }
 
 fn rows() -> Vec<Row> {
@@ -240,6 +252,16 @@ fn rows() -> Vec<Row> {
         row(
             "insecure parameters",
             "keygen --client client-insecure.veil --secret n --keys m",
+            &["insecure test parameters", "compile"],
+        ),
+        row(
+            "insecure parameters",
+            "run --server server-insecure.veil -o new.veil",
+            &["insecure test parameters", "compile"],
+        ),
+        row(
+            "insecure parameters",
+            "plan server-insecure.veil",
             &["insecure test parameters", "compile"],
         ),
         row(

@@ -217,12 +217,25 @@ fn what_is_wrong_with_a_folder_is_said() {
         }
         assert!(!at.join("out/server.veil").exists(), "{name}");
     }
-    // What is for encoders is refused elsewhere.
-    let line = ["compile", "order", "-o", "x", "--calibrate", "words.txt"];
-    let output = veilformer(all.path(), &line);
-    assert_eq!(output.status.code(), Some(2));
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains("are for encoders"), "{error}");
+    // What is for encoders is refused elsewhere, and an encoder where only small models are shown.
+    folder(all.path(), "right");
+    for (line, phrase) in [
+        (
+            "compile order -o x --calibrate words.txt",
+            "are for encoders",
+        ),
+        (
+            "demo --model order --calibrate words.txt",
+            "are for encoders",
+        ),
+        ("demo --model right", "use compile, keygen"),
+    ] {
+        let line: Vec<&str> = line.split(' ').collect();
+        let output = veilformer(all.path(), &line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{line:?}: {error}");
+        assert!(error.contains(phrase), "{line:?}: {phrase} in {error}");
+    }
 }
 
 #[test]

@@ -238,4 +238,15 @@ fn quiet_says_nothing_but_what_was_asked() {
         &["--quiet", "encrypt", "red", "-o", "/dev/null"],
     );
     assert!(output.status.success() && output.stderr.is_empty() && output.stdout.is_empty());
+    // The demo's answers are what it was asked for.
+    let output = veilformer(
+        conversation(),
+        &["--quiet", "demo", "--model", "order", "red blue"],
+    );
+    assert!(output.status.success() && output.stderr.is_empty());
+    assert!(
+        String::from_utf8(output.stdout)
+            .unwrap()
+            .contains("red blue")
+    );
 }

@@ -34,8 +34,8 @@ pub(super) use forward::forward_low as forward_digits;
 pub(super) use forward::{divide_converted, divide_low, divide_rest, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
 pub(super) use pointwise::{
-    add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg, permute,
-    permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
+    add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg,
+    permute, permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
 
 use std::arch::x86_64::*;

@@ -221,7 +221,11 @@ impl<const ROOM: Room, const HALF: usize> Begin<ROOM, HALF> {
         let mut more = s.offset;
         if ROOM == WIDE {
             // Such constants are as they are.
-            let signed = if HALF == 0 { twiddle.a } else { m.neg(twiddle.a) };
+            let signed = if HALF == 0 {
+                twiddle.a
+            } else {
+                m.neg(twiddle.a)
+            };
             w = splat(m.shoup(signed));
             let both = m.add(centre.minus, m.mul(centre.minus, signed));
             more = _mm512_add_epi64(more, _mm512_set1_epi64(both as i64));

@@ -5,12 +5,13 @@
 
 use std::io::Cursor;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use veilformer::build::{Target, build};
 use veilformer::ckks::SecretKind;
 use veilformer::ckks::container::inspect;
 use veilformer::client::{Answer, ClientBundle};
-use veilformer::model::{Model, ModelFiles};
+use veilformer::model::Model;
 use veilformer::models::ModelError;
 use veilformer::runtime::ServerBundle;
 use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
@@ -49,7 +50,14 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
     } else {
         args.sentences.clone()
     };
-    let model = ModelFiles::find(&args.model)?.load()?;
+    if load::is_encoder(&args.model)? {
+        return Err(Failure::input(
+            "the demo is of models that take a second; an encoder takes gigabytes and some minutes: \
+             use compile, keygen, encrypt, run and decrypt",
+        )
+        .of(Path::new(&args.model)));
+    }
+    let model = load::own_model(&args.model, &args.target)?;
     // Refused before any work: an empty or over-long sentence.
     for sentence in &sentences {
         let refuse = |e: &dyn std::fmt::Display| Failure::input(format!("\"{sentence}\": {e}"));
@@ -121,7 +129,7 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
     };
     context
         .output
-        .report(&report, || text(&report, &model, &details))?;
+        .answer(&report, || text(&report, &model, &details))?;
     let differ = |s: &&DemoSentence| s.encrypted.label != s.plaintext.label;
     match report.sentences.iter().filter(differ).count() {
         0 => Ok(()),
