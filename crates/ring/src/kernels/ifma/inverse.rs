@@ -8,7 +8,7 @@
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product; the next three
 //!   are those of a pass that reads values below 2q.
 //! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
-//!   at most three stages (four are two and two); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   at most three stages (of four the last one follows what ends three); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
 //!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
@@ -364,12 +364,12 @@ fn layers<
     // One call per layer, as in the forward transform.
     layer::<3, RUNS, ROOM>(s, v, w.get(3).copied(), above(3));
     layer::<2, RUNS, ROOM>(s, v, w.get(2).copied(), above(2));
+    layer::<1, RUNS, ROOM>(s, v, w.get(1).copied(), above(1));
     if R == 4 {
-        for block in v.chunks_exact_mut(4) {
+        for block in v.chunks_exact_mut(8) {
             s.settle::<ROOM>(block);
         }
     }
-    layer::<1, RUNS, ROOM>(s, v, w.get(1).copied(), above(1));
     if !LAST {
         layer::<0, RUNS, ROOM>(s, v, w.first().copied(), above(0));
         return s.settle::<ROOM>(v);
@@ -387,11 +387,9 @@ fn layers<
 const fn range<const R: usize, const ROOM: Room, const FROM: u64>(layer: usize) -> u64 {
     let before = if ROOM == TIGHT || layer >= R {
         0
-    } else if R == 4 {
-        // Two and two, with what ends a pass between them.
-        (R - 1 - layer) % 2
     } else {
-        R - 1 - layer
+        // Of four the last one follows what ends a pass of three.
+        (R - 1 - layer) % 3
     };
     FROM << before
 }
@@ -474,11 +472,13 @@ impl Stages {
         }
     }
 
-    /// The end of two or three stages on a block of registers: values as its beginning wants them.
+    /// The end of up to three stages on a block of registers, or of a fourth: values as its beginning wants them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn settle<const ROOM: Room>(&self, block: &mut [__m512i]) {
         let sums = match ROOM {
+            // Of sixteen only two were brought below 2q before the last stage.
+            WIDE if block.len() == 16 => 8,
             WIDE => 1,
             SOME => block.len() / 2,
             _ => 0,
