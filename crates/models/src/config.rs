@@ -127,8 +127,8 @@ impl ModelConfig {
             STATE_SPACE_TYPE => |v| serde_json::from_value(v).map(FileOf::StateSpace),
             _ => {
                 return Err(ModelError::Config(format!(
-                    "model_type is `{}`, expected `{TRANSFORMER_TYPE}`, `{STATE_SPACE_TYPE}` or \
-                     `bert`; models are those that veilformer-train made, and encoders of the BERT family",
+                    "model_type is `{}`, expected `{TRANSFORMER_TYPE}` or `{STATE_SPACE_TYPE}`, \
+                     which veilformer-train makes; of other folders `compile` takes encoders of the BERT family",
                     found.chars().take(40).collect::<String>()
                 )));
             }

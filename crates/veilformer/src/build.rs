@@ -110,8 +110,8 @@ pub fn build(model: &Model, target: Target) -> Result<Bundles, BuildError> {
     Ok(Bundles { client, server })
 }
 
-/// Sentences that occur: those that ship with the model, random tokens at every length, and one
-/// token repeated to the full length.
+/// Sentences that occur: those that ship with the model, random tokens at every length, and
+/// single tokens, alone and repeated to the full length.
 fn calibration(model: &Model, tokens: Option<usize>) -> Result<Vec<Vec<Vec<f64>>>, ModelError> {
     let limit = model.program.max_tokens;
     let longest = tokens.unwrap_or(limit).clamp(1, limit);

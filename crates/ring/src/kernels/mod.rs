@@ -249,8 +249,9 @@ pub(crate) struct Minuend<'a> {
 
 /// What is left of a value modulo one prime, by which it is divided.
 pub(crate) struct Rest<'a> {
-    /// Residues in coefficient form, tile by tile (see `tile_columns`) and row by row: with half of the prime,
-    /// rounded down, added, so that what is next to zero is a word less that half, without a comparison.
+    /// Below the prime, in coefficient form, tile by tile (see `tile_columns`) and row by row: canonical residues of
+    /// the value plus half of the prime, rounded down. The number next to zero is the word less that half, which takes
+    /// no comparison.
     pub(crate) words: &'a [u64],
     /// The prime.
     pub(crate) prime: u64,

@@ -86,13 +86,15 @@ pub fn is_encoder(what: &str) -> Result<bool> {
 
 /// A model of our own kinds, for which flags of encoders are refused.
 pub fn own_model(what: &str, target: &args::Target) -> Result<Model> {
+    // A misspelt name is said before a flag that would have been right for what was meant.
+    let files = ModelFiles::find(what)?;
     if target.is_given_for_encoders() {
         return Err(Failure::input(
             "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
              leave them out",
         ));
     }
-    Ok(ModelFiles::find(what)?.load()?)
+    Ok(files.load()?)
 }
 
 /// A model of either kind by what a user names; an encoder is calibrated as `target` says.

@@ -260,8 +260,13 @@ fn rows() -> Vec<Row> {
             &["insecure test parameters", "compile"],
         ),
         row(
-            "insecure parameters",
+            "insecure parameters of a plan",
             "plan server-insecure.veil",
+            &["insecure test parameters", "compile"],
+        ),
+        row(
+            "insecure parameters explained",
+            "explain server-insecure.veil",
             &["insecure test parameters", "compile"],
         ),
         row(

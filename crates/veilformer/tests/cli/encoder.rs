@@ -229,6 +229,7 @@ fn what_is_wrong_with_a_folder_is_said() {
             "are for encoders",
         ),
         ("demo --model right", "use compile, keygen"),
+        ("demo --model left --calibrate words.txt", "unknown model"),
     ] {
         let line: Vec<&str> = line.split(' ').collect();
         let output = veilformer(all.path(), &line);

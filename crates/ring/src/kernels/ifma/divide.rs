@@ -46,7 +46,8 @@ pub(in crate::kernels) fn divide_rest(
 
 /// Whether a transform modulo the table's prime may begin with [centred](Centre) residues of another one:
 /// if they are below 4q, as any transform's inputs, or if they leave room for what stages add without
-/// reducing anything. Only primes of 50 bits or nearly so above those of nearly 46 to 49 bits do neither.
+/// reducing anything. Neither is so for primes above 3q where q has 47 bits or more, and for the largest where it has nearly
+/// 46.
 fn fits(t: &NttTable, prime: u64) -> bool {
     let q = t.modulus.value();
     // Up to thirteen stages before the twist add and subtract less than 2q each.
@@ -179,6 +180,7 @@ fn whole(t: &NttTable, out: &mut [u64], rest: &Rest<'_>, from: &Minuend<'_>) {
 struct Centre {
     /// Minus what was added to them, modulo the other one.
     minus: u64,
+    /// The same in all lanes.
     minuses: __m512i,
 }
 
@@ -202,8 +204,10 @@ impl Centre {
     }
 }
 
-/// The first stage for one half of its results, of a rest's words.
+/// The first stage for one half of its results, of a rest's words. If `WIDE`, results are below the rest's prime and
+/// `(2 s + 3) q`, where `s` is the number of stages before the twist, and no less than `2 s q`: see `fits`.
 struct Begin<const ROOM: Room, const HALF: usize> {
+    /// Unless `WIDE`, what is added to each word.
     centre: __m512i,
     /// The twiddle; if `WIDE` and for differences, minus it.
     w: Factor,
@@ -220,7 +224,7 @@ impl<const ROOM: Room, const HALF: usize> Begin<ROOM, HALF> {
         let mut w = broadcast(&twiddle);
         let mut more = s.offset;
         if ROOM == WIDE {
-            // Such constants are as they are.
+            // Where there is room, twiddles are not in Montgomery form.
             let signed = if HALF == 0 {
                 twiddle.a
             } else {

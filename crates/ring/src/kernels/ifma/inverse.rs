@@ -8,8 +8,9 @@
 //! * First four stages: `R = 1, 2, 4, 8` (`TIGHT`: 1, 2, 2, 2), then the twist back, a product; the next three
 //!   are those of a pass that reads values below 2q.
 //! * `WIDE` (up to 46 bits): all values that a pass reads are below 8q, and `R = 8, 16, 32` in its
-//!   at most three stages (of four the last one follows what ends three); `64 q <= 2^52`. The first register, a sum of eight, is then brought below
-//!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two.
+//!   at most three stages; `64 q <= 2^52`. The first register, a sum of eight, is then brought below
+//!   2q; the second is at most a sum of four products, below 8q, the third and fourth of two. After that there may be a
+//!   fourth stage, with `R = 8` again, if it is the last of all.
 //! * `SOME` (47 and 48 bits): all values that a pass reads are below 2q; `R = 2, 4, 8`, and
 //!   `16 q <= 2^52`. All sums of the last stage are brought below 2q.
 //! * `TIGHT`: every sum is at once brought below 2q.
@@ -289,7 +290,7 @@ unsafe fn pass_of<const R: usize, const RUNS: usize, const ROOM: Room, const FRO
     unsafe {
         match last {
             Some(last) => pass::<R, RUNS, ROOM, FROM, true>(s, tw, at, index, last),
-            // The scale is not read.
+            // The scale is not read. Four stages are always the last ones (`passes`).
             None => pass::<R, RUNS, ROOM, FROM, false>(s, tw, at, index, &Scale::NONE),
         }
     }
@@ -388,7 +389,7 @@ const fn range<const R: usize, const ROOM: Room, const FROM: u64>(layer: usize) 
     let before = if ROOM == TIGHT || layer >= R {
         0
     } else {
-        // Of four the last one follows what ends a pass of three.
+        // The last of four follows what ends three.
         (R - 1 - layer) % 3
     };
     FROM << before
@@ -472,13 +473,11 @@ impl Stages {
         }
     }
 
-    /// The end of up to three stages on a block of registers, or of a fourth: values as its beginning wants them.
+    /// The end of two or three stages on a block of registers: values as its beginning wants them.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn settle<const ROOM: Room>(&self, block: &mut [__m512i]) {
         let sums = match ROOM {
-            // Of sixteen only two were brought below 2q before the last stage.
-            WIDE if block.len() == 16 => 8,
             WIDE => 1,
             SOME => block.len() / 2,
             _ => 0,

@@ -52,8 +52,8 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
     };
     if load::is_encoder(&args.model)? {
         return Err(Failure::input(
-            "the demo is of models that take a second; an encoder takes gigabytes and some minutes: \
-             use compile, keygen, encrypt, run and decrypt",
+            "the demo shows models that take a second; encoders from Hugging Face folders take \
+             gigabytes and some minutes: use compile, keygen, encrypt, run and decrypt",
         )
         .of(Path::new(&args.model)));
     }
