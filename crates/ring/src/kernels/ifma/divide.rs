@@ -46,8 +46,8 @@ pub(in crate::kernels) fn divide_rest(
 
 /// Whether a transform modulo the table's prime may begin with [centred](Centre) residues of another one:
 /// if they are below 4q, as any transform's inputs, or if they leave room for what stages add without
-/// reducing anything. Neither is so for primes above 3q where q has 47 bits or more, and for the largest where it has nearly
-/// 46.
+/// reducing anything. Neither is so for primes above 3q where q has 47 bits or more, and for the largest where it
+/// has nearly 46.
 fn fits(t: &NttTable, prime: u64) -> bool {
     let q = t.modulus.value();
     // Up to thirteen stages before the twist add and subtract less than 2q each.
@@ -332,7 +332,8 @@ impl<const PAST: bool> End for Apart<'_, PAST> {
         unsafe {
             let p = self.difference.x.as_ptr().add(at * LANES);
             let a = load(p);
-            // It is read once; yet to fetch it past the caches takes half as long again on Intel's servers.
+            // The block fills the first cache, so it waits in the second. It is read once; yet to fetch it past the
+            // caches takes half as long again on Intel's servers.
             _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD).cast());
             let out = self.out.add(at * LANES);
             let x = self.difference.of::<ROOM>(s, a, x);
