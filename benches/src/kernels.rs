@@ -160,7 +160,11 @@ fn words<'a>(cpu: &'a Cpu, basis: Basis, shape: &Shape, place: &str) -> Result<V
         ),
         (
             "plaintext_multiply_sum",
-            floor(4.0, (3.0, 1.0), &[product, product, sum]),
+            floor(
+                3.0 + shape.packed(),
+                (2.0 + shape.packed(), 1.0),
+                &[product, product, sum],
+            ),
             plaintext,
         ),
         (

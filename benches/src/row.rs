@@ -73,7 +73,7 @@ pub struct Counted {
     pub products_encrypted: usize,
     /// Words per weight and prime, where weights are in the clear.
     pub words_per_weight: Option<f64>,
-    /// Bytes of all plaintexts.
+    /// Bytes that all plaintexts take at least.
     pub plain_bytes: f64,
     /// Bytes of all keys.
     pub key_bytes: f64,

@@ -8,15 +8,15 @@ use crate::scheme::floors::Shape;
 
 /// Bytes of a switching key for inputs of the shape's limbs.
 pub(super) fn key_bytes(s: &Shape) -> f64 {
-    s.key_bytes(f64::from(s.halves) * s.d() * (s.l() + s.k()))
+    s.packed_bytes(f64::from(s.halves) * s.d() * (s.l() + s.k()))
 }
 
-/// Bytes of the plaintexts of a product: those of rotated inputs are modulo the special primes as
+/// Bytes that the plaintexts of a product take at least: those of rotated inputs are modulo the special primes as
 /// well.
 pub(super) fn plain_bytes(s: &Shape, c: &Counts) -> f64 {
     let all = (c.plain.total() + c.extended.total()).max(1) as f64;
     let primes = s.l() + s.k() * c.extended.total() as f64 / all;
-    8.0 * c.plain_words as f64 * primes
+    f64::from(s.bits) / 8.0 * c.plain_words as f64 * primes
 }
 
 /// The floors of the operations one after the other, at the inputs' level. Plaintexts and inputs are read

@@ -17,7 +17,7 @@ pub struct Shape {
     pub special: usize,
     /// Limbs per digit.
     pub digit_limbs: usize,
-    /// Bits of a residue: what it takes at least where its form is free, as in prepared keys.
+    /// Bits of a residue: what it takes at least where its form is free, as in prepared keys and plaintexts.
     pub bits: u32,
     /// Halves of a key that are read, of two: where backends make the uniform one, it is no bytes but work.
     pub halves: u32,
@@ -57,10 +57,16 @@ impl Shape {
         8.0 * self.n() * limbs
     }
 
-    /// Bytes of so many limbs of a prepared key.
+    /// Bytes of so many limbs of a prepared key or plaintext.
     #[must_use]
-    pub fn key_bytes(&self, limbs: f64) -> f64 {
-        self.n() * f64::from(self.bits) / 8.0 * limbs
+    pub fn packed_bytes(&self, limbs: f64) -> f64 {
+        self.packed() * self.limb_bytes(limbs)
+    }
+
+    /// What a prepared plaintext takes of a polynomial.
+    #[must_use]
+    pub fn packed(&self) -> f64 {
+        f64::from(self.bits) / 64.0
     }
 
     /// Butterflies of a transform of one limb.
@@ -121,7 +127,10 @@ impl Shape {
         let mut phase = Phase::new("words").bytes(
             polys * poly,
             (reads * poly, writes * poly),
-            format!("{reads} 8LN read, {writes} 8LN written"),
+            format!(
+                "{} 8LN read, {writes} 8LN written",
+                (100.0 * reads).round() / 100.0
+            ),
         );
         // Not in place.
         if polys > reads {
@@ -190,7 +199,7 @@ impl Shape {
         let limbs = self.d() * (self.l() + self.k());
         let phase = phase.bytes(
             f64::INFINITY,
-            (self.key_bytes(f64::from(self.halves) * limbs), 0.0),
+            (self.packed_bytes(f64::from(self.halves) * limbs), 0.0),
             format!("{}D(L+K) {}/8 N of key read", self.halves, self.bits),
         );
         match self.halves {
@@ -297,8 +306,8 @@ impl Shape {
             .work(Unit::Reduce, 2.0 * giants * all * n, "2 8 (L+K) N")
             .bytes(
                 f64::INFINITY,
-                (self.limb_bytes(diagonals * all), 0.0),
-                "128 (L+K) 8N of plaintexts read",
+                (self.packed_bytes(diagonals * all), 0.0),
+                format!("128 (L+K) {}/8 N of plaintexts read", self.bits),
             );
         let giant = self
             .mod_down(1.0, 0.0, 0.0)
@@ -500,6 +509,12 @@ mod tests {
         let floor = shape.inner_product();
         assert_eq!(floor.on(&round(), 1).bytes, key);
         assert!((floor.ms(&round(), 1) - key * 1e-6).abs() < 1e-9);
+        // A plaintext takes three quarters of a polynomial.
+        let product = shape
+            .pointwise((2.0 + shape.packed(), 2.0), &[])
+            .on(&round(), 1);
+        assert_eq!(product.bytes, 4.75 * 24.0 * 65536.0 * 8.0);
+        assert!(product.formula.contains("2.75 8LN read, 2 8LN written"));
         // Counted butterflies of a rotation: 24 + 72 + 16 + 48 transforms.
         let butterflies = 160.0 * 32768.0 * 16.0;
         assert!(operations(&shape.rotate(1.0)) > butterflies);

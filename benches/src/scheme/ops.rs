@@ -168,7 +168,9 @@ impl Op {
             Self::NttForwardSwept => s.transforms(s.l(), false).shared_by(s.l()),
             Self::NttInverseSwept => s.transforms(s.l(), true).shared_by(s.l()),
             Self::Add => s.pointwise((4.0, 2.0), &[(Unit::Add, 2.0)]),
-            Self::PlaintextMultiply => s.pointwise((3.0, 2.0), &[(Unit::Multiply, 2.0)]),
+            Self::PlaintextMultiply => {
+                s.pointwise((2.0 + s.packed(), 2.0), &[(Unit::Multiply, 2.0)])
+            }
             Self::MultiplyRelinearizeRescale => s.multiply(1.0),
             Self::MultiplyRelinearize => s.multiply(0.0),
             Self::Rotate => s.rotate(1.0),

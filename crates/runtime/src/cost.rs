@@ -12,7 +12,7 @@ use veilformer_ring::Isa;
 use crate::RuntimeError;
 use crate::bundle::container;
 use crate::shape::{Shape, heaviest};
-use crate::stats::{TransformCounts, plain_words};
+use crate::stats::{TransformCounts, plain_values};
 
 const COSTS: Tag = Tag(*b"COST");
 
@@ -372,7 +372,7 @@ pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Co
         } else {
             Cost::Encode
         };
-        let words = plain_words(&plain.pattern, program.slots);
+        let words = plain_values(&plain.pattern, program.slots);
         let share = words as f64 / (2 * program.slots.max(1)) as f64;
         [
             (Cost::EncodePlain, plain.level, 1.0),

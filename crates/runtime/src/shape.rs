@@ -7,7 +7,7 @@ use veilformer_circuits::matrix::{Counts, ProductCosts, UnitCosts};
 use veilformer_ckks::{Params, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation};
 
-use crate::stats::{TransformCounts, plain_words};
+use crate::stats::{TransformCounts, plain_values};
 
 /// The share of the time of all maps of a program, as it is estimated, that those make up which are measured
 /// whole.
@@ -57,7 +57,7 @@ impl Shape {
                 put(&[step(giant.rotation), giant.terms.len()]);
                 for term in &giant.terms {
                     let plain = program.plains.get(term.plain.0 as usize);
-                    let words = plain.map_or(0, |plain| plain_words(&plain.pattern, slots));
+                    let words = plain.map_or(0, |plain| plain_values(&plain.pattern, slots));
                     let next = plains.len();
                     let which = *plains.entry(term.plain.0).or_insert(next);
                     put(&[term.input, step(term.baby), words, which]);

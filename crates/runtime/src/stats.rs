@@ -203,7 +203,7 @@ impl TransformCounts {
         let slots = program.slots;
         let words = |plain: &PlainId| {
             let plain = program.plains.get(plain.0 as usize);
-            plain.map_or(0, |plain| plain_words(&plain.pattern, slots))
+            plain.map_or(0, |plain| plain_values(&plain.pattern, slots))
         };
         let mut babies = BTreeSet::new();
         let mut counts = Self {
@@ -235,8 +235,8 @@ impl TransformCounts {
     }
 }
 
-/// Words per prime that an encoded plaintext takes: twice its period, for the conjugates.
-pub(crate) fn plain_words(pattern: &PlainPattern, slots: usize) -> usize {
+/// Values modulo each prime of an encoded plaintext: twice its period, for the conjugates.
+pub(crate) fn plain_values(pattern: &PlainPattern, slots: usize) -> usize {
     match pattern {
         PlainPattern::Constant(_) => 1,
         PlainPattern::Slots(SlotVector::Periodic(period)) => 2 * period.len().min(slots),
@@ -436,14 +436,14 @@ mod tests {
     use veilformer_ckks::Complex;
 
     #[test]
-    fn plaintexts_have_as_many_words_as_they_are_kept_with() {
+    fn plaintexts_have_as_many_values_as_they_are_kept_with() {
         let half = Complex::new(0.5, 0.0);
         let periodic =
             |period: usize| PlainPattern::Slots(SlotVector::Periodic(vec![half; period]));
         let dense = PlainPattern::Slots(SlotVector::Dense(vec![half; 64]));
-        assert_eq!(plain_words(&PlainPattern::Constant(half), 64), 1);
-        assert_eq!(plain_words(&periodic(8), 64), 16);
-        assert_eq!(plain_words(&periodic(64), 64), 128);
-        assert_eq!(plain_words(&dense, 64), 128);
+        assert_eq!(plain_values(&PlainPattern::Constant(half), 64), 1);
+        assert_eq!(plain_values(&periodic(8), 64), 16);
+        assert_eq!(plain_values(&periodic(64), 64), 128);
+        assert_eq!(plain_values(&dense, 64), 128);
     }
 }

@@ -18,7 +18,7 @@ use super::{Cpu, CpuKey};
 use crate::backend::{FactorsRef, Pair};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
-use crate::kernels::{Extra, KEY_PAD, KeyRows, LOW_LOG, Layout, Minuend, Tensor, key_words};
+use crate::kernels::{Extra, KeyRows, LOW_LOG, Layout, Minuend, PACKED_PAD, Tensor, packed_words};
 use crate::modulus::ShoupConst;
 use crate::ntt::InverseScale;
 use crate::poly::{Form, RnsPoly};
@@ -524,8 +524,8 @@ impl Cpu {
         let Some(key) = place.key.row_of(place.prime) else {
             return;
         };
-        let words = key_words(&table.modulus, rows, block);
-        let key_block = |b: usize| key.get(b * words..(b + 1) * words + KEY_PAD);
+        let words = packed_words(&table.modulus, rows, block);
+        let key_block = |b: usize| key.get(b * words..(b + 1) * words + PACKED_PAD);
         let space = &mut scratch.digits[g * call.most * stride..(g + 1) * call.most * stride];
         for b in 0..n / block {
             let range = b * block..(b + 1) * block;

@@ -6,6 +6,7 @@ pub mod grouping;
 mod key_switch;
 mod limb;
 mod parallel;
+mod plain;
 mod prepared;
 mod transform;
 
@@ -13,17 +14,17 @@ mod transform;
 #[allow(clippy::unwrap_used)]
 mod tests;
 
+pub use plain::CpuPlain;
 pub use prepared::CpuKey;
 
 use std::sync::Arc;
 
 use crate::backend::{Backend, FactorsRef, Pair, PairRef, TransformPlan};
 use crate::basis::Basis;
-use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::galois::{GaloisElement, Permutation, Permutations};
-use crate::kernels::{Isa, Keep, Kernels, LOW_LOG, TERMS, order_past};
+use crate::kernels::{Isa, Keep, Kernels, LOW_LOG, Packed, TERMS, Values, order_past};
 use crate::key::{PlainPoly, SwitchingKey};
 use crate::modulus::Modulus;
 use crate::poly::{Form, RnsPoly};
@@ -64,26 +65,6 @@ pub struct Cpu {
     seeds: bool,
 }
 
-/// A plaintext prepared for [`Cpu`]: Montgomery form.
-pub struct CpuPlain {
-    basis: Basis,
-    /// Words per limb: N, a period, or 1.
-    period: usize,
-    values: Buffer,
-}
-
-impl CpuPlain {
-    /// Bytes that the plaintext occupies.
-    pub fn bytes(&self) -> usize {
-        self.values.len() * 8
-    }
-
-    fn limb_of(&self, prime: usize) -> Option<&[u64]> {
-        let pos = self.basis.position_of(prime)?;
-        self.values.get(pos * self.period..(pos + 1) * self.period)
-    }
-}
-
 impl Cpu {
     /// A backend on a chain.
     ///
@@ -114,13 +95,13 @@ impl Cpu {
     fn check_plain(&self, op: &'static str, a: &RnsPoly, plain: &CpuPlain) -> Result<()> {
         self.chain.check_same(op, a.chain())?;
         a.require_form(op, Form::Ntt)?;
-        if plain.basis.contains_all(a.basis()) {
+        if plain.basis().contains_all(a.basis()) {
             Ok(())
         } else {
             Err(RingError::BasisMismatch {
                 op,
                 expected: a.basis(),
-                found: plain.basis,
+                found: plain.basis(),
             })
         }
     }
@@ -132,10 +113,10 @@ impl Cpu {
         m: &Modulus,
         (out, start): (&mut [u64], usize),
         a: &[u64],
-        (plain, period): (&[u64], usize),
+        plain: &[u64],
         acc: bool,
     ) {
-        let run = self.chain.n() / period;
+        let run = self.chain.n() / plain.len().max(1);
         for ((out, a), &value) in out
             .chunks_mut(run)
             .zip(a.chunks(run))
@@ -257,23 +238,7 @@ impl Backend for Cpu {
     }
 
     fn prepare_plain(&self, plain: &PlainPoly) -> Result<CpuPlain> {
-        plain.check(&self.chain)?;
-        let (period, words) = match plain {
-            PlainPoly::Dense(p) => (self.chain.n(), p.words()),
-            PlainPoly::Periodic { period, values, .. } => (*period, &values[..]),
-            PlainPoly::Scalar { residues, .. } => (1, &residues[..]),
-        };
-        let mut values = Buffer::dirty(words.len());
-        values.copy_from_slice(words);
-        for (i, limb) in plain.basis().iter().zip(values.chunks_exact_mut(period)) {
-            let m = self.chain.modulus(i);
-            self.kernels.scale(m, limb, m.mont_one());
-        }
-        Ok(CpuPlain {
-            basis: plain.basis(),
-            period,
-            values,
-        })
+        self.prepare_values(plain)
     }
 
     fn forward_ntt(&self, poly: &mut RnsPoly) -> Result<()> {
@@ -383,16 +348,19 @@ impl Backend for Cpu {
             first.require_like(OP, a)?;
         }
         let mut out = RnsPoly::dirty(&self.chain, first.basis(), Form::Ntt);
-        let n = self.chain.n();
-        let dense = terms.iter().filter(|(_, plain)| plain.period == n).count();
+        let dense = terms.iter().filter(|(_, plain)| plain.is_dense()).count();
         // Results that are written once.
         let once = dense == terms.len() && dense <= TERMS;
         self.each_fresh_limb(&mut out, |i, out, past| {
             let m = self.chain.modulus(i);
-            let limbs = terms
-                .iter()
-                .filter_map(|(a, plain)| Some((a.limb_of(i)?, plain.limb_of(i)?, plain.period)));
-            let (whole, runs): (Vec<_>, Vec<_>) = limbs.partition(|(.., period)| *period == n);
+            let (mut whole, mut runs) = (Vec::new(), Vec::new());
+            for (a, plain) in terms {
+                match (a.limb_of(i), plain.values_of(i)) {
+                    (Some(a), Values::Packed(plain)) => whole.push((a, plain)),
+                    (Some(a), Values::Runs(plain)) => runs.push((a, plain)),
+                    _ => {}
+                }
+            }
             for (piece, out) in out.chunks_mut(SUM_PIECE).enumerate() {
                 let words = piece * SUM_PIECE..piece * SUM_PIECE + out.len();
                 let mut keep = if past && once {
@@ -401,17 +369,17 @@ impl Backend for Cpu {
                     Keep::Written
                 };
                 for some in whole.chunks(TERMS) {
-                    let mut terms = [[&[][..]; 2]; TERMS];
-                    for (term, (a, plain, _)) in terms.iter_mut().zip(some) {
-                        *term = [&a[words.clone()], &plain[words.clone()]];
+                    let mut terms = [(&[][..], Packed { words: &[] }); TERMS];
+                    for (term, &(a, plain)) in terms.iter_mut().zip(some) {
+                        *term = (&a[words.clone()], plain.columns(m, words.clone()));
                     }
                     self.kernels.mul_mont(m, out, &terms[..some.len()], keep);
                     keep = Keep::Added;
                 }
-                for &(a, plain, period) in &runs {
+                for &(a, plain) in &runs {
                     let add = keep == Keep::Added;
                     let to = (&mut *out, words.start);
-                    self.mul_runs(m, to, &a[words.clone()], (plain, period), add);
+                    self.mul_runs(m, to, &a[words.clone()], plain, add);
                     keep = Keep::Added;
                 }
             }
@@ -421,19 +389,20 @@ impl Backend for Cpu {
 
     fn add_plain(&self, a: &RnsPoly, plain: &CpuPlain) -> Result<RnsPoly> {
         self.check_plain("add_plain", a, plain)?;
-        let n = self.chain.n();
         let mut out = RnsPoly::dirty(&self.chain, a.basis(), Form::Ntt);
         self.each_fresh_limb(&mut out, |i, out, past| {
             let m = self.chain.modulus(i);
-            let (Some(values), Some(a)) = (plain.limb_of(i), a.limb_of(i)) else {
-                return;
-            };
-            if plain.period == n {
-                return self.kernels.sum_mont(m, out, a, values, past);
-            }
-            let run = n / plain.period;
-            for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
-                self.kernels.sum_const(m, out, a, m.leave_mont(value));
+            match (plain.values_of(i), a.limb_of(i)) {
+                (Values::Packed(values), Some(a)) => {
+                    self.kernels.sum_mont(m, out, a, values, past);
+                }
+                (Values::Runs(values), Some(a)) => {
+                    let run = self.chain.n() / values.len().max(1);
+                    for ((out, a), &value) in out.chunks_mut(run).zip(a.chunks(run)).zip(values) {
+                        self.kernels.sum_const(m, out, a, m.leave_mont(value));
+                    }
+                }
+                _ => {}
             }
         });
         Ok(out)

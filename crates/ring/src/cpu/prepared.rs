@@ -9,7 +9,9 @@ use crate::chain::Chain;
 use crate::error::Result;
 use crate::expander::{Expander, ExpanderId, Stream};
 use crate::galois::{GaloisElement, Permutation};
-use crate::kernels::{Isa, KEY_PAD, PermutationPiece, ROUND_KEYS, Refused, Uniform, key_words};
+use crate::kernels::{
+    Isa, PACKED_PAD, PermutationPiece, ROUND_KEYS, Refused, Uniform, packed_words,
+};
 use crate::key::{SwitchingKey, UniformHalf};
 use crate::keystream::{limb_key, refused_on_average, seldom_refused};
 
@@ -24,7 +26,7 @@ pub struct CpuKey {
     pub(super) basis: Basis,
     /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, or the rows b alone, interleaved by eight words
     /// and packed: what an inner product reads is one run of memory. All in one buffer, so that it lies
-    /// in huge pages, with `KEY_PAD` words at its end.
+    /// in huge pages, with `PACKED_PAD` words at its end.
     rows: Buffer,
     /// Where the rows of each prime begin, and where the last ones end.
     begins: Vec<usize>,
@@ -113,7 +115,7 @@ impl CpuKey {
         };
         let end = begins(chain, basis, rows)
             .last()
-            .map_or(0, |end| end + KEY_PAD);
+            .map_or(0, |end| end + PACKED_PAD);
         Ok([round_keys, end])
     }
 
@@ -164,11 +166,11 @@ impl CpuKey {
         })
     }
 
-    /// All rows that prime `i` needs, and `KEY_PAD` words more.
+    /// All rows that prime `i` needs, and `PACKED_PAD` words more.
     pub(super) fn row_of(&self, i: usize) -> Option<&[u64]> {
         let pos = self.basis.position_of(i)?;
         let (begin, end) = (*self.begins.get(pos)?, *self.begins.get(pos + 1)?);
-        self.rows.get(begin..end + KEY_PAD)
+        self.rows.get(begin..end + PACKED_PAD)
     }
 }
 
@@ -179,7 +181,7 @@ const fn rows_of_a_digit(seeds: bool) -> usize {
 
 /// Where the packed rows of each prime begin in a key of so many, and where the last ones end.
 fn begins(chain: &Chain, basis: Basis, rows: usize) -> Vec<usize> {
-    let words = |i| key_words(chain.modulus(i), rows, chain.n());
+    let words = |i| packed_words(chain.modulus(i), rows, chain.n());
     let mut end = 0;
     let ends = basis.iter().map(|i| {
         end += words(i);
@@ -248,7 +250,7 @@ impl Cpu {
         let each = rows_of_a_digit(round_keys.is_some());
         let count = each * key.parts.len();
         let begins = begins(&self.chain, basis, count);
-        let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + KEY_PAD);
+        let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + PACKED_PAD);
         let mut temp = Buffer::dirty(2 * n);
         let (temp, expanded) = temp.split_at_mut(n);
         for ((pos, i), run) in basis.iter().enumerate().zip(begins.windows(2)) {
@@ -257,7 +259,7 @@ impl Cpu {
             let mut pack = |x: &[u64], row: usize| {
                 self.kernels.permute(temp, x, &inverse.whole(), &[], false);
                 self.kernels.scale(m, temp, m.mont_one());
-                self.kernels.pack_key(m, out, temp, (row, count));
+                self.kernels.pack_row(m, out, temp, (row, count));
             };
             for (d, (b, a)) in key.parts.iter().enumerate() {
                 pack(b.limb(pos), each * d);

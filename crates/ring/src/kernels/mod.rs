@@ -26,9 +26,9 @@ use crate::error::{Result, RingError};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::{InverseScale, NttTable};
 pub(crate) use layout::{LINE, Layout};
-pub(crate) use packed::{KEY_PAD, ROUND_KEYS, key_words};
+pub(crate) use packed::{PACKED_PAD, Packed, ROUND_KEYS, packed_words};
 #[cfg(target_arch = "x86_64")]
-use packed::{key_stride, key_width};
+use packed::{packed_stride, packed_width};
 
 /// An instruction set for which kernels exist.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
@@ -221,7 +221,7 @@ fn whole(m: &Modulus, key: &KeyRows<'_>, n: usize) -> bool {
         && key.first.iter().all(row)
         && ordered(key.order)
         && key.uniform.as_ref().is_none_or(|u| ordered(u.order))
-        && key.words.len() >= key_words(m, key.rows, n) + KEY_PAD
+        && key.words.len() >= packed_words(m, key.rows, n) + PACKED_PAD
 }
 
 /// What an inner product adds, times a constant.
@@ -294,7 +294,7 @@ pub(crate) const KEY_AHEAD: usize = 9 << 10;
 /// Digits and the key rows that they meet in one block, interleaved: for every eight columns, eight words of each row
 /// (Montgomery form, packed: see `packed`). An inner product so reads one run of memory.
 pub(crate) struct KeyRows<'a> {
-    /// All packed words of the block, and [`KEY_PAD`] more.
+    /// All packed words of the block, and [`PACKED_PAD`] more.
     pub(crate) words: &'a [u64],
     /// Number of rows, two per digit of the key, or one if the uniform halves are not among them.
     pub(crate) rows: usize,
@@ -389,32 +389,38 @@ pub(crate) struct ProductSum<'a> {
     pub(crate) next: Option<&'a [u64]>,
 }
 
+/// Values in Montgomery form for some words.
+#[derive(Clone, Copy)]
+pub(crate) enum Values<'a> {
+    /// Zero for all.
+    Zero,
+    /// One for each run of equal length; at least one.
+    Runs(&'a [u64]),
+    /// One for every word.
+    Packed(Packed<'a>),
+}
+
 /// What a pair of blocks is multiplied by.
 #[derive(Clone, Copy)]
 pub(crate) struct Factor<'a> {
-    /// In Montgomery form: a value for every word, or fewer that each stand for a run of equal length;
-    /// none for zero.
-    pub(crate) y: &'a [u64],
+    pub(crate) y: Values<'a>,
     /// Words to fetch into the cache meanwhile; portable code has no way to.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) ahead: &'a [u64],
 }
 
-impl Factor<'_> {
-    /// Words for which a value stands, of `n`; at least one.
-    pub(crate) fn run(&self, n: usize) -> usize {
-        (n / self.y.len().max(1)).max(1)
-    }
-}
-
 impl ProductSum<'_> {
-    /// Whether outputs have `n` words, and there are `count` factors with a value for every word, for
-    /// every run of a power of two of at least `shortest` words, or without any.
+    /// Whether outputs have `n` words, and there are `count` factors, of which those with runs have them of one
+    /// word, or of a power of two of at least `shortest`.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
-    pub(crate) fn fits(&self, (n, count): (usize, usize), shortest: usize) -> bool {
-        let runs = |f: &Factor<'_>| {
-            let powers = n.is_power_of_two() && f.y.len().is_power_of_two();
-            f.y.is_empty() || f.y.len() >= n || (powers && f.run(n) >= shortest)
+    pub(crate) fn fits(&self, m: &Modulus, (n, count): (usize, usize), shortest: usize) -> bool {
+        let runs = |f: &Factor<'_>| match f.y {
+            Values::Zero => true,
+            Values::Runs(y) => {
+                let powers = n.is_power_of_two() && y.len().is_power_of_two();
+                y.len() == n || (powers && n / y.len() >= shortest)
+            }
+            Values::Packed(y) => y.covers(m, n),
         };
         self.out.iter().all(|out| out.len() == n)
             && self.factors.len() == count
@@ -534,9 +540,9 @@ kernels! {
     /// `out += x * y`.
     fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]);
     /// `out = sum_i x_i * y_i` with each `y_i` in Montgomery form, of one to `TERMS` of them, as `keep` says.
-    fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep);
+    fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[(&[u64], Packed<'_>)], keep: Keep);
     /// `out = x + y` with `y` in Montgomery form; results may go past the caches, as those of [`Converted`].
-    fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], past: bool);
+    fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: Packed<'_>, past: bool);
     /// `out = x * c`.
     fn mul_const(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst);
     /// `out += x * c`.
@@ -557,8 +563,8 @@ kernels! {
     /// stages of the NTT (lazy words for `forward_low`). Tiles come in ascending order and cover
     /// all columns.
     fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile);
-    /// One row of a key in Montgomery form, of so many, packed into all columns of a limb.
-    fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize));
+    /// One row of so many packed into all columns of a limb.
+    fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize));
     /// What a uniform half is made from: `ROUND_KEYS` words, of which the first two are the AES key.
     fn round_keys(key: &[u8; 16], out: &mut [u64]);
     /// Of the first `words` words that such round keys make (a multiple of eight, at most `2^32`) those whose

@@ -1,13 +1,16 @@
-//! How the words of a prepared key lie in memory: with fewer than 64 bits each.
+//! How the words of prepared keys and of plaintexts with a value for every word lie in memory: with fewer than 64
+//! bits each.
 //!
-//! Keys come from memory, which is what an inner product waits for. Words take 40, 48 or 52 bits, the
+//! Both come from memory, which is what sums of products wait for. Words take 40, 48 or 52 bits, the
 //! least that holds a residue: with whole bytes a vector takes them apart by one permutation of
 //! bytes, and of 52 bits a multiply-add ignores what stands above.
 
+use std::ops::Range;
+
 use crate::modulus::Modulus;
 
-/// Bits of a key word, which are the bytes of eight of them.
-pub(crate) fn key_width(m: &Modulus) -> usize {
+/// Bits of a packed word, which are the bytes of eight of them.
+pub(crate) fn packed_width(m: &Modulus) -> usize {
     match m.bits() {
         ..=40 => 40,
         41..=48 => 48,
@@ -17,47 +20,86 @@ pub(crate) fn key_width(m: &Modulus) -> usize {
 
 /// Words behind a block's packed ones that kernels may read, whatever they are: a vector of 64 bytes
 /// takes eight words of 40 bits.
-pub(crate) const KEY_PAD: usize = 3;
+pub(crate) const PACKED_PAD: usize = 3;
 
-/// Words of memory that eight columns of so many key rows take.
-pub(crate) fn key_stride(m: &Modulus, rows: usize) -> usize {
-    (rows * key_width(m)).div_ceil(8)
+/// Words of memory that eight columns of so many rows take.
+pub(crate) fn packed_stride(m: &Modulus, rows: usize) -> usize {
+    (rows * packed_width(m)).div_ceil(8)
 }
 
-/// Words of memory that `columns` words each of `rows` key rows take.
-pub(crate) fn key_words(m: &Modulus, rows: usize, columns: usize) -> usize {
-    columns / 8 * key_stride(m, rows)
+/// Words of memory that `columns` words each of so many rows take: whole eights of columns.
+pub(crate) fn packed_words(m: &Modulus, rows: usize, columns: usize) -> usize {
+    columns.div_ceil(8) * packed_stride(m, rows)
 }
 
 /// Words that the round keys of one uniform half take, each four times: what a vector of blocks is
 /// encrypted with.
 pub(crate) const ROUND_KEYS: usize = 11 * 8;
 
+/// A single packed row, or some columns of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed<'a> {
+    /// All packed words, and [`PACKED_PAD`] more.
+    pub(crate) words: &'a [u64],
+}
+
+impl<'a> Packed<'a> {
+    /// Some of the columns, whole eights of them; none of it where they are not there.
+    pub(crate) fn columns(self, m: &Modulus, columns: Range<usize>) -> Self {
+        let begin = packed_words(m, 1, columns.start);
+        let end = begin + packed_words(m, 1, columns.len()) + PACKED_PAD;
+        let words = self.words.get(begin..end).unwrap_or(&[]);
+        Self { words }
+    }
+
+    /// Whether it has so many columns.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
+    pub(crate) fn covers(self, m: &Modulus, columns: usize) -> bool {
+        self.words.len() >= packed_words(m, 1, columns) + PACKED_PAD
+    }
+
+    /// The word of a column.
+    pub(super) fn word(self, m: &Modulus, column: usize) -> u64 {
+        packed_word(m, self.words, (0, 1), column)
+    }
+}
+
 /// The bit at which column `j` of one of `rows` rows begins.
 fn bit_of(m: &Modulus, (row, rows): (usize, usize), j: usize) -> usize {
-    let width = key_width(m);
-    (j / 8 * key_stride(m, rows) * 64) + row * 8 * width + j % 8 * width
+    let width = packed_width(m);
+    (j / 8 * packed_stride(m, rows) * 64) + row * 8 * width + j % 8 * width
 }
 
 /// Column `j` of one of `rows` rows.
-pub(super) fn key_word(m: &Modulus, words: &[u64], row: (usize, usize), j: usize) -> u64 {
-    let (bit, width) = (bit_of(m, row, j), key_width(m));
+pub(super) fn packed_word(m: &Modulus, words: &[u64], row: (usize, usize), j: usize) -> u64 {
+    let (bit, width) = (bit_of(m, row, j), packed_width(m));
     let word = |at: usize| u128::from(words.get(at).copied().unwrap_or(0));
     let both = word(bit / 64) | word(bit / 64 + 1) << 64;
     (both >> (bit % 64)) as u64 & ((1 << width) - 1)
 }
 
-/// One row of a key, of so many, into all columns of `out`.
-pub(super) fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
-    let width = key_width(m);
-    for (j, &value) in x.iter().enumerate() {
-        let bit = bit_of(m, row, j);
-        let (value, mask) = (u128::from(value), (1u128 << width) - 1);
-        for (at, half) in (bit / 64..).zip([0, 64]) {
-            if let Some(word) = out.get_mut(at) {
-                let bits = (mask << (bit % 64) >> half) as u64;
-                *word = *word & !bits | (value << (bit % 64) >> half) as u64;
+/// One row of so many, into all columns of `out`.
+pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
+    let width = packed_width(m);
+    for (block, values) in x.chunks(8).enumerate() {
+        let bit = bit_of(m, row, 8 * block);
+        let mut outs = out.iter_mut().skip(bit / 64);
+        // Of the first and the last word other rows may have a part.
+        let (mut left, mut have) = (0u128, bit % 64);
+        let mut first = (1u64 << have) - 1;
+        for &value in values {
+            left |= u128::from(value) << have;
+            have += width;
+            if have >= 64 {
+                let Some(word) = outs.next() else { return };
+                *word = *word & first | left as u64;
+                (left, have, first) = (left >> 64, have - 64, 0);
             }
+        }
+        if have > 0
+            && let Some(word) = outs.next()
+        {
+            *word = *word & (u64::MAX << have | first) | left as u64;
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Portable kernels; inlined into wrappers that enable instruction-set features.
 
-use super::packed::key_word;
-pub(super) use super::packed::pack_key;
+pub(super) use super::packed::pack_row;
+use super::packed::packed_word;
 use super::{
     Columns, ConvRow, ConvSource, Converted, Extra, Fraction, Keep, KeyRows, LOW_LOG, Layout,
-    Minuend, PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, tile_columns,
+    Minuend, Packed, PermutationPiece, ProductSum, ROUND_KEYS, Rest, Tile, Uniform, Values,
+    tile_columns,
 };
 use crate::keystream::Keystream;
 use crate::modulus::{Modulus, ShoupConst};
@@ -295,40 +296,23 @@ pub(super) fn mul_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
 }
 
 #[inline(always)]
-pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[[&[u64]; 2]], keep: Keep) {
-    for (i, [x, y]) in terms.iter().enumerate() {
-        if i > 0 || keep == Keep::Added {
-            one_mont_acc(m, out, x, y);
-        } else {
-            one_mont(m, out, x, y, false);
+pub(super) fn mul_mont(m: &Modulus, out: &mut [u64], terms: &[(&[u64], Packed<'_>)], keep: Keep) {
+    let (q, inv) = (m.value(), m.inv52());
+    for (i, &(x, y)) in terms.iter().enumerate() {
+        let add = i > 0 || keep == Keep::Added;
+        for (j, (o, &x)) in out.iter_mut().zip(x).enumerate() {
+            let product = montgomery(x, y.word(m, j), q, inv);
+            *o = if add { m.add(*o, product) } else { product };
         }
     }
 }
 
-/// One product of those.
 #[inline(always)]
-pub(super) fn one_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
+pub(super) fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: Packed<'_>, _past: bool) {
     let (q, inv) = (m.value(), m.inv52());
-    out.iter_mut()
-        .zip(x.iter().zip(y))
-        .for_each(|(o, (&x, &y))| *o = montgomery(x, y, q, inv));
-}
-
-/// The same added to `out`.
-#[inline(always)]
-pub(super) fn one_mont_acc(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64]) {
-    let (q, inv) = (m.value(), m.inv52());
-    for (o, (&x, &y)) in out.iter_mut().zip(x.iter().zip(y)) {
-        *o = m.add(*o, montgomery(x, y, q, inv));
+    for (j, (o, &x)) in out.iter_mut().zip(x).enumerate() {
+        *o = m.add(x, montgomery(y.word(m, j), 1, q, inv));
     }
-}
-
-#[inline(always)]
-pub(super) fn sum_mont(m: &Modulus, out: &mut [u64], x: &[u64], y: &[u64], _past: bool) {
-    let (q, inv) = (m.value(), m.inv52());
-    out.iter_mut()
-        .zip(x.iter().zip(y))
-        .for_each(|(o, (&x, &y))| *o = m.add(x, montgomery(y, 1, q, inv)));
 }
 
 #[inline(always)]
@@ -488,8 +472,8 @@ pub(super) fn inner_product(
             }
             for (d, (digit, &first)) in key.digits.iter().zip(key.first).enumerate() {
                 let k = match &uniform {
-                    None => key_word(m, key.words, (first + part, key.rows), j),
-                    Some(_) if part == 0 => key_word(m, key.words, (first / 2, key.rows), j),
+                    None => packed_word(m, key.words, (first + part, key.rows), j),
+                    Some(_) if part == 0 => packed_word(m, key.words, (first / 2, key.rows), j),
                     Some(halves) => halves.get(d).map_or(0, |half| word(half)),
                 };
                 sum += u128::from(digit.get(j).copied().unwrap_or(0)) * u128::from(k);
@@ -565,24 +549,25 @@ pub(super) fn sum_products(m: &Modulus, sums: &mut [ProductSum<'_>], x: &[[&[u64
     let (q, inv) = (m.value(), m.inv52());
     // Both factors are canonical: each product is below 2^50 q.
     let steps = steps_for(x.len() / 4 + 1);
-    for ProductSum {
-        out,
-        fresh,
-        factors,
-        next: _,
-    } in sums
-    {
-        for (part, (out, fresh)) in out.iter_mut().zip(fresh).enumerate() {
-            let n = out.len();
-            for (j, o) in out.iter_mut().enumerate() {
-                let mut sum = 0;
-                for (x, factor) in x.iter().zip(*factors) {
-                    let y = factor.y.get(j / factor.run(n));
-                    let x = x[part].get(j).copied().unwrap_or(0);
-                    sum += u128::from(x) * u128::from(y.copied().unwrap_or(0));
+    for sum in sums {
+        let n = sum.out[0].len();
+        for j in 0..n {
+            let mut sums = [0; 2];
+            for (x, factor) in x.iter().zip(sum.factors) {
+                let y = match factor.y {
+                    Values::Zero => continue,
+                    Values::Runs(y) => y.get(j / (n / y.len().max(1)).max(1)).copied().unwrap_or(0),
+                    Values::Packed(y) => y.word(m, j),
+                };
+                for (sum, x) in sums.iter_mut().zip(x) {
+                    *sum += u128::from(x.get(j).copied().unwrap_or(0)) * u128::from(y);
                 }
+            }
+            for ((sum, out), fresh) in sums.into_iter().zip(&mut sum.out).zip(sum.fresh) {
                 let sum = reduce_steps(montgomery_lazy(sum, q, inv), q, steps);
-                *o = if *fresh { sum } else { m.add(*o, sum) };
+                if let Some(o) = out.get_mut(j) {
+                    *o = if fresh { sum } else { m.add(*o, sum) };
+                }
             }
         }
     }

@@ -85,18 +85,25 @@ pub(super) fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
         columns.flat_map(|c| c[8 * r..8 * r + 8].to_vec()).collect()
     };
     let mut out = agree(|k| {
-        let mut out = vec![u64::MAX; key_words(m, rows, n) + KEY_PAD];
+        let mut out = vec![u64::MAX; packed_words(m, rows, n) + PACKED_PAD];
         for r in 0..rows {
-            k.pack_key(m, &mut out, &row(r), (r, rows));
+            k.pack_row(m, &mut out, &row(r), (r, rows));
         }
         vec![out]
     });
     let out = out.remove(0);
     for (i, &word) in words.iter().enumerate() {
         let (column, row) = (i / (8 * rows) * 8 + i % 8, i / 8 % rows);
-        assert_eq!(packed::key_word(m, &out, (row, rows), column), word);
+        assert_eq!(packed::packed_word(m, &out, (row, rows), column), word);
     }
     out
+}
+
+/// A single packed row, filled up to whole eights of columns.
+fn packed_row(m: &Modulus, words: &[u64]) -> Vec<u64> {
+    let mut whole = words.to_vec();
+    whole.resize(words.len().next_multiple_of(8), 0);
+    packed(m, &whole, 1)
 }
 
 /// A whole inverse transform as the engine does it: low stages, then tiles of columns.
@@ -243,6 +250,8 @@ proptest! {
         let q = m.value();
         let mut w = Words(seed);
         let (out, x, y) = (w.many(n, q), w.many(n, q), w.many(n, q));
+        let row = packed_row(&m, &y);
+        let row = Packed { words: &row };
         let c = w.below(q);
         let shoup = m.shoup(c);
         agree(|k| {
@@ -265,14 +274,14 @@ proptest! {
                 on(&|o| k.mul(&m, o, &x, &y, false)),
                 past(&|o| k.mul(&m, o, &x, &y, true)),
                 on(&|o| k.mul_acc(&m, o, &x, &y)),
-                on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Written)),
-                on(&|o| k.mul_mont(&m, o, &[[&x, &y]], Keep::Added)),
+                on(&|o| k.mul_mont(&m, o, &[(&x, row)], Keep::Written)),
+                on(&|o| k.mul_mont(&m, o, &[(&x, row)], Keep::Added)),
                 on(&|o| k.sum(&m, o, &x, &y, false)),
                 past(&|o| k.sum(&m, o, &x, &y, true)),
                 on(&|o| k.difference(&m, o, &x, &y, false)),
                 past(&|o| k.difference(&m, o, &x, &y, true)),
-                on(&|o| k.sum_mont(&m, o, &x, &y, false)),
-                past(&|o| k.sum_mont(&m, o, &x, &y, true)),
+                on(&|o| k.sum_mont(&m, o, &x, row, false)),
+                past(&|o| k.sum_mont(&m, o, &x, row, true)),
                 on(&|o| k.mul_const(&m, o, &x, shoup)),
                 on(&|o| k.mul_const_acc(&m, o, &x, shoup)),
                 on(&|o| k.scale(&m, o, shoup)),
@@ -417,24 +426,40 @@ proptest! {
         let q = m.value();
         let mut w = Words(seed);
         let mut many = |n: usize| if largest { vec![q - 1; n] } else { w.many(n, q) };
-        // All of them, one, or one for each run of a power of two; in one case of two runs of one length
-        // alone, else mixed, in one case of three also shorter ones than vectors take.
-        let uniform = seed.is_multiple_of(2).then_some(seed as usize % 7 % 6);
-        let kinds = if seed.is_multiple_of(3) { 6 } else { 5 };
+        // All of them, packed or not, one, or one for each run of a power of two; in one case of two runs of one
+        // length alone, else mixed, in one case of three also shorter ones than vectors take.
+        let uniform = seed.is_multiple_of(2).then_some(seed as usize % 9 % 7);
+        let kinds = if seed.is_multiple_of(3) { 7 } else { 6 };
+        let packed = |i: usize| match n {
+            40 => uniform.unwrap_or(i) % 3 == 2,
+            _ => uniform.unwrap_or(i) % kinds == 5,
+        };
         let values = |i: usize| match n {
             40 => [1, 40, 40][uniform.unwrap_or(i) % 3],
-            n => n >> [0, 3, 4, 5, 6, 1][uniform.unwrap_or(i) % kinds],
+            n => n >> [0, 3, 4, 5, 6, 0, 1][uniform.unwrap_or(i) % kinds],
         };
         let x: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [many(n), many(n)]).collect();
         let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
         // Some are zero.
         let gaps = if seed & 4 == 0 { 3 } else { 100 };
         let y: Vec<Vec<u64>> = (0..sums * count)
-            .map(|i| if i % gaps == 1 { Vec::new() } else { many(values(i)) })
+            .map(|i| match (many(values(i)), packed(i)) {
+                _ if i % gaps == 1 => Vec::new(),
+                (y, true) => packed_row(&m, &y),
+                (y, false) => y,
+            })
             .collect();
         let factors: Vec<Factor<'_>> = y
             .iter()
-            .map(|y| Factor { y, ahead: y })
+            .enumerate()
+            .map(|(i, y)| Factor {
+                y: match (y.is_empty(), packed(i)) {
+                    (true, _) => Values::Zero,
+                    (_, true) => Values::Packed(Packed { words: y }),
+                    (_, false) => Values::Runs(y),
+                },
+                ahead: y,
+            })
             .collect();
         let old: Vec<[Vec<u64>; 2]> = (0..sums).map(|_| [many(n), many(n)]).collect();
         for fresh in [[false; 2], [true; 2], [true, false], [false, true]] {
@@ -462,8 +487,9 @@ proptest! {
         let q = m.value();
         let mut w = Words(seed);
         let mut words = || if extreme { vec![q - 1; n] } else { w.many(n, q) };
-        let terms: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [words(), words()]).collect();
-        let terms: Vec<[&[u64]; 2]> = terms.iter().map(|t| t.each_ref().map(Vec::as_slice)).collect();
+        let terms: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [words(), packed_row(&m, &words())]).collect();
+        let terms: Vec<(&[u64], Packed<'_>)> =
+            terms.iter().map(|[x, y]| (&x[..], Packed { words: y })).collect();
         let old = words();
         agree(|k| {
             let mut out = Buffer::dirty(n);
@@ -525,7 +551,11 @@ fn sums_whose_factors_stand_for_long_runs() {
             .collect();
         let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
         let y: Vec<Vec<u64>> = (0..20).map(|_| w.many(values, m.value())).collect();
-        let factors: Vec<Factor<'_>> = y.iter().map(|y| Factor { y, ahead: y }).collect();
+        let factors = y.iter().map(|y| Factor {
+            y: Values::Runs(y),
+            ahead: y,
+        });
+        let factors: Vec<Factor<'_>> = factors.collect();
         agree(|k| {
             let mut out = vec![[x[0][0].to_vec(), x[1][1].to_vec()]; 4];
             let all = out.iter_mut().zip(factors.chunks(5));
@@ -547,7 +577,10 @@ fn sums_without_any_factor() {
     let (m, n) = (prime(45, 8), 64);
     let mut w = Words(5);
     let x = [w.many(n, m.value()), w.many(n, m.value())];
-    let factors = [Factor { y: &[], ahead: &[] }];
+    let factors = [Factor {
+        y: Values::Zero,
+        ahead: &[],
+    }];
     for sums in 1..=5 {
         agree(|k| {
             let mut out = vec![[x[0].clone(), x[1].clone()]; sums];

@@ -11,7 +11,7 @@ use super::clock::once;
 use super::{Bench, prepared_keys};
 use crate::RuntimeError;
 use crate::shape::{Shaped, level};
-use crate::stats::plain_words;
+use crate::stats::plain_values;
 
 /// The most that plaintexts of one length take, in words: more than what a core gets of its last level of
 /// cache. Maps that have more of them use the same ones again.
@@ -80,7 +80,7 @@ impl<B: Backend> Plains<'_, B> {
         }
         let (program, bench) = (self.map.program, self.bench);
         let plain = program.plains.get(id.0 as usize);
-        let words = plain.map_or(1, |plain| plain_words(&plain.pattern, program.slots));
+        let words = plain.map_or(1, |plain| plain_values(&plain.pattern, program.slots));
         let extended = self.extended.get(id.0 as usize) == Some(&true);
         let alike = self.by_length.entry((words, extended));
         let Alike { encoded, uses } = alike.or_insert_with(|| Alike {

@@ -12,14 +12,14 @@ mod transforms;
 
 use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use veilformer_ir::ciphertext::{CiphertextProgram, PlainPattern};
-use veilformer_ring::{CpuKey, Isa};
+use veilformer_ring::{CpuKey, CpuPlain, Isa};
 
 pub(crate) use bootstraps::operands;
 use pool::PoolModel;
 pub(crate) use script::{Event, Ledger, Performance, Script, Value, Writer};
 
 use crate::cost::encoded;
-use crate::stats::plain_words;
+use crate::stats::plain_values;
 
 /// What a process has before it opens a bundle: code, stacks, allocator.
 const PROCESS: u64 = 12 << 20;
@@ -41,11 +41,11 @@ fn limbs_bytes(params: &Params, limbs: usize) -> u64 {
     8 * (params.n() * limbs) as u64
 }
 
-/// Words of each encoded plaintext of a program, where a pattern has so many for a prime.
+/// Words of each encoded plaintext of a program, where a pattern has so many values modulo a prime.
 fn words_of(
     program: &CiphertextProgram,
     params: &Params,
-    words: impl Fn(&PlainPattern) -> usize,
+    values: impl Fn(&PlainPattern) -> usize,
 ) -> Vec<usize> {
     let plains = program.plains.iter().zip(program.extended_plains());
     let words = plains.map(|(plain, extended)| {
@@ -55,7 +55,8 @@ fn words_of(
         } else {
             params.basis_at(level)
         };
-        basis.len() * words(&plain.pattern)
+        // A basis of the parameters has no other primes.
+        CpuPlain::words_of(params.chain(), basis, values(&plain.pattern)).unwrap_or(0)
     });
     words.collect()
 }
@@ -63,7 +64,7 @@ fn words_of(
 /// Words of each encoded plaintext of a program.
 fn plains_words(program: &CiphertextProgram, params: &Params) -> Vec<usize> {
     words_of(program, params, |pattern| {
-        plain_words(pattern, params.slots())
+        plain_values(pattern, params.slots())
     })
 }
 
@@ -142,11 +143,11 @@ impl Estimate<'_> {
         (bytes.iter().sum(), read.max().unwrap_or(0))
     }
 
-    /// What the program's own plaintexts would take if each but the constants had a word for every prime and
+    /// What the program's own plaintexts would take if each but the constants had a value modulo every prime for
     /// every coefficient, whatever its period.
     pub(crate) fn full_weights(&self) -> u64 {
         let words = words_of(self.program, self.params, |pattern| match pattern {
-            PlainPattern::Constant(_) => plain_words(pattern, self.params.slots()),
+            PlainPattern::Constant(_) => plain_values(pattern, self.params.slots()),
             _ => self.params.n(),
         });
         bytes_of(words).sum()

@@ -3,7 +3,7 @@
 use super::super::grouping::digit_stride;
 use super::super::{Cpu, CpuKey};
 use super::work::{Baby, Place, Work};
-use crate::kernels::{Extra, KEY_PAD, KeyRows, Layout, key_words};
+use crate::kernels::{Extra, KeyRows, Layout, PACKED_PAD, packed_words};
 use crate::modulus::Modulus;
 use crate::poly::RnsPoly;
 
@@ -116,7 +116,10 @@ pub(super) fn key_block<'k>(
     place: Place,
 ) -> Option<(usize, &'k [u64])> {
     let (from, _) = key.permutation.piece_for(place.number, work.block);
-    let words = key_words(m, key.stored(), work.block);
+    let words = packed_words(m, key.stored(), work.block);
     let row = key.row_of(place.prime)?;
-    Some((from, row.get(from * words..(from + 1) * words + KEY_PAD)?))
+    Some((
+        from,
+        row.get(from * words..(from + 1) * words + PACKED_PAD)?,
+    ))
 }

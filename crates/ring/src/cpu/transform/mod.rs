@@ -19,7 +19,7 @@ use std::iter::repeat;
 
 use babies::{Turning, key_block};
 use sums::{Column, Sums};
-use work::{Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
+use work::{Block, Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
 
 use super::convert::Left;
 use super::engine::{Added, Onto, Shape};
@@ -196,7 +196,7 @@ impl Cpu {
                 Some(_) => basis.union(special),
                 None => basis,
             };
-            let found = plan.plains[term.plain].basis;
+            let found = plan.plains[term.plain].basis();
             if !found.contains_all(needed) {
                 return Err(RingError::BasisMismatch {
                     op: OP,
@@ -258,7 +258,7 @@ impl Cpu {
         for (g, column) in columns.iter_mut().enumerate() {
             let digits = g * digits * stride;
             self.finish_digits(work, column.prime, &mut scratch.digits[digits..]);
-            let limbs = work.limbs(column.prime, n);
+            let limbs = work.limbs(column.prime);
             for number in 0..n / work.block {
                 let place = Place {
                     prime: column.prime,
@@ -333,18 +333,18 @@ impl Cpu {
             let mut factors = Vec::new();
             for (g, group) in work.groups[batch].iter().enumerate() {
                 if g == 0 {
-                    factors = work.factors(&self.kernels, &limbs[0], place);
+                    factors = work.factors(self, &limbs[0], place);
                 }
                 // Those of the next group, or of the first one's next block.
                 let next = match limbs.get(g + 1) {
-                    Some(next) => work.factors(&self.kernels, next, place),
+                    Some(next) => work.factors(self, next, place),
                     None if place.words(work.block).end < n => {
-                        work.factors(&self.kernels, &limbs[0], place.next())
+                        work.factors(self, &limbs[0], place.next())
                     }
                     None => Vec::new(),
                 };
-                let ahead = next.iter().map(|y| &y[..]).chain(repeat(&[][..]));
-                let both = factors.iter().zip(ahead);
+                let ahead = next.iter().map(Block::words).chain(repeat(&[][..]));
+                let both = factors.iter().map(Block::values).zip(ahead);
                 let factors_now: Vec<Factor<'_>> =
                     both.map(|(y, ahead)| Factor { y, ahead }).collect();
                 self.add_products(work, (batch, group), place, &factors_now, (scratch, sums));

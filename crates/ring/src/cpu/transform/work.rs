@@ -1,6 +1,5 @@
 //! What a transform has to do, sorted, and how it is cut into blocks.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use crate::backend::{DiagonalTerm, OutputPlan, PairRef, TransformPlan};
@@ -9,7 +8,7 @@ use crate::buffer::Buffer;
 use crate::cpu::engine::{Decomposed, Shape};
 use crate::cpu::key_switch::cut_alike;
 use crate::cpu::{Cpu, CpuKey, CpuPlain};
-use crate::kernels::{ABREAST, Kernels, LINE, LOW_LOG};
+use crate::kernels::{ABREAST, LINE, LOW_LOG, Packed, Values};
 use crate::poly::RnsPoly;
 
 /// The shortest block.
@@ -89,7 +88,7 @@ impl Sum<'_> {
 
 /// Whether kernels read a plaintext word by word.
 fn is_long(plain: &CpuPlain, n: usize) -> bool {
-    plain.period * SHORTEST_RUN > n
+    plain.period() * SHORTEST_RUN > n
 }
 
 /// A plan in the order in which it is computed.
@@ -188,35 +187,64 @@ impl Place {
     }
 }
 
-/// A limb of a plaintext: a word for each run of `2^run` equal ones; none where there is no plaintext.
+/// A limb of a plaintext.
 #[derive(Clone, Copy)]
-pub(super) struct Limb<'a> {
-    words: &'a [u64],
-    run: u32,
-}
+pub(super) struct Limb<'a>(Values<'a>);
 
 impl<'a> Limb<'a> {
-    fn new(plain: Option<&'a CpuPlain>, prime: usize, n: usize) -> Self {
-        let words = plain.and_then(|plain| plain.limb_of(prime)).unwrap_or(&[]);
-        // Both are powers of two.
-        let run = plain.map_or(0, |plain| {
-            n.trailing_zeros() - plain.period.trailing_zeros()
-        });
-        Self { words, run }
+    fn new(plain: Option<&'a CpuPlain>, prime: usize) -> Self {
+        Self(plain.map_or(Values::Zero, |plain| plain.values_of(prime)))
     }
 
-    /// The words for `range` (a power of two of them, aligned): that many, or one for each run that is
-    /// long enough for kernels.
-    fn block(&self, kernels: &Kernels, range: &Range<usize>) -> Cow<'a, [u64]> {
-        let runs = range.start >> self.run..((range.end - 1) >> self.run) + 1;
-        let words = self.words.get(runs).unwrap_or(&[]);
-        match 1 << self.run {
-            2..SHORTEST_RUN if !words.is_empty() => {
-                let mut out = vec![0; range.len()];
-                kernels.spread(&mut out, words);
-                Cow::Owned(out)
+    /// What stands for `range` (a power of two of the limb's n words, aligned).
+    fn block(&self, cpu: &Cpu, prime: usize, range: &Range<usize>) -> Block<'a> {
+        let n = cpu.chain.n();
+        match self.0 {
+            Values::Zero => Block::Read(Values::Zero),
+            Values::Packed(row) => {
+                let m = cpu.chain.modulus(prime);
+                Block::Read(Values::Packed(row.columns(m, range.clone())))
             }
-            _ => Cow::Borrowed(words),
+            Values::Runs(words) => {
+                // Both are powers of two.
+                let run = n.trailing_zeros() - words.len().trailing_zeros();
+                let runs = range.start >> run..((range.end - 1) >> run) + 1;
+                let words = words.get(runs).unwrap_or(&[]);
+                match 1 << run {
+                    2..SHORTEST_RUN => {
+                        let mut out = vec![0; range.len()];
+                        cpu.kernels.spread(&mut out, words);
+                        Block::Made(out)
+                    }
+                    _ => Block::Read(Values::Runs(words)),
+                }
+            }
+        }
+    }
+}
+
+/// What sums multiply by in a block.
+pub(super) enum Block<'a> {
+    /// Values of a plaintext.
+    Read(Values<'a>),
+    /// Values of a plaintext whose runs are too short for kernels, one for every word.
+    Made(Vec<u64>),
+}
+
+impl Block<'_> {
+    /// The values.
+    pub(super) fn values(&self) -> Values<'_> {
+        match self {
+            Block::Read(values) => *values,
+            Block::Made(words) => Values::Runs(words),
+        }
+    }
+
+    /// The words of memory to fetch.
+    pub(super) fn words(&self) -> &[u64] {
+        match self {
+            Block::Read(Values::Runs(words) | Values::Packed(Packed { words })) => words,
+            _ => &[],
         }
     }
 }
@@ -424,12 +452,12 @@ impl<'a> Work<'a> {
     }
 
     /// Per batch and group what each sum multiplies each of its babies by at one prime.
-    pub(super) fn limbs(&self, prime: usize, n: usize) -> Vec<Vec<Vec<Limb<'a>>>> {
+    pub(super) fn limbs(&self, prime: usize) -> Vec<Vec<Vec<Limb<'a>>>> {
         let limbs = |batch: usize, group: &Group<'a>| {
             let places = || self.places((batch, group), prime);
             let mut limbs = Vec::with_capacity(group.factors.len() * group.slots.len());
             for factors in &group.factors {
-                limbs.extend(places().map(|(at, _)| Limb::new(factors[at], prime, n)));
+                limbs.extend(places().map(|(at, _)| Limb::new(factors[at], prime)));
             }
             limbs
         };
@@ -440,14 +468,11 @@ impl<'a> Work<'a> {
     }
 
     /// The same in a block.
-    pub(super) fn factors(
-        &self,
-        kernels: &Kernels,
-        limbs: &[Limb<'a>],
-        place: Place,
-    ) -> Vec<Cow<'a, [u64]>> {
+    pub(super) fn factors(&self, cpu: &Cpu, limbs: &[Limb<'a>], place: Place) -> Vec<Block<'a>> {
         let words = place.words(self.block);
-        let blocks = limbs.iter().map(|limb| limb.block(kernels, &words));
+        let blocks = limbs
+            .iter()
+            .map(|limb| limb.block(cpu, place.prime, &words));
         blocks.collect()
     }
 

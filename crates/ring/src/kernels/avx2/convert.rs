@@ -4,11 +4,12 @@ use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::forward::{Route, Rows, Scratch, forward_top};
+use super::packed::Unpack;
 use super::pointwise::{leave, splat};
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
 use crate::kernels::{
     ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, Layout, ProductSum,
-    TILE_WORDS, Tile, key_stride, key_width, scalar, whole,
+    TILE_WORDS, Tile, Values, packed_stride, scalar, whole,
 };
 use crate::modulus::Modulus;
 
@@ -308,9 +309,9 @@ pub(in crate::kernels) fn inner_product(
     let leave = leave(m, &l);
     let factor = splat(m, &l, extra.factor);
     let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
-    let unpack = Unpack::new(key_width(m));
+    let unpack = Unpack::new(m);
     // Bytes of eight columns.
-    let step = 8 * key_stride(m, key.rows);
+    let step = 8 * packed_stride(m, key.rows);
     for j in (0..n).step_by(8) {
         let columns = key.words.as_ptr().cast::<u8>().wrapping_add(j / 8 * step);
         // Keys come from memory.
@@ -394,8 +395,8 @@ pub(in crate::kernels) fn sum_products(
 ) {
     let n = sums.first().map_or(0, |s| s.out[0].len());
     let short = x.iter().flatten().any(|x| x.len() < n)
-        || sums.iter().any(|s| !s.fits((n, x.len()), LANES));
-    if !n.is_multiple_of(LANES) || short {
+        || sums.iter().any(|s| !s.fits(m, (n, x.len()), LANES));
+    if !n.is_multiple_of(8) || short {
         return scalar::sum_products(m, sums, x);
     }
     for sum in sums {
@@ -407,35 +408,32 @@ pub(in crate::kernels) fn sum_products(
 /// One of the sums.
 ///
 /// # Safety
-/// It `fits` the number of x, of which each has as many words as the outputs, a multiple of four.
+/// It `fits` the number of x, of which each has as many words as the outputs, a multiple of eight.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 unsafe fn sum_of_products(m: &Modulus, sum: &mut ProductSum<'_>, x: &[[&[u64]; 2]]) {
     let n = sum.out[0].len();
-    let l = Lanes::new(m);
+    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
     let leave = leave(m, &l);
     let outs = sum.out.each_mut().map(|out| out.as_mut_ptr());
     for j in (0..n).step_by(LANES) {
         let mut sums = [_mm256_setzero_pd(); 2];
-        // SAFETY: j + 4 <= n, and the caller's promise: a y has n words, or one for each run of equal
-        // length, a power of two of at least four.
+        // SAFETY: j + 4 <= n, and the caller's promise: a y with runs has n words, or one for each run of a power
+        // of two of at least four.
         unsafe {
             for (x, factors) in x.chunks(SUM).zip(sum.factors.chunks(SUM)) {
                 for (x, factor) in x.iter().zip(factors) {
-                    let y = factor.y;
-                    if y.is_empty() {
-                        continue;
+                    if j.is_multiple_of(8) {
+                        unpack.fetch(factor.ahead, j);
                     }
-                    if j.is_multiple_of(8)
-                        && let Some(next) = factor.ahead.get(j..)
-                    {
-                        _mm_prefetch::<_MM_HINT_T1>(next.as_ptr().cast());
-                    }
-                    let y = if y.len() < n {
-                        let run = n.trailing_zeros() - y.len().trailing_zeros();
-                        _mm256_set1_epi64x((*y.as_ptr().add(j >> run)).cast_signed())
-                    } else {
-                        load(y.as_ptr().add(j))
+                    let y = match factor.y {
+                        Values::Zero => continue,
+                        Values::Packed(y) => unpack.columns(y, j),
+                        Values::Runs(y) if y.len() < n => {
+                            let run = n.trailing_zeros() - y.len().trailing_zeros();
+                            _mm256_set1_epi64x((*y.as_ptr().add(j >> run)).cast_signed())
+                        }
+                        Values::Runs(y) => load(y.as_ptr().add(j)),
                     };
                     let y = l.double(y);
                     for (sum, x) in sums.iter_mut().zip(x) {
@@ -453,51 +451,5 @@ unsafe fn sum_of_products(m: &Modulus, sum: &mut ProductSum<'_>, x: &[[&[u64]; 2
                 store(at, if fresh { value } else { l.add(load(at), value) });
             }
         }
-    }
-}
-
-/// How four packed key words of one width are taken apart, see `kernels::packed`.
-struct Unpack {
-    width: usize,
-    /// Per byte of two words where it is.
-    bytes: __m256i,
-    /// Bits of the word before in its first byte.
-    shift: __m256i,
-    mask: __m256i,
-}
-
-impl Unpack {
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn new(width: usize) -> Self {
-        let mut bytes = [0i8; 32];
-        for (i, byte) in bytes.iter_mut().enumerate() {
-            // Both halves alike; a byte that is none of the word's is masked.
-            *byte = (i / 8 % 2 * width / 8 + i % 8) as i8;
-        }
-        let half = if width.is_multiple_of(8) { 0 } else { 4 };
-        Self {
-            width,
-            // SAFETY: 32 bytes.
-            bytes: unsafe { load(bytes.as_ptr().cast()) },
-            shift: _mm256_setr_epi64x(0, half, 0, half),
-            mask: _mm256_set1_epi64x((1 << width) - 1),
-        }
-    }
-
-    /// Four words that begin at `p`.
-    ///
-    /// # Safety
-    /// `width / 4 + 16` bytes at `p` must be readable.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn at(&self, p: *const u8) -> __m256i {
-        // SAFETY: the caller's promise; two words take `width / 4` bytes.
-        let pairs = unsafe {
-            let low = _mm_loadu_si128(p.cast());
-            _mm256_set_m128i(_mm_loadu_si128(p.add(self.width / 4).cast()), low)
-        };
-        let words = _mm256_shuffle_epi8(pairs, self.bytes);
-        _mm256_and_si256(_mm256_srlv_epi64(words, self.shift), self.mask)
     }
 }

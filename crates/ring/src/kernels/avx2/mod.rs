@@ -27,6 +27,7 @@
 mod convert;
 mod forward;
 mod inverse;
+mod packed;
 mod pointwise;
 
 pub(super) use convert::{convert, convert_tile, inner_product, quotient, sum_products};
@@ -57,8 +58,8 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 
 /// Keys are packed once.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(super) fn pack_key(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
-    super::scalar::pack_key(m, out, x, row);
+pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
+    super::scalar::pack_row(m, out, x, row);
 }
 
 /// Nothing is made from them here.

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::packed::Unpack;
 use super::{Factor, LANES, Lanes, centred, load, select_negative, store, store_to};
-use crate::kernels::{Keep, PermutationPiece, scalar};
+use crate::kernels::{Keep, Packed, PermutationPiece, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -101,26 +102,61 @@ elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let w = splat(m, &
     l.canonical(l.times(l.double(_mm256_sub_epi64(a, o)), w)));
 elementwise_apart!(mul |m, l, a, b| (); l.canonical(product(&l, a, b)));
 elementwise!(mul_acc () (x, y) |m, l, o, a, b| (); l.add(o, l.canonical(product(&l, a, b))));
-elementwise_apart!(one_mont |m, l, a, b| let w = leave(m, &l);
-    l.canonical(l.times(product(&l, a, b), w)));
-elementwise!(one_mont_acc () (x, y) |m, l, o, a, b| let w = leave(m, &l);
-    l.add(o, l.canonical(l.times(product(&l, a, b), w))));
-elementwise_apart!(sum_mont |m, l, a, b| let w = leave(m, &l);
-    l.add(a, l.canonical(l.times(l.double(b), w))));
+
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(in crate::kernels) fn sum_mont(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    y: Packed<'_>,
+    past: bool,
+) {
+    let n = out.len();
+    if !n.is_multiple_of(8) || x.len() < n || !y.covers(m, n) {
+        return scalar::sum_mont(m, out, x, y, past);
+    }
+    let past = past && out.as_ptr().addr().is_multiple_of(64);
+    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
+    let w = leave(m, &l);
+    for j in (0..n).step_by(LANES) {
+        // SAFETY: the lengths were checked; vectors are aligned if they go past.
+        unsafe {
+            let y = l.double(unpack.columns(y, j));
+            let sum = l.add(load(x.as_ptr().add(j)), l.canonical(l.times(y, w)));
+            store_to(out.as_mut_ptr().add(j), sum, past);
+        }
+    }
+}
 
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(in crate::kernels) fn mul_mont(
     m: &Modulus,
     out: &mut [u64],
-    terms: &[[&[u64]; 2]],
+    terms: &[(&[u64], Packed<'_>)],
     keep: Keep,
 ) {
-    for (i, [x, y]) in terms.iter().enumerate() {
-        if i > 0 || keep == Keep::Added {
-            one_mont_acc(m, out, x, y);
-        } else {
-            // What others are added to is read again.
-            one_mont(m, out, x, y, keep == Keep::Past && terms.len() == 1);
+    let n = out.len();
+    let short = |&(x, y): &(&[u64], Packed<'_>)| x.len() < n || !y.covers(m, n);
+    if !n.is_multiple_of(8) || terms.iter().any(short) {
+        return scalar::mul_mont(m, out, terms, keep);
+    }
+    // What others are added to is read again.
+    let past = keep == Keep::Past && terms.len() == 1 && out.as_ptr().addr().is_multiple_of(64);
+    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
+    let w = leave(m, &l);
+    for (i, &(x, y)) in terms.iter().enumerate() {
+        let add = i > 0 || keep == Keep::Added;
+        for j in (0..n).step_by(LANES) {
+            // SAFETY: the lengths were checked; vectors are aligned if they go past.
+            unsafe {
+                let to = out.as_mut_ptr().add(j);
+                let value = product(&l, load(x.as_ptr().add(j)), unpack.columns(y, j));
+                let value = l.canonical(l.times(value, w));
+                match add {
+                    true => store(to, l.add(load(to), value)),
+                    false => store_to(to, value, past),
+                }
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) use convert::{convert, convert_tile, quotient};
 pub(super) use divide::{divide_converted, divide_rest};
 pub(super) use forward::{divide_low, forward, forward_digits, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
-pub(super) use packed::pack_key;
+pub(super) use packed::pack_row;
 pub(super) use pointwise::{
     add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg,
     permute, permute_acc, scale, spread, sub, sub_from_scaled, sum, sum_const, sum_mont,

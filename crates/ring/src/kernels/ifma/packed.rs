@@ -1,9 +1,9 @@
-//! Packed key words, by permutations of bytes.
+//! Packed words, by permutations of bytes.
 
 use std::arch::x86_64::*;
 
-use super::load;
-use crate::kernels::{key_stride, key_width, scalar};
+use super::{LANES, load};
+use crate::kernels::{Packed, packed_stride, packed_width, scalar};
 use crate::modulus::Modulus;
 
 /// How eight words of one width are taken apart.
@@ -15,12 +15,16 @@ pub(super) struct Unpack {
     /// Bits of the word before in its first byte.
     shift: __m512i,
     pub(super) width: usize,
+    /// Bytes from eight columns to the next ones of a single row.
+    step: usize,
 }
 
 impl Unpack {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    pub(super) fn new(width: usize) -> Self {
+    pub(super) fn new(m: &Modulus) -> Self {
+        let width = packed_width(m);
+        let half = if width.is_multiple_of(8) { 0 } else { 4 };
         let (mut bytes, mut mask) = ([0u8; 64], 0u64);
         for (i, byte) in bytes.iter_mut().enumerate() {
             let (lane, k) = (i / 8, i % 8);
@@ -33,12 +37,13 @@ impl Unpack {
             // SAFETY: 64 bytes.
             bytes: unsafe { load(bytes.as_ptr().cast()) },
             mask,
-            shift: _mm512_setr_epi64(0, 4, 0, 4, 0, 4, 0, 4),
+            shift: _mm512_setr_epi64(0, half, 0, half, 0, half, 0, half),
             width,
+            step: 8 * packed_stride(m, 1),
         }
     }
 
-    /// Eight words: their low 52 bits are the key's. `HALF` if a word does not begin with a byte.
+    /// Eight words: their low 52 bits are what was packed. `HALF` if a word may not begin with a byte.
     ///
     /// # Safety
     /// 64 bytes at `p` must be readable.
@@ -54,19 +59,43 @@ impl Unpack {
             words
         }
     }
+
+    /// The same of a single row, from column `j` on.
+    ///
+    /// # Safety
+    /// The row covers `j + LANES` columns, and `j` is a multiple of LANES.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vbmi")]
+    pub(super) unsafe fn columns<const HALF: bool>(&self, row: Packed<'_>, j: usize) -> __m512i {
+        // SAFETY: the caller's promise; behind the words of a row are those that a last load may touch.
+        unsafe { self.at::<HALF>(row.words.as_ptr().cast::<u8>().add(j / LANES * self.step)) }
+    }
+
+    /// Fetches, of words that lie like this, so many vectors from column `j` on, as far as they are there.
+    #[inline]
+    pub(super) fn fetch<const COLUMNS: usize>(&self, words: &[u64], j: usize) {
+        let begin = j / LANES * self.step;
+        for at in (begin..begin + COLUMNS * self.step).step_by(64) {
+            if at < size_of_val(words) {
+                let line = words.as_ptr().cast::<u8>().wrapping_add(at);
+                // SAFETY: a prefetch reads nothing, and faults at no address.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
-pub(in crate::kernels) fn pack_key(
+pub(in crate::kernels) fn pack_row(
     m: &Modulus,
     out: &mut [u64],
     x: &[u64],
     (row, rows): (usize, usize),
 ) {
-    let (n, width) = (x.len(), key_width(m));
-    let step = key_stride(m, rows);
+    let (n, width) = (x.len(), packed_width(m));
+    let step = packed_stride(m, rows);
     if !n.is_multiple_of(8) || row >= rows || out.len() < n / 8 * step {
-        return scalar::pack_key(m, out, x, (row, rows));
+        return scalar::pack_row(m, out, x, (row, rows));
     }
     // Byte `i` is one of a word, or its first half ends one and the second begins the next. Odd words
     // then stand half a byte higher.

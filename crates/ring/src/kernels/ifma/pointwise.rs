@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::*;
 
+use super::packed::Unpack;
 use super::{LANES, Lanes, load, montgomery, reduce_once, splat, store, store_to};
-use crate::kernels::{Keep, PermutationPiece, TERMS, scalar};
+use crate::kernels::{Keep, Packed, PermutationPiece, TERMS, packed_width, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -75,8 +76,6 @@ elementwise!(sum_const (c: u64) (x) |m, l, _o, a| let w = _mm512_set1_epi64(c as
 elementwise!(sub_from_scaled (c: ShoupConst) (x) |m, l, o, a| let (w, quot) = splat(c);
     // Any value below 2^52 may enter the product: x + q - out needs no reduction.
     l.shoup(_mm512_sub_epi64(_mm512_add_epi64(a, l.q), o), w, quot));
-elementwise_apart!(sum_mont |m, l, a, b| let inv = _mm512_set1_epi64(m.inv52() as i64);
-    l.add(a, reduce_once(montgomery(&l, inv, b, l.zero), l.q)));
 elementwise_apart!(mul |m, l, a, b|
     let (inv, r1) = (_mm512_set1_epi64(m.inv52() as i64), splat(m.mont_one()));
     mont_product(&l, inv, l.shoup_lazy(a, r1.0, r1.1), b));
@@ -94,24 +93,95 @@ fn mont_product(l: &Lanes, inv: __m512i, a: __m512i, b: __m512i) -> __m512i {
     reduce_once(montgomery(l, inv, lo, hi), l.q)
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
+pub(in crate::kernels) fn sum_mont(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    y: Packed<'_>,
+    past: bool,
+) {
+    let n = out.len();
+    if !n.is_multiple_of(LANES) || x.len() < n || !y.covers(m, n) {
+        return scalar::sum_mont(m, out, x, y, past);
+    }
+    let past = past && out.as_ptr().addr().is_multiple_of(64);
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match packed_width(m).is_multiple_of(8) {
+            true => sum_of::<false>(m, out, x, y, past),
+            false => sum_of::<true>(m, out, x, y, past),
+        }
+    }
+}
+
+/// The sum; `HALF` as for [`Unpack::at`].
+///
+/// # Safety
+/// All have as many words as the output, a multiple of eight.
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi")]
+unsafe fn sum_of<const HALF: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    y: Packed<'_>,
+    past: bool,
+) {
+    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
+    let inv = _mm512_set1_epi64(m.inv52() as i64);
+    for j in (0..out.len()).step_by(LANES) {
+        // SAFETY: the caller's promise; lines are aligned if they go past.
+        unsafe {
+            // No multiply-add leaves out what stands above the words here.
+            let y = _mm512_and_si512(unpack.columns::<HALF>(y, j), l.mask);
+            let y = montgomery(&l, inv, y, l.zero);
+            let sum = l.add(load(x.as_ptr().add(j)), reduce_once(y, l.q));
+            store_to(out.as_mut_ptr().add(j), sum, past);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
 pub(in crate::kernels) fn mul_mont(
     m: &Modulus,
     out: &mut [u64],
-    terms: &[[&[u64]; 2]],
+    terms: &[(&[u64], Packed<'_>)],
     keep: Keep,
 ) {
-    let short = |t: &[&[u64]; 2]| t.iter().any(|x| x.len() < out.len());
-    if !out.len().is_multiple_of(VECTORS * LANES) || terms.iter().any(short) {
+    let n = out.len();
+    let short = |&(x, y): &(&[u64], Packed<'_>)| x.len() < n || !y.covers(m, n);
+    if !n.is_multiple_of(VECTORS * LANES) || terms.iter().any(short) {
         return scalar::mul_mont(m, out, terms, keep);
     }
     // SAFETY: the lengths were checked.
     unsafe {
+        match packed_width(m).is_multiple_of(8) {
+            true => some_products::<false>(m, out, terms, keep),
+            false => some_products::<true>(m, out, terms, keep),
+        }
+    }
+}
+
+/// The sums of products; `HALF` as for [`Unpack::at`].
+///
+/// # Safety
+/// As for [`few_products`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi")]
+unsafe fn some_products<const HALF: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: &[(&[u64], Packed<'_>)],
+    keep: Keep,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
         match *terms {
-            [a] => few_products(m, out, [a], keep),
-            [a, b] => few_products(m, out, [a, b], keep),
-            [a, b, c] => few_products(m, out, [a, b, c], keep),
-            [a, b, c, d] => few_products(m, out, [a, b, c, d], keep),
+            [a] => few_products::<1, HALF>(m, out, [a], keep),
+            [a, b] => few_products::<2, HALF>(m, out, [a, b], keep),
+            [a, b, c] => few_products::<3, HALF>(m, out, [a, b, c], keep),
+            [a, b, c, d] => few_products::<4, HALF>(m, out, [a, b, c, d], keep),
             _ => scalar::mul_mont(m, out, terms, keep),
         }
     }
@@ -121,29 +191,29 @@ pub(in crate::kernels) fn mul_mont(
 const VECTORS: usize = 2;
 
 /// The sums of products, reduced once: of at most four products of canonical words the high half is below q, as
-/// `4 q < 2^52`.
+/// `4 q < 2^52`. `HALF` as for [`Unpack::at`].
 ///
 /// # Safety
 /// The output is a multiple of `VECTORS * LANES` words long, and all terms are no shorter.
 #[inline]
-#[target_feature(enable = "avx512f,avx512ifma")]
-unsafe fn few_products<const T: usize>(
+#[target_feature(enable = "avx512f,avx512ifma,avx512vbmi")]
+unsafe fn few_products<const T: usize, const HALF: bool>(
     m: &Modulus,
     out: &mut [u64],
-    terms: [[&[u64]; 2]; T],
+    terms: [(&[u64], Packed<'_>); T],
     keep: Keep,
 ) {
     const { assert!(T <= TERMS && TERMS <= 4) };
-    let l = Lanes::new(m);
+    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let past = keep == Keep::Past && out.as_ptr().addr().is_multiple_of(64);
     for j in (0..out.len()).step_by(VECTORS * LANES) {
         let (mut lo, mut hi) = ([l.zero; VECTORS], [l.zero; VECTORS]);
-        for [x, y] in terms {
+        for (x, y) in terms {
             for k in 0..VECTORS {
                 let at = j + k * LANES;
                 // SAFETY: the caller's promise, with at + LANES <= out.len().
-                let (x, y) = unsafe { (load(x.as_ptr().add(at)), load(y.as_ptr().add(at))) };
+                let (x, y) = unsafe { (load(x.as_ptr().add(at)), unpack.columns::<HALF>(y, at)) };
                 lo[k] = _mm512_madd52lo_epu64(lo[k], x, y);
                 hi[k] = _mm512_madd52hi_epu64(hi[k], x, y);
             }

@@ -8,8 +8,8 @@ use super::{LANES, Lanes, MIN_LOG, Quotients, load, montgomery, splat, steps_of,
 use crate::basis::Basis;
 use crate::kernels::scalar;
 use crate::kernels::{
-    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, Uniform, key_stride,
-    key_width, whole, words_met,
+    ABREAST, Extra, Factor, KEY_AHEAD, KeyRows, MOST_PRODUCTS, ProductSum, Uniform, Values,
+    packed_stride, packed_width, whole, words_met,
 };
 use crate::modulus::Modulus;
 use crate::ntt::is_roomy;
@@ -40,7 +40,7 @@ pub(in crate::kernels) fn inner_product(
     let outs = (out0, out1);
     // SAFETY: the lengths were checked.
     unsafe {
-        match (key_width(m).is_multiple_of(8), &key.uniform, end) {
+        match (packed_width(m).is_multiple_of(8), &key.uniform, end) {
             (true, None, LOOSE) => products_of::<false, LOOSE, false>(m, outs, key, extra),
             (true, None, ONE) => products_of::<false, ONE, false>(m, outs, key, extra),
             (true, None, _) => products_of::<false, MORE, false>(m, outs, key, extra),
@@ -96,7 +96,7 @@ unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
 ) {
     let n = out0.len();
     let (w, quot) = splat(m.shoup(extra.factor));
-    let unpack = Unpack::new(key_width(m));
+    let unpack = Unpack::new(m);
     let halves = Halves::new(key.uniform.unwrap_or_default());
     let mut terms = [Term::NONE; MOST_DIGITS];
     for ((term, digit), &first) in terms.iter_mut().zip(key.digits).zip(key.first) {
@@ -114,7 +114,7 @@ unsafe fn products_of<const HALF: bool, const END: End, const MADE: bool>(
         factor: _mm512_set1_epi64(extra.factor as i64),
         shoup: (w, quot),
         unpack,
-        step: 8 * key_stride(m, key.rows),
+        step: 8 * packed_stride(m, key.rows),
         halves,
         terms: &terms[..key.digits.len().min(MOST_DIGITS)],
         key,
@@ -373,66 +373,85 @@ pub(in crate::kernels) fn sum_products(
     let fits = n.is_multiple_of(2 * LANES)
         && x.len() <= MOST_PRODUCTS
         && x.iter().flatten().all(|x| x.len() >= n)
-        && sums.iter().all(|s| s.fits((n, x.len()), LANES));
+        && sums.iter().all(|s| s.fits(m, (n, x.len()), LANES));
     if !fits {
         return scalar::sum_products(m, sums, x);
     }
     // Both factors are canonical.
     let one = steps_of(m, x.len()) <= 1;
+    let half = !packed_width(m).is_multiple_of(8);
     for sums in sums.chunks_mut(ABREAST) {
         // SAFETY: the lengths were checked.
         unsafe {
             match sums {
-                [a] => sums_of::<1, 2>(m, [a], x, one),
-                [a, b] => sums_of::<2, 2>(m, [a, b], x, one),
-                [a, b, c] => sums_of::<3, 1>(m, [a, b, c], x, one),
-                [a, b, c, d] => sums_of::<4, 1>(m, [a, b, c, d], x, one),
+                [a] if n.is_multiple_of(4 * LANES) => sums_of::<1, 4>(m, [a], x, (one, half)),
+                [a] => sums_of::<1, 2>(m, [a], x, (one, half)),
+                [a, b] => sums_of::<2, 2>(m, [a, b], x, (one, half)),
+                [a, b, c] => sums_of::<3, 1>(m, [a, b, c], x, (one, half)),
+                [a, b, c, d] => sums_of::<4, 1>(m, [a, b, c, d], x, (one, half)),
                 _ => {}
             }
         }
     }
 }
 
-/// `SUMS` sums of products, `COLUMNS` vectors of them at a time.
+/// `SUMS` sums of products, `COLUMNS` vectors of them at a time; `one` as for [`Quotients::canonical`], `half` as
+/// for [`Unpack::at`].
 ///
 /// # Safety
 /// The sums `fit` the length of their outputs, a multiple of `COLUMNS * LANES`, and the number of x,
 /// of which each has as many words.
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
 unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
     m: &Modulus,
     sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
-    one: bool,
+    (one, half): (bool, bool),
 ) {
     let n = sums[0].out[0].len();
-    // Of all factors the length, if it is the same.
+    // How many values all factors have, if it is the same; none if they have one for every word, packed.
     let mut lengths = sums
         .iter()
         .flat_map(|s| s.factors)
-        .map(|f| f.y.len().min(n));
+        .filter_map(|f| match f.y {
+            Values::Zero => None,
+            Values::Runs(y) => Some(y.len()),
+            Values::Packed(_) => Some(0),
+        });
     let first = lengths.next().unwrap_or(n);
-    let alike = first > 0 && lengths.all(|length| length == first);
-    let run = n / first.max(1);
-    let alike = alike && run >= COLUMNS * LANES;
+    let alike = lengths.all(|length| length == first);
     // SAFETY: the caller's promise.
     unsafe {
-        if alike && SUMS == ABREAST && run >= LONG_RUN && x.len() <= TABLED {
-            match one {
+        match (first, n.checked_div(first).unwrap_or(0)) {
+            (0, _) if alike && !half => match one {
+                true => columns_of::<SUMS, COLUMNS, PACKED, true>(m, sums, x, n),
+                false => columns_of::<SUMS, COLUMNS, PACKED, false>(m, sums, x, n),
+            },
+            (_, LONG_RUN..) if alike && SUMS == ABREAST && x.len() <= TABLED => match one {
                 true => tabled::<SUMS, true>(m, sums, x, first),
                 false => tabled::<SUMS, false>(m, sums, x, first),
-            }
-            return;
-        }
-        match (alike, one) {
-            (true, true) => columns_of::<SUMS, COLUMNS, true, true>(m, sums, x, first),
-            (true, false) => columns_of::<SUMS, COLUMNS, true, false>(m, sums, x, first),
-            (false, true) => columns_of::<SUMS, COLUMNS, false, true>(m, sums, x, n),
-            (false, false) => columns_of::<SUMS, COLUMNS, false, false>(m, sums, x, n),
+            },
+            (_, run) if alike && run >= COLUMNS * LANES => match one {
+                true => columns_of::<SUMS, COLUMNS, RUNS, true>(m, sums, x, first),
+                false => columns_of::<SUMS, COLUMNS, RUNS, false>(m, sums, x, first),
+            },
+            _ => match one {
+                true => columns_of::<SUMS, COLUMNS, ANY, true>(m, sums, x, n),
+                false => columns_of::<SUMS, COLUMNS, ANY, false>(m, sums, x, n),
+            },
         }
     }
 }
+
+/// What all factors of some sums that there are have.
+type Kind = u8;
+/// A value for every word, packed in whole bytes.
+const PACKED: Kind = 0;
+/// As many runs of equal words, of one or several whole vectors each.
+const RUNS: Kind = 1;
+/// Any of it.
+const ANY: Kind = 2;
 
 /// Words of a run from which on it pays to put the factors of all sums beside one another first.
 const LONG_RUN: usize = 64;
@@ -460,7 +479,10 @@ unsafe fn tabled<const SUMS: usize, const ONE: bool>(
     for (value, start) in (0..n).step_by(n / values).enumerate() {
         for (s, sum) in sums.iter().enumerate() {
             for (i, (row, f)) in table.iter_mut().zip(sum.factors).enumerate() {
-                row[s] = f.y.get(value).copied().unwrap_or(0);
+                row[s] = match f.y {
+                    Values::Runs(y) => y.get(value).copied().unwrap_or(0),
+                    _ => 0,
+                };
                 // A share of what comes next with each value.
                 if i % values == value {
                     for line in f.ahead.chunks(LANES) {
@@ -515,26 +537,26 @@ fn fetch_outputs<const COLUMNS: usize>(sum: &ProductSum<'_>, j: usize) {
     }
 }
 
-/// The sums; `RUNS` if all factors that there are have so many `values`, each for at least `COLUMNS * LANES`
-/// words; `ONE` as for [`Quotients::canonical`].
+/// The sums; all factors that there are of a `KIND`, where runs are as many as `values`; `ONE` as for
+/// [`Quotients::canonical`].
 ///
 /// # Safety
 /// As for [`sums_of`].
 #[inline]
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, const ONE: bool>(
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma,avx512vbmi")]
+unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const KIND: Kind, const ONE: bool>(
     m: &Modulus,
     mut sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
     values: usize,
 ) {
     let n = sums[0].out[0].len();
-    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
+    let (l, quotients, unpack) = (Lanes::new(m), Quotients::new(m), Unpack::new(m));
     let inv = _mm512_set1_epi64(m.inv52() as i64);
     let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
     let run = n.trailing_zeros() - values.trailing_zeros();
     for j in (0..n).step_by(COLUMNS * LANES) {
-        if RUNS && j.is_multiple_of(1 << run) {
+        if KIND == RUNS && j.is_multiple_of(1 << run) {
             // A share of what comes next with each value.
             for i in (j >> run..x.len()).step_by(values) {
                 for f in factors.iter().filter_map(|f| f.get(i)) {
@@ -552,22 +574,21 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
         for (i, x) in x.iter().enumerate() {
             // SAFETY: j + COLUMNS * LANES <= n, and the caller's promise.
             unsafe {
-                let words = x.map(|x| {
-                    let at = x.as_ptr().add(j);
-                    std::array::from_fn::<_, COLUMNS, _>(|k| load(at.add(k * LANES)))
-                });
+                // Loops, and no closures: what those give is passed through memory.
+                let mut words = [[l.zero; COLUMNS]; 2];
+                for (words, x) in words.iter_mut().zip(x) {
+                    for (k, word) in words.iter_mut().enumerate() {
+                        *word = load(x.as_ptr().add(j + k * LANES));
+                    }
+                }
                 const { assert!(SUMS <= ABREAST && ABREAST == 4) };
                 // Written out, since a loop with a branch in it is not unrolled, and its sums leave registers.
                 macro_rules! add {
                     ($($s:literal)*) => { $(
                         if $s < SUMS {
                             let f = factors[$s].get_unchecked(i);
-                            if !f.y.is_empty() {
-                                let y = if RUNS {
-                                    [_mm512_set1_epi64(*f.y.as_ptr().add(j >> run) as i64); COLUMNS]
-                                } else {
-                                    factor_at(f, (j, n))
-                                };
+                            if !matches!(f.y, Values::Zero) {
+                                let y = factor_at::<COLUMNS, KIND>(f, &unpack, (j, n), run);
                                 for part in 0..2 {
                                     for k in 0..COLUMNS {
                                         let (x, y) = (words[part][k], y[k]);
@@ -599,30 +620,48 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const RUNS: bool, 
     }
 }
 
-/// The values of a factor for the vectors from word `j` of `n` on, of what comes next as many fetched.
+/// The values of a factor for the vectors from word `j` of `n` on; of what comes next as many fetched, if not all
+/// have runs of `1 << run` words.
 ///
 /// # Safety
-/// `j + COLUMNS * LANES <= n`; the factor has n values, or one for each run of equal length, a power of
-/// two and a multiple of LANES.
+/// `j + COLUMNS * LANES <= n`; the factor is not zero, is of the `KIND`, and its sum `fits`.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn factor_at<const COLUMNS: usize>(
+#[target_feature(enable = "avx512f,avx512vbmi")]
+unsafe fn factor_at<const COLUMNS: usize, const KIND: Kind>(
     f: &Factor<'_>,
+    unpack: &Unpack,
     (j, n): (usize, usize),
+    run: u32,
 ) -> [__m512i; COLUMNS] {
-    std::array::from_fn(|k| {
-        let at = j + k * LANES;
-        if at < f.ahead.len() {
-            _mm_prefetch::<_MM_HINT_T1>(f.ahead.as_ptr().wrapping_add(at).cast());
-        }
-        // SAFETY: the caller's promise.
-        unsafe {
-            if f.y.len() < n {
-                let run = n.trailing_zeros() - f.y.len().trailing_zeros();
-                _mm512_set1_epi64(*f.y.as_ptr().add(at >> run) as i64)
-            } else {
-                load(f.y.as_ptr().add(at))
+    let mut values = [_mm512_setzero_si512(); COLUMNS];
+    // SAFETY: the caller's promise.
+    unsafe {
+        match (KIND, f.y) {
+            (RUNS, Values::Runs(y)) => {
+                values = [_mm512_set1_epi64(*y.as_ptr().add(j >> run) as i64); COLUMNS];
             }
+            (_, Values::Packed(y)) => {
+                unpack.fetch::<COLUMNS>(f.ahead, j);
+                for (k, value) in values.iter_mut().enumerate() {
+                    *value = match KIND {
+                        PACKED => unpack.columns::<false>(y, j + k * LANES),
+                        _ => unpack.columns::<true>(y, j + k * LANES),
+                    };
+                }
+            }
+            (_, Values::Runs(y)) => {
+                unpack.fetch::<COLUMNS>(f.ahead, j);
+                let run = n.trailing_zeros() - y.len().trailing_zeros();
+                for (k, value) in values.iter_mut().enumerate() {
+                    let at = j + k * LANES;
+                    *value = match y.len() < n {
+                        true => _mm512_set1_epi64(*y.as_ptr().add(at >> run) as i64),
+                        false => load(y.as_ptr().add(at)),
+                    };
+                }
+            }
+            (_, Values::Zero) => {}
         }
-    })
+    }
+    values
 }

@@ -1,0 +1,80 @@
+//! Packed words, by permutations of bytes inside of pairs.
+
+use std::arch::x86_64::*;
+
+use super::load;
+use crate::kernels::{Packed, packed_stride, packed_width};
+use crate::modulus::Modulus;
+
+/// How four packed words of one width are taken apart, see `kernels::packed`.
+pub(super) struct Unpack {
+    pub(super) width: usize,
+    /// Bytes from eight columns to the next ones of a single row.
+    step: usize,
+    /// Per byte of two words where it is.
+    bytes: __m256i,
+    /// Bits of the word before in its first byte.
+    shift: __m256i,
+    mask: __m256i,
+}
+
+impl Unpack {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn new(m: &Modulus) -> Self {
+        let width = packed_width(m);
+        let mut bytes = [0i8; 32];
+        for (i, byte) in bytes.iter_mut().enumerate() {
+            // Both halves alike; a byte that is none of the word's is masked.
+            *byte = (i / 8 % 2 * width / 8 + i % 8) as i8;
+        }
+        let half = if width.is_multiple_of(8) { 0 } else { 4 };
+        Self {
+            width,
+            step: 8 * packed_stride(m, 1),
+            // SAFETY: 32 bytes.
+            bytes: unsafe { load(bytes.as_ptr().cast()) },
+            shift: _mm256_setr_epi64x(0, half, 0, half),
+            mask: _mm256_set1_epi64x((1 << width) - 1),
+        }
+    }
+
+    /// Four words that begin at `p`.
+    ///
+    /// # Safety
+    /// `width / 4 + 16` bytes at `p` must be readable.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn at(&self, p: *const u8) -> __m256i {
+        // SAFETY: the caller's promise; two words take `width / 4` bytes.
+        let pairs = unsafe {
+            let low = _mm_loadu_si128(p.cast());
+            _mm256_set_m128i(_mm_loadu_si128(p.add(self.width / 4).cast()), low)
+        };
+        let words = _mm256_shuffle_epi8(pairs, self.bytes);
+        _mm256_and_si256(_mm256_srlv_epi64(words, self.shift), self.mask)
+    }
+
+    /// The same of a single row, from column `j` on.
+    ///
+    /// # Safety
+    /// The row covers the columns up to the next multiple of eight, and `j` is a multiple of four.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) unsafe fn columns(&self, row: Packed<'_>, j: usize) -> __m256i {
+        let at = j / 8 * self.step + j % 8 * self.width / 8;
+        // SAFETY: the caller's promise; behind the words of a row are those that a last load may touch.
+        unsafe { self.at(row.words.as_ptr().cast::<u8>().add(at)) }
+    }
+
+    /// Fetches, of words that lie like this, the eight from column `j` on, if they are there.
+    #[inline]
+    pub(super) fn fetch(&self, words: &[u64], j: usize) {
+        let at = j / 8 * self.step;
+        if at < size_of_val(words) {
+            let line = words.as_ptr().cast::<u8>().wrapping_add(at);
+            // SAFETY: a prefetch reads nothing, and faults at no address.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) };
+        }
+    }
+}
