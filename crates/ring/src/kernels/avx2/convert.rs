@@ -1,16 +1,12 @@
-//! Base conversion and inner products: sums of products.
+//! Base conversion: sums of products with constants.
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
 use super::forward::{Route, Rows, Scratch, forward_top};
-use super::packed::Unpack;
-use super::pointwise::{leave, splat};
+use super::sum::Sum;
 use super::{LANES, Lanes, MIN_LOG, ROUND, centred, load, load_lazy, store, store_bits};
-use crate::kernels::{
-    ConvRow, ConvSource, Converted, Extra, Fraction, KEY_AHEAD, KeyRows, Layout, ProductSum,
-    TILE_WORDS, Tile, Values, packed_stride, scalar, whole,
-};
+use crate::kernels::{ConvRow, ConvSource, Converted, Fraction, Layout, TILE_WORDS, Tile, scalar};
 use crate::modulus::Modulus;
 
 /// The quotients need `floor(a b / 2^52)` for `a = y 2^shift` and `b`, both below 2^52. The product
@@ -48,8 +44,17 @@ pub(in crate::kernels) fn quotient(v: &mut [u8], ys: &[u64], fractions: &[Fracti
     }
 }
 
-/// Source primes whose products are summed before a reduction.
-const CHUNK: usize = 7;
+/// Most source primes whose products are summed before a reduction.
+const CHUNK: usize = 32;
+
+/// How many are, of residues below `bound`: products of a residue less half of the bound with a weight of at most
+/// `p/2` are at most `bound p / 4`, all of them `7 * 2^48 p`, and with one with a quotient below what a [`Sum`]
+/// takes. Their remainders, at most half of `2^bits(p)` each, are with `p` and one more below `6 * 2^50`.
+fn chunk_of(m: &Modulus, bound: u64) -> usize {
+    let products = (7u64 << 50).checked_div(bound).unwrap_or(0) as usize;
+    let remainders = (12 << (50 - m.bits().min(50))) - 3;
+    products.min(remainders).clamp(1, CHUNK)
+}
 
 /// Vectors that a conversion works on at a time: independent sums fill the latency of a
 /// multiply-add.
@@ -67,23 +72,15 @@ struct Chunk<'a> {
     /// Quotients, and what they are multiplied by.
     v: &'a [u8],
     minus_d: f64,
-    /// Added to every sum, at most `p / 2` in absolute value.
+    /// What is taken from the words, and added to every sum for that: at most `p / 2` in absolute value.
+    half: f64,
     shift: f64,
     /// Words to fetch into the cache meanwhile.
     ahead: &'a [u64],
 }
 
-/// Adds the products of a chunk: `out` gets lazy words of less than `p`, or canonical ones.
-///
-/// Words `y` of source primes enter as `y - 2^49`, which halves them; `shift` makes up for that.
-/// With `|w| <= p/2` a product is at most `2^48 p`. The products are summed by multiply-adds into
-/// `sum`, which stays in `[2^e, 2^(e+1))` with `e = bits(p) + 52`: seven products and one with a
-/// quotient are less than `2^51 p < 2^(e-1)`, and `sum` begins at `1.5 * 2^e`. There doubles are
-/// the multiples of `2^bits(p)`, so the difference of `sum` before and after is exact, and what it
-/// lacks of the product is an integer of at most half of that, which a multiply-add gives exactly.
-/// These remainders are summed in `rest`: eight of them and `shift`, or seven, `shift` and what is
-/// in `out`, are at most `9 p` and below `5 * 2^50`. [`Lanes::reduce_pair`] takes both: what `sum`
-/// grew by is at most `(7 * 2^48 + 2^8) p`, less than `7/8 * 2^51 p` and a little.
+/// Adds the products of a chunk, which [`chunk_of`] bounds: `out` gets lazy words of less than `p`, or canonical
+/// ones. Words of source primes enter less half of their bound, which halves products; `shift` makes up for that.
 ///
 /// # Safety
 /// `out.len()` is a multiple of 16; `c.v` has at least that many elements, `c.ys` that many from
@@ -92,8 +89,9 @@ struct Chunk<'a> {
 #[target_feature(enable = "avx2,fma")]
 unsafe fn convert_chunk<const CANONICAL: bool>(m: &Modulus, out: &mut [u64], c: &Chunk<'_>) {
     let l = Lanes::new(m);
-    let start = _mm256_set1_pd(1.5 * 2f64.powi(m.bits() as i32 + 52));
-    let half = _mm256_set1_epi64x(1 << 49);
+    let start = Sum::start(m);
+    // Exact: a word as a double is found by adding `round` as an integer, and this takes both away.
+    let round_and_half = _mm256_add_pd(l.round, _mm256_set1_pd(c.half));
     let minus_d = _mm256_set1_pd(c.minus_d);
     let shift = _mm256_set1_pd(c.shift);
     // Lines of `ahead` per step, so that the steps of this call cover it.
@@ -108,36 +106,29 @@ unsafe fn convert_chunk<const CANONICAL: bool>(m: &Modulus, out: &mut [u64], c: 
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 ahead = ahead.wrapping_add(8);
             }
-            let (mut sum, mut rest) = ([start; WIDE], [shift; WIDE]);
-            if !c.first {
-                for (k, rest) in rest.iter_mut().enumerate() {
-                    *rest = _mm256_add_pd(*rest, load_lazy::<false>(&l, p.add(k * LANES)));
-                }
-            }
-            let mut add = |k: usize, y: __m256d, w: __m256d| {
-                let before = sum[k];
-                sum[k] = _mm256_fmadd_pd(y, w, before);
-                let added = _mm256_sub_pd(sum[k], before);
-                rest[k] = _mm256_add_pd(rest[k], _mm256_fmsub_pd(y, w, added));
-            };
-            if c.first {
-                for k in 0..WIDE {
+            let mut sums = [Sum::new(start, shift); WIDE];
+            for (k, sum) in sums.iter_mut().enumerate() {
+                if c.first {
                     let v = c.v.as_ptr().add(j + k * LANES).cast::<i32>();
                     let v = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(v.read_unaligned()));
-                    add(k, l.double(v), minus_d);
+                    sum.add_product(l.double(v), minus_d);
+                } else {
+                    sum.add(load_lazy::<false>(&l, p.add(k * LANES)));
                 }
             }
             let mut y = c.ys.as_ptr().add(j);
             for &w in c.weights {
                 let w = _mm256_set1_pd(w);
-                for k in 0..WIDE {
-                    let y = _mm256_sub_epi64(load(y.add(k * LANES)), half);
-                    add(k, l.double(y), w);
+                for (k, sum) in sums.iter_mut().enumerate() {
+                    let y = load(y.add(k * LANES));
+                    let y = _mm256_add_epi64(y, _mm256_castpd_si256(l.round));
+                    let y = _mm256_sub_pd(_mm256_castsi256_pd(y), round_and_half);
+                    sum.add_product(y, w);
                 }
                 y = y.wrapping_add(c.stride);
             }
-            for k in 0..WIDE {
-                let x = l.reduce_pair(_mm256_sub_pd(sum[k], start), rest[k]);
+            for (k, sum) in sums.iter().enumerate() {
+                let x = sum.reduced(&l, start);
                 if CANONICAL {
                     store(p.add(k * LANES), l.canonical(x));
                 } else {
@@ -162,11 +153,12 @@ unsafe fn convert_from<const CANONICAL: bool>(
     (row, ahead): (&ConvRow, &[u64]),
     first: usize,
 ) {
-    let stride = source.v.len();
-    let last = row.weights.len().div_ceil(CHUNK).max(1) - 1;
+    let (stride, half) = (source.v.len(), source.bound / 2);
+    let chunk = chunk_of(m, source.bound);
+    let last = row.weights.len().div_ceil(chunk).max(1) - 1;
     for number in 0..=last {
-        let from = number * CHUNK;
-        let count = row.weights.len().min(from + CHUNK) - from;
+        let from = number * chunk;
+        let count = row.weights.len().min(from + chunk) - from;
         let mut weights = [0.0; CHUNK];
         let mut sum = 0;
         for (out, &w) in weights.iter_mut().zip(&row.weights[from..from + count]) {
@@ -181,7 +173,8 @@ unsafe fn convert_from<const CANONICAL: bool>(
             first: number == 0,
             v: &source.v[first..],
             minus_d: centred(m, m.leave_mont(row.minus_d())),
-            shift: centred(m, m.mul(sum, m.reduce(1 << 49))),
+            half: half as f64,
+            shift: centred(m, m.mul(sum, m.reduce(half))),
             ahead: if number == 0 { ahead } else { &[] },
         };
         // SAFETY: the caller's promise.
@@ -281,175 +274,5 @@ fn convert_one(target: &mut Converted<'_>, source: &ConvSource<'_>, place: &Tile
             columns,
         };
         forward_top::<false>(t, route);
-    }
-}
-
-/// Products that are summed before a reduction: each is at most `q` (a digit is at most `2q` and
-/// a key word `q`, so `1/2 + 2/4`), and with what was there, at most `3/4`, below `8 q <= 2^53`.
-const SUM: usize = 6;
-
-/// Tensor products whose first two parts are summed before a reduction: two products each.
-const TENSORS: usize = SUM / 2;
-
-#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn inner_product(
-    m: &Modulus,
-    out0: &mut [u64],
-    out1: &mut [u64],
-    key: &KeyRows<'_>,
-    extra: &Extra<'_>,
-) {
-    let n = out0.len();
-    // Blocks of AES one by one are slower than memory: keys are prepared with all rows here.
-    let fits = whole(m, key, n) && extra.covers(n) && key.uniform.is_none();
-    if !n.is_multiple_of(8) || out1.len() != n || !fits {
-        return scalar::inner_product(m, out0, out1, key, extra);
-    }
-    let l = Lanes::new(m);
-    let leave = leave(m, &l);
-    let factor = splat(m, &l, extra.factor);
-    let outs = [out0.as_mut_ptr(), out1.as_mut_ptr()];
-    let unpack = Unpack::new(m);
-    // Bytes of eight columns.
-    let step = 8 * packed_stride(m, key.rows);
-    for j in (0..n).step_by(8) {
-        let columns = key.words.as_ptr().cast::<u8>().wrapping_add(j / 8 * step);
-        // Keys come from memory.
-        let later = key.later(j / 8 * step + KEY_AHEAD, n / 8 * step);
-        for line in (0..step).step_by(64) {
-            _mm_prefetch::<_MM_HINT_T0>(later.wrapping_add(line).cast());
-        }
-        // Per output two vectors.
-        let mut sum = [[_mm256_setzero_pd(); 2]; 2];
-        // SAFETY: j + 8 <= n; the lengths of digits, rows, extras and outputs were checked, and that
-        // words follow the rows which a last load may touch.
-        unsafe {
-            for (sum, x) in sum.iter_mut().zip(extra.x) {
-                if let Some(x) = x {
-                    for (k, sum) in sum.iter_mut().enumerate() {
-                        *sum = l.times(l.double(load(x.as_ptr().add(j + k * LANES))), factor);
-                    }
-                }
-            }
-            for tensors in extra.tensors.chunks(TENSORS) {
-                for t in tensors {
-                    #[allow(clippy::needless_range_loop)] // Two sums are indexed by it.
-                    for k in 0..2 {
-                        let at = j + k * LANES;
-                        let word = |x: &[u64]| l.double(load(x.as_ptr().add(at)));
-                        let [a0, a1] = t.a.map(|a| l.times(word(a), factor));
-                        let [b0, b1] = t.b.map(word);
-                        sum[0][k] = _mm256_add_pd(sum[0][k], l.mul(a0, b0));
-                        let both = _mm256_add_pd(l.mul(a0, b1), l.mul(a1, b0));
-                        sum[1][k] = _mm256_add_pd(sum[1][k], both);
-                    }
-                }
-                for sum in sum.iter_mut().flatten() {
-                    *sum = l.reduce(*sum);
-                }
-            }
-            for (digits, firsts) in key.digits.chunks(SUM).zip(key.first.chunks(SUM)) {
-                for (digit, &first) in digits.iter().zip(firsts) {
-                    for k in 0..2 {
-                        let x = load_lazy::<true>(&l, digit.as_ptr().add(j + k * LANES));
-                        for (part, sum) in sum.iter_mut().enumerate() {
-                            let half = (first + part) * unpack.width + k * unpack.width / 2;
-                            let product = l.mul(x, l.double(unpack.at(columns.add(half))));
-                            sum[k] = _mm256_add_pd(sum[k], product);
-                        }
-                    }
-                }
-                for sum in sum.iter_mut().flatten() {
-                    *sum = l.reduce(*sum);
-                }
-            }
-            for (sum, out) in sum.iter().zip(outs) {
-                let mut words = [0; 8];
-                for (k, &sum) in sum.iter().enumerate() {
-                    let to = match key.order {
-                        None => out.add(j),
-                        Some(_) => words.as_mut_ptr(),
-                    };
-                    store(to.add(k * LANES), l.canonical(l.times(sum, leave)));
-                }
-                if let Some(order) = key.order {
-                    // The mask keeps the block inside the outputs, whose blocks are a power of two.
-                    let b = order.blocks[j / 8];
-                    let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / 8 - 1);
-                    for (lane, from) in order.lanes[(b & 7) as usize].iter().enumerate() {
-                        out.add(8 * to + lane).write(words[(from & 7) as usize]);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Each product is of two canonical words, so at most `3/4`: less than the digits' that [`SUM`] is
-/// for.
-#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(in crate::kernels) fn sum_products(
-    m: &Modulus,
-    sums: &mut [ProductSum<'_>],
-    x: &[[&[u64]; 2]],
-) {
-    let n = sums.first().map_or(0, |s| s.out[0].len());
-    let short = x.iter().flatten().any(|x| x.len() < n)
-        || sums.iter().any(|s| !s.fits(m, (n, x.len()), LANES));
-    if !n.is_multiple_of(8) || short {
-        return scalar::sum_products(m, sums, x);
-    }
-    for sum in sums {
-        // SAFETY: the lengths were checked.
-        unsafe { sum_of_products(m, sum, x) };
-    }
-}
-
-/// One of the sums.
-///
-/// # Safety
-/// It `fits` the number of x, of which each has as many words as the outputs, a multiple of eight.
-#[inline]
-#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-unsafe fn sum_of_products(m: &Modulus, sum: &mut ProductSum<'_>, x: &[[&[u64]; 2]]) {
-    let n = sum.out[0].len();
-    let (l, unpack) = (Lanes::new(m), Unpack::new(m));
-    let leave = leave(m, &l);
-    let outs = sum.out.each_mut().map(|out| out.as_mut_ptr());
-    for j in (0..n).step_by(LANES) {
-        let mut sums = [_mm256_setzero_pd(); 2];
-        // SAFETY: j + 4 <= n, and the caller's promise: a y with runs has n words, or one for each run of a power
-        // of two of at least four.
-        unsafe {
-            for (x, factors) in x.chunks(SUM).zip(sum.factors.chunks(SUM)) {
-                for (x, factor) in x.iter().zip(factors) {
-                    if j.is_multiple_of(8) {
-                        unpack.fetch(factor.ahead, j);
-                    }
-                    let y = match factor.y {
-                        Values::Zero => continue,
-                        Values::Packed(y) => unpack.columns(y, j),
-                        Values::Runs(y) if y.len() < n => {
-                            let run = n.trailing_zeros() - y.len().trailing_zeros();
-                            _mm256_set1_epi64x((*y.as_ptr().add(j >> run)).cast_signed())
-                        }
-                        Values::Runs(y) => load(y.as_ptr().add(j)),
-                    };
-                    let y = l.double(y);
-                    for (sum, x) in sums.iter_mut().zip(x) {
-                        let x = l.double(load(x.as_ptr().add(j)));
-                        *sum = _mm256_add_pd(*sum, l.mul(x, y));
-                    }
-                }
-                for sum in &mut sums {
-                    *sum = l.reduce(*sum);
-                }
-            }
-            for ((value, out), fresh) in sums.into_iter().zip(outs).zip(sum.fresh) {
-                let value = l.canonical(l.times(value, leave));
-                let at = out.add(j);
-                store(at, if fresh { value } else { l.add(load(at), value) });
-            }
-        }
     }
 }

@@ -29,8 +29,10 @@ mod forward;
 mod inverse;
 mod packed;
 mod pointwise;
+mod products;
+mod sum;
 
-pub(super) use convert::{convert, convert_tile, inner_product, quotient, sum_products};
+pub(super) use convert::{convert, convert_tile, quotient};
 pub(super) use forward::forward_low as forward_digits;
 pub(super) use forward::{divide_converted, divide_low, divide_rest, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
@@ -38,6 +40,7 @@ pub(super) use pointwise::{
     add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg,
     permute, permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
+pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
 
@@ -158,7 +161,7 @@ impl Lanes {
     }
 
     /// `high + low` modulo `q`, below `q`, for `|high| <= 0.9 * 2^51 q` with at most 53 bits from
-    /// the lowest to the highest, and `|low| < 6 * 2^50`, at most `9 q`.
+    /// the lowest to the highest, and `|low| < 7 * 2^50`, which with another `q` is below `2^53`.
     ///
     /// The sum as a double is off by at most its part 2^-53, as is `qinv`, so that the quotient `k`
     /// is at most `1/2 + 2 * 0.9 * 2^51 * 2^-53 < 0.96` from the real one. Of `high + low - k q`

@@ -11,7 +11,7 @@ pub(super) struct Unpack {
     pub(super) width: usize,
     /// Bytes from eight columns to the next ones of a single row.
     step: usize,
-    /// Per byte of two words where it is.
+    /// Per byte of two words where it is; none where it is not one of the word's.
     bytes: __m256i,
     /// Bits of the word before in its first byte.
     shift: __m256i,
@@ -23,12 +23,16 @@ impl Unpack {
     #[target_feature(enable = "avx2")]
     pub(super) fn new(m: &Modulus) -> Self {
         let width = packed_width(m);
+        let whole = width.is_multiple_of(8);
         let mut bytes = [0i8; 32];
         for (i, byte) in bytes.iter_mut().enumerate() {
-            // Both halves alike; a byte that is none of the word's is masked.
-            *byte = (i / 8 % 2 * width / 8 + i % 8) as i8;
+            // Both halves alike. Of words of whole bytes no other ones.
+            *byte = match whole && i % 8 >= width / 8 {
+                true => -1,
+                false => (i / 8 % 2 * width / 8 + i % 8) as i8,
+            };
         }
-        let half = if width.is_multiple_of(8) { 0 } else { 4 };
+        let half = if whole { 0 } else { 4 };
         Self {
             width,
             step: 8 * packed_stride(m, 1),
@@ -39,32 +43,41 @@ impl Unpack {
         }
     }
 
-    /// Four words that begin at `p`.
+    /// Four words that begin at `p`; `WHOLE` if all have whole bytes.
     ///
     /// # Safety
     /// `width / 4 + 16` bytes at `p` must be readable.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn at(&self, p: *const u8) -> __m256i {
+    pub(super) unsafe fn at<const WHOLE: bool>(&self, p: *const u8) -> __m256i {
         // SAFETY: the caller's promise; two words take `width / 4` bytes.
         let pairs = unsafe {
             let low = _mm_loadu_si128(p.cast());
             _mm256_set_m128i(_mm_loadu_si128(p.add(self.width / 4).cast()), low)
         };
         let words = _mm256_shuffle_epi8(pairs, self.bytes);
-        _mm256_and_si256(_mm256_srlv_epi64(words, self.shift), self.mask)
+        match WHOLE {
+            true => words,
+            false => _mm256_and_si256(_mm256_srlv_epi64(words, self.shift), self.mask),
+        }
     }
 
-    /// The same of a single row, from column `j` on.
+    /// Eight words of a single row, from column `j` on, in two vectors.
     ///
     /// # Safety
-    /// The row covers the columns up to the next multiple of eight, and `j` is a multiple of four.
+    /// The row covers `j + 8` columns, and `j` is a multiple of eight.
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) unsafe fn columns(&self, row: Packed<'_>, j: usize) -> __m256i {
-        let at = j / 8 * self.step + j % 8 * self.width / 8;
+    pub(super) unsafe fn eight<const WHOLE: bool>(
+        &self,
+        row: Packed<'_>,
+        j: usize,
+    ) -> [__m256i; 2] {
         // SAFETY: the caller's promise; behind the words of a row are those that a last load may touch.
-        unsafe { self.at(row.words.as_ptr().cast::<u8>().add(at)) }
+        unsafe {
+            let p = row.words.as_ptr().cast::<u8>().add(j / 8 * self.step);
+            [self.at::<WHOLE>(p), self.at::<WHOLE>(p.add(self.width / 2))]
+        }
     }
 
     /// Fetches, of words that lie like this, the eight from column `j` on, if they are there.

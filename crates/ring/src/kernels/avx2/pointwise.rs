@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::packed::Unpack;
 use super::{Factor, LANES, Lanes, centred, load, select_negative, store, store_to};
-use crate::kernels::{Keep, Packed, PermutationPiece, scalar};
+use crate::kernels::{Keep, Packed, PermutationPiece, packed_width, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -116,14 +116,38 @@ pub(in crate::kernels) fn sum_mont(
         return scalar::sum_mont(m, out, x, y, past);
     }
     let past = past && out.as_ptr().addr().is_multiple_of(64);
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match packed_width(m).is_multiple_of(8) {
+            true => sum_of::<true>(m, out, x, y, past),
+            false => sum_of::<false>(m, out, x, y, past),
+        }
+    }
+}
+
+/// The sum; `WHOLE` as for [`Unpack::at`].
+///
+/// # Safety
+/// All have as many words as the output, a multiple of eight.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn sum_of<const WHOLE: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    y: Packed<'_>,
+    past: bool,
+) {
     let (l, unpack) = (Lanes::new(m), Unpack::new(m));
     let w = leave(m, &l);
-    for j in (0..n).step_by(LANES) {
-        // SAFETY: the lengths were checked; vectors are aligned if they go past.
+    for j in (0..out.len()).step_by(8) {
+        // SAFETY: the caller's promise; vectors are aligned if they go past.
         unsafe {
-            let y = l.double(unpack.columns(y, j));
-            let sum = l.add(load(x.as_ptr().add(j)), l.canonical(l.times(y, w)));
-            store_to(out.as_mut_ptr().add(j), sum, past);
+            for (y, j) in unpack.eight::<WHOLE>(y, j).into_iter().zip([j, j + LANES]) {
+                let y = l.canonical(l.times(l.double(y), w));
+                let sum = l.add(load(x.as_ptr().add(j)), y);
+                store_to(out.as_mut_ptr().add(j), sum, past);
+            }
         }
     }
 }
@@ -140,21 +164,44 @@ pub(in crate::kernels) fn mul_mont(
     if !n.is_multiple_of(8) || terms.iter().any(short) {
         return scalar::mul_mont(m, out, terms, keep);
     }
+    // SAFETY: the lengths were checked.
+    unsafe {
+        match packed_width(m).is_multiple_of(8) {
+            true => some_products::<true>(m, out, terms, keep),
+            false => some_products::<false>(m, out, terms, keep),
+        }
+    }
+}
+
+/// The products, each reduced; `WHOLE` as for [`Unpack::at`].
+///
+/// # Safety
+/// All terms have as many words as the output, a multiple of eight.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn some_products<const WHOLE: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: &[(&[u64], Packed<'_>)],
+    keep: Keep,
+) {
     // What others are added to is read again.
     let past = keep == Keep::Past && terms.len() == 1 && out.as_ptr().addr().is_multiple_of(64);
     let (l, unpack) = (Lanes::new(m), Unpack::new(m));
     let w = leave(m, &l);
     for (i, &(x, y)) in terms.iter().enumerate() {
         let add = i > 0 || keep == Keep::Added;
-        for j in (0..n).step_by(LANES) {
-            // SAFETY: the lengths were checked; vectors are aligned if they go past.
+        for j in (0..out.len()).step_by(8) {
+            // SAFETY: the caller's promise; vectors are aligned if they go past.
             unsafe {
-                let to = out.as_mut_ptr().add(j);
-                let value = product(&l, load(x.as_ptr().add(j)), unpack.columns(y, j));
-                let value = l.canonical(l.times(value, w));
-                match add {
-                    true => store(to, l.add(load(to), value)),
-                    false => store_to(to, value, past),
+                for (y, j) in unpack.eight::<WHOLE>(y, j).into_iter().zip([j, j + LANES]) {
+                    let to = out.as_mut_ptr().add(j);
+                    let value = product(&l, load(x.as_ptr().add(j)), y);
+                    let value = l.canonical(l.times(value, w));
+                    match add {
+                        true => store(to, l.add(load(to), value)),
+                        false => store_to(to, value, past),
+                    }
                 }
             }
         }
