@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::packed::Unpack;
 use super::{Factor, LANES, Lanes, centred, load, select_negative, store, store_to};
-use crate::kernels::{Keep, Packed, PermutationPiece, packed_width, scalar};
+use crate::kernels::{Keep, Packed, PermutationPiece, TERMS, packed_width, scalar};
 use crate::modulus::{Modulus, ShoupConst};
 
 /// Defines an element-wise kernel: `out` and other slices of equal length, a vector body, and the
@@ -173,10 +173,10 @@ pub(in crate::kernels) fn mul_mont(
     }
 }
 
-/// The products, each reduced; `WHOLE` as for [`Unpack::at`].
+/// The sums of products; `WHOLE` as for [`Unpack::at`].
 ///
 /// # Safety
-/// All terms have as many words as the output, a multiple of eight.
+/// As for [`few_products`].
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn some_products<const WHOLE: bool>(
@@ -185,23 +185,52 @@ unsafe fn some_products<const WHOLE: bool>(
     terms: &[(&[u64], Packed<'_>)],
     keep: Keep,
 ) {
-    // What others are added to is read again.
-    let past = keep == Keep::Past && terms.len() == 1 && out.as_ptr().addr().is_multiple_of(64);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match *terms {
+            [a] => few_products::<1, WHOLE>(m, out, [a], keep),
+            [a, b] => few_products::<2, WHOLE>(m, out, [a, b], keep),
+            [a, b, c] => few_products::<3, WHOLE>(m, out, [a, b, c], keep),
+            [a, b, c, d] => few_products::<4, WHOLE>(m, out, [a, b, c, d], keep),
+            _ => scalar::mul_mont(m, out, terms, keep),
+        }
+    }
+}
+
+/// The sums of products, which leave Montgomery form once: each product is at most `3/4` of q, four are less than the
+/// `4 q` that [`Lanes::times`] takes. `WHOLE` as for [`Unpack::at`].
+///
+/// # Safety
+/// All terms have as many words as the output, a multiple of eight.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn few_products<const T: usize, const WHOLE: bool>(
+    m: &Modulus,
+    out: &mut [u64],
+    terms: [(&[u64], Packed<'_>); T],
+    keep: Keep,
+) {
+    const { assert!(T <= TERMS && TERMS <= 4) };
+    let past = keep == Keep::Past && out.as_ptr().addr().is_multiple_of(64);
     let (l, unpack) = (Lanes::new(m), Unpack::new(m));
     let w = leave(m, &l);
-    for (i, &(x, y)) in terms.iter().enumerate() {
-        let add = i > 0 || keep == Keep::Added;
-        for j in (0..out.len()).step_by(8) {
-            // SAFETY: the caller's promise; vectors are aligned if they go past.
-            unsafe {
-                for (y, j) in unpack.eight::<WHOLE>(y, j).into_iter().zip([j, j + LANES]) {
-                    let to = out.as_mut_ptr().add(j);
-                    let value = product(&l, load(x.as_ptr().add(j)), y);
-                    let value = l.canonical(l.times(value, w));
-                    match add {
-                        true => store(to, l.add(load(to), value)),
-                        false => store_to(to, value, past),
-                    }
+    for j in (0..out.len()).step_by(8) {
+        let mut sums = [_mm256_setzero_pd(); 2];
+        // SAFETY: the caller's promise; vectors are aligned if they go past.
+        unsafe {
+            for (x, y) in terms {
+                let y = unpack.eight::<WHOLE>(y, j);
+                for k in 0..2 {
+                    let x = load(x.as_ptr().add(j + k * LANES));
+                    sums[k] = _mm256_add_pd(sums[k], product(&l, x, y[k]));
+                }
+            }
+            for (k, sum) in sums.into_iter().enumerate() {
+                let to = out.as_mut_ptr().add(j + k * LANES);
+                let value = l.canonical(l.times(sum, w));
+                match keep {
+                    Keep::Added => store(to, l.add(load(to), value)),
+                    _ => store_to(to, value, past),
                 }
             }
         }
