@@ -1,7 +1,7 @@
 //! The floors of ring and scheme operations, in counts of the shape.
 //!
 //! N: ring dimension; L: limbs of the ciphertext; K: special primes; D: digits of at most A limbs;
-//! all words have 8 bytes. What one phase hands to the next stays where it fits.
+//! words have 8 bytes where they are not packed. What one phase hands to the next stays where it fits.
 
 use crate::floor::{Floor, Phase};
 use crate::machine::Unit;

@@ -55,9 +55,20 @@ pub fn pool_bytes() -> usize {
     lock().bytes()
 }
 
+/// Words behind every buffer that may be read: vectors that take less than they load end there. In a size class
+/// they would cost an eighth where what a buffer holds is a whole one.
+const BEHIND: usize = 8;
+
+/// Bytes behind large buffers, at least a page of any system; nobody writes there, so they take no memory.
+const BEHIND_LARGE: usize = 1 << 16;
+
 fn layout(class: usize) -> Option<Layout> {
     let bytes = class.checked_mul(8)?;
-    Layout::from_size_align(bytes, if bytes >= HUGE { HUGE } else { 64 }).ok()
+    let (align, behind) = match bytes >= HUGE {
+        true => (HUGE, BEHIND_LARGE),
+        false => (64, 8 * BEHIND),
+    };
+    Layout::from_size_align(bytes.checked_add(behind)?, align).ok()
 }
 
 impl Buffer {
@@ -75,6 +86,26 @@ impl Buffer {
         }
     }
 
+    /// The same for what stays, as keys and weights do: of its own size class, so that nothing larger is kept from
+    /// what needs it.
+    pub(crate) fn kept(len: usize) -> Self {
+        let class = size_class(len);
+        let waiting = lock().take_own(class);
+        match waiting {
+            Some(mut b) => {
+                b.len = len;
+                b
+            }
+            None => Self::allocate(len, class),
+        }
+    }
+
+    /// The words, and `BEHIND` arbitrary ones.
+    pub(crate) fn and_behind(&self) -> &[u64] {
+        // SAFETY: as in `deref`; behind the class are as many words more.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len + BEHIND) }
+    }
+
     /// A buffer of `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         let mut b = Self::dirty(len);
@@ -85,7 +116,7 @@ impl Buffer {
     #[allow(clippy::expect_used)]
     fn allocate(len: usize, class: usize) -> Self {
         let layout = layout(class).expect("a buffer is far below the address space");
-        let fresh = match layout.size() >= HUGE {
+        let fresh = match layout.align() >= HUGE {
             true => fresh_pages(layout.size()),
             false => None,
         };
@@ -122,8 +153,8 @@ impl Buffer {
 /// was freed, where pages stay when they are given back. A MiniLM held a gigabyte of them.
 #[cfg(target_os = "linux")]
 fn fresh_pages(size: usize) -> Option<*mut u8> {
-    // Classes of this size are multiples of more than any page.
-    debug_assert!(size.is_multiple_of(1 << 17));
+    // Classes of this size, and what is behind, are multiples of any page.
+    debug_assert!(size.is_multiple_of(BEHIND_LARGE));
     let whole = size.checked_add(HUGE)?;
     // SAFETY: a new mapping, which touches no other memory.
     let start = unsafe {
@@ -226,6 +257,11 @@ mod tests {
         let shorter = Buffer::dirty(3 << 10);
         assert_eq!(shorter.len(), 3 << 10);
         assert!(Buffer::zeroed(3000).iter().all(|&w| w == 0));
+        // Of a whole class, too.
+        let whole = Buffer::kept(1 << 12);
+        let all = whole.and_behind();
+        assert_eq!((whole.class, all.len()), (1 << 12, (1 << 12) + BEHIND));
+        assert_eq!(all.to_vec()[..1 << 12], whole[..]);
     }
 
     /// Mappings and what is cut off around them: aligned, zero, all theirs, and gone one by one.
@@ -242,6 +278,7 @@ mod tests {
             assert!(b.iter().all(|&w| w == 0));
             b.len = b.class;
             b.fill(mark as u64 + 1);
+            assert_eq!(b.and_behind()[b.class..], [0; BEHIND]);
         }
         let mut left: Vec<(u64, Buffer)> = (1..).zip(all).collect();
         for at in [1, 2, 0, 1, 0] {

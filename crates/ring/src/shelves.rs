@@ -49,13 +49,19 @@ impl<T> Shelves<T> {
     /// with its class.
     pub fn take(&mut self, class: usize) -> Option<(usize, T)> {
         let most = class.saturating_mul(3);
-        let (&found, waiting) = self.free.range_mut(class..=most).next()?;
+        let (&found, _) = self.free.range(class..=most).next()?;
+        Some((found, self.take_own(found)?))
+    }
+
+    /// Of this class alone what came last.
+    pub fn take_own(&mut self, class: usize) -> Option<T> {
+        let waiting = self.free.get_mut(&class)?;
         let (_, item) = waiting.pop_back()?;
         if waiting.is_empty() {
-            self.free.remove(&found);
+            self.free.remove(&class);
         }
-        self.bytes = self.bytes.saturating_sub(bytes(found));
-        Some((found, item))
+        self.bytes = self.bytes.saturating_sub(bytes(class));
+        Some(item)
     }
 
     /// Puts something of a class there, which may break the limit.
@@ -146,9 +152,13 @@ mod tests {
         assert_eq!(take(2049), None);
         assert_eq!(take(640), None);
         assert_eq!(take(641), Some(2048));
+        assert_eq!(shelves.take_own(128), None);
+        let mut take = |len: usize| Some(shelves.take(size_class(len))?.0);
         assert_eq!(take(80), None);
         assert_eq!(take(86), Some(256));
         assert_eq!(take(64), None);
+        shelves.put(256, ());
+        assert_eq!(shelves.take_own(256), Some(()));
         assert_eq!(empty(shelves), [0; 0]);
     }
 }

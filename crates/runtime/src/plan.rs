@@ -41,7 +41,7 @@ pub struct Plan {
     pub resident_bytes: u64,
     /// Of these: the program's own weights.
     pub weight_bytes: u64,
-    /// What these would take without periods: a word for every prime and coefficient.
+    /// What these would take without periods: a packed value for every prime and coefficient.
     pub full_weight_bytes: u64,
     /// The most of the program's own weights that one instruction reads.
     pub most_weight_bytes: u64,

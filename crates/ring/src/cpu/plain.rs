@@ -1,11 +1,12 @@
 //! Plaintexts in the form that products read.
 
 use super::Cpu;
+use super::prepared::begins;
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::chain::Chain;
 use crate::error::Result;
-use crate::kernels::{PACKED_PAD, Packed, Values, packed_words};
+use crate::kernels::{PACKED_PAD, Packed, Values};
 use crate::key::PlainPoly;
 
 /// A plaintext prepared for [`Cpu`]: Montgomery form, packed as keys are if it has a value for every word.
@@ -13,7 +14,7 @@ pub struct CpuPlain {
     basis: Basis,
     /// Values of a limb: N, a period, or 1.
     period: usize,
-    /// The values of each prime, and `PACKED_PAD` words if they are packed.
+    /// The values of each prime.
     words: Buffer,
     /// Where those of each prime begin, and where the last ones end, if they are packed.
     begins: Vec<usize>,
@@ -26,15 +27,15 @@ impl CpuPlain {
     }
 
     /// Words of the buffer of a plaintext with so many values modulo each prime of `basis`: if these are N, 5, 6 or
-    /// 7 words take 8 values modulo a prime of at most 40, at most 48, more bits; else each takes one.
+    /// 7 words hold 8 values modulo a prime of at most 40, at most 48, more bits; else each value has one.
     ///
     /// # Errors
     /// [`crate::RingError::BadBasis`] if `basis` names primes outside the chain.
     pub fn words_of(chain: &Chain, basis: Basis, period: usize) -> Result<usize> {
         chain.check_basis("words_of", basis)?;
         Ok(match period == chain.n() {
-            true => begins(chain, basis).1 + PACKED_PAD,
-            false => basis.len() * period,
+            true => begins(chain, basis, 1).last().copied().unwrap_or(0),
+            false => basis.len().saturating_mul(period),
         })
     }
 
@@ -63,22 +64,11 @@ impl CpuPlain {
         }
         match self.begins.get(pos..pos + 2) {
             Some(&[begin, end]) => Values::Packed(Packed {
-                words: &self.words[begin..end + PACKED_PAD],
+                words: &self.words.and_behind()[begin..end + PACKED_PAD],
             }),
             _ => Values::Zero,
         }
     }
-}
-
-/// Where the packed values modulo each prime begin and the last ones end, and that end.
-fn begins(chain: &Chain, basis: Basis) -> (Vec<usize>, usize) {
-    let mut end = 0;
-    let mut begins = vec![end];
-    for i in basis.iter() {
-        end += packed_words(chain.modulus(i), 1, chain.n());
-        begins.push(end);
-    }
-    (begins, end)
 }
 
 impl Cpu {
@@ -93,14 +83,14 @@ impl Cpu {
         };
         let limbs = basis.iter().zip(values.chunks_exact(period));
         if period == self.chain.n() {
-            let (begins, end) = begins(&self.chain, basis);
-            let mut words = Buffer::dirty(end + PACKED_PAD);
+            let begins = begins(&self.chain, basis, 1);
+            let mut words = Buffer::kept(begins.last().copied().unwrap_or(0));
             let mut limb = Buffer::dirty(period);
-            for ((i, values), begin) in limbs.zip(&begins) {
+            for ((i, values), run) in limbs.zip(begins.windows(2)) {
                 let m = self.chain.modulus(i);
                 self.kernels.mul_const(m, &mut limb, values, m.mont_one());
-                self.kernels
-                    .pack_row(m, &mut words[*begin..end], &limb, (0, 1));
+                let row = &mut words[run[0]..run[1]];
+                self.kernels.pack_row(m, row, &limb, (0, 1));
             }
             return Ok(CpuPlain {
                 basis,
@@ -109,7 +99,7 @@ impl Cpu {
                 begins,
             });
         }
-        let mut words = Buffer::dirty(values.len());
+        let mut words = Buffer::kept(values.len());
         for ((i, values), out) in limbs.zip(words.chunks_exact_mut(period)) {
             let m = self.chain.modulus(i);
             self.kernels.mul_const(m, out, values, m.mont_one());

@@ -26,7 +26,7 @@ pub struct CpuKey {
     pub(super) basis: Basis,
     /// Per prime of `basis` the rows `b_0, a_0, b_1, a_1, ..`, or the rows b alone, interleaved by eight words
     /// and packed: what an inner product reads is one run of memory. All in one buffer, so that it lies
-    /// in huge pages, with `PACKED_PAD` words at its end.
+    /// in huge pages.
     rows: Buffer,
     /// Where the rows of each prime begin, and where the last ones end.
     begins: Vec<usize>,
@@ -113,10 +113,8 @@ impl CpuKey {
             true => basis.len() * digits * ROUND_KEYS,
             false => 0,
         };
-        let end = begins(chain, basis, rows)
-            .last()
-            .map_or(0, |end| end + PACKED_PAD);
-        Ok([round_keys, end])
+        let end = begins(chain, basis, rows).last().copied();
+        Ok([round_keys, end.unwrap_or(0)])
     }
 
     /// Bytes of the list of refused words that such a key has beside its buffers, on average: of words of a prime
@@ -170,7 +168,7 @@ impl CpuKey {
     pub(super) fn row_of(&self, i: usize) -> Option<&[u64]> {
         let pos = self.basis.position_of(i)?;
         let (begin, end) = (*self.begins.get(pos)?, *self.begins.get(pos + 1)?);
-        self.rows.get(begin..end + PACKED_PAD)
+        self.rows.and_behind().get(begin..end + PACKED_PAD)
     }
 }
 
@@ -179,8 +177,8 @@ const fn rows_of_a_digit(seeds: bool) -> usize {
     if seeds { 1 } else { 2 }
 }
 
-/// Where the packed rows of each prime begin in a key of so many, and where the last ones end.
-fn begins(chain: &Chain, basis: Basis, rows: usize) -> Vec<usize> {
+/// Where the packed rows of each prime begin, of so many for each, and where the last ones end.
+pub(super) fn begins(chain: &Chain, basis: Basis, rows: usize) -> Vec<usize> {
     let words = |i| packed_words(chain.modulus(i), rows, chain.n());
     let mut end = 0;
     let ends = basis.iter().map(|i| {
@@ -205,7 +203,7 @@ impl Cpu {
             let made = |(expander, _): &(&Expander, Stream)| expander.id() == ExpanderId::Aes128;
             self.seeds && seeds.iter().all(made)
         })?;
-        let mut out = Buffer::dirty(key.basis().len() * seeds.len() * ROUND_KEYS);
+        let mut out = Buffer::kept(key.basis().len() * seeds.len() * ROUND_KEYS);
         let mut outs = out.chunks_exact_mut(ROUND_KEYS);
         for i in key.basis().iter() {
             for (expander, stream) in &seeds {
@@ -250,7 +248,7 @@ impl Cpu {
         let each = rows_of_a_digit(round_keys.is_some());
         let count = each * key.parts.len();
         let begins = begins(&self.chain, basis, count);
-        let mut rows = Buffer::dirty(begins.last().unwrap_or(&0) + PACKED_PAD);
+        let mut rows = Buffer::kept(begins.last().copied().unwrap_or(0));
         let mut temp = Buffer::dirty(2 * n);
         let (temp, expanded) = temp.split_at_mut(n);
         for ((pos, i), run) in basis.iter().enumerate().zip(begins.windows(2)) {

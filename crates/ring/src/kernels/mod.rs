@@ -183,7 +183,7 @@ pub(crate) struct ConvSource<'a> {
     pub(crate) ys: &'a [u64],
     /// Quotients, in the same order: at most as many as there are primes.
     pub(crate) v: &'a [u8],
-    /// All residues are below it.
+    /// All residues are below it; at most 2^50.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) bound: u64,
 }

@@ -19,7 +19,7 @@ pub(crate) fn packed_width(m: &Modulus) -> usize {
 }
 
 /// Words behind a block's packed ones that kernels may read, whatever they are: a vector of 64 bytes
-/// takes eight words of 40 bits.
+/// takes eight words of 40 bits. Masked loads would read no more, but are no operand of a permutation.
 pub(crate) const PACKED_PAD: usize = 3;
 
 /// Words of memory that eight columns of so many rows take.
@@ -53,7 +53,6 @@ impl<'a> Packed<'a> {
     }
 
     /// Whether it has so many columns.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code))]
     pub(crate) fn covers(self, m: &Modulus, columns: usize) -> bool {
         self.words.len() >= packed_words(m, 1, columns) + PACKED_PAD
     }

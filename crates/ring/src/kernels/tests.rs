@@ -665,7 +665,7 @@ proptest! {
     fn conversions(
         bits in 20u32..=50,
         log_n in degree(),
-        terms in prop_oneof![0usize..=23, Just(1usize), Just(8), Just(15)],
+        terms in prop_oneof![0usize..=23, Just(1usize), Just(8), Just(15), Just(40)],
         others in 0u32..3,
         top: bool,
         seed: u64,
@@ -679,7 +679,7 @@ proptest! {
         let words = n / width * columns;
         // From a single prime the residue is the value, but for its sign.
         let single = terms == 1 && !seed.is_multiple_of(3);
-        let bound = [1 << 50, 3 * p, 8 * p, p][(w.next() % 4) as usize].min(1 << 50);
+        let bound = [1 << 50, 3 * p, 8 * p, p, (p >> 5).max(2)][(w.next() % 5) as usize].min(1 << 50);
         let smaller = w.next() % 2 * 10 + 1;
         let rows: Vec<ConvRow> = tables
             .iter()

@@ -204,7 +204,7 @@ impl Estimate<'_> {
         let n = self.params.n();
         for program in self.programs() {
             for words in plains_words(program, self.params) {
-                pool.take(words);
+                pool.keep(words);
             }
         }
         let mut keys: Vec<(KeyPurpose, usize)> = self.keys.iter().collect();
@@ -220,11 +220,11 @@ impl Estimate<'_> {
                 stored.extend((0..digits).map(|_| pool.take(part)));
                 let chain = self.params.chain();
                 let words = CpuKey::words_of(chain, self.isa, shape.basis, digits);
-                for words in words.unwrap_or_default() {
-                    if words > 0 {
-                        pool.take(words);
-                    }
+                let [round_keys, rows] = words.unwrap_or_default();
+                if round_keys > 0 {
+                    pool.keep(round_keys);
                 }
+                pool.keep(rows);
                 let permuted = pool.take(2 * n);
                 pool.give(permuted);
             }

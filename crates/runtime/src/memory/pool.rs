@@ -42,6 +42,16 @@ impl PoolModel {
         class
     }
 
+    /// A buffer of so many words that stays.
+    pub(crate) fn keep(&mut self, words: usize) {
+        let class = size_class(words);
+        // What waits of that class is as good as new: both are held from now on.
+        let _ = self.shelves.take_own(class);
+        self.in_use = self.in_use.saturating_add(bytes(class));
+        let held = self.in_use.saturating_add(self.shelves.bytes() as u64);
+        self.peak = self.peak.max(held);
+    }
+
     /// A buffer of a class comes back.
     pub(crate) fn give(&mut self, class: usize) {
         self.in_use = self.in_use.saturating_sub(bytes(class));

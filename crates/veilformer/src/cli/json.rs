@@ -223,7 +223,7 @@ pub struct Plan {
     pub peak_memory_bytes: u64,
     /// Encoded weights of the model.
     pub weight_bytes: u64,
-    /// What they would take if each plaintext had a word for every prime and coefficient.
+    /// What they would take if each plaintext had a (packed) value for every prime and coefficient.
     pub full_weight_bytes: u64,
     /// Size of the evaluation key file.
     pub key_bytes: u64,

@@ -72,8 +72,9 @@ struct Chunk<'a> {
     /// Quotients, and what they are multiplied by.
     v: &'a [u8],
     minus_d: f64,
-    /// What is taken from the words, and added to every sum for that: at most `p / 2` in absolute value.
+    /// What is taken from the words.
     half: f64,
+    /// What is added to every sum for that: at most `p / 2` in absolute value.
     shift: f64,
     /// Words to fetch into the cache meanwhile.
     ahead: &'a [u64],

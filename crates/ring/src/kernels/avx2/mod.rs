@@ -59,7 +59,7 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
     super::scalar::permute_coefficients(m, out, x, g);
 }
 
-/// Keys are packed once.
+/// Keys and plaintexts are packed once, and the portable code is no loop over bits.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
     super::scalar::pack_row(m, out, x, row);
@@ -164,7 +164,8 @@ impl Lanes {
     /// the lowest to the highest, and `|low| < 7 * 2^50`, which with another `q` is below `2^53`.
     ///
     /// The sum as a double is off by at most its part 2^-53, as is `qinv`, so that the quotient `k`
-    /// is at most `1/2 + 2 * 0.9 * 2^51 * 2^-53 < 0.96` from the real one. Of `high + low - k q`
+    /// is at most `1/2 + 2 * 0.9 * 2^51 * 2^-53 < 0.96` from the real one, if `low` is far below
+    /// `high`'s bound or `q > 2^8`. Of `high + low - k q`
     /// each partial sum is an integer below 2^53.
     #[inline]
     #[target_feature(enable = "avx2,fma")]

@@ -13,6 +13,8 @@ pub(super) struct Unpack {
     step: usize,
     /// Per byte of two words where it is; none where it is not one of the word's.
     bytes: __m256i,
+    /// Where the second two of four words are read, in bytes: with what is before them, so that nothing behind them is.
+    second: usize,
     /// Bits of the word before in its first byte.
     shift: __m256i,
     mask: __m256i,
@@ -25,17 +27,20 @@ impl Unpack {
         let width = packed_width(m);
         let whole = width.is_multiple_of(8);
         let mut bytes = [0i8; 32];
+        let before = 16 - width / 4;
         for (i, byte) in bytes.iter_mut().enumerate() {
-            // Both halves alike. Of words of whole bytes no other ones.
+            // Of words of whole bytes no other ones. What is none of two words of half bytes is masked.
+            let at = i / 16 * before + i / 8 % 2 * width / 8 + i % 8;
             *byte = match whole && i % 8 >= width / 8 {
                 true => -1,
-                false => (i / 8 % 2 * width / 8 + i % 8) as i8,
+                false => at.min(15) as i8,
             };
         }
         let half = if whole { 0 } else { 4 };
         Self {
             width,
             step: 8 * packed_stride(m, 1),
+            second: width / 4 - before,
             // SAFETY: 32 bytes.
             bytes: unsafe { load(bytes.as_ptr().cast()) },
             shift: _mm256_setr_epi64x(0, half, 0, half),
@@ -46,14 +51,14 @@ impl Unpack {
     /// Four words that begin at `p`; `WHOLE` if all have whole bytes.
     ///
     /// # Safety
-    /// `width / 4 + 16` bytes at `p` must be readable.
+    /// `width / 2` bytes at `p` must be readable.
     #[inline]
     #[target_feature(enable = "avx2")]
     pub(super) unsafe fn at<const WHOLE: bool>(&self, p: *const u8) -> __m256i {
-        // SAFETY: the caller's promise; two words take `width / 4` bytes.
+        // SAFETY: the caller's promise: four words take 20 bytes or more, the second load ends with them.
         let pairs = unsafe {
             let low = _mm_loadu_si128(p.cast());
-            _mm256_set_m128i(_mm_loadu_si128(p.add(self.width / 4).cast()), low)
+            _mm256_set_m128i(_mm_loadu_si128(p.add(self.second).cast()), low)
         };
         let words = _mm256_shuffle_epi8(pairs, self.bytes);
         match WHOLE {
@@ -73,7 +78,7 @@ impl Unpack {
         row: Packed<'_>,
         j: usize,
     ) -> [__m256i; 2] {
-        // SAFETY: the caller's promise; behind the words of a row are those that a last load may touch.
+        // SAFETY: the caller's promise.
         unsafe {
             let p = row.words.as_ptr().cast::<u8>().add(j / 8 * self.step);
             [self.at::<WHOLE>(p), self.at::<WHOLE>(p.add(self.width / 2))]

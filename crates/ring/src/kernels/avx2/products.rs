@@ -1,7 +1,8 @@
 //! Inner products and sums of products: lazy sums, reduced once.
 //!
-//! Primes of at most 48 bits (`NARROW`) leave enough bits free for exact sums of seven products and more; modulo
-//! others each product is reduced, and the products are summed. Packed words of the former have whole bytes.
+//! Primes whose packed words have whole bytes, of at most 48 bits (`NARROW`), leave enough bits free for exact sums: of
+//! seven products of canonical words and more, of three with digits. Modulo others each product is reduced, and the
+//! products are summed.
 
 use std::arch::x86_64::*;
 
@@ -9,11 +10,13 @@ use super::packed::Unpack;
 use super::pointwise::{leave, splat};
 use super::sum::Sum;
 use super::{LANES, Lanes, load, load_lazy, store};
-use crate::kernels::{Extra, KEY_AHEAD, KeyRows, ProductSum, Values, packed_stride, scalar, whole};
+use crate::kernels::{
+    Extra, KEY_AHEAD, KeyRows, ProductSum, Values, packed_stride, packed_width, scalar, whole,
+};
 use crate::modulus::Modulus;
 
 /// Reduced products that are summed before a reduction: each is at most `q` (a digit is at most `2q` and
-/// a key word `q`, so `1/2 + 2/4`), and with what was there, at most `3/4`, below `8 q <= 2^53`.
+/// a key word `q`, so `1/2 + 2/4`), and with what was there, at most `3/4`, below what [`Lanes::reduce_pair`] takes.
 const REDUCED: usize = 6;
 
 /// Tensor products whose first two parts are summed before a reduction: two products each.
@@ -21,7 +24,7 @@ const TENSORS: usize = REDUCED / 2;
 
 /// Whether products modulo a prime are `NARROW`.
 fn is_narrow(m: &Modulus) -> bool {
-    m.bits() <= 48
+    packed_width(m).is_multiple_of(8)
 }
 
 /// Adds a product to a sum.
@@ -111,7 +114,7 @@ unsafe fn inner_products<const NARROW: bool>(
         }
         // Per output two vectors.
         let mut sum = [[_mm256_setzero_pd(); 2]; 2];
-        // SAFETY: j + 8 <= n, and the caller's promise; words follow the rows which a last load may touch.
+        // SAFETY: j + 8 <= n, and the caller's promise.
         unsafe {
             begin(&l, factor, (j, extra), &mut sum);
             let mut left = (key.digits, key.first);

@@ -362,7 +362,7 @@ impl Product<'_> {
 /// How many words before its use a result's line is fetched: results are more than any cache holds.
 const OUTPUTS_AHEAD: usize = 128;
 
-#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma")]
+#[target_feature(enable = "avx2,bmi1,bmi2,avx512f,avx512dq,avx512vl,avx512ifma,avx512vbmi")]
 pub(in crate::kernels) fn sum_products(
     m: &Modulus,
     sums: &mut [ProductSum<'_>],
