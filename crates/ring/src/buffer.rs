@@ -257,7 +257,8 @@ mod tests {
         let shorter = Buffer::dirty(3 << 10);
         assert_eq!(shorter.len(), 3 << 10);
         assert!(Buffer::zeroed(3000).iter().all(|&w| w == 0));
-        // Of a whole class, too.
+        // What stays takes nothing larger, and of a whole class there are words behind, too.
+        drop(Buffer::dirty(6 << 10));
         let whole = Buffer::kept(1 << 12);
         let all = whole.and_behind();
         assert_eq!((whole.class, all.len()), (1 << 12, (1 << 12) + BEHIND));

@@ -98,6 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn what_stays_takes_nothing_larger() {
+        let mut pool = PoolModel::new(1 << 20);
+        let large = pool.take(1024);
+        pool.give(large);
+        pool.keep(700);
+        assert_eq!(pool.peak(), 8 * (1024 + 704));
+        // Its own size it does.
+        pool.keep(1020);
+        assert_eq!(pool.peak(), 8 * (1024 + 704));
+        assert_eq!(pool.take(1000), 1024);
+        assert_eq!(pool.peak(), 8 * (1024 + 704 + 1024));
+    }
+
+    #[test]
     fn what_waits_stays_within_the_limit_and_the_oldest_leaves() {
         let mut pool = PoolModel::new(8 * 980);
         let events = [
