@@ -245,7 +245,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
-    fn elementwise(bits in 20u32..=50, n in 0usize..80, seed: u64) {
+    fn elementwise(
+        bits in prop_oneof![20u32..=50, 49u32..=50],
+        n in prop_oneof![0usize..80, (0usize..10).prop_map(|blocks| 8 * blocks)],
+        seed: u64,
+    ) {
         let m = prime(bits, 8);
         let q = m.value();
         let mut w = Words(seed);
@@ -415,8 +419,8 @@ proptest! {
 
     #[test]
     fn sums_of_products(
-        bits in 20u32..=50,
-        count in 0usize..=40,
+        bits in prop_oneof![20u32..=50, 46u32..=50],
+        count in prop_oneof![5 => 0usize..=40, 1 => 41usize..=400],
         sums in 1usize..=9,
         n in prop_oneof![Just(40usize), Just(64), Just(256)],
         seed: u64,
@@ -482,7 +486,7 @@ proptest! {
     }
 
     #[test]
-    fn sums_of_few_products(bits in 20u32..=50, count in 1usize..=TERMS, blocks in 0usize..7, odd in prop_oneof![3 => Just(0), 1 => 1..16usize], extreme: bool, seed: u64) {
+    fn sums_of_few_products(bits in prop_oneof![20u32..=50, 49u32..=50], count in 1usize..=TERMS, blocks in 0usize..7, odd in prop_oneof![3 => Just(0), 1 => 1..16usize], extreme: bool, seed: u64) {
         let (m, n) = (prime(bits, 8), 16 * blocks + odd);
         let q = m.value();
         let mut w = Words(seed);
