@@ -75,28 +75,25 @@ impl Buffer {
     /// A buffer of `len` words whose contents are *arbitrary* (but initialized): the caller
     /// overwrites all of it.
     pub(crate) fn dirty(len: usize) -> Self {
-        let class = size_class(len);
-        let waiting = lock().take(class);
-        match waiting {
-            Some((_, mut b)) => {
-                b.len = len;
-                b
-            }
-            None => Self::allocate(len, class),
-        }
+        let waiting = lock().take(size_class(len));
+        Self::of(len, waiting.map(|(_, b)| b))
     }
 
     /// The same for what stays, as keys and weights do: of its own size class, so that nothing larger is kept from
     /// what needs it.
     pub(crate) fn kept(len: usize) -> Self {
-        let class = size_class(len);
-        let waiting = lock().take_own(class);
+        let waiting = lock().take_own(size_class(len));
+        Self::of(len, waiting)
+    }
+
+    /// What waited, with this length, or else memory from the system.
+    fn of(len: usize, waiting: Option<Self>) -> Self {
         match waiting {
             Some(mut b) => {
                 b.len = len;
                 b
             }
-            None => Self::allocate(len, class),
+            None => Self::allocate(len, size_class(len)),
         }
     }
 

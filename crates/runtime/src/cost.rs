@@ -372,8 +372,8 @@ pub(crate) fn encodings(program: &CiphertextProgram) -> impl Iterator<Item = (Co
         } else {
             Cost::Encode
         };
-        let words = plain_values(&plain.pattern, program.slots);
-        let share = words as f64 / (2 * program.slots.max(1)) as f64;
+        let values = plain_values(&plain.pattern, program.slots);
+        let share = values as f64 / (2 * program.slots.max(1)) as f64;
         [
             (Cost::EncodePlain, plain.level, 1.0),
             (cost, plain.level, share),

@@ -57,10 +57,10 @@ impl Shape {
                 put(&[step(giant.rotation), giant.terms.len()]);
                 for term in &giant.terms {
                     let plain = program.plains.get(term.plain.0 as usize);
-                    let words = plain.map_or(0, |plain| plain_values(&plain.pattern, slots));
+                    let values = plain.map_or(0, |plain| plain_values(&plain.pattern, slots));
                     let next = plains.len();
                     let which = *plains.entry(term.plain.0).or_insert(next);
-                    put(&[term.input, step(term.baby), words, which]);
+                    put(&[term.input, step(term.baby), values, which]);
                 }
             }
         }

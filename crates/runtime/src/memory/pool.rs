@@ -36,9 +36,7 @@ impl PoolModel {
     pub(crate) fn take(&mut self, words: usize) -> usize {
         let wanted = size_class(words);
         let class = self.shelves.take(wanted).map_or(wanted, |found| found.0);
-        self.in_use = self.in_use.saturating_add(bytes(class));
-        let held = self.in_use.saturating_add(self.shelves.bytes() as u64);
-        self.peak = self.peak.max(held);
+        self.hold(class);
         class
     }
 
@@ -47,6 +45,11 @@ impl PoolModel {
         let class = size_class(words);
         // What waits of that class is as good as new: both are held from now on.
         let _ = self.shelves.take_own(class);
+        self.hold(class);
+    }
+
+    /// A buffer of a class that does not wait any more is in use.
+    fn hold(&mut self, class: usize) {
         self.in_use = self.in_use.saturating_add(bytes(class));
         let held = self.in_use.saturating_add(self.shelves.bytes() as u64);
         self.peak = self.peak.max(held);

@@ -59,7 +59,7 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
     super::scalar::permute_coefficients(m, out, x, g);
 }
 
-/// Keys and plaintexts are packed once, and the portable code is no loop over bits.
+/// Portable code will do: packing is a pass of shifts, beside the transforms of the key or plaintext.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
     super::scalar::pack_row(m, out, x, row);
