@@ -484,7 +484,7 @@ mod tests {
         let mut medians = BTreeMap::new();
         for mut case in names {
             let ms = (case.run)(1).unwrap();
-            assert!(ms > 0.0, "{}", case.name);
+            assert!(ms.is_finite(), "{}", case.name);
             medians.insert(case.name.clone(), ms);
         }
         // A difference of two times that were taken once: its sign is left to chance.

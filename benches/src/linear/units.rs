@@ -1,8 +1,13 @@
 //! Times of the operations that products consist of, by differences of small transforms.
+//!
+//! Both sides of a difference run one right after the other and the difference is the sample: times of
+//! half a second that differ by a tenth say nothing of each other once minutes of a shared machine lie
+//! between them.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use veilformer_circuits::matrix::{ProductCosts, UnitCosts};
 use veilformer_ckks::{Complex, Giant, KeyList, KeyPurpose, Params, SlotVector, Term, Transform};
@@ -86,6 +91,26 @@ fn transform(
     }
 }
 
+/// What `more` takes above `less`, both run right after each other: as a case of its own, whose
+/// repetitions are not counted by the difference, which says little of how long it takes.
+fn difference<'a>(
+    name: &str,
+    mut more: impl FnMut() -> Result<()> + Send + 'a,
+    mut less: impl FnMut() -> Result<()> + Send + 'a,
+) -> Case<'a> {
+    Case {
+        name: name.to_owned(),
+        run: Box::new(move |_| {
+            let start = Instant::now();
+            more()?;
+            let between = Instant::now();
+            less()?;
+            let more = (between - start).as_secs_f64();
+            Ok((more - between.elapsed().as_secs_f64()) * 1e3)
+        }),
+    }
+}
+
 /// The cases that [`of`] takes the medians of.
 pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> {
     let level = setting.level;
@@ -106,83 +131,92 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
         };
         (0..count).map(plain).collect()
     };
-    let mut cases = Vec::new();
-    let mut add_all = |name: &str, transforms: Vec<Transform<Plain>>| {
+    let apply = |transforms: Vec<Transform<Plain>>| {
         let (ops, inputs) = (Arc::clone(&ops), Arc::clone(&inputs));
-        cases.push(Case::timed(name, move || {
+        move || {
             let inputs: Vec<&Ct> = inputs.iter().collect();
             let transforms: Vec<_> = transforms.iter().collect();
             black_box(ops.linear_transforms(&inputs, &transforms)?);
             Ok(())
-        }));
+        }
     };
+    let one = |transform: Transform<Plain>| apply(vec![transform]);
     // Constants multiply inputs that come from memory, for as many outputs as a call has.
     let scalars = plains(Stored::Scalar, INPUTS, false)?;
-    for (name, every) in [("scalar 16 of 16", 1), ("scalar 16 of 16/2", 2)] {
-        let one = transform(&scalars, &[0], INPUTS, (0, 1), every);
-        add_all(name, vec![one; INPUTS]);
-    }
-    let mut add = |name: &str, transform: Transform<Plain>| add_all(name, vec![transform]);
+    let scalar = |every| {
+        apply(vec![
+            transform(&scalars, &[0], INPUTS, (0, 1), every);
+            INPUTS
+        ])
+    };
+    let mut cases = vec![difference("scalar", scalar(1), scalar(2))];
     for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
         let pool = plains(stored, 248, true)?;
-        add(
-            &format!("{name} 8x31"),
-            transform(&pool, &EIGHT, 1, (1, BABIES), 1),
-        );
-        add(
-            &format!("{name} 8x31/2"),
-            transform(&pool, &EIGHT, 1, (1, BABIES), 2),
-        );
+        let rotated =
+            |giants: &[i64], babies, every| one(transform(&pool, giants, 1, (1, babies), every));
+        let all = || rotated(&EIGHT, BABIES, 1);
+        cases.push(difference(
+            &format!("{name} rotated"),
+            all(),
+            rotated(&EIGHT, BABIES, 2),
+        ));
         if matches!(stored, Stored::Periodic) {
-            add("periodic 8x16", transform(&pool, &EIGHT, 1, (1, 17), 1));
-            add("periodic 4x31", transform(&pool, &FOUR, 1, (1, BABIES), 1));
+            cases.push(difference("babies", all(), rotated(&EIGHT, 17, 1)));
+            cases.push(difference("giants", all(), rotated(&FOUR, BABIES, 1)));
         }
     }
     for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
         let pool = plains(stored, 8 * INPUTS, false)?;
-        add(
-            &format!("{name} 8 of 16"),
-            transform(&pool, &EIGHT, INPUTS, (0, 1), 1),
-        );
-        add(
-            &format!("{name} 8 of 16/2"),
-            transform(&pool, &EIGHT, INPUTS, (0, 1), 2),
-        );
+        let still =
+            |giants: &[i64], inputs, every| one(transform(&pool, giants, inputs, (0, 1), every));
+        cases.push(difference(
+            name,
+            still(&EIGHT, INPUTS, 1),
+            still(&EIGHT, INPUTS, 2),
+        ));
         if matches!(stored, Stored::Periodic) {
-            add("giant 0", transform(&pool, &[0], 1, (0, 1), 1));
-            add("giant 32", transform(&pool, &[32], 1, (0, 1), 1));
-            add(
-                "giants 4",
-                transform(&pool, &[32, 64, 96, 128], 1, (0, 1), 1),
-            );
+            cases.push(Case::timed("giant 0", still(&[0], 1, 1)));
+            cases.push(Case::timed("giant 32", still(&[32], 1, 1)));
+            cases.push(difference(
+                "giants of inputs",
+                still(&[32, 64, 96, 128], 1, 1),
+                still(&[32], 1, 1),
+            ));
         }
     }
-    for count in [2, 8] {
+    let rotate = |count: i64| {
         let (ops, inputs) = (Arc::clone(&ops), Arc::clone(&inputs));
         let steps: Vec<i64> = (1..=count).collect();
-        cases.push(Case::timed(&format!("rotate {count}"), move || {
+        move || {
             black_box(ops.rotate_many(&inputs[0], &steps)?);
             Ok(())
-        }));
-    }
+        }
+    };
+    cases.push(Case::timed("rotate 2", rotate(2)));
+    cases.push(difference("hoisted", rotate(8), rotate(2)));
     let below = ops.drop_to(&inputs[0], level.saturating_sub(1))?;
-    let (e, cts) = (Arc::clone(&ops), Arc::clone(&inputs));
+    let e = Arc::clone(&ops);
     cases.push(Case::timed("rotate below", move || {
         black_box(e.rotate_many(&below, &[1])?);
         Ok(())
     }));
-    let e = Arc::clone(&ops);
+    let (e, cts) = (Arc::clone(&ops), Arc::clone(&inputs));
     cases.push(Case::timed("add", move || {
         black_box(e.add(&cts[0], &cts[1])?);
         Ok(())
     }));
-    for pairs in [1, 3].into_iter().filter(|_| products) {
-        let (ops, inputs) = (Arc::clone(&ops), Arc::clone(&inputs));
-        cases.push(Case::timed(&format!("products {pairs}"), move || {
-            let pairs: Vec<(&Ct, &Ct)> = (0..pairs).map(|i| (&inputs[i], &inputs[i + 3])).collect();
-            black_box(ops.mul_sum(&pairs)?);
-            Ok(())
-        }));
+    if products {
+        let multiply = |pairs: usize| {
+            let (ops, inputs) = (Arc::clone(&ops), Arc::clone(&inputs));
+            move || {
+                let pairs: Vec<(&Ct, &Ct)> =
+                    (0..pairs).map(|i| (&inputs[i], &inputs[i + 3])).collect();
+                black_box(ops.mul_sum(&pairs)?);
+                Ok(())
+            }
+        };
+        cases.push(Case::timed("product", multiply(1)));
+        cases.push(difference("products", multiply(3), multiply(1)));
     }
     for case in &mut cases {
         case.name = format!("unit: {}", case.name);
@@ -198,32 +232,28 @@ pub(super) fn of(medians: &BTreeMap<String, f64>) -> UnitCosts {
             .copied()
             .unwrap_or(0.0)
     };
-    let difference =
-        |name: &str, products: f64| (ms(name) - ms(&format!("{name}/2"))).max(0.0) / products;
-    let plain = |name: &str| difference(&format!("{name} 8 of 16"), 64.0);
-    let extended = |name: &str| difference(&format!("{name} 8x31"), 124.0);
+    let each = |name: &str, count: f64| ms(name).max(0.0) / count;
     let plains = ProductCosts {
-        dense: plain("dense"),
-        periodic: plain("periodic"),
-        scalar: difference("scalar 16 of 16", 128.0),
+        dense: each("dense", 64.0),
+        periodic: each("periodic", 64.0),
+        scalar: each("scalar", 128.0),
     };
-    let product = extended("periodic");
-    let all = ms("periodic 8x31");
-    let hoisted = (ms("rotate 8") - ms("rotate 2")) / 6.0;
-    let plain_giant = (ms("giants 4") - ms("giant 32")) / 3.0 - plains.periodic;
-    let pair = (ms("products 3") - ms("products 1")) / 2.0;
+    let product = each("periodic rotated", 124.0);
+    let hoisted = each("hoisted", 6.0);
+    let plain_giant = each("giants of inputs", 3.0) - plains.periodic;
+    let pair = each("products", 2.0);
     UnitCosts {
         decomposition: ms("rotate 2") - 2.0 * hoisted,
         hoisted,
-        baby: (all - ms("periodic 8x16")) / 15.0 - 8.0 * product,
-        giant: (all - ms("periodic 4x31")) / 4.0 - 31.0 * product,
+        baby: each("babies", 15.0) - 8.0 * product,
+        giant: each("giants", 4.0) - 31.0 * product,
         plain_giant,
         rotation: ms("rotate below"),
-        relinearization: ms("products 1") - pair,
+        relinearization: ms("product") - pair,
         product: pair,
         plain: plains,
         extended: ProductCosts {
-            dense: extended("dense"),
+            dense: each("dense rotated", 124.0),
             periodic: product,
             // No method has constants for rotated inputs.
             scalar: product,
@@ -289,35 +319,24 @@ mod tests {
             rescale: 5.0,
             division: 11.0,
         };
-        let rotated = |babies: f64, giants: f64, products: f64, each: f64| {
-            u.decomposition + babies * u.baby + giants * u.giant + products * each + u.division
-        };
-        let still = |giants: f64, products: f64, each: f64| {
-            giants * u.plain_giant + products * each + u.division
-        };
         let (x, p) = (u.extended, u.plain);
         let medians = [
-            ("dense 8x31", rotated(31.0, 7.0, 248.0, x.dense)),
-            ("dense 8x31/2", rotated(31.0, 7.0, 124.0, x.dense)),
-            ("periodic 8x31", rotated(31.0, 7.0, 248.0, x.periodic)),
-            ("periodic 8x31/2", rotated(31.0, 7.0, 124.0, x.periodic)),
-            ("periodic 8x16", rotated(16.0, 7.0, 128.0, x.periodic)),
-            ("periodic 4x31", rotated(31.0, 3.0, 124.0, x.periodic)),
-            ("dense 8 of 16", still(7.0, 128.0, p.dense)),
-            ("dense 8 of 16/2", still(7.0, 64.0, p.dense)),
-            ("periodic 8 of 16", still(7.0, 128.0, p.periodic)),
-            ("periodic 8 of 16/2", still(7.0, 64.0, p.periodic)),
-            ("scalar 16 of 16", 16.0 * u.rescale + 256.0 * p.scalar),
-            ("scalar 16 of 16/2", 16.0 * u.rescale + 128.0 * p.scalar),
+            ("dense rotated", 124.0 * x.dense),
+            ("periodic rotated", 124.0 * x.periodic),
+            ("babies", 15.0 * u.baby + 120.0 * x.periodic),
+            ("giants", 4.0 * u.giant + 124.0 * x.periodic),
+            ("dense", 64.0 * p.dense),
+            ("periodic", 64.0 * p.periodic),
+            ("scalar", 128.0 * p.scalar),
             ("giant 0", p.periodic + u.rescale),
-            ("giant 32", still(1.0, 1.0, p.periodic)),
-            ("giants 4", still(4.0, 4.0, p.periodic)),
+            ("giant 32", u.plain_giant + p.periodic + u.division),
+            ("giants of inputs", 3.0 * (u.plain_giant + p.periodic)),
             ("rotate 2", u.decomposition + 2.0 * u.hoisted),
-            ("rotate 8", u.decomposition + 8.0 * u.hoisted),
+            ("hoisted", 6.0 * u.hoisted),
             ("rotate below", u.rotation),
             ("add", u.addition),
-            ("products 1", u.relinearization + u.product),
-            ("products 3", u.relinearization + 3.0 * u.product),
+            ("product", u.relinearization + u.product),
+            ("products", 2.0 * u.product),
         ];
         let medians = medians.map(|(name, ms)| (format!("unit: {name}"), ms));
         assert_eq!(of(&medians.into_iter().collect()), u);
