@@ -102,7 +102,11 @@ impl MixedRadix {
                 let rest = modulus.sub(x, known.at(&self.digits, j));
                 modulus.center(modulus.mul_shoup(rest, known.inverse))
             };
-            let digits = residues.iter().enumerate().map(digit).collect();
+            let digits = match self.digits[..] {
+                // Nothing is known: a loop that the compiler vectorizes.
+                [] => residues.iter().map(|&x| modulus.center(x)).collect(),
+                _ => residues.iter().enumerate().map(digit).collect(),
+            };
             self.digits.push(digits);
             self.moduli.push(modulus.clone());
         }

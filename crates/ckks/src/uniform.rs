@@ -1,7 +1,7 @@
 //! Expansion of seeds into uniformly random polynomials: a wire format, since both ends of the
 //! wire must get the same polynomial.
 
-use veilformer_ring::{Basis, Expander, ExpanderId, Modulus, RnsPoly, Stream as RingStream};
+use veilformer_ring::{Basis, Cpu, Expander, ExpanderId, RnsPoly, Stream as RingStream};
 
 use crate::{CkksError, Params};
 
@@ -63,7 +63,15 @@ pub fn expand(
     Ok(expander.poly(params.chain(), basis, stream.of_ring())?)
 }
 
-/// One limb of that polynomial, or as much of it as `limb` has words.
-pub fn expand_limb(expander: &Expander, stream: Stream, modulus: &Modulus, limb: &mut [u64]) {
-    expander.fill(stream.of_ring(), modulus, limb);
+/// The limb of that polynomial modulo prime number `prime`, by the kernels of `cpu`.
+///
+/// # Errors
+/// The ring's, for a prime outside the chain or a limb of other than N words.
+pub fn expand_limb(
+    cpu: &Cpu,
+    (expander, stream): (&Expander, Stream),
+    prime: usize,
+    limb: &mut [u64],
+) -> Result<(), CkksError> {
+    Ok(cpu.uniform_limb(prime, (expander, stream.of_ring()), limb)?)
 }

@@ -64,10 +64,10 @@ impl<'k> Decryptor<'k> {
         match &stored.uniform {
             Uniform::Seed(seed) => {
                 let expander = Expander::new(stored.expander, *seed);
+                let backend = self.key.backend();
                 self.phase(stored.info, &stored.body, |prime, limb| {
-                    let modulus = params.chain().modulus(prime);
-                    uniform::expand_limb(&expander, Stream::Ciphertext, modulus, limb);
-                    Ok(())
+                    let from = (&expander, Stream::Ciphertext);
+                    Ok(uniform::expand_limb(backend, from, prime, limb)?)
                 })
             }
             Uniform::Poly(c1) => {

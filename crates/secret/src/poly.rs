@@ -119,7 +119,7 @@ pub(crate) fn rlwe(
     for (position, prime) in a.basis.iter().enumerate() {
         let limb = out.0.limb_mut(position);
         hidden.limb(backend, prime, limb)?;
-        uniform::expand_limb(&expander, a.stream, chain.modulus(prime), uniform);
+        uniform::expand_limb(backend, (&expander, a.stream), prime, uniform)?;
         backend.neg_limb(prime, uniform)?;
         let secret = secret.limb_of(prime).unwrap_or_default();
         backend.mul_acc_limb(prime, limb, uniform, secret)?;

@@ -5,6 +5,9 @@ use super::Cpu;
 use crate::basis::Basis;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
+use crate::expander::{Expander, ExpanderId, Stream};
+use crate::kernels::ROUND_KEYS;
+use crate::keystream::limb_key;
 use crate::modulus::Modulus;
 
 impl Cpu {
@@ -30,6 +33,33 @@ impl Cpu {
         let scale = table.scaled(1);
         self.kernels.inverse(table, out, Some(x), &scale, &[]);
         Ok(())
+    }
+
+    /// One limb of a uniform polynomial, as [`Expander::fill`] makes it.
+    ///
+    /// # Errors
+    /// As [`Cpu::forward_ntt_limb`].
+    pub fn uniform_limb(
+        &self,
+        prime: usize,
+        (expander, stream): (&Expander, Stream),
+        out: &mut [u64],
+    ) -> Result<()> {
+        let m = check(&self.chain, "uniform_limb", prime, &[out])?;
+        self.expand(expander, stream, m, out);
+        Ok(())
+    }
+
+    pub(super) fn expand(&self, from: &Expander, stream: Stream, m: &Modulus, out: &mut [u64]) {
+        match from.id() {
+            ExpanderId::Blake3 => from.fill(stream, m, out),
+            ExpanderId::Aes128 => {
+                let mut round_keys = [0; ROUND_KEYS];
+                let key = limb_key(from.seed(), stream, m);
+                self.kernels.round_keys(&key, &mut round_keys);
+                self.kernels.uniform(m, &round_keys, out);
+            }
+        }
     }
 
     /// `acc += a * b` on one limb of N words, in NTT form.
@@ -79,6 +109,7 @@ fn check<'c>(
 #[cfg(test)]
 mod tests {
     use crate::conformance::{Samples, test_chain};
+    use crate::expander::{Expander, ExpanderId, Stream};
     use crate::{Backend, Cpu, CpuConfig, Form, RingError};
 
     #[test]
@@ -112,6 +143,16 @@ mod tests {
                 let mut back = vec![1; limb.len()];
                 cpu.inverse_ntt_limb(i, &mut back, &limb)?;
                 assert_eq!(back, whole.limb(i), "{isa:?}");
+            }
+            let stream = Stream { digit: 2, part: 1 };
+            for id in [ExpanderId::Blake3, ExpanderId::Aes128] {
+                let expander = Expander::new(id, [6; 32]);
+                let whole = expander.poly(&chain, chain.all(), stream)?;
+                for i in 0..chain.len() {
+                    let mut limb = a.limb(i).to_vec();
+                    cpu.uniform_limb(i, (&expander, stream), &mut limb)?;
+                    assert_eq!(limb, whole.limb(i), "{isa:?}");
+                }
             }
             let mut limb = a.limb(0).to_vec();
             for outside in [chain.len(), 128, usize::MAX] {

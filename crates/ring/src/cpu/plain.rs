@@ -85,12 +85,10 @@ impl Cpu {
         if period == self.chain.n() {
             let begins = begins(&self.chain, basis, 1);
             let mut words = Buffer::kept(begins.last().copied().unwrap_or(0));
-            let mut limb = Buffer::dirty(period);
             for ((i, values), run) in limbs.zip(begins.windows(2)) {
                 let m = self.chain.modulus(i);
-                self.kernels.mul_const(m, &mut limb, values, m.mont_one());
                 let row = &mut words[run[0]..run[1]];
-                self.kernels.pack_row(m, row, &limb, (0, 1));
+                self.kernels.pack_row(m, row, values, m.mont_one(), (0, 1));
             }
             return Ok(CpuPlain {
                 basis,

@@ -256,8 +256,8 @@ impl Cpu {
             let out = &mut rows[run[0]..run[1]];
             let mut pack = |x: &[u64], row: usize| {
                 self.kernels.permute(temp, x, &inverse.whole(), &[], false);
-                self.kernels.scale(m, temp, m.mont_one());
-                self.kernels.pack_row(m, out, temp, (row, count));
+                self.kernels
+                    .pack_row(m, out, temp, m.mont_one(), (row, count));
             };
             for (d, (b, a)) in key.parts.iter().enumerate() {
                 pack(b.limb(pos), each * d);
@@ -265,7 +265,7 @@ impl Cpu {
                     _ if round_keys.is_some() => {}
                     UniformHalf::Poly(a) => pack(a.limb(pos), 2 * d + 1),
                     UniformHalf::Seeded { expander, stream } => {
-                        expander.fill(*stream, m, expanded);
+                        self.expand(expander, *stream, m, expanded);
                         pack(expanded, 2 * d + 1);
                     }
                 }

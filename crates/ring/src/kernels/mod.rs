@@ -563,13 +563,15 @@ kernels! {
     /// stages of the NTT (lazy words for `forward_low`). Tiles come in ascending order and cover
     /// all columns.
     fn convert_tile(targets: &mut [Converted<'_>], source: &ConvSource<'_>, tile: &Tile);
-    /// One row of so many packed into all columns of a limb.
-    fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize));
+    /// One row of so many packed into all columns of a limb: `x * c`.
+    fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], c: ShoupConst, row: (usize, usize));
     /// What a uniform half is made from: `ROUND_KEYS` words, of which the first two are the AES key.
     fn round_keys(key: &[u8; 16], out: &mut [u64]);
     /// Of the first `words` words that such round keys make (a multiple of eight, at most `2^32`) those whose
     /// first attempt is refused: their numbers, and what is taken instead less that attempt, modulo q.
     fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut Vec<(u32, u64)>);
+    /// The residues that such round keys make, from the first one on.
+    fn uniform(m: &Modulus, round_keys: &[u64], out: &mut [u64]);
     /// `out_k = sum_d digits[d] * key[2d + k] + extra`, see `KeyRows`; canonical results, in another order
     /// if it has one.
     fn inner_product(m: &Modulus, out0: &mut [u64], out1: &mut [u64], key: &KeyRows<'_>, extra: &Extra<'_>);

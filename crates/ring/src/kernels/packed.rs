@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::modulus::Modulus;
+use crate::modulus::{Modulus, ShoupConst};
 
 /// Bits of a packed word, which are the bytes of eight of them.
 pub(crate) fn packed_width(m: &Modulus) -> usize {
@@ -77,8 +77,15 @@ pub(super) fn packed_word(m: &Modulus, words: &[u64], row: (usize, usize), j: us
     (both >> (bit % 64)) as u64 & ((1 << width) - 1)
 }
 
-/// One row of so many, into all columns of `out`.
-pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
+/// One row of so many, into all columns of `out`: `x * c`.
+#[inline(always)]
+pub(super) fn pack_row(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    c: ShoupConst,
+    row: (usize, usize),
+) {
     let width = packed_width(m);
     for (block, values) in x.chunks(8).enumerate() {
         let bit = bit_of(m, row, 8 * block);
@@ -87,7 +94,7 @@ pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usi
         let (mut left, mut have) = (0u128, bit % 64);
         let mut first = (1u64 << have) - 1;
         for &value in values {
-            left |= u128::from(value) << have;
+            left |= u128::from(m.mul_shoup(value, c)) << have;
             have += width;
             if have >= 64 {
                 let Some(word) = outs.next() else { return };

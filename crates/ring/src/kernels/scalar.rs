@@ -507,6 +507,10 @@ pub(super) fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut V
     }
 }
 
+pub(super) fn uniform(m: &Modulus, round_keys: &[u64], out: &mut [u64]) {
+    stream(m, round_keys).residues(m, out);
+}
+
 /// What a uniform half is made from.
 fn stream(m: &Modulus, round_keys: &[u64]) -> Keystream {
     let mut key = [0; 16];

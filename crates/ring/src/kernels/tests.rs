@@ -87,7 +87,7 @@ pub(super) fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
     let mut out = agree(|k| {
         let mut out = vec![u64::MAX; packed_words(m, rows, n) + PACKED_PAD];
         for r in 0..rows {
-            k.pack_row(m, &mut out, &row(r), (r, rows));
+            k.pack_row(m, &mut out, &row(r), m.shoup(1), (r, rows));
         }
         vec![out]
     });
@@ -97,6 +97,28 @@ pub(super) fn packed(m: &Modulus, words: &[u64], rows: usize) -> Vec<u64> {
         assert_eq!(packed::packed_word(m, &out, (row, rows), column), word);
     }
     out
+}
+
+/// The factor of a row, of primes of each width.
+#[test]
+fn rows_are_multiplied_when_they_are_packed() {
+    for bits in [30, 40, 46, 48, 50] {
+        let m = prime(bits, 8);
+        let mut w = Words(bits.into());
+        let (q, x) = (m.value(), w.many(64, m.value()));
+        for c in [0, 1, q - 1, m.mont_one().w, w.below(q)] {
+            let mut out = agree(|k| {
+                let mut out = vec![0; packed_words(&m, 2, 64) + PACKED_PAD];
+                k.pack_row(&m, &mut out, &x, m.shoup(c), (1, 2));
+                vec![out]
+            });
+            let out = out.remove(0);
+            for (j, &x) in x.iter().enumerate() {
+                assert_eq!(packed::packed_word(&m, &out, (1, 2), j), m.mul(x, c));
+                assert_eq!(packed::packed_word(&m, &out, (0, 2), j), 0);
+            }
+        }
+    }
 }
 
 /// A single packed row, filled up to whole eights of columns.

@@ -147,6 +147,27 @@ fn refused_words_are_the_same_for_all() {
     }
 }
 
+/// The residues of a stream, of primes that refuse no attempt, some, and one in eight, in lengths of whole vectors and
+/// others.
+#[test]
+fn residues_are_those_of_the_stream() {
+    for m in [just_above(49), just_above(45), prime(46, 8), prime(20, 8)] {
+        for n in [1, 2, 31, 32, 4096, 4100] {
+            let key = [n as u8; 16];
+            let mut expected = vec![0; n];
+            Keystream::new(key, &m).residues(&m, &mut expected);
+            let made = agree(|k| {
+                let mut round_keys = vec![0; ROUND_KEYS];
+                k.round_keys(&key, &mut round_keys);
+                let mut out = vec![u64::MAX; n];
+                k.uniform(&m, &round_keys, &mut out);
+                vec![out]
+            });
+            assert_eq!(made, [expected]);
+        }
+    }
+}
+
 /// With digits as large as transforms leave them, and few enough of them that results may stay as they are, and more.
 #[test]
 fn loose_results_are_what_a_division_takes() {

@@ -44,7 +44,7 @@ pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
 
-use crate::modulus::Modulus;
+use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
 
 /// Scalar code until somebody measures that it matters: a pass of stores, beside products of as many words.
@@ -61,8 +61,14 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
 
 /// Portable code will do: packing is a pass of shifts, beside the transforms of the key or plaintext.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(super) fn pack_row(m: &Modulus, out: &mut [u64], x: &[u64], row: (usize, usize)) {
-    super::scalar::pack_row(m, out, x, row);
+pub(super) fn pack_row(
+    m: &Modulus,
+    out: &mut [u64],
+    x: &[u64],
+    c: ShoupConst,
+    row: (usize, usize),
+) {
+    super::scalar::pack_row(m, out, x, c, row);
 }
 
 /// Nothing is made from them here.
@@ -74,6 +80,12 @@ pub(super) fn round_keys(key: &[u8; 16], out: &mut [u64]) {
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn refused(m: &Modulus, round_keys: &[u64], words: usize, out: &mut Vec<(u32, u64)>) {
     super::scalar::refused(m, round_keys, words, out);
+}
+
+/// The instructions for AES that there may be are the cipher's affair.
+#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
+pub(super) fn uniform(m: &Modulus, round_keys: &[u64], out: &mut [u64]) {
+    super::scalar::uniform(m, round_keys, out);
 }
 
 /// Words per vector.

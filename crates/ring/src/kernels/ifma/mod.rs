@@ -22,7 +22,7 @@ pub(super) use pointwise::{
     permute, permute_acc, scale, spread, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
 pub(super) use products::{inner_product, sum_products};
-pub(super) use uniform::{refused, round_keys};
+pub(super) use uniform::{refused, round_keys, uniform};
 
 use std::arch::x86_64::*;
 

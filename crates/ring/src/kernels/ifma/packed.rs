@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::{LANES, load};
+use super::{LANES, Lanes, load, splat};
 use crate::kernels::{Packed, packed_stride, packed_width, scalar};
-use crate::modulus::Modulus;
+use crate::modulus::{Modulus, ShoupConst};
 
 /// How eight words of one width are taken apart.
 #[derive(Clone, Copy)]
@@ -90,12 +90,13 @@ pub(in crate::kernels) fn pack_row(
     m: &Modulus,
     out: &mut [u64],
     x: &[u64],
+    c: ShoupConst,
     (row, rows): (usize, usize),
 ) {
     let (n, width) = (x.len(), packed_width(m));
     let step = packed_stride(m, rows);
     if !n.is_multiple_of(8) || row >= rows || out.len() < n / 8 * step {
-        return scalar::pack_row(m, out, x, (row, rows));
+        return scalar::pack_row(m, out, x, c, (row, rows));
     }
     // Byte `i` is one of a word, or its first half ends one and the second begins the next. Odd words
     // then stand half a byte higher.
@@ -113,11 +114,14 @@ pub(in crate::kernels) fn pack_row(
     let shift = _mm512_setr_epi64(0, half, 0, half, 0, half, 0, half);
     // SAFETY: 64 bytes each.
     let (bytes, others) = unsafe { (load(bytes.as_ptr().cast()), load(others.as_ptr().cast())) };
+    let k = Lanes::new(m);
+    let (w, quotient) = splat(c);
     for (column, words) in x.as_chunks::<8>().0.iter().enumerate() {
         // SAFETY: eight words are read. `width` bytes are written, in the column's row, inside
         // `out` since every column has `step` words and the row is one of `rows`.
         unsafe {
-            let x = _mm512_sllv_epi64(load(words.as_ptr()), shift);
+            let x = k.shoup(load(words.as_ptr()), w, quotient);
+            let x = _mm512_sllv_epi64(x, shift);
             let packed = _mm512_or_si512(
                 _mm512_permutexvar_epi8(bytes, x),
                 _mm512_maskz_permutexvar_epi8(shared, others, x),

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{load, store};
+use super::{load, reduce_once, store};
 use crate::kernels::{ROUND_KEYS, Uniform, scalar, words_met};
 use crate::keystream::limit;
 use crate::modulus::Modulus;
@@ -52,36 +52,18 @@ pub(in crate::kernels) fn refused(
     if round_keys.len() < ROUND_KEYS || !words.is_multiple_of(size) || words as u64 > 1 << 32 {
         return scalar::refused(m, round_keys, words, out);
     }
-    let keys = round_keys.as_ptr();
-    let limit = _mm512_set1_epi64(limit(m) as i64);
-    let mask = _mm512_set1_epi64((1 << 52) - 1);
-    let (step, again) = (
-        _mm512_setr_epi64(4, 0, 4, 0, 4, 0, 4, 0),
-        _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1),
-    );
+    let attempts = Attempts::new(m, round_keys);
     let mut numbers = _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0);
     for start in (0..words).step_by(size) {
-        let mut counters = [numbers; TOGETHER];
-        for counters in &mut counters {
-            *counters = numbers;
-            numbers = _mm512_add_epi64(numbers, step);
-        }
+        let counters = next_counters(&mut numbers);
         // SAFETY: there are eleven round keys.
-        let first = unsafe { attempt(keys, counters) };
-        let first = first.map(|words| _mm512_and_si512(words, mask));
+        let first = unsafe { attempts.first(counters) };
         let places = (start..).step_by(8).zip(counters).zip(first);
-        for ((number, mut counters), first) in places {
-            let mut left = _mm512_cmpge_epu64_mask(first, limit);
-            if left == 0 {
+        for ((number, counters), first) in places {
+            // SAFETY: as above.
+            let (taken, others) = unsafe { attempts.taken(counters, first) };
+            if !others {
                 continue;
-            }
-            let mut taken = first;
-            while left != 0 {
-                counters = _mm512_add_epi64(counters, again);
-                // SAFETY: as above.
-                let [more] = unsafe { attempt(keys, [counters]) };
-                taken = _mm512_mask_and_epi64(taken, left, more, mask);
-                left = _mm512_cmpge_epu64_mask(taken, limit);
             }
             let (mut old, mut new) = ([0; 8], [0; 8]);
             // SAFETY: eight words each.
@@ -95,6 +77,101 @@ pub(in crate::kernels) fn refused(
                 }
             }
         }
+    }
+}
+
+/// The residue of what is taken is its Montgomery reduction, of a word that has no upper half.
+#[target_feature(enable = "avx512f,avx512ifma,vaes")]
+pub(in crate::kernels) fn uniform(m: &Modulus, round_keys: &[u64], out: &mut [u64]) {
+    let size = TOGETHER * 8;
+    if round_keys.len() < ROUND_KEYS || !out.len().is_multiple_of(size) {
+        return scalar::uniform(m, round_keys, out);
+    }
+    let attempts = Attempts::new(m, round_keys);
+    let q = _mm512_set1_epi64(m.value() as i64);
+    let inverse = _mm512_set1_epi64(m.inv52() as i64);
+    let zero = _mm512_setzero_si512();
+    let mut numbers = _mm512_setr_epi64(0, 0, 1, 0, 2, 0, 3, 0);
+    for out in out.chunks_exact_mut(size) {
+        let counters = next_counters(&mut numbers);
+        // SAFETY: there are eleven round keys.
+        let first = unsafe { attempts.first(counters) };
+        let words = counters.into_iter().zip(first);
+        for ((counters, first), out) in words.zip(out.as_chunks_mut::<8>().0) {
+            // SAFETY: as above.
+            let (word, _) = unsafe { attempts.taken(counters, first) };
+            let multiple = _mm512_madd52lo_epu64(zero, word, inverse);
+            let high = _mm512_madd52hi_epu64(zero, multiple, q);
+            // SAFETY: eight words.
+            unsafe { store(out.as_mut_ptr(), reduce_once(_mm512_sub_epi64(q, high), q)) };
+        }
+    }
+}
+
+/// The numbers of the blocks of the next words, each with that of the first attempt above.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn next_counters(numbers: &mut __m512i) -> [__m512i; TOGETHER] {
+    let step = _mm512_setr_epi64(4, 0, 4, 0, 4, 0, 4, 0);
+    let mut counters = [*numbers; TOGETHER];
+    for counters in &mut counters {
+        *counters = *numbers;
+        *numbers = _mm512_add_epi64(*numbers, step);
+    }
+    counters
+}
+
+/// Attempts at the words of one limb.
+struct Attempts {
+    keys: *const u64,
+    limit: __m512i,
+    mask: __m512i,
+}
+
+impl Attempts {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(m: &Modulus, round_keys: &[u64]) -> Self {
+        Self {
+            keys: round_keys.as_ptr(),
+            limit: _mm512_set1_epi64(limit(m) as i64),
+            mask: _mm512_set1_epi64((1 << 52) - 1),
+        }
+    }
+
+    /// The first ones at the words of blocks with these numbers.
+    ///
+    /// # Safety
+    /// `keys` are round keys.
+    #[inline]
+    #[target_feature(enable = "avx512f,vaes")]
+    unsafe fn first(&self, counters: [__m512i; TOGETHER]) -> [__m512i; TOGETHER] {
+        // SAFETY: the caller's promise.
+        let words = unsafe { attempt(self.keys, counters) };
+        words.map(|words| _mm512_and_si512(words, self.mask))
+    }
+
+    /// What is taken, and whether some of it is not the first attempt.
+    ///
+    /// # Safety
+    /// `keys` are round keys.
+    #[inline]
+    #[target_feature(enable = "avx512f,vaes")]
+    unsafe fn taken(&self, mut counters: __m512i, first: __m512i) -> (__m512i, bool) {
+        let mut left = _mm512_cmpge_epu64_mask(first, self.limit);
+        if left == 0 {
+            return (first, false);
+        }
+        let again = _mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1);
+        let mut taken = first;
+        while left != 0 {
+            counters = _mm512_add_epi64(counters, again);
+            // SAFETY: the caller's promise.
+            let [more] = unsafe { attempt(self.keys, [counters]) };
+            taken = _mm512_mask_and_epi64(taken, left, more, self.mask);
+            left = _mm512_cmpge_epu64_mask(taken, self.limit);
+        }
+        (taken, true)
     }
 }
 
