@@ -403,7 +403,7 @@ impl Shape {
     pub fn keygen(&self) -> Floor {
         let (n, words) = (self.n(), self.d() * (self.l() + self.k()));
         let phase = Phase::new("expand, sample, transform, multiply")
-            .work(Unit::RandomWord, words * n, "D(L+K) N")
+            .work(Unit::UniformWord, words * n, "D(L+K) N")
             .work(Unit::RandomWord, self.d() * n, "DN")
             .work(Unit::Multiply, words * n, "D(L+K) N")
             .work(Unit::Add, 2.0 * words * n, "2D(L+K) N")

@@ -95,6 +95,9 @@ impl Drop for Hidden {
     }
 }
 
+/// Words of a product that are in the first cache when they are subtracted.
+const PIECE: usize = 1024;
+
 /// Where the uniform half `a` of an RLWE sample comes from.
 pub(crate) struct Seeded {
     pub(crate) seed: [u8; 32],
@@ -103,8 +106,9 @@ pub(crate) struct Seeded {
 }
 
 /// The first component of an RLWE sample under `secret` (which has the primes of `a` at least) that
-/// hides `hidden = m - e`: `m - (a s + e)`, in NTT form. Each limb is finished before the next is begun, `a` included, which exists nowhere else;
-/// `add` is called with the index of its prime and the finished limb.
+/// hides `hidden = m - e`: `m - (a s + e)`, in NTT form. Each limb is finished before the next is begun, `a`
+/// included, which exists nowhere else, and written once; `add` is called with the index of its prime and the hidden
+/// integers, in NTT form as well, to which it may add.
 pub(crate) fn rlwe(
     (backend, secret): (&Cpu, &SecretPoly),
     a: &Seeded,
@@ -113,19 +117,22 @@ pub(crate) fn rlwe(
 ) -> Result<RnsPoly, SecretError> {
     let chain = backend.chain();
     let expander = Expander::new(a.stream.expander(), a.seed);
-    let mut out = SecretPoly::unwritten(backend, a.basis)?;
+    let limbs = a.basis.len();
+    let mut out = RnsPoly::unwritten(chain, a.basis, Form::Ntt)?;
+    let mut work = SecretPoly::unwritten(backend, Basis::first(1))?;
+    let work = work.0.limb_mut(0);
+    let mut product = Zeroizing::new([0; PIECE]);
     let mut uniform = RnsPoly::unwritten(chain, Basis::first(1), Form::Ntt)?;
     let uniform = uniform.limb_mut(0);
     for (position, prime) in a.basis.iter().enumerate() {
-        let limb = out.0.limb_mut(position);
-        hidden.limb(backend, prime, limb)?;
+        hidden.limb(backend, prime, work)?;
+        add(prime, work);
         uniform::expand_limb(backend, (&expander, a.stream), prime, uniform)?;
-        backend.neg_limb(prime, uniform)?;
-        let secret = secret.limb_of(prime).unwrap_or_default();
-        backend.mul_acc_limb(prime, limb, uniform, secret)?;
-        add(prime, limb);
+        let factors = (&*uniform, secret.limb_of(prime).unwrap_or_default());
+        let limb = out.limb_mut(position);
+        backend.sub_product_limb((prime, limbs), limb, work, factors, &mut product[..])?;
     }
-    out.publish()
+    Ok(out)
 }
 
 impl Deref for SecretPoly {

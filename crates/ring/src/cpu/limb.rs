@@ -2,11 +2,12 @@
 //! in the cache from its first step to its last. An encryption is such a caller.
 
 use super::Cpu;
+use super::convert::goes_past;
 use crate::basis::Basis;
 use crate::chain::Chain;
 use crate::error::{Result, RingError};
 use crate::expander::{Expander, ExpanderId, Stream};
-use crate::kernels::ROUND_KEYS;
+use crate::kernels::{ROUND_KEYS, order_past};
 use crate::keystream::limb_key;
 use crate::modulus::Modulus;
 
@@ -72,13 +73,40 @@ impl Cpu {
         Ok(())
     }
 
-    /// `x = -x` on one limb of N words.
+    /// `out = x - a * b` on one limb of N words, in NTT form, of a polynomial of so many limbs: one that the caches
+    /// do not hold is written past them. What stands in `out` is not read. `product` is room for a piece of the
+    /// product; with a thousand words it stays in the first cache.
     ///
     /// # Errors
-    /// As [`Cpu::forward_ntt_limb`].
-    pub fn neg_limb(&self, prime: usize, x: &mut [u64]) -> Result<()> {
-        let m = check(&self.chain, "neg_limb", prime, &[x])?;
-        self.kernels.neg(m, x);
+    /// As [`Cpu::forward_ntt_limb`], or [`RingError::BadLength`] without room.
+    pub fn sub_product_limb(
+        &self,
+        (prime, limbs): (usize, usize),
+        out: &mut [u64],
+        x: &[u64],
+        (a, b): (&[u64], &[u64]),
+        product: &mut [u64],
+    ) -> Result<()> {
+        let m = check(&self.chain, "sub_product_limb", prime, &[out, x, a, b])?;
+        let piece = product.len();
+        if piece == 0 {
+            return Err(RingError::BadLength {
+                op: "sub_product_limb",
+                expected: 1,
+                found: 0,
+            });
+        }
+        let past = goes_past(limbs.saturating_mul(out.len()));
+        let pieces = out.chunks_mut(piece).zip(x.chunks(piece));
+        let factors = a.chunks(piece).zip(b.chunks(piece));
+        for ((out, x), (a, b)) in pieces.zip(factors) {
+            let product = &mut product[..out.len()];
+            self.kernels.mul(m, product, a, b, false);
+            self.kernels.difference(m, out, x, product, past);
+        }
+        if past {
+            order_past();
+        }
         Ok(())
     }
 }
@@ -128,9 +156,9 @@ mod tests {
             cpu.forward_ntt(&mut whole)?;
             let transformed = whole.clone();
             cpu.mul_acc(&mut whole, &b, &transformed)?;
-            cpu.neg_assign(&mut whole)?;
-            let product = whole.clone();
+            let sum = whole.clone();
             cpu.inverse_ntt(&mut whole)?;
+            let difference = cpu.sub(&transformed, &cpu.mul(&b, &sum)?)?;
             for i in 0..chain.len() {
                 let mut limb = a.limb(i).to_vec();
                 // Any representative below 4q will do.
@@ -138,11 +166,20 @@ mod tests {
                 cpu.forward_ntt_limb(i, &mut limb)?;
                 assert_eq!(limb, transformed.limb(i), "{isa:?}");
                 cpu.mul_acc_limb(i, &mut limb, b.limb(i), transformed.limb(i))?;
-                cpu.neg_limb(i, &mut limb)?;
-                assert_eq!(limb, product.limb(i), "{isa:?}");
+                assert_eq!(limb, sum.limb(i), "{isa:?}");
                 let mut back = vec![1; limb.len()];
                 cpu.inverse_ntt_limb(i, &mut back, &limb)?;
                 assert_eq!(back, whole.limb(i), "{isa:?}");
+                // Of a polynomial that stays in the caches, and of one that does not.
+                let factors = (b.limb(i), &limb[..]);
+                for (limbs, piece) in [(1, 1), (3, 24), (1 << 20, 1024), (usize::MAX, 64)] {
+                    let (mut out, mut room) = (a.clone(), vec![7; piece]);
+                    let x = transformed.limb(i);
+                    cpu.sub_product_limb((i, limbs), out.limb_mut(i), x, factors, &mut room)?;
+                    assert_eq!(out.limb(i), difference.limb(i), "{isa:?}");
+                }
+                let refused = cpu.sub_product_limb((i, 1), &mut back, &limb, factors, &mut []);
+                assert!(matches!(refused, Err(RingError::BadLength { .. })));
             }
             let stream = Stream { digit: 2, part: 1 };
             for id in [ExpanderId::Blake3, ExpanderId::Aes128] {
