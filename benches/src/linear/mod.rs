@@ -484,10 +484,19 @@ mod tests {
         let mut medians = BTreeMap::new();
         for mut case in names {
             let ms = (case.run)(1).unwrap();
-            assert!(ms.is_finite(), "{}", case.name);
+            // A difference of times that were taken once: its sign is left to chance.
+            let timed = [
+                "rotate 2",
+                "rotate below",
+                "giant 0",
+                "giant 32",
+                "add",
+                "product",
+            ];
+            let timed = timed.iter().any(|t| case.name == format!("unit: {t}"));
+            assert!(ms.is_finite() && (ms > 0.0 || !timed), "{}", case.name);
             medians.insert(case.name.clone(), ms);
         }
-        // A difference of two times that were taken once: its sign is left to chance.
         assert!(units::of(&medians).relinearization.is_finite());
     }
 }

@@ -91,7 +91,7 @@ fn transform(
     }
 }
 
-/// What `more` takes above `less`, both run right after each other: as a case of its own, whose
+/// What `more` takes above `less`, which runs right before and right after it: as a case of its own, whose
 /// repetitions are not counted by the difference, which says little of how long it takes.
 fn difference<'a>(
     name: &str,
@@ -101,14 +101,18 @@ fn difference<'a>(
     Case {
         name: name.to_owned(),
         run: Box::new(move |_| {
-            let start = Instant::now();
-            more()?;
-            let between = Instant::now();
-            less()?;
-            let more = (between - start).as_secs_f64();
-            Ok((more - between.elapsed().as_secs_f64()) * 1e3)
+            let before = ms(&mut less)?;
+            let taken = ms(&mut more)?;
+            let after = ms(&mut less)?;
+            Ok(taken - (before + after) / 2.0)
         }),
     }
+}
+
+fn ms(run: &mut impl FnMut() -> Result<()>) -> Result<f64> {
+    let start = Instant::now();
+    run()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The cases that [`of`] takes the medians of.
@@ -292,6 +296,27 @@ pub(super) fn text(u: &UnitCosts, limbs: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The samples of a difference, of work that counts.
+    #[test]
+    fn differences_are_of_more_and_less() {
+        let wait = |ms| {
+            move || -> Result<()> {
+                std::thread::sleep(std::time::Duration::from_millis(ms));
+                Ok(())
+            }
+        };
+        // Sleeps last longer than they should, by less than that on any machine that makes progress.
+        let mut least = f64::INFINITY;
+        for _ in 0..20 {
+            let mut case = difference("more", wait(24), wait(4));
+            least = least.min(((case.run)(1).unwrap() - 20.0).abs());
+        }
+        assert!(least < 10.0, "{least}");
+        let refused = || Err(crate::error::BenchError::Usage("no".into()));
+        assert!((difference("none", refused, wait(0)).run)(1).is_err());
+        assert!((difference("none", wait(0), refused).run)(1).is_err());
+    }
 
     /// The times of cases, of operations that take 1, 2, .. ms.
     #[test]

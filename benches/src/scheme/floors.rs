@@ -402,8 +402,13 @@ impl Shape {
     #[must_use]
     pub fn keygen(&self) -> Floor {
         let (n, words) = (self.n(), self.d() * (self.l() + self.k()));
+        // Where kernels make no uniform words, they are as any random ones.
+        let word = match self.halves {
+            1 => Unit::UniformWord,
+            _ => Unit::RandomWord,
+        };
         let phase = Phase::new("expand, sample, transform, multiply")
-            .work(Unit::UniformWord, words * n, "D(L+K) N")
+            .work(word, words * n, "D(L+K) N")
             .work(Unit::RandomWord, self.d() * n, "DN")
             .work(Unit::Multiply, words * n, "D(L+K) N")
             .work(Unit::Add, 2.0 * words * n, "2D(L+K) N")

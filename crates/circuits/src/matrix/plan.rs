@@ -74,7 +74,8 @@ pub fn plan(
 
 /// What is least: milliseconds, and the memory that they take.
 fn price(milliseconds: f64, words: usize) -> f64 {
-    milliseconds * (words.max(1) as f64).powf(WORDS)
+    // Costs are differences of measured times: a sum that is not positive still has a price.
+    milliseconds.max(f64::MIN_POSITIVE) * (words.max(1) as f64).powf(WORDS)
 }
 
 impl Choice {

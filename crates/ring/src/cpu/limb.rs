@@ -198,6 +198,16 @@ mod tests {
             }
             let refused = cpu.mul_acc_limb(0, &mut limb, a.limb(0), &a.limb(0)[1..]);
             assert!(matches!(refused, Err(RingError::BadLength { .. })));
+            let (x, short, mut room) = (a.limb(0), &a.limb(0)[1..], [0; 64]);
+            for factors in [(short, x), (x, short), (x, &[][..])] {
+                let refused = cpu.sub_product_limb((0, 1), &mut limb, x, factors, &mut room);
+                assert!(matches!(refused, Err(RingError::BadLength { .. })));
+            }
+            let from = (&Expander::new(ExpanderId::Aes128, [6; 32]), stream);
+            let refused = cpu.uniform_limb(chain.len(), from, &mut limb);
+            assert!(matches!(refused, Err(RingError::BadBasis { .. })));
+            let refused = cpu.uniform_limb(0, from, &mut limb[1..]);
+            assert!(matches!(refused, Err(RingError::BadLength { .. })));
         }
         Ok(())
     }

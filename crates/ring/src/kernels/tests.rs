@@ -105,10 +105,10 @@ fn rows_are_multiplied_when_they_are_packed() {
     for bits in [30, 40, 46, 48, 50] {
         let m = prime(bits, 8);
         let mut w = Words(bits.into());
-        let (q, x) = (m.value(), w.many(64, m.value()));
+        let (q, x) = (m.value(), w.many(1040, m.value()));
         for c in [0, 1, q - 1, m.mont_one().w, w.below(q)] {
             let mut out = agree(|k| {
-                let mut out = vec![0; packed_words(&m, 2, 64) + PACKED_PAD];
+                let mut out = vec![0; packed_words(&m, 2, 1040) + PACKED_PAD];
                 k.pack_row(&m, &mut out, &x, m.shoup(c), (1, 2));
                 vec![out]
             });

@@ -44,6 +44,7 @@ pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
 
+use super::packed::{pack_words, packed_stride};
 use crate::modulus::{Modulus, ShoupConst};
 use crate::ntt::NttTable;
 
@@ -59,7 +60,8 @@ pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u
     super::scalar::permute_coefficients(m, out, x, g);
 }
 
-/// Portable code will do: packing is a pass of shifts, beside the transforms of the key or plaintext.
+/// Portable code packs what vectors multiplied, piece by piece: a pass of shifts, beside the transforms of the key
+/// or plaintext.
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn pack_row(
     m: &Modulus,
@@ -68,7 +70,14 @@ pub(super) fn pack_row(
     c: ShoupConst,
     row: (usize, usize),
 ) {
-    super::scalar::pack_row(m, out, x, c, row);
+    const PIECE: usize = 512;
+    let mut product = [0; PIECE];
+    let step = PIECE / 8 * packed_stride(m, row.1);
+    for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(step.max(1))) {
+        let product = &mut product[..x.len()];
+        mul_const(m, product, x, c);
+        pack_words(m, out, product, row, |x| x);
+    }
 }
 
 /// Nothing is made from them here.
