@@ -239,7 +239,7 @@ unsafe fn few_products<const T: usize, const WHOLE: bool>(
 
 /// A lane order of eight words in two vectors, for each half of the result.
 #[derive(Clone, Copy)]
-struct Order {
+pub(super) struct Order {
     /// Which word of a half, as its two 32-bit parts.
     word: [__m256i; 2],
     /// Negative where the word comes from the upper half.
@@ -249,7 +249,7 @@ struct Order {
 impl Order {
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn new(lanes: &[u64; 8]) -> Self {
+    pub(super) fn new(lanes: &[u64; 8]) -> Self {
         // SAFETY: four words from 0 and four from 4.
         let halves = unsafe { [load(lanes.as_ptr()), load(lanes.as_ptr().add(4))] };
         Self {
@@ -265,12 +265,16 @@ impl Order {
     /// The words of `x` in this order.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn apply(&self, x: [__m256i; 2]) -> [__m256i; 2] {
-        [0, 1].map(|half| {
-            let low = _mm256_permutevar8x32_epi32(x[0], self.word[half]);
-            let high = _mm256_permutevar8x32_epi32(x[1], self.word[half]);
-            select_negative(self.upper[half], high, low)
-        })
+    pub(super) fn apply(&self, x: [__m256i; 2]) -> [__m256i; 2] {
+        [self.half::<0>(x), self.half::<1>(x)]
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn half<const HALF: usize>(&self, x: [__m256i; 2]) -> __m256i {
+        let low = _mm256_permutevar8x32_epi32(x[0], self.word[HALF]);
+        let high = _mm256_permutevar8x32_epi32(x[1], self.word[HALF]);
+        select_negative(self.upper[HALF], high, low)
     }
 }
 

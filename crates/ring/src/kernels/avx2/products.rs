@@ -7,7 +7,7 @@
 use std::arch::x86_64::*;
 
 use super::packed::Unpack;
-use super::pointwise::{leave, splat};
+use super::pointwise::{Order, leave, splat};
 use super::sum::Sum;
 use super::{LANES, Lanes, load, load_lazy, store};
 use crate::kernels::{
@@ -45,6 +45,17 @@ fn take<'a, A, B>(left: &mut (&'a [A], &'a [B]), most: usize) -> (&'a [A], &'a [
     let (b, b_left) = b.split_at(most.min(b.len()));
     *left = (a_left, b_left);
     (a, b)
+}
+
+/// The sums, reduced. A loop: closures over arrays of vectors are calls, which pass them through memory.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn reduced(l: &Lanes, start: __m256d, sums: &[[Sum; 2]; 2], values: &mut [[__m256d; 2]; 2]) {
+    for (values, sums) in values.iter_mut().zip(sums) {
+        for (value, sum) in values.iter_mut().zip(sums) {
+            *value = sum.reduced(l, start);
+        }
+    }
 }
 
 /// Sums that begin with these values.
@@ -103,6 +114,10 @@ unsafe fn inner_products<const NARROW: bool>(
         true => Sum::most(m, 2),
         false => REDUCED,
     };
+    let orders: Option<[Order; 8]> = key
+        .order
+        .map(|order| std::array::from_fn(|i| Order::new(&order.lanes[i])));
+    let begins = extra.x.iter().any(Option::is_some) || !extra.tensors.is_empty();
     // Bytes of eight columns.
     let step = 8 * packed_stride(m, key.rows);
     for j in (0..n).step_by(8) {
@@ -116,7 +131,9 @@ unsafe fn inner_products<const NARROW: bool>(
         let mut sum = [[_mm256_setzero_pd(); 2]; 2];
         // SAFETY: j + 8 <= n, and the caller's promise.
         unsafe {
-            begin(&l, factor, (j, extra), &mut sum);
+            if begins {
+                begin(&l, factor, (j, extra), &mut sum);
+            }
             let mut left = (key.digits, key.first);
             while !left.0.is_empty() {
                 let (digits, firsts) = take(&mut left, chunk);
@@ -136,25 +153,28 @@ unsafe fn inner_products<const NARROW: bool>(
                     }
                     add!(0 1);
                 }
-                sum = sums.map(|sums| sums.map(|sum| sum.reduced(&l, start)));
+                reduced(&l, start, &sums, &mut sum);
             }
-            for (sum, out) in sum.iter().zip(outs) {
-                let mut words = [0; 8];
-                for (k, &sum) in sum.iter().enumerate() {
-                    let to = match key.order {
-                        None => out.add(j),
-                        Some(_) => words.as_mut_ptr(),
-                    };
-                    store(to.add(k * LANES), l.canonical(l.times(sum, leave)));
-                }
-                if let Some(order) = key.order {
+            // Where the columns go, and in which order.
+            let (to, order) = match (key.order, &orders) {
+                (Some(order), Some(orders)) => {
                     // The mask keeps the block inside the outputs, whose blocks are a power of two.
                     let b = order.blocks[j / 8];
                     let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / 8 - 1);
-                    for (lane, from) in order.lanes[(b & 7) as usize].iter().enumerate() {
-                        out.add(8 * to + lane).write(words[(from & 7) as usize]);
-                    }
+                    (8 * to, Some(&orders[(b & 7) as usize]))
                 }
+                _ => (j, None),
+            };
+            for (sum, out) in sum.iter().zip(outs) {
+                let mut words = [
+                    l.canonical(l.times(sum[0], leave)),
+                    l.canonical(l.times(sum[1], leave)),
+                ];
+                if let Some(order) = order {
+                    words = order.apply(words);
+                }
+                store(out.add(to), words[0]);
+                store(out.add(to + LANES), words[1]);
             }
         }
     }
@@ -279,7 +299,7 @@ unsafe fn sum_of_products<const NARROW: bool>(
                     }
                     add!(0 1);
                 }
-                values = sums.map(|sums| sums.map(|sum| sum.reduced(&l, start)));
+                reduced(&l, start, &sums, &mut values);
             }
             for ((values, out), fresh) in values.into_iter().zip(outs).zip(sum.fresh) {
                 for (k, value) in values.into_iter().enumerate() {
