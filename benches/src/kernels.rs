@@ -82,7 +82,7 @@ pub fn names() -> Vec<(String, String)> {
 /// The ring's.
 pub fn kernels<'a>(params: &Params, cpu: &'a Cpu) -> Result<Vec<Kernel<'a>>> {
     let all = params.basis_at(params.max_level());
-    let shape = shape(params);
+    let shape = shape(params, cpu.isa());
     let mut list = Vec::new();
     for (place, basis) in PLACES.into_iter().zip([Basis::single(1), all]) {
         let shape = Shape {

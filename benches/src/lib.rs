@@ -27,6 +27,7 @@ pub mod kernels;
 pub mod linear;
 #[allow(unsafe_code)] // vector instructions and cores; see there
 pub mod machine;
+pub mod meter;
 pub mod peers;
 pub mod results;
 pub mod roofline;

@@ -55,7 +55,7 @@ pub fn run(args: &Args, stop: &AtomicBool) -> Result<()> {
     };
     let mut session = Session {
         machine,
-        isa,
+        set,
         effort,
         stop,
         json: args.json,
@@ -287,7 +287,7 @@ fn bootstraps(args: &Args, session: &mut Session<'_>) -> Result<()> {
         rounds: bootstrap_rounds(args),
         threads: usize::from(args.threads),
         place: args.peers.is_some().then(|| place(args)).transpose()?,
-        isa: session.isa,
+        isa: session.set.isa(),
         batch: !args.quick,
     };
     bootstrap::measure(&chosen, &plan, session)
@@ -330,7 +330,7 @@ fn operations(args: &Args, session: &mut Session<'_>) -> Result<()> {
         sizes.log_n, sizes.limbs, sizes.special, sizes.dnum, sizes.log_qp, sizes.security_bits
     );
     let running = peers(args, false, &setup(args, &params, ops))?;
-    let setting = Setting::new(&params, session.isa, ops)?;
+    let setting = Setting::new(&params, session.set.isa(), ops)?;
     let operands = setting.operands(ops)?;
     let pool = pool(usize::from(args.threads))?;
     let mut items = Vec::new();
@@ -338,7 +338,7 @@ fn operations(args: &Args, session: &mut Session<'_>) -> Result<()> {
         items.push(Item {
             op: op.name().to_owned(),
             params: sizes.clone(),
-            floor: op.floor(&shape(&params)),
+            floor: op.floor(&shape(&params, session.set.isa())),
             threads: usize::from(args.threads),
             ours: within(&pool, operands.case(op)?),
             peers: running.iter().filter_map(|r| r.case(op)).collect(),
@@ -350,7 +350,9 @@ fn operations(args: &Args, session: &mut Session<'_>) -> Result<()> {
 /// Every kernel of the ring at the sizes of the arguments.
 fn kernels(args: &Args, session: &mut Session<'_>) -> Result<()> {
     let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
-    let config = CpuConfig { isa: session.isa };
+    let config = CpuConfig {
+        isa: session.set.isa(),
+    };
     let cpu = Cpu::new(params.chain().clone(), config)?;
     let pool = pool(1)?;
     let items = crate::kernels::kernels(&params, &cpu)?
@@ -400,12 +402,12 @@ fn two_threads(args: &Args, session: &mut Session<'_>) -> Result<()> {
         return Ok(());
     }
     let params = Sizes::params(args.log_n, args.limbs, args.dnum, args.scale)?;
-    let setting = Setting::new(&params, session.isa, &ops)?;
+    let setting = Setting::new(&params, session.set.isa(), &ops)?;
     let operands = setting.operands(&ops)?;
     let (one, two) = (pool(1)?, pool(2)?);
     let mut items = Vec::new();
     for &op in &ops {
-        let floor = op.floor(&shape(&params));
+        let floor = op.floor(&shape(&params, session.set.isa()));
         let at_most = floor.ms(&session.machine, 1) / floor.ms(&session.machine, 2);
         eprintln!(
             "{}: by the floors, two threads gain at most x{at_most:.2}",
@@ -433,14 +435,14 @@ fn transforms(args: &Args, session: &mut Session<'_>) -> Result<()> {
     for log_n in 13..=17 {
         let params = Sizes::params(log_n, args.limbs, args.dnum, args.scale)?;
         let running = peers(args, true, &setup(args, &params, &ops))?;
-        let setting = Setting::new(&params, session.isa, &ops)?;
+        let setting = Setting::new(&params, session.set.isa(), &ops)?;
         let operands = setting.operands(&ops)?;
         let mut items = Vec::new();
         for &op in &ops {
             items.push(Item {
                 op: format!("{}_2_{log_n}", op.name()),
                 params: Sizes::of(&params),
-                floor: op.floor(&shape(&params)),
+                floor: op.floor(&shape(&params, session.set.isa())),
                 threads: 1,
                 ours: within(&pool, operands.case(op)?),
                 peers: running.iter().filter_map(|r| r.case(op)).collect(),

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use veilformer_ring::Isa;
-
 use crate::bootstrap::{self, BootstrapRow};
 use crate::error::{BenchError, Result};
 use crate::floor::Floor;
 use crate::interleave::{Case, Effort, Samples, Terminal, interleave};
-use crate::machine::Machine;
+use crate::machine::{Machine, Set};
+use crate::meter::Meter;
 use crate::row::Row;
 use crate::scheme::Sizes;
 
@@ -22,10 +21,10 @@ pub(crate) const SEED: u64 = 2024;
 
 /// What all measurements of a run share.
 pub struct Session<'a> {
-    /// The machine.
+    /// The machine, as it was before everything.
     pub machine: Machine,
     /// The instruction set of our kernels.
-    pub isa: Isa,
+    pub set: Set,
     /// Rounds and batches.
     pub effort: Effort,
     /// Set by the signal handler.
@@ -60,7 +59,8 @@ impl Session<'_> {
     /// # Errors
     /// Standard output.
     pub fn measure(&mut self, what: &str, items: Vec<Item<'_>>) -> Result<()> {
-        let mut cases = Vec::new();
+        let (meter, mut cases) = Meter::new(self.set);
+        let ports = cases.len();
         let mut heads = Vec::new();
         for item in items {
             let names: Vec<String> = item.peers.iter().map(|p| p.0.clone()).collect();
@@ -73,12 +73,13 @@ impl Session<'_> {
         }
         let mut watch = Terminal::new(self.stop);
         let samples = interleave(&mut cases, self.effort, SEED, &mut watch);
-        let mut samples = samples.into_iter();
+        let machine = meter.machine(&self.machine, &samples);
+        let mut samples = samples.into_iter().skip(ports);
         for (op, params, floor, threads, names) in heads {
             let Some(ours) = samples.next() else { break };
             let peers: BTreeMap<String, Samples> =
                 names.into_iter().zip(samples.by_ref()).collect();
-            let floor = floor.on(&self.machine, threads);
+            let floor = floor.on(&machine, threads);
             if let Some(row) = Row::new((what, &op, threads), &params, floor, &ours, &peers) {
                 self.keep(row)?;
             }

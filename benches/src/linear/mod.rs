@@ -23,6 +23,7 @@ use veilformer_ckks::{KeyList, KeyPurpose, Params};
 use crate::error::Result;
 use crate::gate::Gate;
 use crate::interleave::{Terminal, interleave};
+use crate::meter::Meter;
 use crate::row::{Counted, Row};
 use crate::scheme::{Sizes, shape};
 use crate::session::{SEED, Session};
@@ -326,7 +327,7 @@ fn measure_part(
         .for_each(|p| p.need(&mut list, level, params));
     let of = crate::scheme::floors::Shape {
         limbs: level + 1,
-        ..shape(params)
+        ..shape(params, session.set.isa())
     };
     eprintln!(
         "inputs of {} limbs; making {} keys, {:.1} GiB ..",
@@ -334,16 +335,20 @@ fn measure_part(
         list.len(),
         list.len() as f64 * floor::key_bytes(&of) / 2f64.powi(30)
     );
-    let setting = Setting::new(params, session.isa, &list, level)?;
+    let setting = Setting::new(params, session.set.isa(), &list, level)?;
     let pool = pool(1)?;
     let mut cases = units::cases(&setting, tiles)?;
     let names: Vec<String> = cases.iter().map(|c| c.name.clone()).collect();
     for product in &products {
         cases.push(setting.case(product)?);
     }
-    let mut cases: Vec<_> = cases.into_iter().map(|c| within(&pool, c)).collect();
+    let (meter, ports) = Meter::new(session.set);
+    let cases = cases.into_iter().map(|c| within(&pool, c));
+    let mut cases: Vec<_> = cases.chain(ports).collect();
     let mut watch = Terminal::new(session.stop);
-    let samples = interleave(&mut cases, session.effort, SEED, &mut watch);
+    let mut samples = interleave(&mut cases, session.effort, SEED, &mut watch);
+    let ports = samples.split_off(names.len() + products.len());
+    let machine = meter.machine(&session.machine, &ports);
     if session.stopped() {
         // Without all units there is nothing to compare with.
         return Ok(());
@@ -357,7 +362,7 @@ fn measure_part(
     session.say(&units::text(&unit_costs, level + 1))?;
     for (product, samples) in products.iter().zip(samples.iter().skip(names.len())) {
         let spec = product.spec;
-        let floor = floor::of(&of, &product.counts).on(&session.machine, 1);
+        let floor = floor::of(&of, &product.counts).on(&machine, 1);
         let sizes = Sizes {
             limbs: level + 1,
             ..Sizes::of(params)
@@ -468,13 +473,19 @@ mod tests {
             let mut case = setting.case(product).unwrap();
             assert_eq!(case.name, product.spec.name());
             assert!((case.run)(1).unwrap() > 0.0);
-            let counted = counted_of(product, (1.0, 2.0), (1.0, &shape(&params)));
+            let counted = counted_of(product, (1.0, 2.0), (1.0, &shape(&params, Isa::Scalar)));
             assert_eq!(counted.over, 2.0);
             let rotates = product.spec.way != Way::Columns;
             assert_eq!(counted.key_switches > 0, rotates, "{}", case.name);
         }
         // All weights of columns are products; the 2 x 4 blocks have eight cyclic diagonals each.
-        let counted = |i: usize| counted_of(&products[i], (1.0, 1.0), (1.0, &shape(&params)));
+        let counted = |i: usize| {
+            counted_of(
+                &products[i],
+                (1.0, 1.0),
+                (1.0, &shape(&params, Isa::Scalar)),
+            )
+        };
         assert_eq!(counted(4).products_scalar, 512);
         assert_eq!(counted(4).words_per_weight, Some(1.0));
         assert_eq!(counted(3).products_periodic, 64 + 4);

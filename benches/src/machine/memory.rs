@@ -127,15 +127,25 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         6 * l3,
     ];
     let own = own.into_iter().map(|kib| kib.max(8) * threads);
+    // Twice a last cache of hundreds of MiB is enough, and takes long enough.
+    let shared = shared
+        .into_iter()
+        .filter(|&kib| kib <= (2 * l3).max(256 << 10));
     let mut sizes: Vec<usize> = own.chain(shared).collect();
     sizes.sort_unstable();
     sizes.dedup();
+    let each = |kib: usize| (kib / threads).max(8);
+    let most = sizes.last().map_or(0, |&kib| each(kib));
+    let mut spaces = vec![Vec::new(); threads];
+    let buffers = spaces.iter_mut();
+    let mut buffers: Vec<&mut [u64]> = buffers
+        .map(|space| large_pages(space, most * WORDS_PER_KIB))
+        .collect();
     let point = |kib: usize| {
-        let each = (kib / threads).max(8);
-        let mut bandwidth = measure(set, each, threads, false);
+        let mut bandwidth = measure(set, each(kib), &mut buffers, false);
         if kib >= l3 / 2 {
             // Past the caches, where that is faster.
-            let past = measure(set, each, threads, true);
+            let past = measure(set, each(kib), &mut buffers, true);
             bandwidth.write = bandwidth.write.max(past.write);
             bandwidth.copy = bandwidth.copy.max(past.copy);
             bandwidth.apart = bandwidth.apart.max(past.apart);
@@ -182,15 +192,15 @@ const WORDS_PER_KIB: usize = 128;
 /// Bytes of a large page.
 const PAGE: usize = 2 << 20;
 
-/// The bandwidth over buffers of `kib` KiB per thread; `memory` to write past the caches.
-fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
-    let one = |pass| -> f64 {
-        let per_thread = |go: &std::sync::Barrier| {
-            let mut space = Vec::new();
-            let buffer = large_pages(&mut space, kib * WORDS_PER_KIB);
-            // At least 16 MiB per pass, so that clocks do not matter; seven passes.
+/// The bandwidth over the first `kib` KiB of buffers, one per thread; `memory` to write past the caches.
+fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], memory: bool) -> Bandwidth {
+    let mut one = |pass| -> f64 {
+        let go = std::sync::Barrier::new(buffers.len());
+        let per_thread = |buffer: &mut [u64]| {
+            // At least 16 MiB per pass, so that clocks do not matter; passes over more say as much in fewer.
             let repeats = (16 * 1024 / kib).max(1);
-            (0..7)
+            let passes = if kib > 64 << 10 { 3 } else { 7 };
+            (0..passes)
                 .map(|_| {
                     go.wait();
                     let start = Instant::now();
@@ -203,12 +213,12 @@ fn measure(set: Set, kib: usize, threads: usize, memory: bool) -> Bandwidth {
                 })
                 .fold(0.0, f64::max)
         };
-        let go = std::sync::Barrier::new(threads);
         std::thread::scope(|scope| {
-            let others: Vec<_> = (1..threads)
-                .map(|_| scope.spawn(|| per_thread(&go)))
-                .collect();
-            let mine = per_thread(&go);
+            let parts = buffers.iter_mut();
+            let mut parts = parts.filter_map(|b| b.get_mut(..kib * WORDS_PER_KIB));
+            let mine = parts.next();
+            let others: Vec<_> = parts.map(|part| scope.spawn(|| per_thread(part))).collect();
+            let mine = mine.map_or(0.0, per_thread);
             let theirs = others.into_iter().filter_map(|t| t.join().ok());
             mine + theirs.sum::<f64>()
         })
@@ -358,7 +368,9 @@ mod tests {
         let least = if cfg!(debug_assertions) { 0.01 } else { 0.3 };
         for set in Set::available() {
             for memory in [false, true] {
-                let b = measure(set, 16, 2, memory);
+                let mut spaces = [Vec::new(), Vec::new()];
+                let mut buffers = spaces.each_mut().map(|s| large_pages(s, 2048));
+                let b = measure(set, 16, &mut buffers, memory);
                 for x in [b.read, b.write, b.copy, b.apart] {
                     assert!(x > least && x < 1e5, "{b:?}");
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use veilformer_ring::Isa;
@@ -62,6 +62,9 @@ impl fmt::Display for Unit {
     }
 }
 
+/// Iterations of a loop in one run.
+const ITERATIONS: usize = 20_000;
+
 /// Nanoseconds per operation on one thread.
 pub type Costs = BTreeMap<Unit, f64>;
 
@@ -107,7 +110,7 @@ impl Set {
     }
 
     /// What its kernels do: only those of AVX-512 make uniform words.
-    fn units(self) -> impl Iterator<Item = Unit> {
+    pub fn units(self) -> impl Iterator<Item = Unit> {
         let made = self.0 == Isa::Avx512Ifma;
         Unit::ALL
             .into_iter()
@@ -168,19 +171,25 @@ impl Set {
         }
     }
 
-    /// Nanoseconds of one operation: the fastest of twenty runs of about half a millisecond, since
-    /// every disturbance makes it slower.
+    /// How long one run of a unit's loop takes, about half a millisecond, for a unit that is one of the set's.
+    #[must_use]
+    pub fn time(self, unit: Unit, seed: u64) -> Duration {
+        let seed = std::hint::black_box(0x0123_4567_89ab_cdef ^ seed);
+        let start = Instant::now();
+        std::hint::black_box(self.run(unit, ITERATIONS, seed));
+        start.elapsed()
+    }
+
+    /// Operations in such a run.
+    #[must_use]
+    pub fn operations(self, unit: Unit) -> f64 {
+        ITERATIONS as f64 * self.per_iteration(unit)
+    }
+
+    /// Nanoseconds of one operation: the fastest of twenty runs, since every disturbance makes it slower.
     fn cost(self, unit: Unit) -> f64 {
-        const ITERATIONS: usize = 20_000;
-        let best = (0..20)
-            .map(|k| {
-                let seed = std::hint::black_box(0x0123_4567_89ab_cdef ^ k);
-                let start = Instant::now();
-                std::hint::black_box(self.run(unit, ITERATIONS, seed));
-                start.elapsed().as_nanos() as f64
-            })
-            .fold(f64::INFINITY, f64::min);
-        best / (ITERATIONS as f64 * self.per_iteration(unit))
+        let best = (0..20).map(|k| self.time(unit, k)).min();
+        best.unwrap_or_default().as_nanos() as f64 / self.operations(unit)
     }
 
     /// Times all loops.

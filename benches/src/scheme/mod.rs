@@ -89,9 +89,9 @@ impl Sizes {
     }
 }
 
-/// What counts depend on.
+/// What counts depend on, with kernels of an instruction set.
 #[must_use]
-pub fn shape(params: &Params) -> Shape {
+pub fn shape(params: &Params, isa: Isa) -> Shape {
     let spec = params.spec();
     Shape {
         log_n: spec.log_n,
@@ -99,7 +99,7 @@ pub fn shape(params: &Params) -> Shape {
         special: spec.special_count,
         digit_limbs: spec.digit_limbs,
         bits: spec.scale_bits,
-        halves: CpuKey::stored_halves(params.chain(), Isa::detect()) as u32,
+        halves: CpuKey::stored_halves(params.chain(), isa) as u32,
     }
 }
 

@@ -355,7 +355,7 @@ mod tests {
             let mut case = operands.case(op).unwrap();
             assert_eq!(case.name, op.name());
             assert!((case.run)(1).unwrap() > 0.0);
-            assert!(op.floor(&shape(&params)).ms(&machine, 1) > 0.0);
+            assert!(op.floor(&shape(&params, Isa::Scalar)).ms(&machine, 1) > 0.0);
             assert!(!op.text().is_empty());
         }
     }

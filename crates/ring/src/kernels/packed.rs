@@ -78,25 +78,12 @@ pub(super) fn packed_word(m: &Modulus, words: &[u64], row: (usize, usize), j: us
 }
 
 /// One row of so many, into all columns of `out`: `x * c`.
-#[inline(always)]
 pub(super) fn pack_row(
     m: &Modulus,
     out: &mut [u64],
     x: &[u64],
     c: ShoupConst,
     row: (usize, usize),
-) {
-    pack_words(m, out, x, row, |x| m.mul_shoup(x, c));
-}
-
-/// The same of any function of the words whose values fit.
-#[inline(always)]
-pub(super) fn pack_words(
-    m: &Modulus,
-    out: &mut [u64],
-    x: &[u64],
-    row: (usize, usize),
-    of: impl Fn(u64) -> u64,
 ) {
     let width = packed_width(m);
     for (block, values) in x.chunks(8).enumerate() {
@@ -106,7 +93,7 @@ pub(super) fn pack_words(
         let (mut left, mut have) = (0u128, bit % 64);
         let mut first = (1u64 << have) - 1;
         for &value in values {
-            left |= u128::from(of(value)) << have;
+            left |= u128::from(m.mul_shoup(value, c)) << have;
             have += width;
             if have >= 64 {
                 let Some(word) = outs.next() else { return };

@@ -40,12 +40,12 @@ pub(super) use pointwise::{
     add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg,
     permute, permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
+pub(super) use packed::pack_row;
 pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
 
-use super::packed::{pack_words, packed_stride};
-use crate::modulus::{Modulus, ShoupConst};
+use crate::modulus::Modulus;
 use crate::ntt::NttTable;
 
 /// Scalar code until somebody measures that it matters: a pass of stores, beside products of as many words.
@@ -58,26 +58,6 @@ pub(super) fn spread(out: &mut [u64], x: &[u64]) {
 #[target_feature(enable = "avx2,bmi1,bmi2,fma")]
 pub(super) fn permute_coefficients(m: &Modulus, out: &mut [u64], x: &[u64], g: u64) {
     super::scalar::permute_coefficients(m, out, x, g);
-}
-
-/// Portable code packs what vectors multiplied, piece by piece: a pass of shifts, beside the transforms of the key
-/// or plaintext.
-#[target_feature(enable = "avx2,bmi1,bmi2,fma")]
-pub(super) fn pack_row(
-    m: &Modulus,
-    out: &mut [u64],
-    x: &[u64],
-    c: ShoupConst,
-    row: (usize, usize),
-) {
-    const PIECE: usize = 512;
-    let mut product = [0; PIECE];
-    let step = PIECE / 8 * packed_stride(m, row.1);
-    for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(step.max(1))) {
-        let product = &mut product[..x.len()];
-        mul_const(m, product, x, c);
-        pack_words(m, out, product, row, |x| x);
-    }
 }
 
 /// Nothing is made from them here.
