@@ -36,11 +36,11 @@ pub(super) use convert::{convert, convert_tile, quotient};
 pub(super) use forward::forward_low as forward_digits;
 pub(super) use forward::{divide_converted, divide_low, divide_rest, forward, forward_low};
 pub(super) use inverse::{inverse, inverse_low, inverse_top};
+pub(super) use packed::pack_row;
 pub(super) use pointwise::{
     add, add_const, copy, difference, mul, mul_acc, mul_const, mul_const_acc, mul_mont, neg,
     permute, permute_acc, scale, sub, sub_from_scaled, sum, sum_const, sum_mont,
 };
-pub(super) use packed::pack_row;
 pub(super) use products::{inner_product, sum_products};
 
 use std::arch::x86_64::*;
