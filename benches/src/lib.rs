@@ -9,7 +9,7 @@
 //! | see which matrix products are measured, and how | [`linear`] |
 //! | see which bootstraps are measured, and how | [`bootstrap`] |
 //! | see how a floor is computed | [`floor`], [`scheme::floors`] |
-//! | see what the machine does at most | [`machine`] |
+//! | see what the machine does at most, before and in the rounds | [`machine`], [`meter`] |
 //! | see how runs interleave | [`interleave`] |
 //! | see how results are stored and shown | [`results`], [`roofline`] |
 //! | see how other libraries take part | [`peers`], and the drivers in benches/peers |

@@ -25,7 +25,7 @@ pub struct Header {
     pub commit: String,
     /// Whether tracked files differed from it.
     pub dirty: bool,
-    /// The machine, and what it does at most.
+    /// The machine, and what it did at most before everything. Floors of rows took its ports from their own rounds.
     pub machine: Machine,
 }
 

@@ -29,7 +29,7 @@ pub struct Row {
     pub ms_high: f64,
     /// Number of rounds.
     pub n: usize,
-    /// The least time that the machine allows.
+    /// The least time that the machine allowed in these rounds.
     pub floor_ms: f64,
     /// `ms / floor_ms`.
     pub over_floor: f64,

@@ -410,7 +410,7 @@ fn two_threads(args: &Args, session: &mut Session<'_>) -> Result<()> {
         let floor = op.floor(&shape(&params, session.set.isa()));
         let at_most = floor.ms(&session.machine, 1) / floor.ms(&session.machine, 2);
         eprintln!(
-            "{}: by the floors, two threads gain at most x{at_most:.2}",
+            "{}: by the floors of the machine as measured before, two threads gain at most x{at_most:.2}",
             op.name()
         );
         items.push(Item {

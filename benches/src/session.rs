@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::bootstrap::{self, BootstrapRow};
 use crate::error::{BenchError, Result};
 use crate::floor::Floor;
-use crate::interleave::{Case, Effort, Samples, Terminal, interleave};
+use crate::interleave::{Case, Effort, Samples, Terminal};
 use crate::machine::{Machine, Set};
-use crate::meter::Meter;
+use crate::meter;
 use crate::row::Row;
 use crate::scheme::Sizes;
 
@@ -57,10 +57,9 @@ impl Session<'_> {
     /// Measures items in one interleaved run, prints their rows and keeps them.
     ///
     /// # Errors
-    /// Standard output.
+    /// Standard output, the system's.
     pub fn measure(&mut self, what: &str, items: Vec<Item<'_>>) -> Result<()> {
-        let (meter, mut cases) = Meter::new(self.set);
-        let ports = cases.len();
+        let mut cases = Vec::new();
         let mut heads = Vec::new();
         for item in items {
             let names: Vec<String> = item.peers.iter().map(|p| p.0.clone()).collect();
@@ -72,9 +71,9 @@ impl Session<'_> {
             }));
         }
         let mut watch = Terminal::new(self.stop);
-        let samples = interleave(&mut cases, self.effort, SEED, &mut watch);
-        let machine = meter.machine(&self.machine, &samples);
-        let mut samples = samples.into_iter().skip(ports);
+        let before = (&self.machine, self.set);
+        let (machine, samples) = meter::interleave(before, cases, self.effort, &mut watch)?;
+        let mut samples = samples.into_iter();
         for (op, params, floor, threads, names) in heads {
             let Some(ours) = samples.next() else { break };
             let peers: BTreeMap<String, Samples> =

@@ -22,11 +22,11 @@ use veilformer_ckks::{KeyList, KeyPurpose, Params};
 
 use crate::error::Result;
 use crate::gate::Gate;
-use crate::interleave::{Terminal, interleave};
-use crate::meter::Meter;
+use crate::interleave::Terminal;
+use crate::meter;
 use crate::row::{Counted, Row};
 use crate::scheme::{Sizes, shape};
-use crate::session::{SEED, Session};
+use crate::session::Session;
 use crate::stats::Summary;
 use crate::threads::{pool, within};
 use setting::Setting;
@@ -342,13 +342,10 @@ fn measure_part(
     for product in &products {
         cases.push(setting.case(product)?);
     }
-    let (meter, ports) = Meter::new(session.set);
-    let cases = cases.into_iter().map(|c| within(&pool, c));
-    let mut cases: Vec<_> = cases.chain(ports).collect();
+    let cases = cases.into_iter().map(|c| within(&pool, c)).collect();
     let mut watch = Terminal::new(session.stop);
-    let mut samples = interleave(&mut cases, session.effort, SEED, &mut watch);
-    let ports = samples.split_off(names.len() + products.len());
-    let machine = meter.machine(&session.machine, &ports);
+    let before = (&session.machine, session.set);
+    let (machine, samples) = meter::interleave(before, cases, session.effort, &mut watch)?;
     if session.stopped() {
         // Without all units there is nothing to compare with.
         return Ok(());

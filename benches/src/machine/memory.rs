@@ -127,10 +127,11 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         6 * l3,
     ];
     let own = own.into_iter().map(|kib| kib.max(8) * threads);
-    // Twice a last cache of hundreds of MiB is enough, and takes long enough.
+    // Of a last cache of hundreds of MiB the sizes that stand for places, and two between them: more take long.
+    let few = [l3 / 4, l3 / 2, l3, 2 * l3, 6 * l3];
     let shared = shared
         .into_iter()
-        .filter(|&kib| kib <= (2 * l3).max(256 << 10));
+        .filter(|kib| l3 <= 128 << 10 || few.contains(kib));
     let mut sizes: Vec<usize> = own.chain(shared).collect();
     sizes.sort_unstable();
     sizes.dedup();
@@ -195,7 +196,11 @@ const PAGE: usize = 2 << 20;
 /// The bandwidth over the first `kib` KiB of buffers, one per thread; `memory` to write past the caches.
 fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], memory: bool) -> Bandwidth {
     let mut one = |pass| -> f64 {
-        let go = std::sync::Barrier::new(buffers.len());
+        let parts = buffers.iter_mut();
+        let parts: Vec<&mut [u64]> = parts
+            .filter_map(|b| b.get_mut(..kib * WORDS_PER_KIB))
+            .collect();
+        let go = std::sync::Barrier::new(parts.len());
         let per_thread = |buffer: &mut [u64]| {
             // At least 16 MiB per pass, so that clocks do not matter; passes over more say as much in fewer.
             let repeats = (16 * 1024 / kib).max(1);
@@ -214,8 +219,7 @@ fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], memory: bool) -> Ba
                 .fold(0.0, f64::max)
         };
         std::thread::scope(|scope| {
-            let parts = buffers.iter_mut();
-            let mut parts = parts.filter_map(|b| b.get_mut(..kib * WORDS_PER_KIB));
+            let mut parts = parts.into_iter();
             let mine = parts.next();
             let others: Vec<_> = parts.map(|part| scope.spawn(|| per_thread(part))).collect();
             let mine = mine.map_or(0.0, per_thread);

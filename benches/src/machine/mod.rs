@@ -68,7 +68,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Measures this machine; takes three seconds, and ten where the last cache has hundreds of MiB.
+    /// Measures this machine; takes three seconds, and fifteen where the last cache has hundreds of MiB.
     #[must_use]
     pub fn measure(set: Set) -> Self {
         let caches = caches();

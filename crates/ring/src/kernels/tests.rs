@@ -108,14 +108,19 @@ fn rows_are_multiplied_when_they_are_packed() {
         let (q, x) = (m.value(), w.many(1040, m.value()));
         for c in [0, 1, q - 1, m.mont_one().w, w.below(q)] {
             let mut out = agree(|k| {
-                let mut out = vec![0; packed_words(&m, 2, 1040) + PACKED_PAD];
-                k.pack_row(&m, &mut out, &x, m.shoup(c), (1, 2));
+                let mut out = vec![u64::MAX; packed_words(&m, 3, 1040) + PACKED_PAD];
+                k.pack_row(&m, &mut out, &x, m.shoup(c), (1, 3));
                 vec![out]
             });
             let out = out.remove(0);
             for (j, &x) in x.iter().enumerate() {
-                assert_eq!(packed::packed_word(&m, &out, (1, 2), j), m.mul(x, c));
-                assert_eq!(packed::packed_word(&m, &out, (0, 2), j), 0);
+                assert_eq!(packed::packed_word(&m, &out, (1, 3), j), m.mul(x, c));
+                // What lies around it stays.
+                for row in [0, 2] {
+                    let width = packed::packed_width(&m);
+                    let other = packed::packed_word(&m, &out, (row, 3), j);
+                    assert_eq!(other, u64::MAX >> (64 - width));
+                }
             }
         }
     }

@@ -102,7 +102,7 @@ impl Unpack {
 struct Pack {
     /// Bytes that they take.
     pair: usize,
-    /// Bits by which the second one stands higher before: where it does not begin with a byte.
+    /// Bits by which the second word is moved up first: half a byte in words of 52 bits.
     shift: __m256i,
     /// Per byte of a pair where it is, in the first word or in the second.
     first: __m256i,
@@ -181,14 +181,14 @@ pub(in crate::kernels) fn pack_row(
             let to = to.add(row * packed_width(m));
             let low = l.double(load(words.as_ptr()));
             let high = l.double(load(words.as_ptr().add(LANES)));
-            let [a, b] = pack.pairs(l.canonical(l.times(low, w)));
-            let [c, d] = pack.pairs(l.canonical(l.times(high, w)));
-            _mm_storeu_si128(to.cast(), a);
-            _mm_storeu_si128(to.add(pack.pair).cast(), b);
-            _mm_storeu_si128(to.add(2 * pack.pair).cast(), c);
+            let [pair0, pair1] = pack.pairs(l.canonical(l.times(low, w)));
+            let [pair2, pair3] = pack.pairs(l.canonical(l.times(high, w)));
+            _mm_storeu_si128(to.cast(), pair0);
+            _mm_storeu_si128(to.add(pack.pair).cast(), pair1);
+            _mm_storeu_si128(to.add(2 * pack.pair).cast(), pair2);
             let last = to.add(3 * pack.pair);
-            _mm_storel_epi64(last.cast(), d);
-            let tail = _mm_shuffle_epi8(d, pack.tail);
+            _mm_storel_epi64(last.cast(), pair3);
+            let tail = _mm_shuffle_epi8(pair3, pack.tail);
             _mm_storel_epi64(last.add(pack.pair - 8).cast(), tail);
         }
     }

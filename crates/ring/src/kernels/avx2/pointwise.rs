@@ -249,7 +249,7 @@ pub(super) struct Order {
 impl Order {
     #[inline]
     #[target_feature(enable = "avx2")]
-    pub(super) fn new(lanes: &[u64; 8]) -> Self {
+    fn new(lanes: &[u64; 8]) -> Self {
         // SAFETY: four words from 0 and four from 4.
         let halves = unsafe { [load(lanes.as_ptr()), load(lanes.as_ptr().add(4))] };
         Self {
@@ -260,6 +260,13 @@ impl Order {
             }),
             upper: halves.map(|lane| _mm256_slli_epi64::<61>(lane)),
         }
+    }
+
+    /// Those of a permutation.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    pub(super) fn all(p: &PermutationPiece<'_>) -> [Self; 8] {
+        std::array::from_fn(|i| Self::new(&p.lanes[i]))
     }
 
     /// The words of `x` in this order.
@@ -287,7 +294,7 @@ fn permute_with(
     p: &PermutationPiece<'_>,
     combine: impl Fn(__m256i, __m256i) -> __m256i,
 ) {
-    let orders: [Order; 8] = std::array::from_fn(|i| Order::new(&p.lanes[i]));
+    let orders = Order::all(p);
     let mut ahead = ahead.as_chunks::<8>().0.iter();
     for (o, &b) in out.as_chunks_mut::<8>().0.iter_mut().zip(p.blocks) {
         if let Some(line) = ahead.next() {

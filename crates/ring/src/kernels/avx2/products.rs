@@ -114,9 +114,7 @@ unsafe fn inner_products<const NARROW: bool>(
         true => Sum::most(m, 2),
         false => REDUCED,
     };
-    let orders: Option<[Order; 8]> = key
-        .order
-        .map(|order| std::array::from_fn(|i| Order::new(&order.lanes[i])));
+    let order = key.order.map(|order| (order, Order::all(order)));
     let begins = extra.x.iter().any(Option::is_some) || !extra.tensors.is_empty();
     // Bytes of eight columns.
     let step = 8 * packed_stride(m, key.rows);
@@ -156,14 +154,14 @@ unsafe fn inner_products<const NARROW: bool>(
                 reduced(&l, start, &sums, &mut sum);
             }
             // Where the columns go, and in which order.
-            let (to, order) = match (key.order, &orders) {
-                (Some(order), Some(orders)) => {
+            let (to, order) = match &order {
+                Some((order, lanes)) => {
                     // The mask keeps the block inside the outputs, whose blocks are a power of two.
                     let b = order.blocks[j / 8];
                     let to = ((b >> 3) as usize).wrapping_sub(order.base) & (n / 8 - 1);
-                    (8 * to, Some(&orders[(b & 7) as usize]))
+                    (8 * to, Some(&lanes[(b & 7) as usize]))
                 }
-                _ => (j, None),
+                None => (j, None),
             };
             for (sum, out) in sum.iter().zip(outs) {
                 let mut words = [
