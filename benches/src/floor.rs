@@ -5,8 +5,9 @@
 //!
 //! `max(sum of operations / throughput, for each place: bytes / bandwidth)`,
 //!
-//! and the floor is the sum over the phases. Throughputs are those of loops in registers, and
-//! bandwidths those of passes that only move ([`Machine`]; throughputs are those of the rounds, see `meter`); neither is a time of our kernels.
+//! and the floor is the sum over the phases. Throughputs are those of loops in registers, run
+//! in the same rounds as the operations ([`crate::meter`]), and bandwidths those of passes that only move, run
+//! before ([`Machine`]); neither is a time of our kernels.
 //! Bandwidth depends on the size of what is moved in turn, and is measured by size. Of
 //! bytes only those are counted that have to move: tables of twiddle factors, whose values could be
 //! computed, are not.

@@ -127,7 +127,7 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         6 * l3,
     ];
     let own = own.into_iter().map(|kib| kib.max(8) * threads);
-    // Of a last cache of hundreds of MiB the sizes that stand for places, and two between them: more take long.
+    // Of a last cache of hundreds of MiB five sizes: each takes a second or more.
     let few = [l3 / 4, l3 / 2, l3, 2 * l3, 6 * l3];
     let shared = shared
         .into_iter()
