@@ -4,36 +4,70 @@
 //! when they are dropped, and taken again for what is as large or smaller: on their way
 //! down the levels values lose a limb at a time. The pool is bounded; above the bound the buffers that
 //! waited longest go back to the system, so that what one part of a program needs does not keep
-//! out what the next one does.
+//! out what the next one does. What stays and is short is cut from regions of huge pages: products read a few
+//! words of each of thousands of plaintexts at a time, and would look up a page for each of them.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::shelves::{Shelves, size_class};
 
 /// Buffers of at least this size are aligned to it and advised for huge pages.
 const HUGE: usize = 2 << 20;
 
+/// Bytes of a region.
+const REGION: usize = 16 << 20;
+
+/// The least that is cut from a region, in bytes: a few pages.
+const SHORT: usize = 16 << 10;
+
 /// An owned, aligned, initialized block of words from the pool.
 pub(crate) struct Buffer {
-    ptr: NonNull<u64>,
+    memory: ManuallyDrop<Memory>,
     len: usize,
-    /// Capacity in words: the size class.
-    class: usize,
-    /// Whether it is of [`fresh_pages`].
-    is_mapped: bool,
 }
 
-// SAFETY: a Buffer owns its memory exclusively, like a Vec<u64>.
-unsafe impl Send for Buffer {}
+/// What a buffer lies in; initialized.
+struct Memory {
+    ptr: NonNull<u64>,
+    /// Words: the size class.
+    class: usize,
+    home: Home,
+}
+
+/// Where memory is from.
+enum Home {
+    /// The allocator.
+    Heap,
+    /// [`fresh_pages`] of its own.
+    Pages,
+    /// A region, which lives as long as any of its pieces.
+    Region(#[allow(dead_code)] Arc<Region>),
+}
+
+/// [`fresh_pages`] for several.
+struct Region {
+    start: NonNull<u8>,
+}
+
+// SAFETY: Memory is owned exclusively, like a Vec<u64>.
+unsafe impl Send for Memory {}
 // SAFETY: shared access only reads.
-unsafe impl Sync for Buffer {}
+unsafe impl Sync for Memory {}
+// SAFETY: a region itself reads and writes nothing.
+unsafe impl Send for Region {}
+// SAFETY: as above.
+unsafe impl Sync for Region {}
 
-static POOL: Mutex<Shelves<Buffer>> = Mutex::new(Shelves::new(Shelves::<Buffer>::DEFAULT_LIMIT));
+static POOL: Mutex<Shelves<Memory>> = Mutex::new(Shelves::new(Shelves::<Memory>::DEFAULT_LIMIT));
 
-fn lock() -> MutexGuard<'static, Shelves<Buffer>> {
+/// The region that is being cut, and where it goes on.
+static CUT: Mutex<Option<(Arc<Region>, usize)>> = Mutex::new(None);
+
+fn lock() -> MutexGuard<'static, Shelves<Memory>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -45,9 +79,7 @@ pub fn set_pool_limit(bytes: usize) {
         pool.set_limit(bytes);
         pool.shrink()
     };
-    for (_, b) in freed {
-        b.free();
-    }
+    drop(freed);
 }
 
 /// Bytes of unused buffers that the pool holds now.
@@ -76,31 +108,29 @@ impl Buffer {
     /// overwrites all of it.
     pub(crate) fn dirty(len: usize) -> Self {
         let waiting = lock().take(size_class(len));
-        Self::of(len, waiting.map(|(_, b)| b))
+        Self::of(len, waiting.map(|(_, m)| m), false)
     }
 
     /// The same for what stays, as keys and weights do: of its own size class, so that nothing larger is kept from
-    /// what needs it.
+    /// what needs it, and beside others if it is short.
     pub(crate) fn kept(len: usize) -> Self {
         let waiting = lock().take_own(size_class(len));
-        Self::of(len, waiting)
+        Self::of(len, waiting, true)
     }
 
     /// What waited, with this length, or else memory from the system.
-    fn of(len: usize, waiting: Option<Self>) -> Self {
-        match waiting {
-            Some(mut b) => {
-                b.len = len;
-                b
-            }
-            None => Self::allocate(len, size_class(len)),
+    fn of(len: usize, waiting: Option<Memory>, stays: bool) -> Self {
+        let memory = waiting.unwrap_or_else(|| Memory::new(size_class(len), stays));
+        Self {
+            memory: ManuallyDrop::new(memory),
+            len,
         }
     }
 
     /// The words, and `BEHIND` arbitrary ones.
     pub(crate) fn and_behind(&self) -> &[u64] {
         // SAFETY: as in `deref`; behind the class are as many words more.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len + BEHIND) }
+        unsafe { std::slice::from_raw_parts(self.memory.ptr.as_ptr(), self.len + BEHIND) }
     }
 
     /// A buffer of `len` zeros.
@@ -109,37 +139,64 @@ impl Buffer {
         b.fill(0);
         b
     }
+}
 
+impl Memory {
     #[allow(clippy::expect_used)]
-    fn allocate(len: usize, class: usize) -> Self {
+    fn new(class: usize, stays: bool) -> Self {
         let layout = layout(class).expect("a buffer is far below the address space");
-        let fresh = match layout.align() >= HUGE {
-            true => fresh_pages(layout.size()),
-            false => None,
+        let size = layout.size();
+        let fresh = if layout.align() >= HUGE {
+            fresh_pages(size).map(|raw| (raw, Home::Pages))
+        } else if stays && size >= SHORT {
+            Region::cut(size).map(|(raw, region)| (raw, Home::Region(region)))
+        } else {
+            None
         };
         // SAFETY: the layout has non-zero size: a class has at least 64 words.
-        let raw = fresh.unwrap_or_else(|| unsafe { alloc_zeroed(layout) });
+        let (raw, home) = fresh.unwrap_or_else(|| (unsafe { alloc_zeroed(layout) }, Home::Heap));
         let Some(ptr) = NonNull::new(raw.cast::<u64>()) else {
             handle_alloc_error(layout)
         };
-        Self {
-            ptr,
-            len,
-            class,
-            is_mapped: fresh.is_some(),
+        Self { ptr, class, home }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let Some(layout) = layout(self.class) else {
+            return;
+        };
+        let raw = self.ptr.as_ptr().cast();
+        match self.home {
+            Home::Pages => give_back(raw, layout.size()),
+            // SAFETY: allocated with this very layout.
+            Home::Heap => unsafe { dealloc(raw, layout) },
+            Home::Region(_) => {}
         }
     }
+}
 
-    fn free(self) {
-        if let Some(layout) = layout(self.class) {
-            let raw = self.ptr.as_ptr().cast();
-            match self.is_mapped {
-                true => give_back(raw, layout.size()),
-                // SAFETY: allocated with this very layout; `self` is forgotten right after.
-                false => unsafe { dealloc(raw, layout) },
+impl Region {
+    /// Zeros that nobody else has, at a multiple of 64, and where they are from; none if the system refuses.
+    fn cut(size: usize) -> Option<(*mut u8, Arc<Self>)> {
+        let mut cut = CUT.lock().unwrap_or_else(PoisonError::into_inner);
+        let (region, at) = match cut.take() {
+            Some((region, at)) if at + size <= REGION => (region, at),
+            _ => {
+                let start = NonNull::new(fresh_pages(REGION)?)?;
+                (Arc::new(Self { start }), 0)
             }
-        }
-        std::mem::forget(self);
+        };
+        let raw = region.start.as_ptr().wrapping_add(at);
+        *cut = Some((Arc::clone(&region), at + size.next_multiple_of(64)));
+        Some((raw, region))
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        give_back(self.start.as_ptr(), REGION);
     }
 }
 
@@ -204,20 +261,14 @@ fn give_back(_: *mut u8, _: usize) {}
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mine = Self {
-            ptr: self.ptr,
-            len: self.len,
-            class: self.class,
-            is_mapped: self.is_mapped,
-        };
+        // SAFETY: nobody uses the field after this.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
         let freed = {
             let mut pool = lock();
-            pool.put(mine.class, mine);
+            pool.put(memory.class, memory);
             pool.shrink()
         };
-        for (_, b) in freed {
-            b.free();
-        }
+        drop(freed);
     }
 }
 
@@ -225,14 +276,14 @@ impl Deref for Buffer {
     type Target = [u64];
     fn deref(&self) -> &[u64] {
         // SAFETY: `len <= class` words at `ptr` are allocated, initialized and owned.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts(self.memory.ptr.as_ptr(), self.len) }
     }
 }
 
 impl DerefMut for Buffer {
     fn deref_mut(&mut self) -> &mut [u64] {
         // SAFETY: as in `deref`, and `&mut self` is exclusive.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+        unsafe { std::slice::from_raw_parts_mut(self.memory.ptr.as_ptr(), self.len) }
     }
 }
 
@@ -258,34 +309,73 @@ mod tests {
         drop(Buffer::dirty(6 << 10));
         let whole = Buffer::kept(1 << 12);
         let all = whole.and_behind();
-        assert_eq!((whole.class, all.len()), (1 << 12, (1 << 12) + BEHIND));
+        assert_eq!(
+            (whole.memory.class, all.len()),
+            (1 << 12, (1 << 12) + BEHIND)
+        );
         assert_eq!(all.to_vec()[..1 << 12], whole[..]);
+    }
+
+    /// A buffer of what waited for nobody, all of its class.
+    fn fresh(len: usize, stays: bool) -> Buffer {
+        let memory = Memory::new(size_class(len), stays);
+        Buffer::of(memory.class, Some(memory), stays)
+    }
+
+    /// Marks all, then drops some: what is left has its mark.
+    fn stay_apart(mut all: Vec<Buffer>, drops: &[usize]) {
+        for (mark, b) in all.iter_mut().enumerate() {
+            assert!(b.iter().all(|&w| w == 0));
+            assert_eq!(b.and_behind()[b.len..], [0; BEHIND]);
+            b.fill(mark as u64 + 1);
+        }
+        let mut left: Vec<(u64, Buffer)> = (1..).zip(all).collect();
+        for &at in drops {
+            let (mark, mut gone) = left.remove(at);
+            assert!(gone.iter().all(|&w| w == mark));
+            // SAFETY: the buffer is forgotten right after.
+            drop(unsafe { ManuallyDrop::take(&mut gone.memory) });
+            std::mem::forget(gone);
+            for (mark, b) in &left {
+                assert!(b.iter().all(|w| w == mark));
+            }
+        }
     }
 
     /// Mappings and what is cut off around them: aligned, zero, all theirs, and gone one by one.
     #[test]
     fn large_buffers_lie_apart() {
         let lens = [1 << 18, 5 << 16, (1 << 20) + 1, 7 << 17, 1 << 18];
-        let mut all: Vec<Buffer> = lens
-            .iter()
-            .map(|&len| Buffer::allocate(len, size_class(len)))
-            .collect();
-        for (mark, b) in all.iter_mut().enumerate() {
-            assert_eq!(b.ptr.as_ptr() as usize % HUGE, 0);
-            assert_eq!(b.is_mapped, cfg!(target_os = "linux"));
-            assert!(b.iter().all(|&w| w == 0));
-            b.len = b.class;
-            b.fill(mark as u64 + 1);
-            assert_eq!(b.and_behind()[b.class..], [0; BEHIND]);
+        let all = lens.map(|len| fresh(len, true));
+        for b in &all {
+            assert_eq!(b.memory.ptr.as_ptr() as usize % HUGE, 0);
+            assert_eq!(
+                matches!(b.memory.home, Home::Pages),
+                cfg!(target_os = "linux")
+            );
         }
-        let mut left: Vec<(u64, Buffer)> = (1..).zip(all).collect();
-        for at in [1, 2, 0, 1, 0] {
-            let (mark, gone) = left.remove(at);
-            assert!(gone.iter().all(|&w| w == mark));
-            gone.free();
-            for (mark, b) in &left {
-                assert!(b.iter().all(|w| w == mark));
+        stay_apart(all.into(), &[1, 2, 0, 1, 0]);
+    }
+
+    /// More pieces than a region has room for; those of one go before, between and after those of the next.
+    #[test]
+    fn what_stays_and_is_short_shares_regions() {
+        let len = 100_000;
+        let all: Vec<Buffer> = (0..2 * REGION / (8 * len) + 3)
+            .map(|i| fresh(len - 8 * i, true))
+            .collect();
+        let mut regions = Vec::new();
+        for b in &all {
+            assert_eq!(b.memory.ptr.as_ptr() as usize % 64, 0);
+            match &b.memory.home {
+                Home::Region(region) => regions.push(Arc::as_ptr(region)),
+                _ => assert!(cfg!(not(target_os = "linux"))),
             }
         }
+        regions.dedup();
+        assert!(regions.len() >= 3 || cfg!(not(target_os = "linux")));
+        assert!(matches!(fresh(len, false).memory.home, Home::Heap));
+        assert!(matches!(fresh(1000, true).memory.home, Home::Heap));
+        stay_apart(all, &[40, 0, 20, 20, 1, 0]);
     }
 }

@@ -572,34 +572,50 @@ proptest! {
     }
 }
 
+/// Abreast, or one after the other where many factors are zero; values in one piece and in several.
 #[test]
 fn sums_whose_factors_stand_for_long_runs() {
-    let m = prime(45, 10);
+    let m = prime(45, 12);
+    let q = m.value();
     let mut w = Words(6);
-    for (n, values) in [(256, 4), (1024, 8), (512, 1)] {
-        let x: Vec<[Vec<u64>; 2]> = (0..5)
-            .map(|_| [w.many(n, m.value()), w.many(n, m.value())])
-            .collect();
-        let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
-        let y: Vec<Vec<u64>> = (0..20).map(|_| w.many(values, m.value())).collect();
-        let factors = y.iter().map(|y| Factor {
-            y: Values::Runs(y),
-            ahead: y,
-        });
-        let factors: Vec<Factor<'_>> = factors.collect();
-        agree(|k| {
-            let mut out = vec![[x[0][0].to_vec(), x[1][1].to_vec()]; 4];
-            let all = out.iter_mut().zip(factors.chunks(5));
-            let all = all.map(|(out, factors)| ProductSum {
-                out: out.each_mut().map(Vec::as_mut_slice),
-                fresh: [true, false],
-                factors,
-                next: Some(x[2][0]),
+    for (n, values) in [(256, 4), (1024, 8), (512, 1), (1024, 16), (4096, 32)] {
+        for (sums, count, zeros) in [
+            (4, 5, 0),
+            (3, 5, 0),
+            (2, 5, 1),
+            (9, 7, 1),
+            (14, 3, 2),
+            (5, 70, 3),
+        ] {
+            let x: Vec<[Vec<u64>; 2]> = (0..count).map(|_| [w.many(n, q), w.many(n, q)]).collect();
+            let x: Vec<[&[u64]; 2]> = x.iter().map(|x| x.each_ref().map(Vec::as_slice)).collect();
+            // So many of four are zero, and all of one sum.
+            let zero =
+                |i: usize| i.wrapping_mul(0x9e37) / 64 % 4 < zeros || (zeros > 0 && i / count == 1);
+            let y: Vec<Vec<u64>> = (0..sums * count).map(|_| w.many(values, q)).collect();
+            let factors = y.iter().enumerate().map(|(i, y)| Factor {
+                y: if zero(i) {
+                    Values::Zero
+                } else {
+                    Values::Runs(y)
+                },
+                ahead: y,
             });
-            let mut all: Vec<ProductSum<'_>> = all.collect();
-            k.sum_products(&m, &mut all, &x);
-            out.concat()
-        });
+            let factors: Vec<Factor<'_>> = factors.collect();
+            agree(|k| {
+                let mut out = vec![[x[0][0].to_vec(), x[1][1].to_vec()]; sums];
+                let all = out.iter_mut().zip(factors.chunks(count));
+                let all = all.map(|(out, factors)| ProductSum {
+                    out: out.each_mut().map(Vec::as_mut_slice),
+                    fresh: [true, false],
+                    factors,
+                    next: Some(x[2][0]),
+                });
+                let mut all: Vec<ProductSum<'_>> = all.collect();
+                k.sum_products(&m, &mut all, &x);
+                out.concat()
+            });
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::iter::repeat;
 
 use babies::{Turning, key_block};
 use sums::{Column, Sums};
-use work::{Block, Blocking, Group, Limb, Place, Scratch, Sum, Target, Work};
+use work::{Block, Blocking, Group, Limb, Place, SPARSE_ABREAST, Scratch, Sum, Target, Work};
 
 use super::convert::Left;
 use super::engine::{Added, Onto, Shape};
@@ -30,7 +30,7 @@ use crate::backend::{Pair, PairRef, TransformPlan, check_plan, used_keys};
 use crate::basis::Basis;
 use crate::buffer::Buffer;
 use crate::error::{Result, RingError};
-use crate::kernels::{ABREAST, Factor, Layout, MOST_PRODUCTS};
+use crate::kernels::{Factor, Layout, MOST_PRODUCTS};
 use crate::poly::{Form, RnsPoly};
 use crate::reference::check_drop;
 
@@ -230,7 +230,7 @@ impl Cpu {
         let scratch = || Scratch {
             digits: Buffer::dirty(longest * digits * stride),
             babies: Buffer::dirty(work.batch * work.pair()),
-            temp: Buffer::dirty(ABREAST * work.block),
+            temp: Buffer::dirty(SPARSE_ABREAST * work.block),
         };
         share(threads, groups, scratch, |scratch, mut columns| {
             self.group_sums(work, &mut columns, scratch);

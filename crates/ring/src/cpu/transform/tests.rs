@@ -98,6 +98,18 @@ fn results_do_not_depend_on_blocks() {
 /// Plaintexts that are short for the ring, so that sums are made several at a time.
 #[test]
 fn sums_of_groups_are_those_of_the_reference() {
+    sums_of_groups([1 << 2, 1 << 4, 1 << 6], 3, 4);
+}
+
+/// The same where most sums multiply one of three inputs, or two, so that more are made at a time.
+#[test]
+fn sums_of_different_inputs_are_those_of_the_reference() {
+    sums_of_groups([1 << 2; 3], 10, 1);
+    sums_of_groups([1 << 3; 3], 9, 2);
+}
+
+/// So many outputs of three sums each, of so many terms.
+fn sums_of_groups(periods: [usize; 3], outputs: usize, terms: usize) {
     let log_n = 10;
     let chain = test_chain(log_n, 3, 2).unwrap();
     let digits = [Basis::range(0, 2), Basis::single(2)];
@@ -110,7 +122,7 @@ fn sums_of_groups_are_those_of_the_reference() {
         .map(Result::unwrap)
         .collect();
     let all = chain.all();
-    let plains: Vec<PlainPoly> = [1 << 2, 1 << 4, 1 << 6]
+    let plains: Vec<PlainPoly> = periods
         .into_iter()
         .map(|period| PlainPoly::Periodic {
             period,
@@ -118,10 +130,10 @@ fn sums_of_groups_are_those_of_the_reference() {
             values: samples.residues(all, period),
         })
         .collect();
-    // Nine sums of some of the same inputs, three of them without a key.
+    // Sums of some of the same inputs, a third of them without a key.
     let step = |number: usize| GiantStep {
         key: [None, Some(0), Some(2)][number % 3],
-        terms: (0..4)
+        terms: (0..terms)
             .map(|i| DiagonalTerm {
                 input: (i + number / 2) % 3,
                 baby: None,
@@ -130,7 +142,7 @@ fn sums_of_groups_are_those_of_the_reference() {
             .collect(),
     };
     let output = |o: usize| OutputPlan::beside((3 * o..3 * o + 3).map(step).collect());
-    let outputs: Vec<OutputPlan> = (0..3).map(output).collect();
+    let outputs: Vec<OutputPlan> = (0..outputs).map(output).collect();
     let c: Vec<RnsPoly> = (0..6)
         .map(|_| samples.poly(q, Form::Ntt).unwrap())
         .collect();

@@ -1,5 +1,6 @@
 //! What a transform has to do, sorted, and how it is cut into blocks.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use crate::backend::{DiagonalTerm, OutputPlan, PairRef, TransformPlan};
@@ -17,6 +18,9 @@ const MIN_BLOCK: usize = 64;
 /// Most sums of a group whose plaintexts are long, where others have `ABREAST`: while they are read, so
 /// many words of the next ones are fetched.
 const LONG_ABREAST: usize = 1;
+
+/// Most sums of a group that multiply different babies: blocks of these are then read once for all.
+pub(super) const SPARSE_ABREAST: usize = 3 * ABREAST;
 
 /// The shortest run of equal words that kernels multiply by one value: their longest vector.
 const SHORTEST_RUN: usize = 8;
@@ -297,7 +301,11 @@ impl<'a> Group<'a> {
         let mut groups = Vec::new();
         for run in order.chunk_by(|a, b| a.0 == b.0) {
             let (target, .., long) = run[0].0;
-            let abreast = if long { LONG_ABREAST } else { ABREAST };
+            let abreast = match long {
+                true => LONG_ABREAST,
+                false if is_sparse(run) => SPARSE_ABREAST,
+                false => ABREAST,
+            };
             let mut group: Vec<usize> = Vec::new();
             for &(.., number) in run {
                 // A group writes to an output once.
@@ -315,6 +323,13 @@ impl<'a> Group<'a> {
         let groups = groups.into_iter();
         groups.map(|group| Self::new(sums, group, batch)).collect()
     }
+}
+
+/// Whether so many sums multiply an eighth fewer babies than are multiplied by any.
+fn is_sparse<K>(run: &[(K, Vec<usize>, usize)]) -> bool {
+    let all: BTreeSet<usize> = run.iter().flat_map(|r| &r.1).copied().collect();
+    let terms: usize = run.iter().map(|r| r.1.len()).sum();
+    terms <= run.len() * all.len() / 8 * 7
 }
 
 impl<'a> Work<'a> {

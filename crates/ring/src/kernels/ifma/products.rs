@@ -1,6 +1,7 @@
 //! Inner products and sums of products: lazy sums, reduced once.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::packed::Unpack;
 use super::uniform::{Groups, Halves};
@@ -380,6 +381,15 @@ pub(in crate::kernels) fn sum_products(
     // Both factors are canonical.
     let one = steps_of(m, x.len()) <= 1;
     let half = !packed_width(m).is_multiple_of(8);
+    if let Some(values) = sparse_values(sums, x.len()).filter(|values| n / values >= LONG_RUN) {
+        // SAFETY: the lengths were checked.
+        return unsafe {
+            match one {
+                true => listed::<true>(m, sums, x, values),
+                false => listed::<false>(m, sums, x, values),
+            }
+        };
+    }
     for sums in sums.chunks_mut(ABREAST) {
         // SAFETY: the lengths were checked.
         unsafe {
@@ -428,9 +438,9 @@ unsafe fn sums_of<const SUMS: usize, const COLUMNS: usize>(
                 true => columns_of::<SUMS, COLUMNS, PACKED, true>(m, sums, x, n),
                 false => columns_of::<SUMS, COLUMNS, PACKED, false>(m, sums, x, n),
             },
-            (_, LONG_RUN..) if alike && SUMS == ABREAST && x.len() <= TABLED => match one {
-                true => tabled::<SUMS, true>(m, sums, x, first),
-                false => tabled::<SUMS, false>(m, sums, x, first),
+            (_, LONG_RUN..) if alike && x.len() <= TABLED => match one {
+                true => tabled::<SUMS, COLUMNS, true>(m, sums, x, first),
+                false => tabled::<SUMS, COLUMNS, false>(m, sums, x, first),
             },
             (_, run) if alike && run >= COLUMNS * LANES => match one {
                 true => columns_of::<SUMS, COLUMNS, RUNS, true>(m, sums, x, first),
@@ -459,6 +469,25 @@ const LONG_RUN: usize = 64;
 /// Factors of each sum that have room there.
 const TABLED: usize = 64;
 
+/// Values of each factor there.
+const ROW: usize = 8;
+
+/// Of the factors that there are, as many values as `range` says: what has fewer ends in zeros.
+#[inline]
+fn row_of(f: &Factor<'_>, range: Range<usize>) -> [u64; ROW] {
+    let mut row = [0; ROW];
+    if let Values::Runs(y) = f.y {
+        match y.get(range.clone()).and_then(|y| y.first_chunk()) {
+            Some(whole) => row = *whole,
+            None => {
+                let words = y.iter().skip(range.start);
+                row.iter_mut().zip(words).for_each(|(to, y)| *to = *y);
+            }
+        }
+    }
+    row
+}
+
 /// The sums where all factors have so many `values`, each for at least `LONG_RUN` words; `ONE` as for
 /// [`Quotients::canonical`]. Between two loads of words there is nothing but products: no pointers, and no branches.
 ///
@@ -466,58 +495,193 @@ const TABLED: usize = 64;
 /// As for [`sums_of`], with one or more values and at most `TABLED` x.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-unsafe fn tabled<const SUMS: usize, const ONE: bool>(
+unsafe fn tabled<const SUMS: usize, const COLUMNS: usize, const ONE: bool>(
     m: &Modulus,
     mut sums: [&mut ProductSum<'_>; SUMS],
     x: &[[&[u64]; 2]],
     values: usize,
 ) {
     let n = sums[0].out[0].len();
-    let (l, quotients) = (Lanes::new(m), Quotients::new(m));
-    let inv = _mm512_set1_epi64(m.inv52() as i64);
-    let mut table = [[0u64; SUMS]; TABLED];
-    for (value, start) in (0..n).step_by(n / values).enumerate() {
-        for (s, sum) in sums.iter().enumerate() {
-            for (i, (row, f)) in table.iter_mut().zip(sum.factors).enumerate() {
-                row[s] = match f.y {
-                    Values::Runs(y) => y.get(value).copied().unwrap_or(0),
-                    _ => 0,
-                };
-                // A share of what comes next with each value.
-                if i % values == value {
-                    for line in f.ahead.chunks(LANES) {
-                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+    let finish = Finish::new(m);
+    let l = &finish.l;
+    let run = n / values;
+    let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
+    let mut table = [[[0u64; ROW]; SUMS]; TABLED];
+    for first in (0..values).step_by(ROW) {
+        let rows = first..values.min(first + ROW);
+        for (i, row) in table.iter_mut().enumerate().take(x.len()) {
+            for (row, factors) in row.iter_mut().zip(&factors) {
+                *row = row_of(&factors[i], rows.clone());
+            }
+        }
+        for value in rows {
+            fetch_ahead(factors.into_iter(), value, values);
+            for j in (value * run..(value + 1) * run).step_by(COLUMNS * LANES) {
+                for sum in &sums {
+                    fetch_outputs::<COLUMNS>(sum, j);
+                }
+                let zero = [[[l.zero; COLUMNS]; 2]; SUMS];
+                let (mut lo, mut hi) = (zero, zero);
+                for (x, row) in x.iter().zip(&table) {
+                    for part in 0..2 {
+                        for k in 0..COLUMNS {
+                            // SAFETY: j + COLUMNS * LANES <= n, and the caller's promise.
+                            let x = unsafe { load(x[part].as_ptr().add(j + k * LANES)) };
+                            for s in 0..SUMS {
+                                let y = _mm512_set1_epi64(row[s][value % ROW] as i64);
+                                lo[s][part][k] = _mm512_madd52lo_epu64(lo[s][part][k], x, y);
+                                hi[s][part][k] = _mm512_madd52hi_epu64(hi[s][part][k], x, y);
+                            }
+                        }
                     }
+                }
+                for (s, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
+                    unsafe { finish.put::<COLUMNS, ONE>(sum, j, &lo[s], &hi[s]) };
                 }
             }
         }
-        for j in (start..start + n / values).step_by(LANES) {
-            for sum in &sums {
-                fetch_outputs::<1>(sum, j);
-            }
-            let (mut lo, mut hi) = ([[l.zero; 2]; SUMS], [[l.zero; 2]; SUMS]);
-            for (x, row) in x.iter().zip(&table) {
-                // SAFETY: j + LANES <= n, and the caller's promise.
-                let words = x.map(|x| unsafe { load(x.as_ptr().add(j)) });
-                for s in 0..SUMS {
-                    let y = _mm512_set1_epi64(row[s] as i64);
-                    for part in 0..2 {
-                        lo[s][part] = _mm512_madd52lo_epu64(lo[s][part], words[part], y);
-                        hi[s][part] = _mm512_madd52hi_epu64(hi[s][part], words[part], y);
+    }
+}
+
+/// A factor that is not zero, for [`listed`].
+struct Listed<'a> {
+    row: [u64; ROW],
+    x: [*const u64; 2],
+    factor: &'a Factor<'a>,
+}
+
+/// How many values the factors have that are not zero, if it is the same for all and an eighth or more of the
+/// `count` of some sum's are zero: sums that lie abreast would often add nothing.
+fn sparse_values(sums: &[ProductSum<'_>], count: usize) -> Option<usize> {
+    let (mut present, mut alike) = (0, None);
+    for f in sums.iter().flat_map(|s| s.factors) {
+        match f.y {
+            Values::Zero => {}
+            Values::Runs(y) if *alike.get_or_insert(y.len()) == y.len() => present += 1,
+            _ => return None,
+        }
+    }
+    alike.filter(|_| present <= sums.len() * count / 8 * 7)
+}
+
+/// The sums where those factors that are not zero have so many `values`, each for at least `LONG_RUN` words: one
+/// after the other, by these factors, while the words are in the first cache. `ONE` as for [`Quotients::canonical`].
+///
+/// # Safety
+/// The sums `fit` the x, each of which has as many words as the outputs.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+unsafe fn listed<const ONE: bool>(
+    m: &Modulus,
+    sums: &mut [ProductSum<'_>],
+    x: &[[&[u64]; 2]],
+    values: usize,
+) {
+    const COLUMNS: usize = 4;
+    const { assert!(LONG_RUN.is_multiple_of(COLUMNS * LANES)) };
+    let run = sums.first().map_or(0, |s| s.out[0].len()) / values;
+    let finish = Finish::new(m);
+    let mut terms = Vec::new();
+    let mut ends = Vec::with_capacity(sums.len());
+    for sum in sums.iter() {
+        let present = sum.factors.iter().zip(x);
+        let present = present.filter(|(f, _)| !matches!(f.y, Values::Zero));
+        terms.extend(present.map(|(factor, x)| Listed {
+            row: [0; ROW],
+            x: x.map(<[u64]>::as_ptr),
+            factor,
+        }));
+        ends.push(terms.len());
+    }
+    for first in (0..values).step_by(ROW) {
+        let rows = first..values.min(first + ROW);
+        for term in &mut terms {
+            term.row = row_of(term.factor, rows.clone());
+        }
+        for value in rows {
+            fetch_ahead(sums.iter().map(|s| s.factors), value, values);
+            for j in (value * run..(value + 1) * run).step_by(COLUMNS * LANES) {
+                let mut begin = 0;
+                for (sum, &end) in sums.iter_mut().zip(&ends) {
+                    fetch_outputs::<COLUMNS>(sum, j);
+                    let zero = [[finish.l.zero; COLUMNS]; 2];
+                    let (mut lo, mut hi) = (zero, zero);
+                    for term in &terms[begin..end] {
+                        let y = _mm512_set1_epi64(term.row[value % ROW] as i64);
+                        for part in 0..2 {
+                            for k in 0..COLUMNS {
+                                // SAFETY: j + COLUMNS * LANES <= n, and the caller's promise.
+                                let x = unsafe { load(term.x[part].add(j + k * LANES)) };
+                                lo[part][k] = _mm512_madd52lo_epu64(lo[part][k], x, y);
+                                hi[part][k] = _mm512_madd52hi_epu64(hi[part][k], x, y);
+                            }
+                        }
                     }
+                    // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
+                    unsafe { finish.put::<COLUMNS, ONE>(sum, j, &lo, &hi) };
+                    begin = end;
                 }
             }
-            for (s, sum) in sums.iter_mut().enumerate() {
-                for part in 0..2 {
-                    let value = montgomery(&l, inv, lo[s][part], hi[s][part]);
-                    let value = quotients.canonical::<ONE>(&l, value);
-                    let fresh = sum.fresh[part];
-                    // SAFETY: j + LANES <= n, the length of all outputs.
-                    unsafe {
-                        let to = sum.out[part].as_mut_ptr().add(j);
-                        store(to, if fresh { value } else { l.add(load(to), value) });
-                    }
+        }
+    }
+}
+
+/// What reduces lazy sums and puts them where they go.
+struct Finish {
+    l: Lanes,
+    quotients: Quotients,
+    inv: __m512i,
+}
+
+impl Finish {
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn new(m: &Modulus) -> Self {
+        Self {
+            l: Lanes::new(m),
+            quotients: Quotients::new(m),
+            inv: _mm512_set1_epi64(m.inv52() as i64),
+        }
+    }
+
+    /// The canonical values of both parts of a sum in the vectors from word `j` on, beside or instead of what is
+    /// there.
+    ///
+    /// # Safety
+    /// `j + COLUMNS * LANES` is at most the outputs' length.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    unsafe fn put<const COLUMNS: usize, const ONE: bool>(
+        &self,
+        sum: &mut ProductSum<'_>,
+        j: usize,
+        lo: &[[__m512i; COLUMNS]; 2],
+        hi: &[[__m512i; COLUMNS]; 2],
+    ) {
+        let l = &self.l;
+        for part in 0..2 {
+            let (to, fresh) = (sum.out[part].as_mut_ptr(), sum.fresh[part]);
+            for k in 0..COLUMNS {
+                let value = montgomery(l, self.inv, lo[part][k], hi[part][k]);
+                let value = self.quotients.canonical::<ONE>(l, value);
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let to = to.add(j + k * LANES);
+                    store(to, if fresh { value } else { l.add(load(to), value) });
                 }
+            }
+        }
+    }
+}
+
+/// Fetches what comes next, a share of it with each of the `values`.
+#[inline]
+fn fetch_ahead<'a>(factors: impl Iterator<Item = &'a [Factor<'a>]>, value: usize, values: usize) {
+    for factors in factors {
+        for f in factors.iter().skip(value).step_by(values) {
+            for line in f.ahead.chunks(LANES) {
+                // SAFETY: a prefetch reads nothing, and faults at no address.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
             }
         }
     }
@@ -551,20 +715,13 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const KIND: Kind, 
     values: usize,
 ) {
     let n = sums[0].out[0].len();
-    let (l, quotients, unpack) = (Lanes::new(m), Quotients::new(m), Unpack::new(m));
-    let inv = _mm512_set1_epi64(m.inv52() as i64);
+    let (finish, unpack) = (Finish::new(m), Unpack::new(m));
+    let l = &finish.l;
     let factors: [&[Factor<'_>]; SUMS] = sums.each_ref().map(|s| s.factors);
     let run = n.trailing_zeros() - values.trailing_zeros();
     for j in (0..n).step_by(COLUMNS * LANES) {
         if KIND == RUNS && j.is_multiple_of(1 << run) {
-            // A share of what comes next with each value.
-            for i in (j >> run..x.len()).step_by(values) {
-                for f in factors.iter().filter_map(|f| f.get(i)) {
-                    for line in f.ahead.chunks(LANES) {
-                        _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-                    }
-                }
-            }
+            fetch_ahead(factors.into_iter(), j >> run, values);
         }
         for sum in &sums {
             fetch_outputs::<COLUMNS>(sum, j);
@@ -604,18 +761,8 @@ unsafe fn columns_of<const SUMS: usize, const COLUMNS: usize, const KIND: Kind, 
             }
         }
         for (s, sum) in sums.iter_mut().enumerate() {
-            for part in 0..2 {
-                let (to, fresh) = (sum.out[part].as_mut_ptr(), sum.fresh[part]);
-                for k in 0..COLUMNS {
-                    let value = montgomery(&l, inv, lo[s][part][k], hi[s][part][k]);
-                    let value = quotients.canonical::<ONE>(&l, value);
-                    // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
-                    unsafe {
-                        let to = to.add(j + k * LANES);
-                        store(to, if fresh { value } else { l.add(load(to), value) });
-                    }
-                }
-            }
+            // SAFETY: j + COLUMNS * LANES <= n, the length of all outputs.
+            unsafe { finish.put::<COLUMNS, ONE>(sum, j, &lo[s], &hi[s]) };
         }
     }
 }
