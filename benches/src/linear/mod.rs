@@ -13,6 +13,7 @@ mod setting;
 pub mod units;
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use veilformer_circuits::matrix::{
     Counts, Diagonal, Hoisting, MatrixProduct, Method, Packing, PruneUnit, TileProduct, TileShape,
@@ -22,7 +23,7 @@ use veilformer_ckks::{KeyList, KeyPurpose, Params};
 
 use crate::error::Result;
 use crate::gate::Gate;
-use crate::interleave::Terminal;
+use crate::interleave::{Case, Terminal};
 use crate::meter;
 use crate::row::{Counted, Row};
 use crate::scheme::{Sizes, shape};
@@ -337,11 +338,11 @@ fn measure_part(
     );
     let setting = Setting::new(params, session.set.isa(), &list, level)?;
     let pool = pool(1)?;
-    let mut cases = units::cases(&setting, tiles)?;
+    let differences = if quick { 1 } else { DIFFERENCES };
+    let mut cases = units::cases(&setting, tiles, differences)?;
     let names: Vec<String> = cases.iter().map(|c| c.name.clone()).collect();
-    for product in &products {
-        cases.push(setting.case(product)?);
-    }
+    let (made, gains) = product_cases(&setting, &products)?;
+    cases.extend(made);
     let cases = cases.into_iter().map(|c| within(&pool, c)).collect();
     let mut watch = Terminal::new(session.stop);
     let before = (&session.machine, session.set);
@@ -370,6 +371,10 @@ fn measure_part(
             let share = spec.measured(quick) as f64 / spec.to as f64;
             let counted = unit_costs.of(&product.counts);
             row.counted = Some(counted_of(product, (counted, row.ms), (share, &of)));
+            if let Some((unpruned, gain)) = gains.get(&spec.name()).and_then(gained) {
+                row.peers.insert(UNPRUNED.to_owned(), unpruned);
+                row.ratios.insert(UNPRUNED.to_owned(), gain);
+            }
             session.keep(row)?;
         }
     }
@@ -392,6 +397,70 @@ fn measure_part(
         session.say(&gate.to_string())?;
     }
     Ok(())
+}
+
+/// What a pruned product's time is compared with, by its name among other libraries.
+const UNPRUNED: &str = "unpruned";
+
+/// Differences of which a unit's sample is the median.
+const DIFFERENCES: usize = 3;
+
+/// Milliseconds of a pruned product, and of the unpruned one right before it.
+type Gains = Arc<Mutex<Vec<(f64, f64)>>>;
+
+fn locked<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A case for each product, and by the names of pruned ones what they gain, where the unpruned one of their size is
+/// among the products: it runs right before each of them, since a share of its time that they save is less than what a shared
+/// machine varies by in half a minute.
+fn product_cases<'a>(
+    setting: &'a Setting,
+    products: &[Product],
+) -> Result<(Vec<Case<'a>>, BTreeMap<String, Gains>)> {
+    let pruned = |p: &Product| matches!(p.spec.way, Way::PrunedDiagonals(_) | Way::PrunedBlocks(_));
+    let size = |p: &Product| (p.spec.from, p.spec.to);
+    let mut unpruned = BTreeMap::new();
+    for product in products.iter().filter(|p| p.spec.way == Way::Periodic) {
+        let case = Arc::new(Mutex::new(setting.case(product)?));
+        unpruned.insert(size(product), case);
+    }
+    let mut gains = BTreeMap::new();
+    let mut cases = Vec::with_capacity(products.len());
+    for product in products {
+        let name = product.spec.name();
+        let full = unpruned.get(&size(product)).map(Arc::clone);
+        let run: Box<dyn FnMut(usize) -> Result<f64> + Send + 'a> = match full {
+            Some(full) if product.spec.way == Way::Periodic => {
+                Box::new(move |repeats| (locked(&full).run)(repeats))
+            }
+            Some(full) if pruned(product) => {
+                let mut case = setting.case(product)?;
+                let seen = Gains::default();
+                gains.insert(name.clone(), Arc::clone(&seen));
+                Box::new(move |repeats| {
+                    let before = (locked(&full).run)(repeats)?;
+                    let taken = (case.run)(repeats)?;
+                    locked(&seen).push((taken, before));
+                    Ok(taken)
+                })
+            }
+            _ => setting.case(product)?.run,
+        };
+        cases.push(Case { name, run });
+    }
+    Ok((cases, gains))
+}
+
+/// The median of the unpruned product's times, and how much faster the pruned one was; the first run, which learns
+/// how long both take, left out.
+fn gained(gains: &Gains) -> Option<(f64, Summary)> {
+    let seen = locked(gains);
+    let seen = seen.get(1..)?;
+    let before: Vec<f64> = seen.iter().map(|(_, before)| *before).collect();
+    let ratios: Vec<f64> = seen.iter().map(|(taken, before)| before / taken).collect();
+    Some((Summary::of(&before)?.median, Summary::of(&ratios)?))
 }
 
 fn counted_of(
@@ -466,10 +535,20 @@ mod tests {
             .iter()
             .for_each(|p| p.need(&mut list, level, &params));
         let setting = Setting::new(&params, Isa::Scalar, &list, level).unwrap();
-        for product in &products {
-            let mut case = setting.case(product).unwrap();
+        let (mut cases, gains) = product_cases(&setting, &products).unwrap();
+        for (product, case) in products.iter().zip(&mut cases) {
             assert_eq!(case.name, product.spec.name());
             assert!((case.run)(1).unwrap() > 0.0);
+            let gain = gains.get(&case.name);
+            let pruned = product.spec.way == Way::PrunedBlocks(0);
+            assert_eq!(gain.is_some(), pruned);
+            if let Some(gain) = gain {
+                // The first run is not counted.
+                assert_eq!(gained(gain), None);
+                let taken = (case.run)(1).unwrap();
+                let (unpruned, ratio) = gained(gain).unwrap();
+                assert_eq!((ratio.median, ratio.n), (unpruned / taken, 1));
+            }
             let counted = counted_of(product, (1.0, 2.0), (1.0, &shape(&params, Isa::Scalar)));
             assert_eq!(counted.over, 2.0);
             let rotates = product.spec.way != Way::Columns;
@@ -488,7 +567,7 @@ mod tests {
         assert_eq!(counted(3).products_periodic, 64 + 4);
         assert_eq!(counted(2).products_full, 64);
         assert_eq!(counted(0).rotations, 32 * 3);
-        let names = units::cases(&setting, true).unwrap();
+        let names = units::cases(&setting, true, 1).unwrap();
         let mut medians = BTreeMap::new();
         for mut case in names {
             let ms = (case.run)(1).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Both sides of a difference run one right after the other and the difference is the sample: times of
 //! half a second that differ by a tenth say nothing of each other once minutes of a shared machine lie
-//! between them.
+//! between them. It is small beside what disturbs either side, so a round has several, and their median.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -15,6 +15,7 @@ use veilformer_ckks::{Complex, Giant, KeyList, KeyPurpose, Params, SlotVector, T
 use super::setting::{Ct, Plain, Setting, value};
 use crate::error::Result;
 use crate::interleave::Case;
+use crate::stats::Summary;
 
 /// Baby rotations 1 to 31, giant ones in multiples of 32.
 const BABIES: i64 = 32;
@@ -22,6 +23,10 @@ const BABIES: i64 = 32;
 const EIGHT: [i64; 8] = [32, 64, 96, 128, 160, 192, 224, 0];
 /// Of the smaller ones, likewise: what is between both is four rotated giant steps.
 const FOUR: [i64; 4] = [32, 64, 96, 0];
+/// Outputs of rotated inputs without giant steps.
+const OUTPUTS: usize = 16;
+/// Half of their terms.
+const HALF: f64 = 248.0;
 /// Inputs of transforms without rotated inputs.
 const INPUTS: usize = 16;
 /// Slots after which periodic plaintexts repeat.
@@ -64,15 +69,27 @@ impl Stored {
 }
 
 /// Giant steps over the baby steps `babies.0..babies.1` of each input; one of `every` terms.
-fn transform(
-    pool: &[Plain],
+fn transform<P: Clone>(
+    pool: &[P],
     giants: &[i64],
     inputs: usize,
     babies: (i64, i64),
     every: usize,
-) -> Transform<Plain> {
-    let mut next = pool.iter().cycle();
-    let giants = giants.iter().enumerate().map(|(g, &rotation)| {
+) -> Transform<P> {
+    transform_from(0, pool, giants, (inputs, babies), every)
+}
+
+/// The same, of which so many giant steps are before its own.
+fn transform_from<P: Clone>(
+    before: usize,
+    pool: &[P],
+    giants: &[i64],
+    (inputs, babies): (usize, (i64, i64)),
+    every: usize,
+) -> Transform<P> {
+    let each = inputs * (babies.1 - babies.0) as usize;
+    let mut next = pool.iter().cycle().skip(before * each);
+    let giants = (before..).zip(giants).map(|(g, &rotation)| {
         let terms = (0..inputs).flat_map(|input| (babies.0..babies.1).map(move |b| (input, b)));
         // Four giant steps in a row multiply the same: they are made at once.
         let kept = (g / 4..).zip(terms).filter(|(i, _)| i % every == 0);
@@ -91,20 +108,26 @@ fn transform(
     }
 }
 
-/// What `more` takes above `less`, which runs right before and right after it: as a case of its own, whose
-/// repetitions are not counted by the difference, which says little of how long it takes.
+/// What `more` takes above `less`, the median of so many differences: `less` runs right before and right after each
+/// `more`. As a case of its own, whose repetitions are not counted by the difference, which says little of how long
+/// it takes.
 fn difference<'a>(
-    name: &str,
+    (name, differences): (&str, usize),
     mut more: impl FnMut() -> Result<()> + Send + 'a,
     mut less: impl FnMut() -> Result<()> + Send + 'a,
 ) -> Case<'a> {
     Case {
         name: name.to_owned(),
         run: Box::new(move |_| {
-            let before = ms(&mut less)?;
-            let taken = ms(&mut more)?;
-            let after = ms(&mut less)?;
-            Ok(taken - (before + after) / 2.0)
+            let mut seen = Vec::with_capacity(differences);
+            let mut before = ms(&mut less)?;
+            for _ in 0..differences {
+                let taken = ms(&mut more)?;
+                let after = ms(&mut less)?;
+                seen.push(taken - (before + after) / 2.0);
+                before = after;
+            }
+            Ok(Summary::of(&seen).map_or(f64::NAN, |s| s.median))
         }),
     }
 }
@@ -115,8 +138,12 @@ fn ms(run: &mut impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
-/// The cases that [`of`] takes the medians of.
-pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> {
+/// The cases that [`of`] takes the medians of; so many differences a round.
+pub(super) fn cases(
+    setting: &Setting,
+    products: bool,
+    differences: usize,
+) -> Result<Vec<Case<'_>>> {
     let level = setting.level;
     let scale = setting.params.scale_at(level);
     let ops = Arc::new(setting.evaluator()?);
@@ -153,20 +180,34 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
             INPUTS
         ])
     };
-    let mut cases = vec![difference("scalar", scalar(1), scalar(2))];
+    let mut cases = vec![difference(("scalar", differences), scalar(1), scalar(2))];
     for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
         let pool = plains(stored, 248, true)?;
         let rotated =
             |giants: &[i64], babies, every| one(transform(&pool, giants, 1, (1, babies), every));
         let all = || rotated(&EIGHT, BABIES, 1);
+        // Without giant steps, so that products are much of it.
+        let outputs = |every| {
+            let of = |o| transform_from(o, &pool, &[0], (1, (1, BABIES)), every);
+            apply((0..OUTPUTS).map(of).collect())
+        };
+        let rotated_name = format!("{name} rotated");
         cases.push(difference(
-            &format!("{name} rotated"),
-            all(),
-            rotated(&EIGHT, BABIES, 2),
+            (&rotated_name, differences),
+            outputs(1),
+            outputs(2),
         ));
         if matches!(stored, Stored::Periodic) {
-            cases.push(difference("babies", all(), rotated(&EIGHT, 17, 1)));
-            cases.push(difference("giants", all(), rotated(&FOUR, BABIES, 1)));
+            cases.push(difference(
+                ("babies", differences),
+                all(),
+                rotated(&EIGHT, 17, 1),
+            ));
+            cases.push(difference(
+                ("giants", differences),
+                all(),
+                rotated(&FOUR, BABIES, 1),
+            ));
         }
     }
     for (name, stored) in [("dense", Stored::Dense), ("periodic", Stored::Periodic)] {
@@ -174,7 +215,7 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
         let still =
             |giants: &[i64], inputs, every| one(transform(&pool, giants, inputs, (0, 1), every));
         cases.push(difference(
-            name,
+            (name, differences),
             still(&EIGHT, INPUTS, 1),
             still(&EIGHT, INPUTS, 2),
         ));
@@ -182,7 +223,7 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
             cases.push(Case::timed("giant 0", still(&[0], 1, 1)));
             cases.push(Case::timed("giant 32", still(&[32], 1, 1)));
             cases.push(difference(
-                "giants of inputs",
+                ("giants of inputs", differences),
                 still(&[32, 64, 96, 128], 1, 1),
                 still(&[32], 1, 1),
             ));
@@ -197,7 +238,7 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
         }
     };
     cases.push(Case::timed("rotate 2", rotate(2)));
-    cases.push(difference("hoisted", rotate(8), rotate(2)));
+    cases.push(difference(("hoisted", differences), rotate(8), rotate(2)));
     let below = ops.drop_to(&inputs[0], level.saturating_sub(1))?;
     let e = Arc::clone(&ops);
     cases.push(Case::timed("rotate below", move || {
@@ -220,7 +261,11 @@ pub(super) fn cases(setting: &Setting, products: bool) -> Result<Vec<Case<'_>>> 
             }
         };
         cases.push(Case::timed("product", multiply(1)));
-        cases.push(difference("products", multiply(3), multiply(1)));
+        cases.push(difference(
+            ("products", differences),
+            multiply(3),
+            multiply(1),
+        ));
     }
     for case in &mut cases {
         case.name = format!("unit: {}", case.name);
@@ -242,7 +287,7 @@ pub(super) fn of(medians: &BTreeMap<String, f64>) -> UnitCosts {
         periodic: each("periodic", 64.0),
         scalar: each("scalar", 128.0),
     };
-    let product = each("periodic rotated", 124.0);
+    let product = each("periodic rotated", HALF);
     let hoisted = each("hoisted", 6.0);
     let plain_giant = each("giants of inputs", 3.0) - plains.periodic;
     let pair = each("products", 2.0);
@@ -257,7 +302,7 @@ pub(super) fn of(medians: &BTreeMap<String, f64>) -> UnitCosts {
         product: pair,
         plain: plains,
         extended: ProductCosts {
-            dense: each("dense rotated", 124.0),
+            dense: each("dense rotated", HALF),
             periodic: product,
             // No method has constants for rotated inputs.
             scalar: product,
@@ -297,6 +342,27 @@ pub(super) fn text(u: &UnitCosts, limbs: usize) -> String {
 mod tests {
     use super::*;
 
+    /// Half of the terms are as many as is said, of all babies, and four outputs in a row have the same.
+    #[test]
+    fn halves_of_outputs_are_halves() {
+        let outputs = |every| -> Vec<Vec<i64>> {
+            let of = |o| transform_from(o, &[()], &[0], (1, (1, BABIES)), every);
+            let babies = |t: Transform<()>| t.giants[0].terms.iter().map(|t| t.baby).collect();
+            (0..OUTPUTS).map(of).map(babies).collect()
+        };
+        let (all, half) = (outputs(1), outputs(2));
+        let terms = |outputs: &[Vec<i64>]| outputs.iter().map(Vec::len).sum::<usize>() as f64;
+        assert_eq!((terms(&all), terms(&half)), (2.0 * HALF, HALF));
+        assert!(
+            half.chunks(4)
+                .all(|four| four.iter().all(|o| *o == four[0]))
+        );
+        let mut babies = half.concat();
+        babies.sort_unstable();
+        babies.dedup();
+        assert_eq!(babies, all[0]);
+    }
+
     /// The samples of a difference, of work that counts.
     #[test]
     fn differences_are_of_more_and_less() {
@@ -309,13 +375,21 @@ mod tests {
         // Sleeps last longer than they should, by less than that on any machine that makes progress.
         let mut least = f64::INFINITY;
         for _ in 0..20 {
-            let mut case = difference("more", wait(24), wait(4));
+            let mut case = difference(("more", 1), wait(24), wait(4));
             least = least.min(((case.run)(1).unwrap() - 20.0).abs());
         }
         assert!(least < 10.0, "{least}");
         let refused = || Err(crate::error::BenchError::Usage("no".into()));
-        assert!((difference("none", refused, wait(0)).run)(1).is_err());
-        assert!((difference("none", wait(0), refused).run)(1).is_err());
+        assert!((difference(("none", 1), refused, wait(0)).run)(1).is_err());
+        assert!((difference(("none", 1), wait(0), refused).run)(1).is_err());
+        // One of three that is disturbed is not the one in the middle.
+        let mut calls = 0;
+        let disturbed = move || {
+            calls += 1;
+            wait(if calls == 2 { 300 } else { 24 })()
+        };
+        let taken = (difference(("more", 3), disturbed, wait(4)).run)(1).unwrap();
+        assert!(taken < 150.0, "{taken}");
     }
 
     /// The times of cases, of operations that take 1, 2, .. ms.
@@ -346,8 +420,8 @@ mod tests {
         };
         let (x, p) = (u.extended, u.plain);
         let medians = [
-            ("dense rotated", 124.0 * x.dense),
-            ("periodic rotated", 124.0 * x.periodic),
+            ("dense rotated", HALF * x.dense),
+            ("periodic rotated", HALF * x.periodic),
             ("babies", 15.0 * u.baby + 120.0 * x.periodic),
             ("giants", 4.0 * u.giant + 124.0 * x.periodic),
             ("dense", 64.0 * p.dense),
