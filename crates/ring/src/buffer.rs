@@ -65,7 +65,9 @@ unsafe impl Sync for Region {}
 static POOL: Mutex<Shelves<Memory>> = Mutex::new(Shelves::new(Shelves::<Memory>::DEFAULT_LIMIT));
 
 /// The region that is being cut, and where it goes on.
-static CUT: Mutex<Option<(Arc<Region>, usize)>> = Mutex::new(None);
+static CUT: Mutex<Cut> = Mutex::new(None);
+
+type Cut = Option<(Arc<Region>, usize)>;
 
 fn lock() -> MutexGuard<'static, Shelves<Memory>> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
@@ -149,7 +151,8 @@ impl Memory {
         let fresh = if layout.align() >= HUGE {
             fresh_pages(size).map(|raw| (raw, Home::Pages))
         } else if stays && size >= SHORT {
-            Region::cut(size).map(|(raw, region)| (raw, Home::Region(region)))
+            let mut cut = CUT.lock().unwrap_or_else(PoisonError::into_inner);
+            Region::piece(&mut cut, size).map(|(raw, region)| (raw, Home::Region(region)))
         } else {
             None
         };
@@ -179,8 +182,7 @@ impl Drop for Memory {
 
 impl Region {
     /// Zeros that nobody else has, at a multiple of 64, and where they are from; none if the system refuses.
-    fn cut(size: usize) -> Option<(*mut u8, Arc<Self>)> {
-        let mut cut = CUT.lock().unwrap_or_else(PoisonError::into_inner);
+    fn piece(cut: &mut Cut, size: usize) -> Option<(*mut u8, Arc<Self>)> {
         let (region, at) = match cut.take() {
             Some((region, at)) if at + size <= REGION => (region, at),
             _ => {
@@ -355,6 +357,27 @@ mod tests {
             );
         }
         stay_apart(all.into(), &[1, 2, 0, 1, 0]);
+    }
+
+    /// The last of the pieces takes the region with it, if another one is being cut.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn regions_go_with_their_last_piece() {
+        let mut cut = None;
+        let mut piece = || Region::piece(&mut cut, REGION / 2 - 64).unwrap().1;
+        let (first, second, third) = (piece(), piece(), piece());
+        let gone = Arc::downgrade(&first);
+        assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&second, &third));
+        drop(first);
+        assert!(gone.upgrade().is_some());
+        let start = second.start.as_ptr();
+        drop(second);
+        assert!(gone.upgrade().is_none());
+        // Nothing is there any more.
+        // SAFETY: asks of a page whether it is in memory.
+        let mapped = unsafe { libc::mincore(start.cast(), 4096, [0u8; 16].as_mut_ptr()) } == 0;
+        assert!(!mapped);
+        drop((third, cut));
     }
 
     /// More pieces than a region has room for; those of one go before, between and after those of the next.

@@ -299,15 +299,9 @@ impl<'a> Group<'a> {
             .collect();
         order.sort();
         let mut groups = Vec::new();
-        for run in order.chunk_by(|a, b| a.0 == b.0) {
-            let (target, .., long) = run[0].0;
-            let abreast = match long {
-                true => LONG_ABREAST,
-                false if is_sparse(run) => SPARSE_ABREAST,
-                false => ABREAST,
-            };
+        let mut put = |run: &[&(_, _, usize)], (target, abreast): (Target, usize)| {
             let mut group: Vec<usize> = Vec::new();
-            for &(.., number) in run {
+            for &&(.., number) in run {
                 // A group writes to an output once.
                 let same = |other: &usize| {
                     target == Target::Output && sums[*other].output == sums[number].output
@@ -317,7 +311,26 @@ impl<'a> Group<'a> {
                 }
                 group.push(number);
             }
-            groups.push(group);
+            if !group.is_empty() {
+                groups.push(group);
+            }
+        };
+        for run in order.chunk_by(|a, b| a.0 == b.0) {
+            let (target, .., long) = run[0].0;
+            let abreast = if long { LONG_ABREAST } else { ABREAST };
+            // Those that multiply the same babies are best among themselves.
+            let mut rest = Vec::new();
+            for alike in run.chunk_by(|a, b| a.1 == b.1) {
+                let alike: Vec<_> = alike.iter().collect();
+                let (whole, left) = alike.split_at(alike.len() / abreast * abreast);
+                put(whole, (target, abreast));
+                rest.extend_from_slice(left);
+            }
+            let abreast = match !long && is_sparse(&rest) {
+                true => SPARSE_ABREAST,
+                false => abreast,
+            };
+            put(&rest, (target, abreast));
         }
         groups.iter_mut().for_each(|group| group.sort_unstable());
         let groups = groups.into_iter();
@@ -325,11 +338,11 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Whether so many sums multiply an eighth fewer babies than are multiplied by any.
-fn is_sparse<K>(run: &[(K, Vec<usize>, usize)]) -> bool {
+/// Whether an eighth of the products of some sums with all babies that any of them multiplies are none of theirs.
+fn is_sparse<K>(run: &[&(K, Vec<usize>, usize)]) -> bool {
     let all: BTreeSet<usize> = run.iter().flat_map(|r| &r.1).copied().collect();
     let terms: usize = run.iter().map(|r| r.1.len()).sum();
-    terms <= run.len() * all.len() / 8 * 7
+    8 * terms <= 7 * run.len() * all.len()
 }
 
 impl<'a> Work<'a> {

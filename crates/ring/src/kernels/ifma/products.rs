@@ -381,7 +381,8 @@ pub(in crate::kernels) fn sum_products(
     // Both factors are canonical.
     let one = steps_of(m, x.len()) <= 1;
     let half = !packed_width(m).is_multiple_of(8);
-    if let Some(values) = sparse_values(sums, x.len()).filter(|values| n / values >= LONG_RUN) {
+    let long = |values: &usize| n.checked_div(*values).is_some_and(|run| run >= LONG_RUN);
+    if let Some(values) = sparse_values(sums, x.len()).filter(long) {
         // SAFETY: the lengths were checked.
         return unsafe {
             match one {
@@ -551,8 +552,8 @@ struct Listed<'a> {
     factor: &'a Factor<'a>,
 }
 
-/// How many values the factors have that are not zero, if it is the same for all and an eighth or more of the
-/// `count` of some sum's are zero: sums that lie abreast would often add nothing.
+/// How many values the factors have that are not zero, if it is the same for all and an eighth or more of all sums'
+/// factors, `count` of each, are zero: sums that lie abreast would often add nothing.
 fn sparse_values(sums: &[ProductSum<'_>], count: usize) -> Option<usize> {
     let (mut present, mut alike) = (0, None);
     for f in sums.iter().flat_map(|s| s.factors) {
@@ -562,7 +563,7 @@ fn sparse_values(sums: &[ProductSum<'_>], count: usize) -> Option<usize> {
             _ => return None,
         }
     }
-    alike.filter(|_| present <= sums.len() * count / 8 * 7)
+    alike.filter(|_| 8 * present <= 7 * sums.len() * count)
 }
 
 /// The sums where those factors that are not zero have so many `values`, each for at least `LONG_RUN` words: one
