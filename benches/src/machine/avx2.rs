@@ -176,6 +176,14 @@ pub(super) fn read(words: &[u64]) -> u64 {
     (_mm256_extract_epi64::<0>(all) ^ _mm256_extract_epi64::<3>(all)) as u64
 }
 
+/// Brings `words` into the first cache.
+#[target_feature(enable = "avx2,fma")]
+pub(super) fn fetch(words: &[u64]) {
+    for line in words.chunks(8) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
 /// Writes `value` to all of `words`; around the caches if `stream` (then the words are aligned to
 /// 32 bytes).
 #[target_feature(enable = "avx2,fma")]

@@ -198,6 +198,14 @@ pub(super) fn read(words: &[u64]) -> u64 {
     fold(sums)
 }
 
+/// Brings `words` into the first cache.
+#[target_feature(enable = "avx512f")]
+pub(super) fn fetch(words: &[u64]) {
+    for line in words.chunks(8) {
+        _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast());
+    }
+}
+
 /// Writes `value` to all of `words`; around the caches if `stream` (then the words are aligned to
 /// 64 bytes).
 #[target_feature(enable = "avx512f")]

@@ -28,6 +28,16 @@ pub struct Bandwidth {
 }
 
 impl Bandwidth {
+    /// Of everything the faster one.
+    fn faster(self, other: Self) -> Self {
+        Self {
+            read: self.read.max(other.read),
+            write: self.write.max(other.write),
+            copy: self.copy.max(other.copy),
+            apart: self.apart.max(other.apart),
+        }
+    }
+
     /// Nanoseconds for so many bytes into words that are not among those read.
     #[must_use]
     pub fn ns_apart(&self, read: f64, write: f64) -> f64 {
@@ -127,12 +137,15 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         6 * l3,
     ];
     let own = own.into_iter().map(|kib| kib.max(8) * threads);
-    // Of a last cache of hundreds of MiB five sizes: each takes a second or more.
-    let few = [l3 / 4, l3 / 2, l3, 2 * l3, 6 * l3];
+    // Of a last cache of hundreds of MiB four sizes: each takes a second or more.
+    let few = [l3 / 4, l3 / 2, l3, 2 * l3];
     let shared = shared
         .into_iter()
         .filter(|kib| l3 <= 128 << 10 || few.contains(kib));
-    let mut sizes: Vec<usize> = own.chain(shared).collect();
+    // And what operations work on, however far the last cache is from the one before.
+    let between = [4, 8, 16, 32, 64].map(|times| times * l2 * threads);
+    let between = between.into_iter().filter(|kib| *kib < l3 / 4);
+    let mut sizes: Vec<usize> = own.chain(between).chain(shared).collect();
     sizes.sort_unstable();
     sizes.dedup();
     let each = |kib: usize| (kib / threads).max(8);
@@ -143,14 +156,11 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         .map(|space| large_pages(space, most * WORDS_PER_KIB))
         .collect();
     let point = |kib: usize| {
-        let mut bandwidth = measure(set, each(kib), &mut buffers, false);
-        if kib >= l3 / 2 {
-            // Past the caches, where that is faster.
-            let past = measure(set, each(kib), &mut buffers, true);
-            bandwidth.write = bandwidth.write.max(past.write);
-            bandwidth.copy = bandwidth.copy.max(past.copy);
-            bandwidth.apart = bandwidth.apart.max(past.apart);
-            bandwidth.read = bandwidth.read.max(past.read);
+        let mut bandwidth = measure(set, each(kib), &mut buffers, Way::NEAR);
+        // Farther away fetching ahead may be faster, and where most is written past the caches that.
+        let ways = [(l2 * threads, Way::FETCHED), (l3 / 2, Way::PAST)];
+        for (_, way) in ways.into_iter().filter(|(from, _)| kib > *from) {
+            bandwidth = bandwidth.faster(measure(set, each(kib), &mut buffers, way));
         }
         let bytes = (kib * 1024) as f64;
         Point { bytes, bandwidth }
@@ -165,11 +175,7 @@ fn never_slower(points: &mut [Point]) {
     for i in (1..points.len()).rev() {
         let (before, after) = points.split_at_mut(i);
         if let (Some(small), Some(large)) = (before.last_mut(), after.first()) {
-            let (s, l) = (&mut small.bandwidth, large.bandwidth);
-            s.read = s.read.max(l.read);
-            s.write = s.write.max(l.write);
-            s.copy = s.copy.max(l.copy);
-            s.apart = s.apart.max(l.apart);
+            small.bandwidth = small.bandwidth.faster(large.bandwidth);
         }
     }
 }
@@ -186,6 +192,38 @@ enum Pass {
     Join,
 }
 
+/// How a pass goes through its buffer.
+#[derive(Clone, Copy)]
+struct Way {
+    /// Whether the next piece of each of [`STREAMS`] is fetched while one is at work. A processor's own
+    /// prefetchers stop at pages, and wait for the first words of each.
+    fetch: bool,
+    /// Whether what is written goes past the caches.
+    past: bool,
+}
+
+impl Way {
+    const NEAR: Self = Self {
+        fetch: false,
+        past: false,
+    };
+    const FETCHED: Self = Self {
+        fetch: true,
+        past: false,
+    };
+    const PAST: Self = Self {
+        fetch: true,
+        past: true,
+    };
+}
+
+/// Parts of a buffer that are gone through in turns where pieces are fetched: so that the translation of
+/// one's addresses does not stop all.
+const STREAMS: usize = 4;
+
+/// Words of such a piece: 64 lines.
+const PIECE: usize = 512;
+
 /// Words of a stretch that one call of a loop works on: calls of 32 KiB stay small against what is
 /// measured and need no care for ends.
 const WORDS_PER_KIB: usize = 128;
@@ -193,8 +231,8 @@ const WORDS_PER_KIB: usize = 128;
 /// Bytes of a large page.
 const PAGE: usize = 2 << 20;
 
-/// The bandwidth over the first `kib` KiB of buffers, one per thread; `memory` to write past the caches.
-fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], memory: bool) -> Bandwidth {
+/// The bandwidth over the first `kib` KiB of buffers, one per thread.
+fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], way: Way) -> Bandwidth {
     let mut one = |pass| -> f64 {
         let parts = buffers.iter_mut();
         let parts: Vec<&mut [u64]> = parts
@@ -210,7 +248,7 @@ fn measure(set: Set, kib: usize, buffers: &mut [&mut [u64]], memory: bool) -> Ba
                     go.wait();
                     let start = Instant::now();
                     for _ in 0..repeats {
-                        run(set, pass, buffer, memory);
+                        run(set, pass, buffer, way);
                     }
                     go.wait();
                     // Until the slowest thread is done.
@@ -264,29 +302,66 @@ fn large_pages(space: &mut Vec<u64>, words: usize) -> &mut [u64] {
     &mut space[first..first + words]
 }
 
-fn run(set: Set, pass: Pass, buffer: &mut [u64], memory: bool) {
-    match pass {
-        Pass::Read => {
-            std::hint::black_box(set.read(buffer));
-        }
-        Pass::Write => set.write(buffer, 3, memory),
-        Pass::Update => set.update(buffer),
-        Pass::Copy => {
-            let (to, from) = buffer.split_at_mut(buffer.len() / 2);
-            set.copy(to, from, memory);
-        }
-        Pass::Merge => {
-            let (to, from) = buffer.split_at_mut(buffer.len() / 2);
-            set.merge(to, from);
-        }
-        Pass::Join => {
-            let third = buffer.len() / 3;
-            let (from, to) = buffer.split_at_mut(2 * third);
-            let (a, b) = from.split_at(third);
-            set.join(to, (a, b), memory);
-        }
+/// One pass over a buffer.
+fn run(set: Set, pass: Pass, buffer: &mut [u64], way: Way) {
+    let (written, read) = match pass {
+        Pass::Read => (0, 1),
+        Pass::Write | Pass::Update => (1, 0),
+        Pass::Copy | Pass::Merge => (1, 1),
+        Pass::Join => (1, 2),
+    };
+    let each = buffer.len() / (written + read);
+    let (to, from) = buffer.split_at_mut(written * each);
+    let (a, b) = from.split_at(from.len().min(each));
+    if way.fetch {
+        by_pieces(set, pass, (&mut *to, a, b), way.past);
+    } else {
+        step(set, pass, (&mut *to, a, b), way.past);
     }
     std::hint::black_box(buffer);
+}
+
+/// What a pass writes, and one or two things that it reads.
+type Words<'a> = (&'a mut [u64], &'a [u64], &'a [u64]);
+
+/// A pass over some words.
+fn step(set: Set, pass: Pass, (to, a, b): Words<'_>, past: bool) {
+    match pass {
+        Pass::Read => {
+            std::hint::black_box(set.read(a));
+        }
+        Pass::Write => set.write(to, 3, past),
+        Pass::Update => set.update(to),
+        Pass::Copy => set.copy(to, a, past),
+        Pass::Merge => set.merge(to, a),
+        Pass::Join => set.join(to, (a, b), past),
+    }
+}
+
+/// The same piece by piece, the next one of a stream fetched before each.
+fn by_pieces(set: Set, pass: Pass, (to, a, b): Words<'_>, past: bool) {
+    let pieces = to.len().max(a.len()).div_ceil(PIECE);
+    let stream = pieces.div_ceil(STREAMS);
+    // What goes past the caches is not to be in them.
+    let through = !past || matches!(pass, Pass::Update | Pass::Merge);
+    for i in 0..stream {
+        for piece in (0..STREAMS).map(|s| s * stream + i) {
+            let range = |words: &[u64], piece: usize| {
+                let at = |piece: usize| (piece * PIECE).min(words.len());
+                at(piece)..at(piece + 1)
+            };
+            if i + 1 < stream {
+                set.fetch(&a[range(a, piece + 1)]);
+                set.fetch(&b[range(b, piece + 1)]);
+                if through {
+                    set.fetch(&to[range(to, piece + 1)]);
+                }
+            }
+            let here = range(to, piece);
+            let words = (&mut to[here], &a[range(a, piece)], &b[range(b, piece)]);
+            step(set, pass, words, past);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -358,6 +433,32 @@ mod tests {
     }
 
     #[test]
+    fn pieces_are_all_words_once() {
+        for set in Set::available() {
+            for (words, way) in [(1 << 12, Way::FETCHED), (9 * PIECE + 16, Way::PAST)] {
+                let mut buffer = vec![1u64; words];
+                run(set, Pass::Update, &mut buffer, way);
+                assert!(buffer.iter().all(|w| *w == !1));
+                buffer[..words / 2].fill(5);
+                run(set, Pass::Merge, &mut buffer, way);
+                assert!(buffer[..words / 2].iter().all(|w| *w == !1 ^ 5));
+                run(set, Pass::Copy, &mut buffer, way);
+                assert!(buffer.iter().all(|w| *w == !1));
+                run(set, Pass::Write, &mut buffer, way);
+                assert!(buffer.iter().all(|w| *w == 3));
+                let third = words / 3 / 8 * 8;
+                let buffer = &mut buffer[..3 * third];
+                buffer[third..].fill(6);
+                buffer[2 * third..].fill(9);
+                run(set, Pass::Join, buffer, way);
+                assert!(buffer[..third].iter().all(|w| *w == 6 ^ 9));
+                run(set, Pass::Read, buffer, way);
+                assert!(buffer[..third].iter().all(|w| *w == 6 ^ 9));
+            }
+        }
+    }
+
+    #[test]
     fn buffers_begin_a_page() {
         for words in [2048, 3 << 18] {
             let mut space = Vec::new();
@@ -371,10 +472,11 @@ mod tests {
         // Bytes per ns; no machine is below that, past the caches or not.
         let least = if cfg!(debug_assertions) { 0.01 } else { 0.3 };
         for set in Set::available() {
-            for memory in [false, true] {
+            for way in [Way::NEAR, Way::FETCHED, Way::PAST] {
                 let mut spaces = [Vec::new(), Vec::new()];
                 let mut buffers = spaces.each_mut().map(|s| large_pages(s, 2048));
-                let b = measure(set, 16, &mut buffers, memory);
+                let b = measure(set, 16, &mut buffers, way);
+                let memory = way.past;
                 for x in [b.read, b.write, b.copy, b.apart] {
                     assert!(x > least && x < 1e5, "{b:?}");
                 }

@@ -125,6 +125,9 @@ pub(super) fn read(words: &[u64]) -> u64 {
     sums.iter().fold(0, |s, v| s ^ v)
 }
 
+/// Portable code cannot ask for it.
+pub(super) fn fetch(_words: &[u64]) {}
+
 pub(super) fn write(words: &mut [u64], value: u64, _stream: bool) {
     words.fill(value);
 }

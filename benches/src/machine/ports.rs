@@ -203,6 +203,11 @@ impl Set {
         dispatch!(self, read(words))
     }
 
+    /// Brings words into the first cache while other things happen, if the instruction set can.
+    pub(super) fn fetch(self, words: &[u64]) {
+        dispatch!(self, fetch(words));
+    }
+
     /// Writes all words but those behind the last whole vector; past the caches if `stream` and
     /// the instruction set can.
     pub(super) fn write(self, words: &mut [u64], value: u64, stream: bool) {
