@@ -16,6 +16,8 @@ mod layout;
 mod packed;
 mod scalar;
 #[cfg(test)]
+mod sum_tests;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod uniform_tests;

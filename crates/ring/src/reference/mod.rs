@@ -35,6 +35,12 @@ fn mul_mod(a: u64, b: u64, q: u64) -> u64 {
     (u128::from(a) * u128::from(b) % u128::from(q)) as u64
 }
 
+/// `sum a b mod q` of residues: reduced once, since products of 50 bits each leave room for `2^28` of them.
+fn sum_mod(terms: impl Iterator<Item = (u64, u64)>, q: u64) -> u64 {
+    let sum: u128 = terms.map(|(a, b)| u128::from(a) * u128::from(b)).sum();
+    (sum % u128::from(q)) as u64
+}
+
 impl Reference {
     /// The oracle on a chain.
     pub fn new(chain: Arc<Chain>) -> Self {
@@ -233,9 +239,8 @@ impl Backend for Reference {
             let input = limb.to_vec();
             for (j, out) in limb.iter_mut().enumerate() {
                 let e = self.exponent(j);
-                *out = input.iter().enumerate().fold(0, |acc, (k, &c)| {
-                    (acc + mul_mod(c, powers[e * k % (2 * n)], q)) % q
-                });
+                let terms = input.iter().enumerate();
+                *out = sum_mod(terms.map(|(k, &c)| (c, powers[e * k & (2 * n - 1)])), q);
             }
         }
         poly.set_form(Form::Ntt);
@@ -251,11 +256,11 @@ impl Backend for Reference {
             let n_inv = m.inv(n as u64 % q).unwrap_or(0);
             let input = limb.to_vec();
             for (k, out) in limb.iter_mut().enumerate() {
-                let sum = input.iter().enumerate().fold(0, |acc, (j, &v)| {
-                    let back = (2 * n - self.exponent(j) * k % (2 * n)) % (2 * n);
-                    (acc + mul_mod(v, powers[back], q)) % q
+                let terms = input.iter().enumerate().map(|(j, &v)| {
+                    let back = (2 * n - (self.exponent(j) * k & (2 * n - 1))) & (2 * n - 1);
+                    (v, powers[back])
                 });
-                *out = mul_mod(sum, n_inv, q);
+                *out = mul_mod(sum_mod(terms, q), n_inv, q);
             }
         }
         poly.set_form(Form::Coefficient);

@@ -110,7 +110,7 @@ fn sums_of_different_inputs_are_those_of_the_reference() {
 
 /// So many outputs of three sums each, of so many terms.
 fn sums_of_groups(periods: [usize; 3], outputs: usize, terms: usize) {
-    let log_n = 10;
+    let log_n = 8;
     let chain = test_chain(log_n, 3, 2).unwrap();
     let digits = [Basis::range(0, 2), Basis::single(2)];
     let (q, special) = (Basis::range(0, 3), Basis::range(3, 5));
