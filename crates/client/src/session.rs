@@ -32,9 +32,13 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The answer of given logits.
+    /// The answer of given logits. A single one is a value (of a regression), not a class among others: it
+    /// has no label and no probability.
     #[must_use]
     pub fn of_logits(logits: Vec<f64>) -> Self {
+        if logits.len() < 2 {
+            return Self::of_embedding(logits);
+        }
         Self {
             probabilities: probabilities(&logits),
             label: Some(label_of(&logits)),

@@ -7,7 +7,7 @@ use common::parts;
 use veilformer_ckks::container::{Kind, Reader, Tag, Writer, append_ciphertexts, read_ciphertexts};
 use veilformer_ckks::testing::toy_params;
 use veilformer_ckks::{Complex, Params, SlotVector, StoredCiphertext, Uniform};
-use veilformer_client::{ClientBundle, ClientError};
+use veilformer_client::{Answer, ClientBundle, ClientError};
 use veilformer_ir::signature::PROGRAM_DIGEST as PROGRAM;
 use veilformer_secret::{Decryptor, Encryptor, KeyGenerator, SecretKey, SecureRng};
 
@@ -33,6 +33,16 @@ fn answer_file(ciphertexts: &[StoredCiphertext], program: [u8; 32]) -> Vec<u8> {
     append_ciphertexts(&mut writer, &params, ciphertexts).unwrap();
     writer.section(PROGRAM, program.to_vec());
     writer.to_bytes().unwrap()
+}
+
+/// A single output is a value: a softmax over it would call everything certain.
+#[test]
+fn a_single_value_has_no_label() {
+    let answer = Answer::of_logits(vec![-0.4]);
+    assert_eq!((answer.label, answer.logits), (None, vec![-0.4]));
+    assert!(answer.probabilities.is_empty());
+    let answer = Answer::of_logits(vec![-0.4, 0.4]);
+    assert_eq!((answer.label, answer.probabilities.len()), (Some(1), 2));
 }
 
 #[test]

@@ -26,6 +26,18 @@ pub enum BuildError {
     /// The model.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Sentences to calibrate with, of which none can be taken.
+    #[error(
+        "none of {given} sentences to calibrate with can be taken for up to {tokens} tokens; of the first one: {first}"
+    )]
+    Calibration {
+        /// How many there are.
+        given: usize,
+        /// The longest sentence in tokens.
+        tokens: usize,
+        /// What is wrong with the first one.
+        first: ModelError,
+    },
     /// The client bundle.
     #[error(transparent)]
     Client(#[from] ClientError),

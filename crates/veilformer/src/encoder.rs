@@ -15,7 +15,7 @@ use veilformer_models::encoder::{
     EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, Pass, Progress, calibrate_observed,
     center_keys_observed, lengthened,
 };
-use veilformer_models::{DataSet, ModelError};
+use veilformer_models::{DataSet, Example, ModelError};
 use veilformer_runtime::ServerBundle;
 
 use crate::build::{BuildError, Bundles};
@@ -60,6 +60,8 @@ pub struct EncoderModel {
     pub substitution: Substitution,
     /// What calibration saw.
     pub ranges: Ranges,
+    /// Sentences of the calibration that the tokenizer refused: most are too long.
+    pub left_out: usize,
     tokenizer_json: Vec<u8>,
     tokens: usize,
     preset: String,
@@ -79,20 +81,48 @@ pub struct EncoderBuild {
 /// A file that cannot be read, or has no sentence.
 pub fn sentences_of(path: &Path) -> Result<Vec<String>, ModelError> {
     let set = match DataSet::load(path) {
-        Ok(set) => set.sample(CALIBRATION_LIMIT, 1),
-        Err(error) => {
-            let Ok(text) = std::fs::read_to_string(path) else {
-                return Err(error);
-            };
-            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-            let lines: Vec<String> = lines.map(str::to_owned).collect();
-            return match lines.len() {
-                0 => Err(error),
-                _ => Ok(lines),
-            };
-        }
+        Ok(set) => set,
+        Err(error) => match std::fs::read_to_string(path) {
+            Ok(text) if !looks_like_data_set(&text) => plain_lines(&text).ok_or(error)?,
+            _ => return Err(error),
+        },
     };
+    let set = set.sample(CALIBRATION_LIMIT, 1);
     Ok(set.examples.into_iter().map(|e| e.text).collect())
+}
+
+/// Text with a sentence per line.
+fn plain_lines(text: &str) -> Option<DataSet> {
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let lines = lines.filter(|line| !line.is_empty());
+    let examples: Vec<Example> = lines
+        .map(|line| Example {
+            text: line.to_owned(),
+            label: 0,
+        })
+        .collect();
+    (!examples.is_empty()).then_some(DataSet { examples })
+}
+
+/// Whether text that is no data set was meant as one: it has columns, or most of its lines begin with a label. Its
+/// labels would otherwise be words of its sentences.
+fn looks_like_data_set(text: &str) -> bool {
+    let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+    let first = lines.clone().next().unwrap_or_default();
+    let named = |name: &str| {
+        let columns = first.split([',', '\t', ';']);
+        columns
+            .map(|c| c.trim().trim_matches('"'))
+            .any(|c| c.eq_ignore_ascii_case(name))
+    };
+    let labelled = |line: &str| {
+        let label = line.split_whitespace().next().unwrap_or_default();
+        label.parse::<u64>().is_ok()
+    };
+    let all = lines.clone().count();
+    first.contains('\t')
+        || (named("sentence") || named("text")) && named("label")
+        || 2 * lines.by_ref().filter(|line| labelled(line)).count() > all
 }
 
 /// Polynomials whose errors let the answers to `sentences` be as near as they are wanted.
@@ -150,9 +180,21 @@ impl EncoderModel {
             mut encoder,
             tokenizer,
         } = EncoderFolder::load(folder, tokens)?;
-        let ids = target.calibration.iter();
-        let ids = ids.filter_map(|text| tokenizer.encode(text).ok());
-        let ids: Vec<Vec<u32>> = ids.take(CALIBRATION_LIMIT).collect();
+        let (mut ids, mut refused) = (Vec::new(), Vec::new());
+        for text in target.calibration.iter().take(CALIBRATION_LIMIT) {
+            match tokenizer.encode(text) {
+                Ok(of_text) => ids.push(of_text),
+                Err(error) => refused.push(error),
+            }
+        }
+        let left_out = refused.len();
+        if let (true, Some(first)) = (ids.is_empty(), refused.into_iter().next()) {
+            return Err(BuildError::Calibration {
+                given: left_out,
+                tokens,
+                first,
+            });
+        }
         // Every length that will be taken, whatever lengths these have.
         let ids = lengthened(&ids, tokens);
         center_keys_observed(&mut encoder, &ids, progress)?;
@@ -172,6 +214,7 @@ impl EncoderModel {
             tokenizer,
             substitution,
             ranges,
+            left_out,
             tokenizer_json: read("tokenizer.json")?,
             tokens,
             preset: target.preset.clone(),
@@ -264,5 +307,39 @@ impl EncoderModel {
             bundles: Bundles { client, server },
             stages,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentences_with_their_labels_are_a_data_set() {
+        let labelled = "1 good\n".repeat(9);
+        for text in [
+            &(labelled.clone() + "1\n"),
+            "a film\t1\n",
+            "sentence,label\nfine,1\n",
+            "\"Label\";\"Text\"\n",
+            "idx\tsentence\n0\tfine\n",
+        ] {
+            assert!(looks_like_data_set(text), "{text}");
+        }
+        for text in [
+            "",
+            "A fine film.\n2 fast, 2 furious\n",
+            "2 fast\nslow\n",
+            "A label, and a sentence\n",
+        ] {
+            assert!(!looks_like_data_set(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn plain_lines_are_sentences() {
+        let texts = |text: &str| plain_lines(text).map(|set| set.examples.len());
+        assert_eq!(texts("\u{feff}a b\n\n  \r\nc\r\n"), Some(2));
+        assert_eq!(texts(" \n"), None);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use veilformer::build::Batch;
+use veilformer::circuits::bootstrap::Preset;
 use veilformer::ckks::SecurityLevel;
 use veilformer::models::LineRange;
 use veilformer::ring::Isa;
@@ -100,9 +102,9 @@ pub enum Command {
     Report(Report),
 }
 
-/// What a model is compiled for.
+/// What a model of any kind is compiled for.
 #[derive(Debug, Clone, Args)]
-pub struct Target {
+pub struct Size {
     /// Longest sentence in tokens [default: the model's own limit]
     #[arg(long, value_name = "N")]
     pub tokens: Option<usize>,
@@ -113,16 +115,29 @@ pub struct Target {
     /// Security of every key in bits [default: 128]
     #[arg(long, value_parser = ["128", "192", "256"])]
     pub security: Option<String>,
+}
+
+/// What a model is compiled for, with what only encoders take.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    #[command(flatten)]
+    pub size: Size,
     /// Of an encoder: sentences like those that it will see, a data set or one per line
     #[arg(long, value_name = "DATA")]
     pub calibrate: Option<PathBuf>,
     /// Of an encoder: how it bootstraps [default: 11-levels]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = presets())]
     pub preset: Option<String>,
     /// Of an encoder: factor of the errors that its functions' polynomials may have
     /// [default: what keeps its answers to sentences of the calibration near its own]
     #[arg(long, value_name = "FACTOR")]
     pub budget: Option<f64>,
+}
+
+/// The names of all presets.
+fn presets() -> PossibleValuesParser {
+    let all = Preset::all().unwrap_or_default();
+    all.iter().map(|p| p.name.as_str()).into()
 }
 
 fn parse_batch(text: &str) -> Result<Batch, String> {
@@ -138,9 +153,9 @@ fn parse_batch(text: &str) -> Result<Batch, String> {
 impl Target {
     /// True where any of the flags is given.
     pub fn is_given(&self) -> bool {
-        self.tokens.is_some()
-            || self.batch.is_some()
-            || self.security.is_some()
+        self.size.tokens.is_some()
+            || self.size.batch.is_some()
+            || self.size.security.is_some()
             || self.is_given_for_encoders()
     }
 
@@ -149,6 +164,13 @@ impl Target {
         self.calibrate.is_some() || self.preset.is_some() || self.budget.is_some()
     }
 
+    /// With the defaults filled in.
+    pub fn resolve(&self) -> veilformer::build::Target {
+        self.size.resolve()
+    }
+}
+
+impl Size {
     /// With the defaults filled in.
     pub fn resolve(&self) -> veilformer::build::Target {
         veilformer::build::Target {
@@ -171,7 +193,7 @@ pub struct Demo {
     #[arg(long, default_value = veilformer::model::DEMO_MODEL)]
     pub model: String,
     #[command(flatten)]
-    pub target: Target,
+    pub size: Size,
 }
 
 #[derive(Debug, Args)]
@@ -333,10 +355,11 @@ pub struct Sentences {
     pub long_as_wrong: bool,
     #[command(flatten)]
     pub target: Target,
-    /// Take at most so many sentences
+    /// Take at most so many sentences [default: all; of `report` 50]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
     /// Draw the sentences at random with this seed instead of from the start of the file
+    /// [default of `report`: 1]
     #[arg(long)]
     pub seed: Option<u64>,
 }

@@ -12,9 +12,9 @@ use veilformer::compiler::encoder::SiteReport;
 /// An answer, encrypted or not.
 #[derive(Debug, Serialize)]
 pub struct LabelledAnswer {
-    /// Name of the label with the largest logit; empty for an embedding.
+    /// Name of the label with the largest logit; empty for an embedding and for a single value.
     pub label: String,
-    /// Its probability, the softmax of the logits; 0 for an embedding.
+    /// Its probability, the softmax of the logits; 0 for an embedding and for a single value.
     pub probability: f64,
     /// One logit per label, in the model's order; of an embedding its values.
     pub logits: Vec<f64>,
@@ -350,6 +350,8 @@ pub struct Report {
     pub model: String,
     /// Number of sentences.
     pub items: usize,
+    /// Those of them that are too long for the model and count as answered wrongly.
+    pub too_long: usize,
     /// Fraction of the sentences whose decrypted label is the data set's.
     pub accuracy: f64,
     /// Sentences that one run answers.
@@ -366,6 +368,8 @@ pub struct Report {
     pub range_violations: Vec<String>,
     /// Time on the server, all runs.
     pub seconds: Pair,
+    /// Processor time of the same, all threads together; measured 0 where the system does not tell.
+    pub cpu_seconds: Pair,
     /// Key switches, all runs.
     pub key_switches: Pair,
     /// Most bytes of ciphertexts at once.

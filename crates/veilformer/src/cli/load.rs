@@ -20,7 +20,7 @@ use super::Context;
 use super::args;
 use super::error::{Failure, Result};
 use super::files;
-use super::output::{bytes, memory_bytes};
+use super::output::{bytes, counted, memory_bytes};
 use super::progress::Stage;
 
 pub fn client_bundle(path: &Path) -> Result<ClientBundle> {
@@ -84,24 +84,24 @@ pub fn is_encoder(what: &str) -> Result<bool> {
     Ok(!is_shipped && EncoderModel::is_one(Path::new(what)))
 }
 
-/// A model of our own kinds, for which flags of encoders are refused.
-pub fn own_model(what: &str, target: &args::Target) -> Result<Model> {
-    // A misspelt name is said before a flag that would have been right for what was meant.
-    let files = ModelFiles::find(what)?;
-    if target.is_given_for_encoders() {
-        return Err(Failure::input(
-            "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
-             leave them out",
-        ));
-    }
-    Ok(files.load()?)
+/// A model of our own kinds.
+pub fn own_model(what: &str) -> Result<Model> {
+    Ok(ModelFiles::find(what)?.load()?)
 }
 
 /// A model of either kind by what a user names; an encoder is calibrated as `target` says.
 pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<AnyModel> {
     let folder = Path::new(what);
     if !is_encoder(what)? {
-        return Ok(AnyModel::Own(Box::new(own_model(what, target)?)));
+        // A misspelt name is said before a flag that would have been right for what was meant.
+        let files = ModelFiles::find(what)?;
+        if target.is_given_for_encoders() {
+            return Err(Failure::input(
+                "--calibrate, --preset and --budget are for encoders from Hugging Face folders; \
+                 leave them out",
+            ));
+        }
+        return Ok(AnyModel::Own(Box::new(files.load()?)));
     }
     let target = encoder_target(target)?;
     let stage = Mutex::new(Some(context.progress.stage("loading the encoder")));
@@ -121,15 +121,22 @@ pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<Any
     });
     let model = model.map_err(|e| Failure::from(e).of(folder))?;
     now().take().map(Stage::finish);
+    if model.left_out > 0 {
+        context.progress.note(&format!(
+            "{} of {} to calibrate with left out: most are too long for --tokens",
+            model.left_out,
+            counted(target.calibration.len(), "sentence")
+        ));
+    }
     Ok(AnyModel::Encoder(Box::new(model)))
 }
 
 fn encoder_target(target: &args::Target) -> Result<EncoderTarget> {
     let refuse = |what: &str| Err(Failure::input(what));
-    if !matches!(target.batch, None | Some(Batch::Of(1))) {
+    if !matches!(target.size.batch, None | Some(Batch::Of(1))) {
         return refuse("an encoder answers one sentence a run; leave --batch out");
     }
-    if !matches!(target.security.as_deref(), None | Some("128")) {
+    if !matches!(target.size.security.as_deref(), None | Some("128")) {
         return refuse("the presets of bootstraps are of 128 bits; leave --security out");
     }
     let Some(path) = &target.calibrate else {
@@ -145,7 +152,7 @@ fn encoder_target(target: &args::Target) -> Result<EncoderTarget> {
         factor => factor.map(|factor| Budget::default().scaled(factor)),
     };
     Ok(EncoderTarget {
-        tokens: target.tokens,
+        tokens: target.size.tokens,
         preset: target
             .preset
             .clone()

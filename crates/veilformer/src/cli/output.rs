@@ -103,11 +103,22 @@ pub fn peak_rss_bytes() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// At most `width` characters of a text, with dots where something is missing.
-pub fn shorten(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
+/// A text on one line of a terminal: at most `width` characters, with dots where something is missing, and
+/// with a space for what a terminal would take as a command.
+pub fn printable(text: &str, width: usize) -> String {
+    let shown = |c: char| if c.is_control() { ' ' } else { c };
+    let mut out: String = text.chars().take(width).map(shown).collect();
+    if text.chars().nth(width).is_some() {
+        out = out.chars().take(width.saturating_sub(3)).collect();
+        out.push_str("...");
     }
-    let start: String = text.chars().take(width.saturating_sub(3)).collect();
-    format!("{start}...")
+    out
+}
+
+/// So many things with their name: `1 sentence`, `2 sentences`.
+pub fn counted(count: usize, name: &str) -> String {
+    match count {
+        1 => format!("1 {name}"),
+        _ => format!("{count} {name}s"),
+    }
 }

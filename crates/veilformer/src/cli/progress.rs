@@ -31,6 +31,18 @@ impl Progress {
         }
     }
 
+    /// Something that the user should know and that stops nothing.
+    pub fn note(self, text: &str) {
+        match self {
+            Self::Quiet => {}
+            Self::Json => {
+                let object = serde_json::json!({ "note": text });
+                line(&object.to_string());
+            }
+            Self::Lines | Self::Bars => line(&format!("note: {text}")),
+        }
+    }
+
     /// Begins a stage.
     pub fn stage(self, name: &'static str) -> Stage {
         let bar = (self == Self::Bars).then(|| {
@@ -106,7 +118,8 @@ impl Stage {
     /// a share of all.
     pub fn share(&self, (done, total): (usize, usize), part: &str, share: f64) {
         let elapsed = self.started.elapsed().as_secs_f64();
-        let left = (share > 0.0).then(|| elapsed * (1.0 - share) / share);
+        // Before a thousandth is done a guess would be wild.
+        let left = (share > 1e-3).then(|| elapsed * (1.0 - share) / share);
         let part = (!part.is_empty()).then_some(part);
         if let (Some(bar), Some(part)) = (&self.bar, part) {
             bar.set_message(format!("{}: {part}", self.name));

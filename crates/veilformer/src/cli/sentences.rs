@@ -9,6 +9,10 @@ use veilformer::models::{DataSet, Example, ModelError};
 
 use super::args;
 use super::error::{Failure, Result};
+use super::output::printable;
+
+/// Characters of a sentence that an error shows.
+const SHOWN: usize = 200;
 
 /// The sentences that the flags choose.
 pub fn choose(args: &args::Sentences) -> Result<Vec<Example>> {
@@ -35,7 +39,7 @@ pub fn answer_in_the_clear(
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Vec<(Example, Answer)>> {
     let classes = model.labels().len();
-    let limit = args.target.tokens.unwrap_or(usize::MAX);
+    let limit = args.target.size.tokens.unwrap_or(usize::MAX);
     let total = examples.len();
     let done = AtomicUsize::new(0);
     let one = |example: Example| -> Option<Result<(Example, Answer)>> {
@@ -43,10 +47,10 @@ pub fn answer_in_the_clear(
             Failure::input(format!(
                 "{}: sentence \"{}\": {e}",
                 args.data.display(),
-                example.text
+                printable(&example.text, SHOWN)
             ))
         };
-        if classes > 0 && example.label >= classes {
+        if classes > 1 && example.label >= classes {
             let what = format!(
                 "its label is {}, the model has {classes} classes; use a data set of this model's \
                  task",
@@ -71,6 +75,14 @@ pub fn answer_in_the_clear(
         Some(answer)
     };
     examples.into_par_iter().filter_map(one).collect()
+}
+
+/// What is said of a fraction of right labels; nothing of a model that gives values, not classes.
+pub fn accuracy(fraction: f64, classes: usize) -> String {
+    match classes {
+        0 | 1 => String::new(),
+        _ => format!(", accuracy {:.2} %", 100.0 * fraction),
+    }
 }
 
 /// An answer of the values that a model gives.

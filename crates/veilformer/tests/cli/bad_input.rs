@@ -460,3 +460,17 @@ fn bad_input_is_refused_in_a_sentence() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+/// What a sentence would do to a terminal is not done.
+#[test]
+fn control_characters_are_not_shown() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let sentence = "red \u{1b}[31mblue\u{7}\nred";
+    let output = veilformer(folder.path(), &["demo", "--model", "order", sentence]);
+    let shown = [output.stdout, output.stderr].map(|b| String::from_utf8(b).unwrap());
+    for text in &shown {
+        let others = text.chars().filter(|c| c.is_control() && *c != '\n');
+        assert_eq!(others.count(), 0, "{text}");
+    }
+    assert!(shown.concat().contains("red  [31mblue  red"), "{shown:?}");
+}

@@ -62,7 +62,19 @@ type Row = (
     &'static [&'static str],
 );
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 19] = [
+    (
+        "long_sentences",
+        |_| {},
+        "--calibrate ../words.txt --tokens 4",
+        &["none of 4 sentences", "up to 4 tokens"],
+    ),
+    (
+        "labels_among_sentences",
+        |_| {},
+        "--calibrate ../labelled.txt",
+        &["line 41"],
+    ),
     (
         "architecture",
         |at| replace(at, "config.json", r#""bert""#, r#""gpt2""#),
@@ -157,7 +169,7 @@ const ROWS: [Row; 17] = [
         "beyond",
         |_| {},
         "--calibrate ../words.txt --tokens 2",
-        &["no sentence to calibrate with"],
+        &["none of 4 sentences to calibrate with"],
     ),
     (
         "none",
@@ -200,6 +212,9 @@ fn what_is_wrong_with_a_folder_is_said() {
     )
     .unwrap();
     std::fs::write(all.path().join("empty.txt"), "").unwrap();
+    std::fs::write(all.path().join("data"), "0 a b c\n").unwrap();
+    let labelled = "1 a b c\n0 d e f\n".repeat(20) + "1\n";
+    std::fs::write(all.path().join("labelled.txt"), labelled).unwrap();
     for (name, change, arguments, phrases) in ROWS {
         folder(all.path(), name);
         let at = all.path().join(name);
@@ -224,12 +239,21 @@ fn what_is_wrong_with_a_folder_is_said() {
             "compile order -o x --calibrate words.txt",
             "are for encoders",
         ),
+        // The demo shows none, and has no flags for them.
         (
             "demo --model order --calibrate words.txt",
-            "are for encoders",
+            "unexpected argument",
         ),
         ("demo --model right", "use compile, keygen"),
-        ("demo --model left --calibrate words.txt", "unknown model"),
+        (
+            "eval data --model left --calibrate words.txt",
+            "unknown model",
+        ),
+        // Before any work.
+        (
+            "compile right -o x --calibrate words.txt --preset most",
+            "possible values: 10-levels",
+        ),
     ] {
         let line: Vec<&str> = line.split(' ').collect();
         let output = veilformer(all.path(), &line);

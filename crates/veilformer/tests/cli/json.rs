@@ -158,22 +158,41 @@ fn report() {
     let at = folder.path();
     std::fs::write(
         at.join("data"),
-        "1 A fine film.\n0 A dull film.\n".repeat(8),
+        "1 A fine film.\n0 A dull film.\n".repeat(8) + "1 A film of very many words.\n",
     )
     .unwrap();
     let errors = "{agree: int, max_logit_error: float, rms_logit_error: float}";
     let pair = "{measured: float, planned: float}";
     let expected = format!(
-        "{{accuracy: float, batch: int, charts: [text], encrypted: {errors}, error_ratio: float, \
+        "{{accuracy: float, batch: int, charts: [text], cpu_seconds: {pair}, encrypted: {errors}, error_ratio: float, \
          items: int, key_switches: {pair}, model: text, peak_ciphertext_bytes: {pair}, \
-         range_violations: [], runs: int, seconds: {pair}, simulated: {errors}}}"
+         range_violations: [], runs: int, seconds: {pair}, simulated: {errors}, too_long: int}}"
     );
     let args = [
-        "report", "data", "--model", "sst2-ssm", "--batch", "4", "--costs", "costs",
+        "report",
+        "data",
+        "--model",
+        "sst2-ssm",
+        "--batch",
+        "4",
+        "--costs",
+        "costs",
+        "--tokens",
+        "5",
+        "--long-as-wrong",
     ];
     let value = check(at, &args, &expected);
-    assert_eq!((&value["items"], &value["runs"]), (&16.into(), &4.into()));
+    let counts = ["items", "too_long", "runs"].map(|name| value[name].as_u64().unwrap());
+    assert_eq!(counts, [17, 1, 4]);
+    // What is too long is answered wrongly, here as in `eval`.
+    let args = ["eval", "data", "--model", "sst2-ssm", "--tokens", "5"];
+    let eval = run(at, &[&args[..], &["--long-as-wrong"]].concat());
+    assert_eq!(value["accuracy"], eval["accuracy"]);
     assert_eq!(value["encrypted"]["agree"], 16);
+    // Both of all runs.
+    let time = |name: &str, of: &str| value[name][of].as_f64().unwrap();
+    let planned = time("cpu_seconds", "planned") / time("seconds", "planned");
+    assert!(planned > 0.9, "{planned}");
     let ratio = value["error_ratio"].as_f64().unwrap();
     assert!((0.5..2.0).contains(&ratio), "{ratio}");
     let switches = &value["key_switches"];

@@ -6,7 +6,7 @@ use veilformer::runtime::ServerBundle;
 
 use crate::cli::error::Result;
 use crate::cli::files::{Access, NewFile, commit, make_folder};
-use crate::cli::output::bytes;
+use crate::cli::output::{bytes, counted};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
@@ -52,7 +52,7 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
     context.output.report(&report, || {
         format!(
             "{}: {} (stays with the client)\n{}: {} (for the server)\n\
-             ring 2^{}, {} levels, {} ciphertexts per {} of up to {} tokens, \
+             ring 2^{}, {} levels, {} per {} of up to {}, \
              {} evaluation keys, all of at least {least} bits",
             report.client,
             bytes(report.client_bytes),
@@ -60,12 +60,12 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
             bytes(report.server_bytes),
             report.log_n,
             report.levels,
-            report.inputs,
+            counted(report.inputs, "ciphertext"),
             match report.batch {
                 1 => "sentence".to_owned(),
                 n => format!("{n} sentences"),
             },
-            report.max_tokens,
+            counted(report.max_tokens, "token"),
             rows.len()
         ) + &match report.polynomial_depth {
             None => String::new(),

@@ -18,7 +18,7 @@ pub fn run(context: &Context, args: &args::Decrypt) -> Result<()> {
     context.output.answer(&report, || {
         let line = |a: &json::LabelledAnswer| {
             let logits: Vec<String> = a.logits.iter().map(|l| format!("{l:.6}")).collect();
-            if bundle.labels().is_empty() {
+            if a.label.is_empty() {
                 return format!("{}\n", logits.join(" "));
             }
             format!(

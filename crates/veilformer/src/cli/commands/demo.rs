@@ -19,7 +19,7 @@ use veilformer::secret::{KeyGenerator, SecretKey, SecureRng};
 use crate::cli::args;
 use crate::cli::error::{Failure, Result};
 use crate::cli::json::{Demo, DemoSeconds, DemoSentence, LabelledAnswer, Security};
-use crate::cli::output::{bytes, peak_rss_bytes, shorten, table};
+use crate::cli::output::{bytes, counted, peak_rss_bytes, printable, table};
 use crate::cli::{Context, load};
 
 /// What is encrypted when the user names no sentence. Ours, and in no data set.
@@ -57,19 +57,21 @@ pub fn run(context: &Context, args: &args::Demo) -> Result<()> {
         )
         .of(Path::new(&args.model)));
     }
-    let model = load::own_model(&args.model, &args.target)?;
+    let model = load::own_model(&args.model)?;
     // Refused before any work: an empty or over-long sentence.
     for sentence in &sentences {
-        let refuse = |e: &dyn std::fmt::Display| Failure::input(format!("\"{sentence}\": {e}"));
+        let refuse = |e: &dyn std::fmt::Display| {
+            Failure::input(format!("\"{}\": {e}", printable(sentence, 200)))
+        };
         let count = model.folder.encode(sentence).map_err(|e| refuse(&e))?.len();
-        let limit = args.target.tokens.unwrap_or(usize::MAX);
+        let limit = args.size.tokens.unwrap_or(usize::MAX);
         if count > limit {
             return Err(refuse(&ModelError::TooLong { count, limit }));
         }
     }
 
     let stage = context.progress.stage("compiling the model");
-    let (client_file, server_file) = bundle_files(&model, args.target.resolve())?;
+    let (client_file, server_file) = bundle_files(&model, args.size.resolve())?;
     let compile = stage.finish();
 
     let stage = context.progress.stage("client: making keys");
@@ -211,7 +213,7 @@ fn text(report: &Demo, model: &Model, details: &Details) -> String {
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for s in &report.sentences {
         rows.push(vec![
-            shorten(&s.text, 60),
+            printable(&s.text, 60),
             answer(&s.encrypted),
             answer(&s.plaintext),
             format!("{:.1e}", s.max_logit_error),
@@ -220,7 +222,8 @@ fn text(report: &Demo, model: &Model, details: &Details) -> String {
     out.push_str(&table(&rows));
     let s = &report.seconds;
     let count = report.sentences.len();
-    out.push_str(&format!("\nseconds, {} threads\n", details.threads));
+    let threads = counted(details.threads, "thread");
+    out.push_str(&format!("\nseconds, {threads}\n"));
     let time = |name: &str, seconds: f64, note: String| {
         vec![name.to_owned(), format!("{seconds:.2}"), note]
     };

@@ -2,7 +2,7 @@
 
 use crate::cli::error::{Failure, Result};
 use crate::cli::files::{self, Access, NewFile, commit};
-use crate::cli::output::bytes;
+use crate::cli::output::{bytes, counted};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Encrypt) -> Result<()> {
@@ -31,9 +31,9 @@ pub fn run(context: &Context, args: &args::Encrypt) -> Result<()> {
     };
     context.output.report(&report, || {
         format!(
-            "{}: {} sentences encrypted, {} (for the server)",
+            "{}: {} encrypted, {} (for the server)",
             report.output,
-            report.sentences,
+            counted(report.sentences, "sentence"),
             bytes(report.ciphertext_bytes_up)
         )
     })

@@ -9,7 +9,8 @@ use veilformer::client::Answer;
 use crate::cli::args::{self, Mode};
 use crate::cli::encrypted::Encrypted;
 use crate::cli::error::Result;
-use crate::cli::sentences::{answer_in_the_clear, answer_of, choose};
+use crate::cli::output::counted;
+use crate::cli::sentences::{accuracy, answer_in_the_clear, answer_of, choose};
 use crate::cli::simulated::simulate;
 use crate::cli::{Context, json, load};
 
@@ -82,7 +83,9 @@ pub fn run(context: &Context, eval: &args::Eval) -> Result<()> {
         correct += usize::from(answer.label == Some(example.label));
     }
     report.accuracy = correct as f64 / items.max(1) as f64;
-    context.output.answer(&report, || text(&report, mode))
+    context
+        .output
+        .answer(&report, || text(&report, mode, model.labels().len()))
 }
 
 /// What the original model says, where it is not the polynomial one.
@@ -129,8 +132,9 @@ fn against(answers: &[Answer], originals: &[Answer]) -> json::Original {
 /// Range violations that people are shown.
 const SHOWN: usize = 10;
 
-fn text(report: &json::Eval, mode: Mode) -> String {
-    let per_minute = |seconds: f64| 60.0 * report.items as f64 / seconds.max(1e-9);
+fn text(report: &json::Eval, mode: Mode, classes: usize) -> String {
+    let answered = report.items - report.too_long;
+    let per_minute = |seconds: f64| 60.0 * answered as f64 / seconds;
     let long = match report.too_long {
         0 => String::new(),
         n => format!("\n{n} too long, counted as wrong"),
@@ -139,8 +143,11 @@ fn text(report: &json::Eval, mode: Mode) -> String {
         (Mode::Clear, ..) if report.original.is_none() => {
             "\nmode clear is mode poly here: the original model is polynomial".to_owned()
         }
+        // Of none there is no rate.
+        (_, Some(_), _) if answered == 0 => String::new(),
         (_, Some(run), Some(batch)) => format!(
-            "\n{batch} sentence(s) a run; {:.0} sentences per minute, {:.0} on the server alone",
+            "\n{} a run; {:.0} sentences per minute, {:.0} on the server alone",
+            counted(batch, "sentence"),
             per_minute(report.seconds),
             per_minute(run)
         ),
@@ -157,19 +164,25 @@ fn text(report: &json::Eval, mode: Mode) -> String {
             None => String::new(),
         },
     };
+    let labels = match classes {
+        0 | 1 => String::new(),
+        _ => format!(", {} labels as in mode poly", report.agree),
+    };
     let original = report.original.as_ref().map_or_else(String::new, |o| {
         format!(
-            "\nagainst the original model: {} labels the same, largest error {:.1e}, least cosine \
-             {:.6}",
-            o.agree, o.max_error, o.min_cosine
+            "\nagainst the original model: {}largest error {:.1e}, least cosine {:.6}",
+            match classes {
+                0 | 1 => String::new(),
+                _ => format!("{} labels the same, ", o.agree),
+            },
+            o.max_error,
+            o.min_cosine
         )
     });
     format!(
-        "{} sentences, accuracy {:.2} %, {} labels as in mode poly, \
-         largest logit error {:.1e}, {:.1} s{long}{note}{original}",
-        report.items,
-        100.0 * report.accuracy,
-        report.agree,
+        "{}{}{labels}, largest logit error {:.1e}, {:.1} s{long}{note}{original}",
+        counted(report.items, "sentence"),
+        accuracy(report.accuracy, classes),
         report.max_logit_error,
         report.seconds
     )

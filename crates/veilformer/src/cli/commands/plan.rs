@@ -9,7 +9,7 @@ use veilformer::runtime::{
 };
 
 use crate::cli::error::Result;
-use crate::cli::output::{bytes, table};
+use crate::cli::output::{bytes, counted, table};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
@@ -116,7 +116,7 @@ fn text((plan, kept): (&Plan, u64), report: &json::Plan, model: &str) -> String 
             100.0 * plan.bootstrap_seconds / all.max(1e-9)
         ),
     };
-    let threads = format!("once, {} threads", plan.threads);
+    let threads = format!("once, {}", counted(plan.threads, "thread"));
     let mut out = match plan.batch {
         1 => format!("model {model}, one sentence\n"),
         n => format!("model {model}, one run of {n} sentences\n"),

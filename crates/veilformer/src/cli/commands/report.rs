@@ -11,7 +11,8 @@ use super::plan::{cache, costs};
 use crate::cli::encrypted::Encrypted;
 use crate::cli::error::{Failure, Result};
 use crate::cli::files::{Access, NewFile, commit, make_folder};
-use crate::cli::sentences::{answer_in_the_clear, choose};
+use crate::cli::output::counted;
+use crate::cli::sentences::{accuracy, answer_in_the_clear, choose};
 use crate::cli::simulated::{Simulated, simulate};
 use crate::cli::{Context, args, json, load};
 
@@ -21,11 +22,6 @@ const SENTENCES: usize = 50;
 const CHARTS: [&str; 3] = ["scatter.svg", "errors.svg", "ranges.svg"];
 
 pub fn run(context: &Context, args: &args::Report) -> Result<()> {
-    make_folder(&args.output)?;
-    let mut files = CHARTS
-        .iter()
-        .map(|name| NewFile::create(&args.output.join(name), Access::Public, context.force))
-        .collect::<Result<Vec<_>>>()?;
     let chosen = &args.sentences;
     let seed = chosen.seed.unwrap_or(1);
     let chosen = args::Sentences {
@@ -36,9 +32,11 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
         target: chosen.target.clone(),
         ..*chosen
     };
+    let sentences = choose(&chosen)?;
+    let items = sentences.len();
     let model = load::model(context, &chosen.model, &chosen.target)?;
     let stage = context.progress.stage("evaluating in the clear");
-    let examples = answer_in_the_clear(&chosen, &model, choose(&chosen)?, |done, total| {
+    let examples = answer_in_the_clear(&chosen, &model, sentences, |done, total| {
         stage.update(done, total);
     })?;
     stage.finish();
@@ -47,6 +45,12 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
             "every sentence is too long for the model; choose others",
         ));
     }
+    // After what may be refused, and before what takes long.
+    make_folder(&args.output)?;
+    let mut files = CHARTS
+        .iter()
+        .map(|name| NewFile::create(&args.output.join(name), Access::Public, context.force))
+        .collect::<Result<Vec<_>>>()?;
     let texts: Vec<&str> = examples.iter().map(|(e, _)| e.text.as_str()).collect();
     let poly: Vec<Answer> = examples.iter().map(|(_, a)| a.clone()).collect();
 
@@ -81,8 +85,9 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
     let predicted = Errors::of(&poly, &simulated.answers);
     let report = json::Report {
         model: model.name().to_owned(),
-        items: texts.len(),
-        accuracy: correct as f64 / texts.len() as f64,
+        items,
+        too_long: items - texts.len(),
+        accuracy: correct as f64 / items as f64,
         batch: encrypted.batch(),
         runs,
         encrypted: measured.json(),
@@ -92,6 +97,10 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
         seconds: json::Pair {
             planned: planned.seconds,
             measured: encrypted.stats.seconds,
+        },
+        cpu_seconds: json::Pair {
+            planned: planned.cpu_seconds,
+            measured: encrypted.stats.cpu_seconds.unwrap_or(0.0),
         },
         key_switches: json::Pair {
             planned: planned.key_switches as f64,
@@ -108,7 +117,7 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
     };
     context.output.answer(&report, || {
         let by_section = hold_against(&planned, &encrypted.stats);
-        format!("{}\n{by_section}", text(&report))
+        format!("{}\n{by_section}", text(&report, model.labels().len()))
     })
 }
 
@@ -125,8 +134,11 @@ fn planned(context: &Context, encrypted: &Encrypted, path: Option<&Path>) -> Res
 fn times(plan: &Plan, runs: usize) -> Plan {
     let mut out = plan.clone();
     out.seconds *= runs as f64;
+    out.cpu_seconds *= runs as f64;
+    out.bootstrap_seconds *= runs as f64;
     out.key_switches *= runs as u64;
     out.multiplications *= runs as u64;
+    out.bootstraps *= runs as u64;
     for section in &mut out.per_section {
         section.seconds *= runs as f64;
         section.key_switches *= runs as u64;
@@ -235,11 +247,15 @@ fn bins(values: Vec<f64>) -> Histogram {
     }
 }
 
-fn text(report: &json::Report) -> String {
+fn text(report: &json::Report, classes: usize) -> String {
+    let accuracy = accuracy(report.accuracy, classes);
     let line = |name: &str, e: &json::Errors| {
         format!(
             "{name}: {} of {} labels as in the clear, largest logit error {:.1e}, rms {:.2e}\n",
-            e.agree, report.items, e.max_logit_error, e.rms_logit_error
+            e.agree,
+            report.items - report.too_long,
+            e.max_logit_error,
+            e.rms_logit_error
         )
     };
     let ranges = match report.range_violations.len() {
@@ -249,13 +265,17 @@ fn text(report: &json::Report) -> String {
             report.range_violations[0]
         ),
     };
+    let long = match report.too_long {
+        0 => String::new(),
+        n => format!(", {n} too long, counted as wrong"),
+    };
     format!(
-        "model {}, {} sentences in {} runs, accuracy {:.2} %\n{}{}\
+        "model {}, {} in {}{}{long}\n{}{}\
          simulated over measured error: {:.2}\n{ranges}\ncharts: {}\n",
         report.model,
-        report.items,
-        report.runs,
-        100.0 * report.accuracy,
+        counted(report.items, "sentence"),
+        counted(report.runs, "run"),
+        accuracy,
         line("encrypted", &report.encrypted),
         line("simulated", &report.simulated),
         report.error_ratio,

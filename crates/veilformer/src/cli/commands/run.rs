@@ -6,7 +6,7 @@ use veilformer::ir::ciphertext::{CiphertextProgram, Operation};
 
 use crate::cli::error::{Failure, Result};
 use crate::cli::files::{self, Access, NewFile, commit};
-use crate::cli::output::{bytes, peak_rss_bytes};
+use crate::cli::output::{bytes, counted, peak_rss_bytes};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Run) -> Result<()> {
@@ -46,9 +46,9 @@ pub fn run(context: &Context, args: &args::Run) -> Result<()> {
     };
     context.output.report(&report, || {
         format!(
-            "{}: {} sentences answered in {:.2} s, {} (for the client)",
+            "{}: {} answered in {:.2} s, {} (for the client)",
             report.output,
-            report.sentences,
+            counted(report.sentences, "sentence"),
             report.seconds,
             bytes(report.ciphertext_bytes_down)
         )
