@@ -84,7 +84,8 @@ pub fn set_pool_limit(bytes: usize) {
     drop(freed);
 }
 
-/// Bytes of unused buffers that the pool holds now.
+/// Bytes of unused buffers that the pool holds now. Short ones are pieces of regions of 16 MiB: one that leaves the
+/// pool gives its bytes back to the system with the last piece of its region.
 pub fn pool_bytes() -> usize {
     lock().bytes()
 }
