@@ -1,4 +1,4 @@
-//! `config.json` of a BERT, and the files beside it that say how tokens become one vector.
+//! `config.json` of a BERT.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use serde::Deserialize;
 use veilformer_ir::encoder::{Activation, AttentionFunction, Pooling};
 
 use crate::error::{ModelError, Result};
+use crate::tokenizer_file::short;
 
 /// What a folder's model gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,13 +99,8 @@ fn default_eps() -> f64 {
     1e-12
 }
 
-fn refuse<T>(what: String) -> Result<T> {
+pub(super) fn refuse<T>(what: String) -> Result<T> {
     Err(ModelError::Config(what))
-}
-
-/// At most 40 characters of what a file says, for messages.
-fn short(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 impl EncoderConfig {
@@ -225,46 +221,6 @@ impl EncoderConfig {
         }
         Ok(())
     }
-
-    /// Takes the pooling of a sentence-transformers folder: `modules` are the bytes of its
-    /// `modules.json`, and `read` gives the bytes of another file of the folder.
-    ///
-    /// # Errors
-    /// When a file is malformed, a module is not supported, or the model is a classifier.
-    pub fn set_pooling(
-        &mut self,
-        modules: &[u8],
-        read: impl Fn(&str) -> Result<Vec<u8>>,
-    ) -> Result<()> {
-        let Architecture::Embedding { pooling, normalize } = &mut self.architecture else {
-            return Ok(());
-        };
-        let modules: Vec<Module> = serde_json::from_slice(modules).map_err(|e| {
-            ModelError::Config(format!("beside it, modules.json is malformed: {e}"))
-        })?;
-        for module in modules {
-            match module.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" if module.path.is_empty() => {}
-                "Normalize" => *normalize = true,
-                "Pooling" => {
-                    let bytes = read(&format!("{}/config.json", plain_name(&module.path)?))?;
-                    let modes: PoolingFile = serde_json::from_slice(&bytes).map_err(|e| {
-                        ModelError::Config(format!("of {}: malformed: {e}", module.path))
-                    })?;
-                    *pooling = modes.pooling()?;
-                }
-                _ => {
-                    return refuse(format!(
-                        "beside it, modules.json names `{}` in `{}`; supported are a Transformer \
-                         in the folder itself, Pooling and Normalize",
-                        short(&module.kind),
-                        short(&module.path)
-                    ));
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Softmax unless `attention_function` says otherwise.
@@ -323,50 +279,4 @@ fn labels(names: Option<BTreeMap<String, String>>, count: Option<usize>) -> Resu
             }),
         })
         .collect()
-}
-
-/// A module's folder becomes a part of a path.
-fn plain_name(path: &str) -> Result<&str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !path.is_empty() && path.chars().all(plain) {
-        return Ok(path);
-    }
-    refuse(format!(
-        "beside it, modules.json names the folder `{}`, expected letters, digits, _ and -",
-        short(path)
-    ))
-}
-
-#[derive(Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct PoolingFile {
-    #[serde(default, rename = "pooling_mode_cls_token")]
-    first: bool,
-    #[serde(default, rename = "pooling_mode_mean_tokens")]
-    mean: bool,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
-}
-
-impl PoolingFile {
-    fn pooling(&self) -> Result<Pooling> {
-        let other = self.others.iter().find(|(name, value)| {
-            name.starts_with("pooling_mode_") && **value == serde_json::Value::Bool(true)
-        });
-        match (self.mean, self.first, other) {
-            (true, false, None) => Ok(Pooling::Mean),
-            (false, true, None) => Ok(Pooling::First),
-            _ => refuse(
-                "beside it, the pooling is neither the mean of all tokens alone nor the first \
-                 token alone; no other is supported"
-                    .into(),
-            ),
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod center;
 mod clear;
 mod config;
 mod folder;
+mod pooling;
 mod progress;
 mod random;
 mod tokens;
