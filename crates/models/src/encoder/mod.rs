@@ -9,6 +9,7 @@ mod calibrate;
 mod center;
 mod clear;
 mod config;
+mod fields;
 mod folder;
 mod pooling;
 mod progress;

@@ -33,6 +33,7 @@ impl EncoderConfig {
         let modules: Vec<Module> = serde_json::from_slice(modules).map_err(|e| {
             ModelError::Config(format!("beside it, modules.json is malformed: {e}"))
         })?;
+        self.says_what_it_gives = true;
         for module in modules {
             match module.kind.rsplit('.').next().unwrap_or_default() {
                 "Transformer" if module.path.is_empty() => {}

@@ -33,6 +33,7 @@ pub fn encoder_from_bytes(
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| ModelError::Safetensors(e.to_string()))?;
     let reader = Reader::new(&file);
+    reader.check_head(config)?;
     reader.check_layers(config.num_hidden_layers)?;
     let d = config.hidden_size;
     let layers = (0..config.num_hidden_layers)
@@ -77,6 +78,20 @@ impl<'a> Reader<'a> {
             ""
         };
         Self { file, prefix }
+    }
+
+    /// Without a name, a classifier would become an embedding, which is another answer.
+    fn check_head(&self, config: &EncoderConfig) -> Result<()> {
+        let classifies = self.file.tensor("classifier.weight").is_ok();
+        if config.says_what_it_gives || !classifies {
+            return Ok(());
+        }
+        Err(ModelError::Config(
+            "it has no architectures, and model.safetensors holds a `classifier.weight`; add \
+             \"architectures\": [\"BertForSequenceClassification\"] for its labels, or \
+             [\"BertModel\"] for an embedding"
+                .into(),
+        ))
     }
 
     /// A layer beyond the last one is a part of another model.
