@@ -4,8 +4,8 @@
 
 use serde_json::{Value, json};
 use veilformer_ir::encoder::{AttentionFunction, Head, Pooling};
-use veilformer_models::ModelError;
 use veilformer_models::encoder::{EncoderFolder, RandomEncoder, write_random_folder};
+use veilformer_models::{FolderFiles, ModelError};
 
 fn folder(labels: usize) -> tempfile::TempDir {
     let shape = RandomEncoder {
@@ -179,4 +179,122 @@ fn a_classifier_has_to_be_named() {
         assert!(configured(0, &unnamed).is_ok());
     }
     assert!(configured(2, &json!({"architectures": ["BertModel"]})).is_ok());
+}
+
+/// A folder of two labels with a BertNormalizer that has `normalizer`, and another file.
+fn beside(normalizer: &Value, name: &str, text: &str) -> Result<EncoderFolder, ModelError> {
+    let dir = folder(2);
+    let path = dir.path().join("tokenizer.json");
+    let mut file: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (field, value) in normalizer.as_object().unwrap() {
+        file["normalizer"][field] = value.clone();
+    }
+    std::fs::write(&path, file.to_string()).unwrap();
+    std::fs::write(dir.path().join(name), text).unwrap();
+    EncoderFolder::load(dir.path(), 5)
+}
+
+#[test]
+fn files_that_disagree_about_letters_are_refused() {
+    let config = "tokenizer_config.json";
+    let cased = json!({"lowercase": false});
+    for (normalizer, text) in [
+        (json!({}), r#"{"do_lower_case":true,"strip_accents":null}"#),
+        (
+            json!({}),
+            r#"{"tokenize_chinese_chars":true,"cls_token":"[CLS]"}"#,
+        ),
+        (json!({"strip_accents": true}), r#"{"strip_accents":null}"#),
+        (
+            cased.clone(),
+            r#"{"do_lower_case":false,"strip_accents":false}"#,
+        ),
+        (
+            cased.clone(),
+            r#"{"do_lower_case":true,"tokenizer_class":"PreTrainedTokenizerFast"}"#,
+        ),
+        (json!({"type": "Lowercase"}), r#"{"do_lower_case":false}"#),
+    ] {
+        assert!(beside(&normalizer, config, text).is_ok(), "{text}");
+    }
+    for (normalizer, text, field) in [
+        (
+            json!({}),
+            r#"{"do_lower_case":false}"#,
+            "lowercase is true and do_lower_case",
+        ),
+        (
+            cased.clone(),
+            r#"{"do_lower_case":true}"#,
+            "lowercase is false and do_lower_case",
+        ),
+        (
+            json!({}),
+            r#"{"strip_accents":false}"#,
+            "strip_accents is null and strip_accents",
+        ),
+        (
+            json!({}),
+            r#"{"tokenize_chinese_chars":false}"#,
+            "handle_chinese_chars is true and tokenize_chinese_chars",
+        ),
+    ] {
+        let words = [
+            "tokenizer.json: normalizer.",
+            field,
+            "in tokenizer_config.json is",
+        ];
+        refused(beside(&normalizer, config, text), &words);
+    }
+    refused(beside(&json!({}), config, "{"), &[config, "malformed"]);
+
+    let config = "sentence_bert_config.json";
+    let lower = r#"{"max_seq_length":8,"do_lower_case":true}"#;
+    let inner = json!({"type": "Sequence", "normalizers": [{"type": "Lowercase"}]});
+    assert!(beside(&json!({}), config, lower).is_ok());
+    assert!(beside(&inner, config, lower).is_ok());
+    assert!(beside(&cased, config, r#"{"do_lower_case":false}"#).is_ok());
+    refused(
+        beside(&cased, config, lower),
+        &[
+            "tokenizer.json: its normalizer keeps capital letters",
+            config,
+        ],
+    );
+}
+
+#[test]
+fn files_of_other_formats_are_named_with_the_way_to_ours() {
+    for (file, other, how) in [
+        (
+            "model.safetensors",
+            "pytorch_model.bin",
+            "CLASS.from_pretrained(FOLDER)",
+        ),
+        (
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "max_shard_size",
+        ),
+        ("model.safetensors", "tf_model.h5", "from_tf=True"),
+        ("tokenizer.json", "vocab.txt", "BertTokenizerFast"),
+    ] {
+        let dir = folder(2);
+        std::fs::remove_file(dir.path().join(file)).unwrap();
+        std::fs::write(dir.path().join(other), "").unwrap();
+        let words = format!("{file} is not there, but {other} is");
+        refused(EncoderFolder::load(dir.path(), 5), &[&words, how]);
+    }
+    let dir = folder(2);
+    std::fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    refused(EncoderFolder::load(dir.path(), 5), &["cannot read"]);
+}
+
+#[test]
+fn a_configuration_that_is_no_json_is_named_with_its_folder() {
+    let dir = folder(2);
+    std::fs::write(dir.path().join("config.json"), "{").unwrap();
+    let message = FolderFiles::read(dir.path(), &[]).unwrap_err().to_string();
+    let words = format!("{}: config.json: not valid JSON", dir.path().display());
+    assert!(message.contains(&words), "{message}");
 }

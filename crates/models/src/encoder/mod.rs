@@ -6,6 +6,7 @@
 //! changing what the model computes; [`write_random_folder`] makes folders to test with.
 
 mod calibrate;
+mod case;
 mod center;
 mod clear;
 mod config;
