@@ -1,5 +1,6 @@
 //! Data sets of labelled sentences, their format found by content.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use rand_chacha::ChaCha8Rng;
@@ -77,8 +78,8 @@ impl DataSet {
     ///   the folder that holds the pair; positive (1) sentences first.
     ///
     /// # Errors
-    /// When a file cannot be read, is not UTF-8, is of none of the formats, or a line is not in the
-    /// file's format. Messages have the line's number.
+    /// When a file cannot be read, is larger than 1 GiB, is not UTF-8, is of none of the formats, or
+    /// a line is not in the file's format. Messages have the line's number.
     pub fn load(path: &Path) -> Result<Self> {
         Self::load_lines(path, None)
     }
@@ -110,7 +111,7 @@ impl DataSet {
     /// # Errors
     /// As [`DataSet::load`].
     pub fn parse(path: &Path, text: &str) -> Result<Self> {
-        Self::parse_lines(path, text, None)
+        Self::parse_lines(path, text.strip_prefix(MARK).unwrap_or(text), None)
     }
 
     fn parse_lines(path: &Path, text: &str, range: Option<LineRange>) -> Result<Self> {
@@ -276,11 +277,39 @@ fn whole(path: &Path, what: impl Into<String>) -> ModelError {
     }
 }
 
+/// The byte order mark, which some editors write in front of a text.
+const MARK: char = '\u{feff}';
+
+/// The most that is read of a file: a device may give bytes without end.
+const LARGEST: u64 = 1 << 30;
+
 fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|source| ModelError::Read {
+    let text = text_within(path, LARGEST)?;
+    match text.strip_prefix(MARK) {
+        Some(rest) => Ok(rest.to_owned()),
+        None => Ok(text),
+    }
+}
+
+fn text_within(path: &Path, limit: u64) -> Result<String> {
+    let failed = |source| ModelError::Read {
         path: path.to_owned(),
         source,
-    })?;
+    };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let mut bytes = Vec::new();
+    let announced = file.metadata().map_err(failed)?.len();
+    if announced <= limit {
+        file.take(limit + 1)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
+    }
+    if announced.max(bytes.len() as u64) > limit {
+        return Err(whole(
+            path,
+            format!("it has more than {limit} bytes; give a part of it"),
+        ));
+    }
     String::from_utf8(bytes).map_err(|e| {
         let valid = e.utf8_error().valid_up_to();
         let line = e
@@ -318,5 +347,20 @@ fn find_pair_in(dir: &Path) -> Result<PathBuf> {
                 "{n} pairs of a .pos and a .neg file in this folder, expected 1; name the file"
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::text_within;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_without_end_ends_with_a_sentence() {
+        let message = text_within(Path::new("/dev/zero"), 1000).map_err(|e| e.to_string());
+        let expected = "/dev/zero: it has more than 1000 bytes; give a part of it";
+        assert_eq!(message, Err(expected.to_owned()));
     }
 }

@@ -16,6 +16,26 @@ pub enum ModelError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// A file is there in another format only.
+    #[error(
+        "{path} is not there, but {found} is; make it with the Python library transformers: {how}"
+    )]
+    OtherFormat {
+        /// The file.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
+        /// What makes the one of the other.
+        how: &'static str,
+    },
+    /// A folder whose files are not usable.
+    #[error("{path}: {source}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with its files.
+        source: Box<ModelError>,
+    },
     /// A file could not be written.
     #[error("cannot write {path}: {source}; check the folder's permissions and free space")]
     Write {
@@ -42,7 +62,8 @@ pub enum ModelError {
     /// A tensor that the configuration does not know.
     #[error(
         "model.safetensors holds a tensor `{name}` that config.json does not call for; \
-         the folder's files do not belong together"
+         the folder's files do not belong together, or the model has parts (an adapter) that are \
+         not supported"
     )]
     UnexpectedTensor {
         /// Name of the tensor.

@@ -146,7 +146,10 @@ impl FolderFiles {
     pub fn read(dir: &Path, known: &[TokenTableFiles]) -> Result<Self> {
         let config = read(dir, "config.json")?;
         let weights = read(dir, "model.safetensors")?;
-        let parsed = ModelConfig::from_json(&config)?;
+        let parsed = ModelConfig::from_json(&config).map_err(|error| ModelError::Folder {
+            path: dir.to_owned(),
+            source: Box::new(error),
+        })?;
         let tokens = match parsed.token_table {
             None => TokenFiles::Own(read(dir, TOKENIZER_FILE)?),
             Some(_) => TokenFiles::Shared(TokenTableFiles::find(dir, &parsed, known)?),

@@ -16,6 +16,7 @@ mod program;
 pub mod random;
 mod tensors;
 pub mod tokenizer;
+mod tokenizer_file;
 
 pub use checkpoint::Checkpoint;
 pub use config::{Family, ModelConfig, Pooling};

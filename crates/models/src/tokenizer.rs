@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::error::{ModelError, Result};
+use crate::tokenizer_file::{self, short};
 
 /// A tokenizer in the Hugging Face format, without padding, cutting or special tokens.
 #[derive(Debug, Clone)]
@@ -31,27 +32,14 @@ impl Tokenizer {
     /// every token of the text and no others.
     ///
     /// # Errors
-    /// When the bytes are no WordPiece tokenizer, it has tokens outside the vocabulary, or its ids
+    /// When the bytes are no WordPiece tokenizer, it normalizes or splits in a way that is not
+    /// supported, it has tokens outside the vocabulary, its unknown token is not in it, or its ids
     /// are not the numbers below their count.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let malformed = |e: String| {
-            ModelError::Tokenizer(format!(
-                "not a tokenizer in the Hugging Face format ({e}); copy the model folder again"
-            ))
-        };
-        // The tokenizers crate panics on some files that are not JSON, so that is found out first.
-        let mut file: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        let file = tokenizer_file::parse(bytes)?;
         let vocab_size = checked_vocabulary(&file)?;
-        let fields = file
-            .as_object_mut()
-            .ok_or_else(|| malformed("not an object".into()))?;
-        for unused in ["truncation", "padding", "post_processor", "decoder"] {
-            fields.insert(unused.to_owned(), serde_json::Value::Null);
-        }
-        let text = serde_json::to_vec(&file).map_err(|e| malformed(e.to_string()))?;
-        let inner =
-            tokenizers::Tokenizer::from_bytes(text).map_err(|e| malformed(e.to_string()))?;
+        let unused = ["truncation", "padding", "post_processor", "decoder"];
+        let inner = tokenizer_file::build(file, &unused)?;
         Ok(Self { inner, vocab_size })
     }
 
@@ -136,7 +124,7 @@ fn checked_vocabulary(file: &serde_json::Value) -> Result<usize> {
         return refuse(format!(
             "not a tokenizer in the Hugging Face format, or of another kind: model.type is \
              `{}`, expected `WordPiece`",
-            kind.chars().take(40).collect::<String>()
+            short(kind)
         ));
     }
     if file
@@ -160,7 +148,7 @@ fn checked_vocabulary(file: &serde_json::Value) -> Result<usize> {
             _ => {
                 return refuse(format!(
                     "token `{}` has id {id}; expected the ids 0 to {}, each once",
-                    token.chars().take(40).collect::<String>(),
+                    short(token),
                     vocab.len() - 1
                 ));
             }

@@ -52,6 +52,31 @@ fn the_formats_give_the_same_sentences() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_text() {
+    let dir = tempfile::tempdir().unwrap();
+    for (text, label) in [("1 a good film\n", 1), ("text\tlabel\na good film\t1\n", 1)] {
+        let text = format!("\u{feff}{text}");
+        let expected = vec![example(label, "a good film")];
+        assert_eq!(parse(&text).unwrap().examples, expected);
+        std::fs::write(dir.path().join("x.txt"), &text).unwrap();
+        let loaded = DataSet::load(&dir.path().join("x.txt")).unwrap();
+        assert_eq!(loaded.examples, expected);
+    }
+    std::fs::write(dir.path().join("x.pos"), "\u{feff}good\n").unwrap();
+    std::fs::write(dir.path().join("x.neg"), "\u{feff}bad\n").unwrap();
+    let pair = DataSet::load(dir.path()).unwrap();
+    assert_eq!(pair.examples, [example(1, "good"), example(0, "bad")]);
+}
+
+#[test]
+fn a_file_beyond_the_limit_is_refused_unread() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    file.as_file().set_len((1 << 30) + 1).unwrap();
+    let message = DataSet::load(file.path()).unwrap_err().to_string();
+    assert!(message.contains("more than 1073741824 bytes"), "{message}");
+}
+
+#[test]
 fn a_wrong_line_is_named() {
     for (text, expected) in [
         ("1 good\ntwo bad\n", "line 2: the label is `two`"),

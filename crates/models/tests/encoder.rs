@@ -321,7 +321,7 @@ fn power_softmax_without_what_belongs_to_it_is_refused() {
     refused_as(
         power,
         r#""power_softmax_power":-4"#,
-        &["copy the model folder"],
+        &["power_softmax_power is -4, expected a whole number"],
     );
     refused_as(
         r#""attention_function":"power_softmax""#,
@@ -531,6 +531,34 @@ fn weights_that_are_not_usable_are_refused_by_name() {
         missing.contains(name) && missing.contains("no tensor"),
         "{missing}"
     );
+    for (pattern, name) in [
+        ("classifier.weight", "`classifier.weight`"),
+        ("bert.pooler.dense.bias", "`bert.pooler.dense.bias`"),
+        (
+            "bert.embeddings.word_embeddings.weight",
+            "`bert.embeddings.word_embeddings.weight`",
+        ),
+    ] {
+        let missing = message(&|t| t.retain(|t| t.0 != pattern));
+        assert!(missing.contains(&format!("no tensor {name}")), "{missing}");
+    }
+    for name in [
+        "bert.encoder.layer.0.attention.self.query.lora_A.default.weight",
+        "bert.encoder.layer.0.output.adapters.a.adapter_down.0.weight",
+        "bert.encoder.layer.0.output.dense.weight_scale",
+        "bert.embeddings.projection.weight",
+        "encoder.layer.2.output.LayerNorm.weight",
+    ] {
+        let extra = (name.to_owned(), Dtype::F32, vec![1], vec![0; 4]);
+        let unknown = message(&|t| t.push(extra.clone()));
+        assert!(unknown.contains(name), "{unknown}");
+    }
+    let ignored = rewritten(|t| {
+        for name in ["bert.embeddings.position_ids", "cls.predictions.bias"] {
+            t.push((name.to_owned(), Dtype::I64, vec![1], vec![0; 8]));
+        }
+    });
+    assert!(ignored.is_ok());
     let shape = message(&|t| {
         let at = position(t);
         t[at].2 = vec![480, 192];

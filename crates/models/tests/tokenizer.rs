@@ -215,6 +215,26 @@ fn wrong_files_are_refused() {
             "\"added_tokens\":[1]",
             "added tokens",
         ),
+        (
+            "\"pre_tokenizer\":{\"type\":\"BertPreTokenizer\"}",
+            "\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}",
+            "the type of pre_tokenizer is `FixedLength`",
+        ),
+        (
+            "\"type\":\"Sequence\"}",
+            "\"type\":\"Precompiled\",\"precompiled_charsmap\":\"\"}",
+            "the type of normalizer is `Precompiled`",
+        ),
+        (
+            "\"type\":\"BertNormalizer\"",
+            "\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA\"",
+            "the type of normalizer is `Precompiled`",
+        ),
+        (
+            "\"unk_token\":\"[UNK]\"",
+            "\"unk_token\":\"[NOPE]\"",
+            "`[NOPE]`, which is not in model.vocab",
+        ),
     ] {
         let text = good.replacen(from, to, 1);
         assert_ne!(text, good, "{from}");

@@ -1,11 +1,11 @@
-//! `config.json` of a BERT, and the files beside it that say how tokens become one vector.
+//! `config.json` of a BERT.
 
-use std::collections::BTreeMap;
-
-use serde::Deserialize;
+use serde_json::{Map, Value};
 use veilformer_ir::encoder::{Activation, AttentionFunction, Pooling};
 
+use super::fields::Fields;
 use crate::error::{ModelError, Result};
+use crate::tokenizer_file::short;
 
 /// What a folder's model gives.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,9 @@ pub enum Architecture {
 pub struct EncoderConfig {
     /// What it gives.
     pub architecture: Architecture,
+    /// Whether a file says so: `architectures`, or the pooling of a sentence-transformers folder.
+    /// Where none does, weights with a classifier are refused.
+    pub says_what_it_gives: bool,
     /// Features of a token.
     pub hidden_size: usize,
     /// Layers.
@@ -51,60 +54,15 @@ pub struct EncoderConfig {
     pub layer_norm_eps: f64,
 }
 
-/// The fields that decide what is computed; others (dropout, versions) are for training.
-#[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    architectures: Option<Vec<String>>,
-    #[serde(default)]
-    model_type: Option<String>,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    #[serde(default = "two")]
-    type_vocab_size: usize,
-    vocab_size: usize,
-    hidden_act: String,
-    #[serde(default)]
-    attention_function: Option<String>,
-    #[serde(default)]
-    power_softmax_power: Option<u32>,
-    #[serde(default)]
-    power_softmax_epsilon: Option<f64>,
-    #[serde(default = "default_eps")]
-    layer_norm_eps: f64,
-    #[serde(default)]
-    position_embedding_type: Option<String>,
-    #[serde(default)]
-    is_decoder: Option<bool>,
-    #[serde(default)]
-    add_cross_attention: Option<bool>,
-    #[serde(default)]
-    pruned_heads: Option<BTreeMap<String, serde_json::Value>>,
-    #[serde(default)]
-    id2label: Option<BTreeMap<String, String>>,
-    #[serde(default)]
-    num_labels: Option<usize>,
+/// The kind of model that a file names.
+enum Kind {
+    Classifier,
+    Embedding,
+    Unnamed,
 }
 
-// What the transformers library takes where a field is absent.
-fn two() -> usize {
-    2
-}
-
-fn default_eps() -> f64 {
-    1e-12
-}
-
-fn refuse<T>(what: String) -> Result<T> {
+pub(super) fn refuse<T>(what: String) -> Result<T> {
     Err(ModelError::Config(what))
-}
-
-/// At most 40 characters of what a file says, for messages.
-fn short(text: &str) -> String {
-    text.chars().take(40).collect()
 }
 
 impl EncoderConfig {
@@ -115,12 +73,9 @@ impl EncoderConfig {
     /// When it is malformed or of an architecture, activation, position table or size that is not
     /// supported.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
-        let file: File = serde_json::from_slice(bytes).map_err(|e| {
-            ModelError::Config(format!(
-                "not the configuration of a BERT ({e}); copy the model folder again"
-            ))
-        })?;
-        if let Some(kind) = file.model_type.as_deref()
+        let file = Fields::parse(bytes)?;
+        // What the model is comes first: its message matters more than any field's.
+        if let Some(kind) = file.text("model_type")?
             && kind != "bert"
         {
             return refuse(format!(
@@ -128,31 +83,30 @@ impl EncoderConfig {
                 short(kind)
             ));
         }
-        let absolute = file.position_embedding_type.as_deref();
+        let kind = kind(&file)?;
+        let absolute = file.text("position_embedding_type")?;
         if let Some(kind) = absolute.filter(|kind| *kind != "absolute") {
             return refuse(format!(
                 "position_embedding_type is `{}`, only `absolute` is supported",
                 short(kind)
             ));
         }
-        if file.is_decoder == Some(true) || file.add_cross_attention == Some(true) {
+        if file.is_on("is_decoder")? || file.is_on("add_cross_attention")? {
             return refuse("the model is a decoder, only encoders are supported".into());
         }
-        if file
-            .pruned_heads
-            .as_ref()
-            .is_some_and(|heads| !heads.is_empty())
-        {
+        let none = |heads: &Value| heads.as_object().is_some_and(Map::is_empty);
+        if file.get("pruned_heads").is_some_and(|heads| !none(heads)) {
             return refuse("pruned_heads is not empty; export the model with all heads".into());
         }
-        let activation = match file.hidden_act.as_str() {
-            "gelu" | "gelu_python" => Activation::Gelu,
-            "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate" => {
+        let activation = match file.text("hidden_act")? {
+            None => return Err(file.wrong("hidden_act", "the name of an activation")),
+            Some("gelu" | "gelu_python") => Activation::Gelu,
+            Some("gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" | "gelu_accurate") => {
                 Activation::GeluTanh
             }
-            "relu" => Activation::Relu,
-            "quadratic" => Activation::Quadratic,
-            other => {
+            Some("relu") => Activation::Relu,
+            Some("quadratic") => Activation::Quadratic,
+            Some(other) => {
                 return refuse(format!(
                     "hidden_act is `{}`; supported are gelu, gelu_new, gelu_pytorch_tanh, relu and \
                      quadratic (x^2/8 + x/4 + 1/2)",
@@ -161,33 +115,37 @@ impl EncoderConfig {
             }
         };
         let attention = attention(&file)?;
-        let named = file.architectures.as_deref().unwrap_or_default();
-        let architecture = match named {
-            [one] if one == "BertForSequenceClassification" => Architecture::Classifier {
-                labels: labels(file.id2label, file.num_labels)?,
+        let architecture = match kind {
+            Kind::Classifier => Architecture::Classifier {
+                labels: labels(&file)?,
             },
-            [one] if one == "BertModel" => mean(),
-            [] => mean(),
-            [other, ..] => {
-                return refuse(format!(
-                    "architectures names `{}`; supported are one of BertModel and \
-                     BertForSequenceClassification",
-                    short(other)
-                ));
-            }
+            Kind::Embedding | Kind::Unnamed => Architecture::Embedding {
+                pooling: Pooling::Mean,
+                normalize: false,
+            },
         };
         let config = Self {
             architecture,
-            hidden_size: file.hidden_size,
-            num_hidden_layers: file.num_hidden_layers,
-            num_attention_heads: file.num_attention_heads,
-            intermediate_size: file.intermediate_size,
-            max_position_embeddings: file.max_position_embeddings,
-            type_vocab_size: file.type_vocab_size,
-            vocab_size: file.vocab_size,
+            says_what_it_gives: !matches!(kind, Kind::Unnamed),
+            hidden_size: file.size("hidden_size")?,
+            num_hidden_layers: file.size("num_hidden_layers")?,
+            num_attention_heads: file.size("num_attention_heads")?,
+            intermediate_size: file.size("intermediate_size")?,
+            max_position_embeddings: file.size("max_position_embeddings")?,
+            // What the transformers library takes where a field is absent.
+            type_vocab_size: match file.has("type_vocab_size") {
+                true => file.size("type_vocab_size")?,
+                false => 2,
+            },
+            vocab_size: file.size("vocab_size")?,
             attention,
             activation,
-            layer_norm_eps: file.layer_norm_eps,
+            layer_norm_eps: match file.has("layer_norm_eps") {
+                true => file
+                    .number("layer_norm_eps")?
+                    .ok_or_else(|| file.wrong("layer_norm_eps", "a number"))?,
+                false => 1e-12,
+            },
         };
         config.check()?;
         Ok(config)
@@ -225,52 +183,37 @@ impl EncoderConfig {
         }
         Ok(())
     }
+}
 
-    /// Takes the pooling of a sentence-transformers folder: `modules` are the bytes of its
-    /// `modules.json`, and `read` gives the bytes of another file of the folder.
-    ///
-    /// # Errors
-    /// When a file is malformed, a module is not supported, or the model is a classifier.
-    pub fn set_pooling(
-        &mut self,
-        modules: &[u8],
-        read: impl Fn(&str) -> Result<Vec<u8>>,
-    ) -> Result<()> {
-        let Architecture::Embedding { pooling, normalize } = &mut self.architecture else {
-            return Ok(());
-        };
-        let modules: Vec<Module> = serde_json::from_slice(modules).map_err(|e| {
-            ModelError::Config(format!("beside it, modules.json is malformed: {e}"))
-        })?;
-        for module in modules {
-            match module.kind.rsplit('.').next().unwrap_or_default() {
-                "Transformer" if module.path.is_empty() => {}
-                "Normalize" => *normalize = true,
-                "Pooling" => {
-                    let bytes = read(&format!("{}/config.json", plain_name(&module.path)?))?;
-                    let modes: PoolingFile = serde_json::from_slice(&bytes).map_err(|e| {
-                        ModelError::Config(format!("of {}: malformed: {e}", module.path))
-                    })?;
-                    *pooling = modes.pooling()?;
-                }
-                _ => {
-                    return refuse(format!(
-                        "beside it, modules.json names `{}` in `{}`; supported are a Transformer \
-                         in the folder itself, Pooling and Normalize",
-                        short(&module.kind),
-                        short(&module.path)
-                    ));
-                }
-            }
-        }
-        Ok(())
+/// The one architecture that `architectures` names.
+fn kind(file: &Fields) -> Result<Kind> {
+    let Some(value) = file.get("architectures") else {
+        return Ok(Kind::Unnamed);
+    };
+    let names: Option<Vec<&str>> = value
+        .as_array()
+        .and_then(|names| names.iter().map(Value::as_str).collect());
+    match names.as_deref() {
+        Some([]) => Ok(Kind::Unnamed),
+        Some(["BertForSequenceClassification"]) => Ok(Kind::Classifier),
+        Some(["BertModel"]) => Ok(Kind::Embedding),
+        Some([other, ..]) => refuse(format!(
+            "architectures names `{}`; supported are one of BertModel and \
+             BertForSequenceClassification",
+            short(other)
+        )),
+        None => Err(file.wrong("architectures", "a list of one name")),
     }
 }
 
 /// Softmax unless `attention_function` says otherwise.
-fn attention(file: &File) -> Result<AttentionFunction> {
-    let parameters = (file.power_softmax_power, file.power_softmax_epsilon);
-    match (file.attention_function.as_deref(), parameters) {
+fn attention(file: &Fields) -> Result<AttentionFunction> {
+    let named = file.text("attention_function")?;
+    let parameters = (
+        file.count("power_softmax_power")?,
+        file.number("power_softmax_epsilon")?,
+    );
+    match (named, parameters) {
         (None | Some("softmax"), (None, None)) => Ok(AttentionFunction::Softmax),
         (None | Some("softmax"), _) => refuse(
             "power_softmax_power or power_softmax_epsilon is there, but attention_function is not \
@@ -278,9 +221,11 @@ fn attention(file: &File) -> Result<AttentionFunction> {
                 .into(),
         ),
         (Some("power_softmax"), (Some(power), Some(epsilon))) => {
-            let function = AttentionFunction::PowerSoftmax { power, epsilon };
-            if function.is_valid() {
-                return Ok(function);
+            if let Ok(power) = u32::try_from(power) {
+                let function = AttentionFunction::PowerSoftmax { power, epsilon };
+                if function.is_valid() {
+                    return Ok(function);
+                }
             }
             refuse(format!(
                 "power_softmax_power is {power} and power_softmax_epsilon {epsilon}; an even power \
@@ -299,74 +244,56 @@ fn attention(file: &File) -> Result<AttentionFunction> {
     }
 }
 
-fn mean() -> Architecture {
-    Architecture::Embedding {
-        pooling: Pooling::Mean,
-        normalize: false,
-    }
-}
-
 /// Names of the labels: of `id2label`, else `LABEL_0`, .. as the transformers library has them.
-fn labels(names: Option<BTreeMap<String, String>>, count: Option<usize>) -> Result<Vec<String>> {
-    let count = names.as_ref().map_or(count.unwrap_or(2), BTreeMap::len);
+fn labels(file: &Fields) -> Result<Vec<String>> {
+    let names = file.get("id2label");
+    let unlike = "names of labels under \"0\", \"1\", ..";
+    let names = match names.map(|names| names.as_object()) {
+        None => None,
+        Some(Some(names)) => Some(names),
+        Some(None) => return Err(file.wrong("id2label", unlike)),
+    };
+    let count = match names {
+        Some(names) => names.len(),
+        None => file.count("num_labels")?.unwrap_or(2),
+    };
     if count == 0 || count > 4096 {
         return refuse(format!("there are {count} labels, expected 1 to 4096"));
     }
+    check_problem(file, count)?;
     (0..count)
-        .map(|id| match &names {
+        .map(|id| match names {
             None => Ok(format!("LABEL_{id}")),
-            Some(names) => names.get(&id.to_string()).cloned().ok_or_else(|| {
-                ModelError::Config(format!(
+            Some(names) => match names.get(&id.to_string()) {
+                Some(Value::String(name)) => Ok(name.clone()),
+                Some(_) => Err(file.wrong("id2label", unlike)),
+                None => refuse(format!(
                     "id2label has no entry \"{id}\" though it names {count} labels; \
                      number them from 0 without gaps"
-                ))
-            }),
+                )),
+            },
         })
         .collect()
 }
 
-/// A module's folder becomes a part of a path.
-fn plain_name(path: &str) -> Result<&str> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    if !path.is_empty() && path.chars().all(plain) {
-        return Ok(path);
-    }
-    refuse(format!(
-        "beside it, modules.json names the folder `{}`, expected letters, digits, _ and -",
-        short(path)
-    ))
-}
-
-#[derive(Deserialize)]
-struct Module {
-    path: String,
-    #[serde(rename = "type")]
-    kind: String,
-}
-
-#[derive(Deserialize)]
-struct PoolingFile {
-    #[serde(default, rename = "pooling_mode_cls_token")]
-    first: bool,
-    #[serde(default, rename = "pooling_mode_mean_tokens")]
-    mean: bool,
-    #[serde(flatten)]
-    others: BTreeMap<String, serde_json::Value>,
-}
-
-impl PoolingFile {
-    fn pooling(&self) -> Result<Pooling> {
-        let other = self.others.iter().find(|(name, value)| {
-            name.starts_with("pooling_mode_") && **value == serde_json::Value::Bool(true)
-        });
-        match (self.mean, self.first, other) {
-            (true, false, None) => Ok(Pooling::Mean),
-            (false, true, None) => Ok(Pooling::First),
-            _ => refuse(
-                "beside it, the pooling is neither the mean of all tokens alone nor the first \
-                 token alone; no other is supported"
-                    .into(),
-            ),
-        }
+/// What the answers of a classifier mean: probabilities of its labels are a softmax of them.
+fn check_problem(file: &Fields, labels: usize) -> Result<()> {
+    match file.text("problem_type")? {
+        None | Some("single_label_classification") => Ok(()),
+        Some("regression") if labels == 1 => Ok(()),
+        Some("regression") => refuse(format!(
+            "problem_type is `regression` of {labels} values; supported are regression of one \
+             value, and classifiers of which one label holds"
+        )),
+        Some("multi_label_classification") => refuse(
+            "problem_type is `multi_label_classification`, where several labels of a sentence may \
+             hold; supported are classifiers of which one label holds"
+                .into(),
+        ),
+        Some(other) => refuse(format!(
+            "problem_type is `{}`; supported are single_label_classification and regression of \
+             one value",
+            short(other)
+        )),
     }
 }

@@ -6,10 +6,13 @@
 //! changing what the model computes; [`write_random_folder`] makes folders to test with.
 
 mod calibrate;
+mod case;
 mod center;
 mod clear;
 mod config;
+mod fields;
 mod folder;
+mod pooling;
 mod progress;
 mod random;
 mod tokens;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use crate::error::{ModelError, Result};
+use crate::tokenizer_file::{self, short};
 
 /// Rows that a token table may have beyond the vocabulary: tables are padded to round sizes.
 const PADDING_ROWS: usize = 127;
@@ -23,36 +24,20 @@ impl EncoderTokenizer {
     /// As in the model's own library, a text that spells a special token names it.
     ///
     /// # Errors
-    /// When the bytes are no WordPiece tokenizer, it adds no special tokens, or its vocabulary is
-    /// not that of the model.
+    /// When the bytes are no WordPiece tokenizer, it normalizes or splits in a way that is not
+    /// supported, it adds no special tokens or adds them to more than one sentence, or its
+    /// vocabulary is not that of the model.
     pub fn from_bytes(bytes: &[u8], vocab_size: usize, limit: usize) -> Result<Self> {
-        let malformed = |e: String| {
-            ModelError::Tokenizer(format!(
-                "not a tokenizer in the Hugging Face format ({e}); copy the model folder again"
-            ))
-        };
-        // The tokenizers crate panics on some files that are not JSON, so that is found out first.
-        let mut file: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| malformed(e.to_string()))?;
+        let file = tokenizer_file::parse(bytes)?;
         let kind = file.pointer("/model/type").and_then(|v| v.as_str());
         if kind != Some("WordPiece") {
             return Err(ModelError::Tokenizer(format!(
                 "model.type is `{}`, only `WordPiece` is supported",
-                kind.unwrap_or("absent")
-                    .chars()
-                    .take(40)
-                    .collect::<String>()
+                short(kind.unwrap_or("absent"))
             )));
         }
-        let fields = file
-            .as_object_mut()
-            .ok_or_else(|| malformed("not an object".into()))?;
-        for unused in ["truncation", "padding", "decoder"] {
-            fields.insert(unused.to_owned(), serde_json::Value::Null);
-        }
-        let text = serde_json::to_vec(&file).map_err(|e| malformed(e.to_string()))?;
-        let inner =
-            tokenizers::Tokenizer::from_bytes(text).map_err(|e| malformed(e.to_string()))?;
+        tokenizer_file::check_post_processor(&file)?;
+        let inner = tokenizer_file::build(file, &["truncation", "padding", "decoder"])?;
         let this = Self { inner, limit };
         this.check_vocabulary(vocab_size)?;
         let special = this.ids("")?;
@@ -62,6 +47,12 @@ impl EncoderTokenizer {
                  the entry post_processor is missing"
                     .into(),
             ));
+        }
+        if let Some(id) = special.iter().find(|id| **id as usize >= vocab_size) {
+            return Err(ModelError::Tokenizer(format!(
+                "post_processor adds a token of id {id} and config.json says vocab_size \
+                 {vocab_size}; the folder's files do not belong together"
+            )));
         }
         Ok(this)
     }
@@ -79,7 +70,7 @@ impl EncoderTokenizer {
             .filter(|(_, id)| **id as usize >= vocab_size)
             .min_by_key(|(_, id)| **id);
         if let Some((token, id)) = beyond {
-            let token: String = token.chars().take(40).collect();
+            let token = short(token);
             return disagree(format!("its token `{token}` has id {id}"));
         }
         if vocabulary.len() + PADDING_ROWS < vocab_size {
@@ -101,7 +92,7 @@ impl EncoderTokenizer {
                     "line {} of vocab.txt is `{}`, which has {} here; \
                      the folder's files do not belong together",
                     line + 1,
-                    token.chars().take(40).collect::<String>(),
+                    short(token),
                     id.map_or("no id".to_owned(), |id| format!("id {id}"))
                 )));
             }

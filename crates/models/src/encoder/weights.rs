@@ -13,10 +13,10 @@ use crate::tensors::{bad_value, matrix};
 /// Names are those of the transformers library, with or without the prefix `bert.`, and with
 /// `gamma` and `beta` for a normalization's weight and bias in old files. Values are 32-bit or
 /// 16-bit floating-point numbers of either format. What other heads left in the file is ignored;
-/// layers beyond the configuration's are not.
+/// layers beyond the configuration's and what stands unknown inside of one are not.
 ///
 /// # Errors
-/// When the file is malformed, a tensor is missing, of another shape or type, or holds a value that
+/// When the file is malformed, a tensor is missing or unknown, of another shape or type, or holds a value that
 /// is not finite, and when `max_tokens` is 0 or above the model's own limit.
 pub fn encoder_from_bytes(
     config: &EncoderConfig,
@@ -33,7 +33,8 @@ pub fn encoder_from_bytes(
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| ModelError::Safetensors(e.to_string()))?;
     let reader = Reader::new(&file);
-    reader.check_layers(config.num_hidden_layers)?;
+    reader.check_head(config)?;
+    reader.check_names(config.num_hidden_layers)?;
     let d = config.hidden_size;
     let layers = (0..config.num_hidden_layers)
         .map(|index| reader.layer(index, d, config.intermediate_size))
@@ -62,6 +63,34 @@ pub fn encoder_from_bytes(
     Ok(encoder)
 }
 
+/// The tensors of a layer without `.weight` and `.bias`.
+const LAYER: [&str; 8] = [
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+];
+/// Those of the embeddings.
+const EMBEDDINGS: [&str; 4] = [
+    "word_embeddings",
+    "position_embeddings",
+    "token_type_embeddings",
+    "LayerNorm",
+];
+/// Numbers that old files have stored along: 0, 1, 2, .. and 0, 0, 0, ..
+const BUFFERS: [&str; 2] = ["position_ids", "token_type_ids"];
+
+fn is_known(part: &str, parts: &[&str]) -> bool {
+    part.rsplit_once('.').is_some_and(|(part, kind)| {
+        let old = part.ends_with("LayerNorm") && matches!(kind, "gamma" | "beta");
+        parts.contains(&part) && (old || matches!(kind, "weight" | "bias"))
+    })
+}
+
 /// Takes tensors out of a file, under whichever names they have.
 struct Reader<'a> {
     file: &'a SafeTensors<'a>,
@@ -70,24 +99,55 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     fn new(file: &'a SafeTensors<'a>) -> Self {
-        let has = |name| file.tensor(name).is_ok();
-        let prefix = if has("bert.embeddings.word_embeddings.weight") {
-            "bert."
-        } else {
-            ""
+        let is_ours = |name: &&str| name.starts_with("bert.");
+        let prefix = match file.names().iter().any(is_ours) {
+            true => "bert.",
+            false => "",
         };
         Self { file, prefix }
     }
 
-    /// A layer beyond the last one is a part of another model.
-    fn check_layers(&self, count: usize) -> Result<()> {
-        let beyond = |name: &&str| {
-            let rest = name.strip_prefix(self.prefix).unwrap_or(name);
-            let index = rest.strip_prefix("encoder.layer.");
-            let index = index.and_then(|r| r.split('.').next()?.parse::<usize>().ok());
-            index.is_some_and(|i| i >= count)
+    /// Without a name, a classifier would become an embedding, which is another answer.
+    fn check_head(&self, config: &EncoderConfig) -> Result<()> {
+        let classifies = self.file.tensor("classifier.weight").is_ok();
+        if config.says_what_it_gives || !classifies {
+            return Ok(());
+        }
+        Err(ModelError::Config(
+            "it has no architectures, and model.safetensors holds a `classifier.weight`; add \
+             \"architectures\": [\"BertForSequenceClassification\"] for its labels, or \
+             [\"BertModel\"] for an embedding"
+                .into(),
+        ))
+    }
+
+    /// The name of a tensor in files that are written today. A head stands beside the encoder.
+    fn full(&self, name: &str) -> String {
+        match name.starts_with("classifier.") {
+            true => name.to_owned(),
+            false => format!("{}{name}", self.prefix),
+        }
+    }
+
+    /// A layer beyond the last one is a part of another model, and what is unknown inside of a
+    /// layer or the embeddings (an adapter) is a part of the answer.
+    fn check_names(&self, layers: usize) -> Result<()> {
+        let strange = |name: &&str| {
+            let name = name.strip_prefix(self.prefix).unwrap_or(name);
+            match name.strip_prefix("encoder.layer.") {
+                Some(rest) => match rest.split_once('.') {
+                    Some((index, part)) => {
+                        let index = index.parse::<usize>().ok();
+                        !(index.is_some_and(|i| i < layers) && is_known(part, &LAYER))
+                    }
+                    None => true,
+                },
+                None => name
+                    .strip_prefix("embeddings.")
+                    .is_some_and(|part| !is_known(part, &EMBEDDINGS) && !BUFFERS.contains(&part)),
+            }
         };
-        match self.file.names().into_iter().filter(beyond).min() {
+        match self.file.names().into_iter().filter(strange).min() {
             Some(name) => Err(ModelError::UnexpectedTensor {
                 name: name.to_owned(),
             }),
@@ -99,11 +159,7 @@ impl<'a> Reader<'a> {
         let old = name
             .replace("LayerNorm.weight", "LayerNorm.gamma")
             .replace("LayerNorm.bias", "LayerNorm.beta");
-        let names = [
-            format!("{}{name}", self.prefix),
-            format!("{}{old}", self.prefix),
-            name.to_owned(),
-        ];
+        let names = [self.full(name), self.full(&old), name.to_owned()];
         let found = names
             .iter()
             .find_map(|name| Some((name, self.file.tensor(name).ok()?)));
