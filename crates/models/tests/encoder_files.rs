@@ -118,6 +118,9 @@ fn a_field_of_another_type_is_named_with_what_is_expected() {
             refused(configured(2, &json!({ name: value })), &[&words]);
         }
     }
+    let pruned = json!({"pruned_heads": {"0": [1]}});
+    refused(configured(2, &pruned), &["pruned_heads is not empty"]);
+    assert!(configured(2, &json!({"pruned_heads": []})).is_ok());
     let text = |change: &str| {
         let dir = folder(2);
         let path = dir.path().join("config.json");
@@ -135,6 +138,10 @@ fn a_field_of_another_type_is_named_with_what_is_expected() {
         ),
         (json!({"hidden_act": {"a": 1}}), "hidden_act is {\"a\":1}"),
         (json!({"hidden_act": null}), "hidden_act is missing"),
+        (
+            json!({"num_labels": -1}),
+            "num_labels is -1, expected a whole number",
+        ),
         (
             json!({"is_decoder": 1}),
             "is_decoder is 1, expected true or false",

@@ -1,6 +1,6 @@
 //! `config.json` of a BERT.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use veilformer_ir::encoder::{Activation, AttentionFunction, Pooling};
 
 use super::fields::Fields;
@@ -94,7 +94,11 @@ impl EncoderConfig {
         if file.is_on("is_decoder")? || file.is_on("add_cross_attention")? {
             return refuse("the model is a decoder, only encoders are supported".into());
         }
-        let none = |heads: &Value| heads.as_object().is_some_and(Map::is_empty);
+        let none = |heads: &Value| match heads {
+            Value::Object(heads) => heads.is_empty(),
+            Value::Array(heads) => heads.is_empty(),
+            _ => false,
+        };
         if file.get("pruned_heads").is_some_and(|heads| !none(heads)) {
             return refuse("pruned_heads is not empty; export the model with all heads".into());
         }
@@ -253,10 +257,8 @@ fn labels(file: &Fields) -> Result<Vec<String>> {
         Some(Some(names)) => Some(names),
         Some(None) => return Err(file.wrong("id2label", unlike)),
     };
-    let count = match names {
-        Some(names) => names.len(),
-        None => file.count("num_labels")?.unwrap_or(2),
-    };
+    let stated = file.count("num_labels")?.unwrap_or(2);
+    let count = names.map_or(stated, |names| names.len());
     if count == 0 || count > 4096 {
         return refuse(format!("there are {count} labels, expected 1 to 4096"));
     }
