@@ -434,7 +434,7 @@ fn files_that_do_not_belong_together_are_refused() {
     refused(changed("tokenizer.json", kind), &["`BPE`", "WordPiece"]);
     let dir = folder(&other(3));
     let too_long = EncoderFolder::load(dir.path(), 49);
-    refused(too_long, &["found 49", "48"]);
+    refused(too_long, &["up to 49 tokens", "48"]);
     let loaded = EncoderFolder::load(dir.path(), 16).unwrap();
     let long = loaded
         .tokenizer

@@ -17,7 +17,7 @@ pub enum PolynomialError {
         index: usize,
     },
     /// The interval cannot be mapped to `[-1, 1]`.
-    #[error("interval [{low}, {high}] is empty or not finite; give low < high")]
+    #[error("interval [{low:e}, {high:e}] is empty or not finite; give low < high")]
     Interval {
         /// Lower end as given.
         low: f64,
@@ -34,7 +34,7 @@ pub enum PolynomialError {
     },
     /// The fit is not accurate enough at any degree allowed.
     #[error(
-        "no degree up to {max_degree} reaches an error of {wanted:e} (best {reached:e}); allow a higher degree or a narrower interval"
+        "no degree up to {max_degree} reaches an error of {wanted:.1e} (best {reached:.1e}); allow a larger error, a higher degree or a narrower interval"
     )]
     Accuracy {
         /// Error asked for.

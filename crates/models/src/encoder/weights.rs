@@ -24,11 +24,11 @@ pub fn encoder_from_bytes(
     max_tokens: usize,
 ) -> Result<Encoder> {
     if max_tokens == 0 || max_tokens > config.max_position_embeddings {
-        return Err(ModelError::Dimension {
-            what: "tokens of a sentence (the model's limit is max_position_embeddings)",
-            found: max_tokens,
-            expected: config.max_position_embeddings,
-        });
+        return Err(ModelError::Config(format!(
+            "max_position_embeddings is {}, and sentences of up to {max_tokens} tokens are asked \
+             for; ask for 1 to {} tokens",
+            config.max_position_embeddings, config.max_position_embeddings
+        )));
     }
     let file =
         SafeTensors::deserialize(bytes).map_err(|e| ModelError::Safetensors(e.to_string()))?;

@@ -240,7 +240,7 @@ impl Backend for Reference {
             for (j, out) in limb.iter_mut().enumerate() {
                 let e = self.exponent(j);
                 let terms = input.iter().enumerate();
-                *out = sum_mod(terms.map(|(k, &c)| (c, powers[e * k & (2 * n - 1)])), q);
+                *out = sum_mod(terms.map(|(k, &c)| (c, powers[(e * k) & (2 * n - 1)])), q);
             }
         }
         poly.set_form(Form::Ntt);
@@ -257,7 +257,7 @@ impl Backend for Reference {
             let input = limb.to_vec();
             for (k, out) in limb.iter_mut().enumerate() {
                 let terms = input.iter().enumerate().map(|(j, &v)| {
-                    let back = (2 * n - (self.exponent(j) * k & (2 * n - 1))) & (2 * n - 1);
+                    let back = (2 * n - ((self.exponent(j) * k) & (2 * n - 1))) & (2 * n - 1);
                     (v, powers[back])
                 });
                 *out = mul_mod(sum_mod(terms, q), n_inv, q);
