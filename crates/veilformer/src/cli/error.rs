@@ -101,18 +101,23 @@ macro_rules! from_library {
     )*};
 }
 
-from_library!(
-    BuildError,
-    CkksError,
-    ContainerError,
-    ClientError,
-    RuntimeError
-);
+from_library!(CkksError, ContainerError, ClientError, RuntimeError);
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         // A model or data set that cannot be read is the user's choice of path.
         Self::input(error)
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            // Also of a part of its folder that cannot be read.
+            BuildError::Model(error) => Self::from(error),
+            other if io_error(&other).is_some() => Self::system(other),
+            other => Self::input(other),
+        }
     }
 }
 

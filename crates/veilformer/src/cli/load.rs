@@ -6,12 +6,15 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use veilformer::any::AnyModel;
-use veilformer::build::Batch;
+use veilformer::build::{Batch, BuildError};
+use veilformer::circuits::bootstrap::Preset;
 use veilformer::ckks::Params;
 use veilformer::client::ClientBundle;
 use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderModel, EncoderTarget, sentences_of};
 use veilformer::model::{Model, ModelFiles, shipped};
+use veilformer::models::ModelError;
+use veilformer::models::encoder::EncoderConfig;
 use veilformer::ring::Cpu;
 use veilformer::runtime::{CostTable, Plan, Server, ServerBundle, plan};
 use veilformer::secret::SecretKey;
@@ -103,6 +106,10 @@ pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<Any
     if !is_encoder(what)? {
         return Ok(AnyModel::Own(Box::new(own_model(what, target)?)));
     }
+    // What a folder of another kind lacks is no flag.
+    let path = folder.join("config.json");
+    let config = std::fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
+    EncoderConfig::from_json(&config).map_err(|e| Failure::from(e).of(folder))?;
     let target = encoder_target(target)?;
     let stage = Mutex::new(Some(context.progress.stage("loading the encoder")));
     let now = || stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -144,12 +151,12 @@ fn encoder_target(target: &args::Target) -> Result<EncoderTarget> {
         }
         factor => factor.map(|factor| Budget::default().scaled(factor)),
     };
+    let preset = target.preset.as_deref().unwrap_or(DEFAULT_PRESET);
+    // Looked up before a calibration of minutes, after which it would be.
+    Preset::named(preset).map_err(BuildError::from)?;
     Ok(EncoderTarget {
         tokens: target.tokens,
-        preset: target
-            .preset
-            .clone()
-            .unwrap_or_else(|| DEFAULT_PRESET.to_owned()),
+        preset: preset.to_owned(),
         budget,
         calibration: sentences_of(path)?,
     })
