@@ -6,5 +6,6 @@ mod encoder;
 mod files;
 mod json;
 mod models;
+mod replaced;
 mod roles;
 mod setup;

@@ -21,7 +21,7 @@ const SENTENCES: usize = 50;
 const CHARTS: [&str; 3] = ["scatter.svg", "errors.svg", "ranges.svg"];
 
 pub fn run(context: &Context, args: &args::Report) -> Result<()> {
-    make_folder(&args.output)?;
+    let _folders = make_folder(&args.output)?;
     let mut files = CHARTS
         .iter()
         .map(|name| NewFile::create(&args.output.join(name), Access::Public, context.force))
