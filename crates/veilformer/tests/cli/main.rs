@@ -5,6 +5,7 @@ mod bad_input;
 mod encoder;
 mod files;
 mod json;
+mod kept;
 mod models;
 mod replaced;
 mod roles;
