@@ -199,6 +199,27 @@ fn each_damage_has_its_name() {
     );
     let other = Reader::open_for(&good, Kind::Ciphertexts, &toy_params()).map(|_| ());
     assert!(matches!(other, Err(ContainerError::WrongParams { .. })));
+    // Bytes of the digest of the parameters, and the flag of insecure ones.
+    for at in [16, 30, 14] {
+        let mut flipped = good.clone();
+        flipped[at] ^= 1;
+        let refused = Reader::open_for(&flipped, Kind::Ciphertexts, &params).map(|_| ());
+        assert!(matches!(refused, Err(ContainerError::Corrupted)), "{at}");
+    }
+}
+
+#[test]
+fn the_first_bytes_say_how_long_a_file_is() {
+    let params = tiny_params();
+    let mut client = ToyClient::new(&params, 5);
+    let ct = client.encrypt(&SlotVector::real_constant(0.5), 1);
+    let file = ciphertexts_to_bytes(Kind::Ciphertexts, &params, &[ct]).unwrap();
+    let announced = announced_bytes(&file[..HEADER_BYTES]);
+    assert_eq!(announced.unwrap(), file.len() as u64);
+    let few = announced_bytes(&file[..HEADER_BYTES - 1]);
+    assert!(matches!(few, Err(ContainerError::Truncated { .. })));
+    let none = announced_bytes(&[0; HEADER_BYTES]);
+    assert!(matches!(none, Err(ContainerError::NotOurs)));
 }
 
 #[test]

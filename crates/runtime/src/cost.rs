@@ -1,10 +1,12 @@
 //! What the coarse operations cost on this machine: measured once, kept in a file.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use veilformer_ckks::container::{ContainerError, Kind, Reader, Tag, Writer};
+use veilformer_ckks::container::{ContainerError, Kind, META_LIMIT, Reader, Tag, Writer};
 use veilformer_ckks::{Params, moves};
 use veilformer_ir::ciphertext::{CiphertextProgram, Operation, PlainPattern, ValueId};
 use veilformer_ring::Isa;
@@ -19,6 +21,9 @@ const COSTS: Tag = Tag(*b"COST");
 /// Version of the entries: of their meaning, and of kernels that take other times; a table of another version is
 /// measured anew.
 pub const COST_VERSION: u32 = 26;
+
+/// Longest file of costs that is read, bytes: its one section is metadata of limited size.
+const LONGEST: u64 = 2 * META_LIMIT as u64;
 
 /// A cost that is measured, in seconds of one thread. Those named per piece are added up: a
 /// rotation of one ciphertext by three steps costs `Rotate + 3 RotateStep`.
@@ -260,7 +265,10 @@ impl CostTable {
     /// parameters: a cache that does not fit is no error.
     #[must_use]
     pub fn load(path: &Path, machine: &str, params: &Params) -> Option<Self> {
-        let table = Self::from_bytes(&std::fs::read(path).ok()?).ok()?;
+        let mut bytes = Vec::new();
+        let file = File::open(path).ok()?;
+        file.take(LONGEST).read_to_end(&mut bytes).ok()?;
+        let table = Self::from_bytes(&bytes).ok()?;
         (table.fits(params) && table.machine == machine).then_some(table)
     }
 

@@ -93,6 +93,12 @@ pub enum ContainerError {
         /// How many.
         extra: u64,
     },
+    /// Evaluation keys that are still being made.
+    #[error(
+        "these are unfinished evaluation keys, some of which are still to be made; \
+         `keygen --resume` goes on from there, with the secret key that they were begun with"
+    )]
+    Unfinished,
     /// The digest at the end does not belong to the bytes before it.
     #[error("the file is corrupted (its digest does not match); get it again")]
     Corrupted,

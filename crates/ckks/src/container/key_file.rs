@@ -77,7 +77,6 @@ impl<F: Read + Seek> KeyFile<F> {
         let (head, length) = head_of(&mut file)?;
         // Compared first: hashing gigabytes of the wrong file helps nobody.
         head.expect_kind(Kind::EvaluationKeys)?;
-        head.expect_params(params)?;
         let body = length - DIGEST_BYTES as u64;
         let mut digest = [0; DIGEST_BYTES];
         read_at(&mut file, body, &mut digest)?;
@@ -86,6 +85,8 @@ impl<F: Read + Seek> KeyFile<F> {
         if *hasher.finalize().as_bytes() != digest {
             return Err(ContainerError::Corrupted.into());
         }
+        // Compared last: a changed byte of the header is no sign of other parameters.
+        head.expect_params(params)?;
         let header = list_of((&mut file, length), &head)?;
         let keys = head.sections().filter(|section| section.0 == Tag::KEY);
         let places: Vec<(u64, u64)> = keys.map(|(_, at, length)| (at, length)).collect();

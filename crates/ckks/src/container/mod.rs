@@ -47,7 +47,7 @@ pub use keys::{
     write_evaluation_keys,
 };
 pub use params::{append_params, params_from_bytes, params_to_bytes, read_params};
-pub use reader::Reader;
+pub use reader::{Reader, announced_bytes};
 pub use unfinished::UnfinishedKeys;
 pub use writer::{StreamWriter, Writer};
 
@@ -57,7 +57,8 @@ pub const MAGIC: [u8; 8] = *b"\x89VEIL\r\n\x1a";
 /// Format version of the files that this program writes, and the highest major one it reads.
 pub const VERSION: (u16, u16) = (1, 0);
 
-pub(crate) const HEADER_BYTES: usize = 64;
+/// Bytes of the header of every file.
+pub const HEADER_BYTES: usize = 64;
 pub(crate) const TABLE_ENTRY_BYTES: usize = 16;
 pub(crate) const DIGEST_BYTES: usize = 32;
 pub(crate) const FLAG_INSECURE: u16 = 1;

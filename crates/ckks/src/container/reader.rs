@@ -33,21 +33,7 @@ impl Head {
             found: length,
             expected,
         };
-        let seen = first.len().min(MAGIC.len());
-        if first.get(..seen) != MAGIC.get(..seen) || seen < 4 {
-            return Err(ContainerError::NotOurs);
-        }
-        let header: &[u8; HEADER_BYTES] = first
-            .first_chunk()
-            .ok_or_else(|| truncated(HEADER_BYTES as u64))?;
-        let version = (number(header, 8, 2) as u16, number(header, 10, 2) as u16);
-        if version.0 > VERSION.0 {
-            return Err(ContainerError::NewerVersion {
-                major: version.0,
-                minor: version.1,
-                known: VERSION.0,
-            });
-        }
+        let (header, version) = beginning(first, length)?;
         let code = number(header, 12, 2) as u16;
         let flags = number(header, 14, 2) as u16;
         let kind = Kind::from_code(code)
@@ -70,7 +56,13 @@ impl Head {
         }
         if total < length {
             let extra = length - total;
-            return Err(ContainerError::Trailing { extra });
+            // Behind the keys stand the notes of whoever makes them, a digest each and no more than keys.
+            let notes = extra.is_multiple_of(DIGEST_BYTES as u64)
+                && extra / DIGEST_BYTES as u64 <= count as u64;
+            return Err(match kind {
+                Kind::EvaluationKeys if notes => ContainerError::Unfinished,
+                _ => ContainerError::Trailing { extra },
+            });
         }
         let table_end = HEADER_BYTES + TABLE_ENTRY_BYTES * count;
         let least = (table_end + DIGEST_BYTES) as u64;
@@ -141,10 +133,12 @@ impl Head {
         if self.params_digest == params.digest() && self.insecure == params.is_insecure() {
             return Ok(());
         }
-        Err(ContainerError::WrongParams {
-            found: short_hex(&self.params_digest),
-            expected: short_hex(&params.digest()),
-        })
+        let (found, expected) = (short_hex(&self.params_digest), short_hex(&params.digest()));
+        if found == expected {
+            // Digests of other parameters differ from the start; this is a header with a changed byte.
+            return Err(ContainerError::Corrupted);
+        }
+        Err(ContainerError::WrongParams { found, expected })
     }
 }
 
@@ -188,10 +182,10 @@ impl<'a> Reader<'a> {
         expected: Kind,
         params: &Params,
     ) -> Result<Self, ContainerError> {
-        let reader = Self::open_unverified(bytes)?;
-        reader.expect_kind(expected)?;
+        let reader = Self::open_kind(bytes, expected)?;
+        // Compared last: a changed byte of the header is no sign of other parameters.
         reader.expect_params(params)?;
-        Self::open(bytes)
+        Ok(reader)
     }
 
     /// Checks the header and all lengths, not the digest. For looking at a file only.
@@ -320,6 +314,40 @@ pub(crate) fn from_meta<T: DeserializeOwned>(
         .map_err(|error| bad_section(tag, format!("it cannot be parsed: {error}")))?;
     super::bits::expect_end(tag, rest)?;
     Ok(value)
+}
+
+/// How long a file is by what its header says, from its first bytes ([`HEADER_BYTES`] of them are enough):
+/// so that a reader knows how much to read of what has no length of its own.
+///
+/// # Errors
+/// [`ContainerError::NotOurs`], [`ContainerError::Truncated`] or [`ContainerError::NewerVersion`].
+pub fn announced_bytes(first: &[u8]) -> Result<u64, ContainerError> {
+    let (header, _) = beginning(first, first.len() as u64)?;
+    Ok(number(header, 56, 8))
+}
+
+/// The header of a file of `length` bytes, whose magic bytes and version are checked, and the version.
+fn beginning(
+    first: &[u8],
+    length: u64,
+) -> Result<(&[u8; HEADER_BYTES], (u16, u16)), ContainerError> {
+    let seen = first.len().min(MAGIC.len());
+    if first.get(..seen) != MAGIC.get(..seen) || seen < 4 {
+        return Err(ContainerError::NotOurs);
+    }
+    let header: &[u8; HEADER_BYTES] = first.first_chunk().ok_or(ContainerError::Truncated {
+        found: length,
+        expected: HEADER_BYTES as u64,
+    })?;
+    let version = (number(header, 8, 2) as u16, number(header, 10, 2) as u16);
+    if version.0 > VERSION.0 {
+        return Err(ContainerError::NewerVersion {
+            major: version.0,
+            minor: version.1,
+            known: VERSION.0,
+        });
+    }
+    Ok((header, version))
 }
 
 fn bad_header(what: impl Into<String>) -> ContainerError {

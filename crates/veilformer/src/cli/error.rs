@@ -16,6 +16,8 @@ use veilformer::secret::SecretError;
 const BAD_INPUT: u8 = 2;
 /// Exit code of every other failure: a full disk, a disagreement.
 const FAILED: u8 = 1;
+/// What is said where a failure left everything as it was.
+pub const NO_CHANGE: &str = "no file was changed";
 /// Exit code after Ctrl-C, as shells have it.
 pub const INTERRUPTED: u8 = 130;
 
@@ -45,24 +47,41 @@ impl Failure {
         }
     }
 
-    /// A file that could not be written.
+    /// A file that could not be written, when nothing was.
     pub fn write(path: &Path, error: &io::Error) -> Self {
+        Self::write_leaving(path, error, NO_CHANGE)
+    }
+
+    /// A file that could not be written, and what became of others.
+    pub fn write_leaving(path: &Path, error: &io::Error, left: &str) -> Self {
         let todo = match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room or write elsewhere; no file was changed"
+                "make room or write elsewhere"
             }
-            _ => "check the folder and its permissions; no file was changed",
+            _ => "check the folder and its permissions",
         };
-        // The temporary file, whose name an error may carry, is nothing to the user.
-        let inner = error.get_ref().and_then(|e| e.source());
-        let error = inner.and_then(|e| e.downcast_ref()).unwrap_or(error);
-        Self::system(format!("cannot write {}: {error}; {todo}", path.display()))
+        // What wraps the system's error has the name of a temporary file in it, which is nothing to the user.
+        let plain = match error.kind() {
+            io::ErrorKind::Other => None,
+            kind => error.get_ref().map(|_| io::Error::from(kind)),
+        };
+        let error = plain.as_ref().unwrap_or(error);
+        let path = path.display();
+        Self::system(format!("cannot write {path}: {error}; {todo}; {left}"))
     }
 
     /// What a library says of writing a file: the system's error, or its own.
     pub fn writing<E: Error + Into<Self> + 'static>(path: &Path, error: E) -> Self {
+        Self::writing_leaving(path, error, NO_CHANGE)
+    }
+
+    /// The same, and what became of others.
+    pub fn writing_leaving<E>(path: &Path, error: E, left: &str) -> Self
+    where
+        E: Error + Into<Self> + 'static,
+    {
         match io_error(&error) {
-            Some(io) => Self::write(path, io),
+            Some(io) => Self::write_leaving(path, io, left),
             None => error.into().of(path),
         }
     }
@@ -101,18 +120,23 @@ macro_rules! from_library {
     )*};
 }
 
-from_library!(
-    BuildError,
-    CkksError,
-    ContainerError,
-    ClientError,
-    RuntimeError
-);
+from_library!(CkksError, ContainerError, ClientError, RuntimeError);
 
 impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         // A model or data set that cannot be read is the user's choice of path.
         Self::input(error)
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        match error {
+            // Also of a part of its folder that cannot be read.
+            BuildError::Model(error) => Self::from(error),
+            other if io_error(&other).is_some() => Self::system(other),
+            other => Self::input(other),
+        }
     }
 }
 

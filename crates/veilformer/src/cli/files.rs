@@ -2,20 +2,28 @@
 //!
 //! Output goes to a temporary file in the target's folder, which is synchronized and then renamed.
 //! Ctrl-C removes the temporary files that exist and ends the process; the table of them is
-//! locked around every rename, so that no rename is cut in two. A file that takes long to make may
+//! locked around every rename, so that no rename is cut in two, nor several that belong together: if
+//! one of them fails, the others are undone, and what was there before is there again. A file that takes long to make may
 //! instead grow under a name of its own ([`NewFile::go_on`]), which then stays for the next attempt.
 
 use std::collections::BTreeMap;
-use std::fs::{File, Permissions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tempfile::NamedTempFile;
-use zeroize::Zeroizing;
+use tempfile::TempPath;
 
-use super::error::{Failure, INTERRUPTED, Result};
+use place::{Complete, Placed, folder_of, followed};
+
+use super::error::{Failure, INTERRUPTED, NO_CHANGE, Result};
+
+mod place;
+mod read;
+
+pub use place::apart;
+pub use read::{open, read, read_secret, read_text};
 
 /// Temporary files that exist now, and what becomes of each at an interrupt.
 static TEMPORARY: Mutex<BTreeMap<PathBuf, Interrupted>> = Mutex::new(BTreeMap::new());
@@ -23,8 +31,10 @@ static TEMPORARY: Mutex<BTreeMap<PathBuf, Interrupted>> = Mutex::new(BTreeMap::n
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Interrupted {
     Removed,
-    /// Another attempt goes on with it.
+    /// Another attempt goes on with it, if there is anything in it.
     Stays,
+    /// A folder: removed if nothing is in it by then.
+    Emptied,
 }
 
 /// Who may read a file.
@@ -38,17 +48,35 @@ pub enum Access {
 
 /// A file to be. Dropped before [`commit`], it leaves nothing behind.
 pub struct NewFile {
+    /// As the user names it.
     target: PathBuf,
+    /// Where that leads if it is a link.
+    place: PathBuf,
     force: bool,
     sink: Sink,
 }
 
 enum Sink {
-    Temporary(BufWriter<NamedTempFile>, Listed),
+    Temporary(BufWriter<File>, TempPath, Listed),
     /// A device or a pipe, which cannot be renamed over.
     Device(BufWriter<File>),
-    /// What several attempts may write, beside the target; nobody else has it open.
-    Unfinished(File, Listed),
+    /// What several attempts may write, beside the target.
+    Unfinished(Begun),
+}
+
+/// A file that several attempts may write; nobody else has it open.
+struct Begun {
+    file: File,
+    listed: Listed,
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        // There is nothing to go on with.
+        if self.file.metadata().is_ok_and(|m| m.len() == 0) {
+            let _ = std::fs::remove_file(&self.listed.0);
+        }
+    }
 }
 
 /// An entry of [`TEMPORARY`], taken out when dropped.
@@ -63,6 +91,7 @@ impl Drop for Listed {
 impl NewFile {
     /// Refuses a target that exists, unless forced; makes the temporary file beside it.
     pub fn create(target: &Path, access: Access, force: bool) -> Result<Self> {
+        let place = followed(target);
         let kind = std::fs::metadata(target).map(|m| m.file_type());
         let sink = match kind {
             Ok(kind) if kind.is_char_device() || kind.is_fifo() => {
@@ -84,32 +113,34 @@ impl NewFile {
                 )));
             }
             Ok(_) if !force => return Err(exists(target)),
-            _ if !folder_of(target).is_dir() => {
+            _ if !folder_of(&place).is_dir() => {
                 return Err(Failure::input(format!(
                     "cannot write {}: there is no folder {}; make it first",
                     target.display(),
-                    folder_of(target).display()
+                    folder_of(&place).display()
                 )));
             }
             _ => {
-                let (file, listed) = temporary(target, access)?;
+                let (file, path, listed) =
+                    temporary(&place, access).map_err(|e| Failure::write(target, &e))?;
                 // A secret goes through no buffer: nobody would wipe it.
                 let buffer = match access {
                     Access::Secret => 0,
                     Access::Public => 1 << 16,
                 };
-                Sink::Temporary(BufWriter::with_capacity(buffer, file), listed)
+                Sink::Temporary(BufWriter::with_capacity(buffer, file), path, listed)
             }
         };
         Ok(Self {
             target: target.to_owned(),
+            place,
             force,
             sink,
         })
     }
 
     /// Goes on with what an earlier attempt left of a file, or begins it, under the target's name with
-    /// `.unfinished` behind it. Dropped before [`commit`], and at an interrupt, it stays.
+    /// `.unfinished` behind it. Dropped before [`commit`], and at an interrupt, it stays unless it is empty.
     pub fn go_on(target: &Path, force: bool) -> Result<Self> {
         match std::fs::metadata(target).map(|m| m.file_type()) {
             Ok(kind) if !kind.is_file() => {
@@ -121,9 +152,8 @@ impl NewFile {
             Ok(_) if !force => return Err(exists(target)),
             _ => {}
         }
-        let mut path = target.as_os_str().to_owned();
-        path.push(".unfinished");
-        let path = PathBuf::from(path);
+        let place = followed(target);
+        let path = unfinished(target);
         let file = File::options()
             .read(true)
             .write(true)
@@ -145,30 +175,35 @@ impl NewFile {
         table().insert(path.clone(), Interrupted::Stays);
         Ok(Self {
             target: target.to_owned(),
+            place,
             force,
-            sink: Sink::Unfinished(file, Listed(path)),
+            sink: Sink::Unfinished(Begun {
+                file,
+                listed: Listed(path),
+            }),
         })
-    }
-
-    /// Where what several attempts write is, if it is such a file.
-    pub fn unfinished(&self) -> Option<&Path> {
-        match &self.sink {
-            Sink::Unfinished(_, Listed(path)) => Some(path),
-            _ => None,
-        }
     }
 
     /// Cuts what several attempts wrote to a length in bytes.
     pub fn cut(&mut self, length: u64) -> Result<()> {
         match &self.sink {
-            Sink::Unfinished(file, _) => file.set_len(length).map_err(|e| self.error(&e)),
+            Sink::Unfinished(begun) => begun.file.set_len(length).map_err(|e| self.error(&e)),
             _ => Ok(()),
         }
     }
 
     /// Turns a write error into a sentence about this file.
     pub fn error(&self, error: &io::Error) -> Failure {
-        Failure::write(&self.target, error)
+        match &self.sink {
+            Sink::Unfinished(begun) => {
+                let left = format!(
+                    "{} keeps what was made, and the same command goes on from there",
+                    begun.listed.0.display()
+                );
+                Failure::write_leaving(&self.target, error, &left)
+            }
+            _ => Failure::write(&self.target, error),
+        }
     }
 
     /// Writes all of `bytes`.
@@ -179,9 +214,9 @@ impl NewFile {
     fn complete(&mut self) -> io::Result<()> {
         self.flush()?;
         match &self.sink {
-            Sink::Temporary(file, _) => file.get_ref().as_file().sync_all(),
+            Sink::Temporary(file, ..) => file.get_ref().sync_all(),
             Sink::Device(_) => Ok(()),
-            Sink::Unfinished(file, _) => file.sync_all(),
+            Sink::Unfinished(begun) => begun.file.sync_all(),
         }
     }
 }
@@ -189,17 +224,17 @@ impl NewFile {
 impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match &mut self.sink {
-            Sink::Temporary(file, _) => file.write(bytes),
+            Sink::Temporary(file, ..) => file.write(bytes),
             Sink::Device(file) => file.write(bytes),
-            Sink::Unfinished(file, _) => file.write(bytes),
+            Sink::Unfinished(begun) => begun.file.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.sink {
-            Sink::Temporary(file, _) => file.flush(),
+            Sink::Temporary(file, ..) => file.flush(),
             Sink::Device(file) => file.flush(),
-            Sink::Unfinished(file, _) => file.flush(),
+            Sink::Unfinished(begun) => begun.file.flush(),
         }
     }
 }
@@ -208,7 +243,7 @@ impl Write for NewFile {
 impl Read for NewFile {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match &mut self.sink {
-            Sink::Unfinished(file, _) => file.read(bytes),
+            Sink::Unfinished(begun) => begun.file.read(bytes),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -218,81 +253,72 @@ impl Read for NewFile {
 impl Seek for NewFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         match &mut self.sink {
-            Sink::Unfinished(file, _) => file.seek(to),
+            Sink::Unfinished(begun) => begun.file.seek(to),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// Gives all files their names, once all of them are complete on disk.
+/// Gives all files their names, once all of them are complete on disk; if that fails for one of them,
+/// none has it, and what was there before is there.
 pub fn commit(mut files: Vec<NewFile>) -> Result<()> {
     for file in &mut files {
-        file.complete()
-            .map_err(|e| Failure::write(&file.target, &e))?;
+        file.complete().map_err(|e| file.error(&e))?;
     }
-    let mut listed = Vec::new();
+    // The last one needs no way back: with it all is done.
+    let last = files.len().saturating_sub(1);
+    // Released after the lock, which their removal from the table takes.
+    let (mut listed, mut begun) = (Vec::new(), Vec::new());
     let lock = table();
+    let mut placed: Vec<Placed> = Vec::new();
     let mut done = Ok(());
-    for file in files {
-        let (target, force) = (file.target, file.force);
-        // Entries are released with the others, after the lock.
-        match file.sink {
-            Sink::Temporary(writer, entry) => {
-                listed.push(entry);
-                if done.is_ok() {
-                    done = rename(writer, &target, force);
-                }
+    for (at, file) in files.into_iter().enumerate() {
+        let kept = match &file.sink {
+            Sink::Unfinished(begun) => {
+                let path = begun.listed.0.display();
+                format!("{path} is complete, and the same command gives it its name")
             }
-            Sink::Unfinished(_, entry) => {
-                if done.is_ok() {
-                    done = give_name(&entry.0, &target, force);
-                }
+            _ => NO_CHANGE.to_owned(),
+        };
+        let complete = match file.sink {
+            Sink::Temporary(_, path, entry) => {
                 listed.push(entry);
+                Complete::Temporary(path)
             }
-            Sink::Device(_) => {}
+            Sink::Unfinished(file) => {
+                let path = file.listed.0.clone();
+                begun.push(file);
+                Complete::Unfinished(path)
+            }
+            Sink::Device(_) => continue,
+        };
+        if done.is_ok() {
+            match Placed::put(complete, &file.place, file.force, at < last) {
+                Ok(it) => placed.push(it),
+                Err((error, left)) => done = Err((file.target, error, left.unwrap_or(kept))),
+            }
         }
     }
+    let done = match done {
+        // All of them, whatever the first one says.
+        Ok(()) => placed
+            .into_iter()
+            .map(Placed::keep)
+            .fold(Ok(()), |all, one| all.and(one)),
+        Err((target, error, mut left)) => {
+            for it in placed.into_iter().rev() {
+                if let Err(otherwise) = it.undo() {
+                    left = otherwise;
+                }
+            }
+            Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => exists(&target),
+                _ => Failure::write_leaving(&target, &error, &left),
+            })
+        }
+    };
     drop(lock);
     done
-}
-
-fn rename(writer: BufWriter<NamedTempFile>, target: &Path, force: bool) -> Result<()> {
-    let file = writer
-        .into_inner()
-        .map_err(|e| Failure::write(target, e.error()))?;
-    let done = if force {
-        file.persist(target)
-    } else {
-        // Fails where the target exists, whoever made it in the meantime.
-        file.persist_noclobber(target)
-    };
-    match done.map_err(|e| e.error) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Err(exists(target)),
-        Err(e) => return Err(Failure::write(target, &e)),
-        Ok(_) => {}
-    }
-    sync_folder(target);
-    Ok(())
-}
-
-fn give_name(unfinished: &Path, target: &Path, force: bool) -> Result<()> {
-    // Where it must not be overwritten: looked at again, since its making took a while.
-    if !force && target.exists() {
-        return Err(exists(target));
-    }
-    std::fs::rename(unfinished, target).map_err(|e| Failure::write(target, &e))?;
-    sync_folder(target);
-    Ok(())
-}
-
-/// A rename itself reaches the disk with its folder; not every file system can do it.
-fn sync_folder(target: &Path) {
-    let _ = File::open(folder_of(target)).and_then(|f| f.sync_all());
-}
-
-fn folder_of(target: &Path) -> &Path {
-    let folder = target.parent().filter(|p| !p.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
 }
 
 /// A file without a name in the folder for temporary files, which is also returned. It goes with this
@@ -303,21 +329,35 @@ pub fn unnamed() -> Result<(File, PathBuf)> {
     Ok((file, folder))
 }
 
-fn temporary(target: &Path, access: Access) -> Result<(NamedTempFile, Listed)> {
+/// A temporary file beside a place.
+fn temporary(place: &Path, access: Access) -> io::Result<(File, TempPath, Listed)> {
     let mode = match access {
         Access::Secret => 0o600,
         Access::Public => 0o666,
     };
     let mut table = table();
-    let file = tempfile::Builder::new()
+    // The system's own error: the one that comes out of the builder has the temporary name in it.
+    let mut reason = None;
+    let made = tempfile::Builder::new()
         .prefix(".veilformer-")
         .suffix(".part")
-        .permissions(Permissions::from_mode(mode))
-        .tempfile_in(folder_of(target))
-        .map_err(|e| Failure::write(target, &e))?;
-    let path = file.path().to_owned();
-    table.insert(path.clone(), Interrupted::Removed);
-    Ok((file, Listed(path)))
+        .make_in(folder_of(place), |path| {
+            let mut new = File::options();
+            let new = new.write(true).create_new(true).mode(mode);
+            new.open(path).inspect_err(|e| reason = e.raw_os_error())
+        });
+    let made = made.map_err(|e| reason.map_or(e, io::Error::from_raw_os_error))?;
+    let (file, path) = made.into_parts();
+    let name = path.to_path_buf();
+    table.insert(name.clone(), Interrupted::Removed);
+    Ok((file, path, Listed(name)))
+}
+
+/// What several attempts write of a target.
+pub fn unfinished(target: &Path) -> PathBuf {
+    let mut path = followed(target).into_os_string();
+    path.push(".unfinished");
+    PathBuf::from(path)
 }
 
 fn exists(target: &Path) -> Failure {
@@ -341,9 +381,19 @@ pub fn clean_up_on_interrupt() {
             match then {
                 Interrupted::Removed => drop(std::fs::remove_file(path)),
                 Interrupted::Stays => {
-                    said = format!("{} has what was made; run it again", path.display());
+                    if std::fs::metadata(path).is_ok_and(|m| m.len() == 0) {
+                        let _ = std::fs::remove_file(path);
+                    } else {
+                        said = format!("{} has what was made; run it again", path.display());
+                    }
                 }
+                Interrupted::Emptied => {}
             }
+        }
+        // Once no file is left in them; those that are inside of others first.
+        let folders = table.iter().rev().filter(|e| *e.1 == Interrupted::Emptied);
+        for (folder, _) in folders {
+            let _ = std::fs::remove_dir(folder);
         }
         let _ = writeln!(io::stderr(), "\ninterrupted; {said}");
         std::process::exit(i32::from(INTERRUPTED));
@@ -352,53 +402,47 @@ pub fn clean_up_on_interrupt() {
     let _ = ctrlc::set_handler(handler);
 }
 
+/// Folders that were made for files to come. Dropped, those go again in which there is nothing.
+#[must_use]
+pub struct NewFolders(Vec<Listed>);
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        for Listed(folder) in self.0.iter().rev() {
+            let _ = std::fs::remove_dir(folder);
+        }
+    }
+}
+
 /// Makes a folder and those above it.
-pub fn make_folder(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(|e| Failure::write(folder, &e))
-}
-
-/// A file to read from.
-pub fn open(path: &Path) -> Result<File> {
-    File::open(path).map_err(|e| read_error(path, &e))
-}
-
-/// A whole file.
-pub fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| read_error(path, &e))
-}
-
-/// A whole file that is wiped from memory when dropped.
-pub fn read_secret(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
-    let mut file = open(path)?;
-    let length = file.metadata().map_or(0, |m| m.len());
-    // Large enough from the start: a vector that grew would leave copies behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(length as usize + 1));
-    let all = file.read_to_end(&mut bytes);
-    all.map_err(|e| read_error(path, &e))?;
-    Ok(bytes)
-}
-
-/// Text from a file, or from standard input for `-`.
-pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = if path == Path::new("-") {
-        let mut bytes = Vec::new();
-        let all = io::stdin().lock().read_to_end(&mut bytes);
-        all.map_err(|e| read_error(path, &e))?;
-        bytes
-    } else {
-        read(path)?
-    };
-    String::from_utf8(bytes).map_err(|_| {
-        Failure::input(format!(
-            "{} is not UTF-8 text; convert it to UTF-8",
-            path.display()
-        ))
-    })
-}
-
-fn read_error(path: &Path, error: &io::Error) -> Failure {
-    Failure::input(format!(
-        "cannot read {}: {error}; check the path",
-        path.display()
-    ))
+pub fn make_folder(folder: &Path) -> Result<NewFolders> {
+    let mut missing: Vec<&Path> = folder
+        .ancestors()
+        .take_while(|f| !f.as_os_str().is_empty() && !f.exists())
+        .collect();
+    missing.reverse();
+    let mut made = NewFolders(Vec::new());
+    for one in missing {
+        let mut table = table();
+        match std::fs::create_dir(one) {
+            Ok(()) => {
+                table.insert(one.to_owned(), Interrupted::Emptied);
+                made.0.push(Listed(one.to_owned()));
+            }
+            // Another process was faster.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && one.is_dir() => {}
+            Err(e) => {
+                // Before those above are released, which takes the lock.
+                drop(table);
+                return Err(Failure::write(folder, &e));
+            }
+        }
+    }
+    if folder.is_dir() || folder.as_os_str().is_empty() {
+        return Ok(made);
+    }
+    Err(Failure::input(format!(
+        "{} is a file, a folder is expected; name a folder",
+        folder.display()
+    )))
 }

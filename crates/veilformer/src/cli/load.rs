@@ -12,6 +12,8 @@ use veilformer::client::ClientBundle;
 use veilformer::compiler::encoder::Budget;
 use veilformer::encoder::{DEFAULT_PRESET, EncoderModel, EncoderTarget, sentences_of};
 use veilformer::model::{Model, ModelFiles, shipped};
+use veilformer::models::ModelError;
+use veilformer::models::encoder::EncoderConfig;
 use veilformer::ring::Cpu;
 use veilformer::runtime::{CostTable, Plan, Server, ServerBundle, plan};
 use veilformer::secret::SecretKey;
@@ -103,6 +105,10 @@ pub fn model(context: &Context, what: &str, target: &args::Target) -> Result<Any
         }
         return Ok(AnyModel::Own(Box::new(files.load()?)));
     }
+    // What a folder of another kind lacks is no flag.
+    let path = folder.join("config.json");
+    let config = std::fs::read(&path).map_err(|source| ModelError::Read { path, source })?;
+    EncoderConfig::from_json(&config).map_err(|e| Failure::from(e).of(folder))?;
     let target = encoder_target(target)?;
     let stage = Mutex::new(Some(context.progress.stage("loading the encoder")));
     let now = || stage.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,6 +181,12 @@ pub fn server(
     memory: &args::Memory,
     progress: impl Fn(usize, usize) + Sync,
 ) -> Result<Server<Cpu>> {
+    let kept = kept(&bundle, memory)?;
+    server_keeping(context, (bundle, kept), keys, progress)
+}
+
+/// Bytes of weights that a server keeps which takes no more memory than it may.
+pub fn kept(bundle: &ServerBundle, memory: &args::Memory) -> Result<u64> {
     let (program, params, keys_needed) = (bundle.program(), bundle.params(), bundle.keys());
     // Memory does not depend on times.
     let costs = CostTable::empty(params, "");
@@ -185,8 +197,17 @@ pub fn server(
         &costs,
         rayon::current_num_threads(),
     )?;
-    let (_, kept) = within(&planned, memory)?;
-    let backend = context.backend(params)?;
+    Ok(within(&planned, memory)?.1)
+}
+
+/// A server with a client's evaluation keys, which keeps so many bytes of weights.
+pub fn server_keeping(
+    context: &Context,
+    (bundle, kept): (ServerBundle, u64),
+    keys: impl Read + Seek + Send,
+    progress: impl Fn(usize, usize) + Sync,
+) -> Result<Server<Cpu>> {
+    let backend = context.backend(bundle.params())?;
     let mut server = Server::open_keeping(bundle, backend, kept)?;
     server.load_keys(keys, &|done, total| {
         progress(done, total);
@@ -197,22 +218,27 @@ pub fn server(
 
 /// The plan of a server that takes no more memory than is allowed, and bytes of weights that it keeps.
 pub fn within(plan: &Plan, memory: &args::Memory) -> Result<(Plan, u64)> {
-    let Some(gib) = memory.memory else {
+    let Some(most) = memory_limit(memory)? else {
         let most = memory_bytes().map_or(u64::MAX, |all| all / 4 * 3);
         return Ok(plan.within(most));
     };
-    if !(gib > 0.0 && gib.is_finite()) {
-        return Err(Failure::input(
-            "--memory is a number of GiB; a number above 0 is expected",
-        ));
-    }
-    let most = (gib * f64::from(1 << 30)) as u64;
     let (within, kept) = plan.within(most);
     if within.peak_memory_bytes > most {
         return Err(Failure::input(format!(
-            "--memory {gib}: with no weights kept the server still takes {}; allow that much",
+            "--memory {:?}: with no weights kept the server still takes {}; allow that much",
+            memory.memory.unwrap_or_default(),
             bytes(within.peak_memory_bytes)
         )));
     }
     Ok((within, kept))
+}
+
+/// Bytes that a server may take, where the user says.
+pub fn memory_limit(memory: &args::Memory) -> Result<Option<u64>> {
+    match memory.memory {
+        Some(gib) if !(gib > 0.0 && gib.is_finite()) => Err(Failure::input(
+            "--memory is a number of GiB; a number above 0 is expected",
+        )),
+        gib => Ok(gib.map(|gib| (gib * f64::from(1 << 30)) as u64)),
+    }
 }

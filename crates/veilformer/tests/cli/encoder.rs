@@ -62,7 +62,7 @@ type Row = (
     &'static [&'static str],
 );
 
-const ROWS: [Row; 19] = [
+const ROWS: [Row; 21] = [
     (
         "long_sentences",
         |_| {},
@@ -76,9 +76,22 @@ const ROWS: [Row; 19] = [
         &["line 41"],
     ),
     (
+        "no weights",
+        |at| std::fs::remove_file(at.join("model.safetensors")).unwrap(),
+        "--calibrate ../words.txt",
+        &["cannot read", "model.safetensors"],
+    ),
+    (
+        "no tokenizer",
+        |at| std::fs::remove_file(at.join("tokenizer.json")).unwrap(),
+        "--calibrate ../words.txt",
+        &["cannot read", "tokenizer.json"],
+    ),
+    (
         "architecture",
         |at| replace(at, "config.json", r#""bert""#, r#""gpt2""#),
-        "--calibrate ../words.txt",
+        // What is missing beside does not matter then.
+        "",
         &["model_type is `gpt2`", "only `bert` is supported"],
     ),
     (
@@ -192,7 +205,8 @@ const ROWS: [Row; 19] = [
     (
         "preset",
         |_| {},
-        "--calibrate ../words.txt --preset best",
+        // Before there is anything to calibrate on.
+        "--calibrate ../empty.txt --preset best",
         &["best", "11-levels"],
     ),
     (

@@ -5,6 +5,8 @@ mod bad_input;
 mod encoder;
 mod files;
 mod json;
+mod kept;
 mod models;
+mod replaced;
 mod roles;
 mod setup;

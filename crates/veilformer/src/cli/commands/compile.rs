@@ -1,20 +1,27 @@
 //! `compile`: a model becomes two bundles.
 
+use std::path::{Path, PathBuf};
+
 use veilformer::any::AnyModel;
 use veilformer::ir::ciphertext::Operation;
 use veilformer::runtime::ServerBundle;
 
 use crate::cli::error::Result;
-use crate::cli::files::{Access, NewFile, commit, make_folder};
+use crate::cli::files::{Access, NewFile, apart, commit, make_folder};
 use crate::cli::output::{bytes, counted};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
-    let model = args.named.as_deref().or(args.model.as_deref());
-    let model = load::model(context, model.unwrap_or_default(), &args.target)?;
-    make_folder(&args.output)?;
     let client_path = args.output.join("client.veil");
     let server_path = args.output.join("server.veil");
+    let model = args.named.as_deref().or(args.model.as_deref());
+    let model = model.unwrap_or_default();
+    let inputs = inputs(Path::new(model), args);
+    let inputs: Vec<&Path> = inputs.iter().map(|path| &**path).collect();
+    apart(&[&client_path, &server_path], &inputs)?;
+    let model = load::model(context, model, &args.target)?;
+    // Gone again if the model is refused.
+    let _folders = make_folder(&args.output)?;
     let mut client_file = NewFile::create(&client_path, Access::Public, context.force)?;
     let mut server_file = NewFile::create(&server_path, Access::Public, context.force)?;
     let stage = context.progress.stage("compiling the model");
@@ -76,6 +83,18 @@ pub fn run(context: &Context, args: &args::Compile) -> Result<()> {
             ),
         }
     })
+}
+
+/// The files that are read: those of the model's folder, and sentences to calibrate on.
+fn inputs(model: &Path, args: &args::Compile) -> Vec<PathBuf> {
+    let ours = |path: &PathBuf| path.extension().is_some_and(|e| e == "veil");
+    // What has no folder is a shipped model, or is refused when it is loaded.
+    let folder = std::fs::read_dir(model).into_iter().flatten().flatten();
+    let mut inputs: Vec<PathBuf> = folder.map(|e| e.path()).collect();
+    // Bundles that were compiled into the model's folder are no part of it.
+    inputs.retain(|path| !ours(path));
+    inputs.extend(args.target.calibrate.clone());
+    inputs
 }
 
 /// Bootstraps of one run, each of one value or of a pair.

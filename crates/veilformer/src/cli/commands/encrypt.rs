@@ -1,11 +1,14 @@
 //! `encrypt`: sentences become ciphertexts.
 
 use crate::cli::error::{Failure, Result};
-use crate::cli::files::{self, Access, NewFile, commit};
+use crate::cli::files::{self, Access, NewFile, apart, commit};
 use crate::cli::output::{bytes, counted};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Encrypt) -> Result<()> {
+    let mut inputs = vec![&*args.client, &*args.secret];
+    inputs.extend(args.file.as_deref());
+    apart(&[&args.output], &inputs)?;
     let sentences = match &args.file {
         Some(path) => files::read_text(path)?.lines().map(str::to_owned).collect(),
         None => args.sentences.clone(),

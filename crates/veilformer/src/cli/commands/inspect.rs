@@ -1,6 +1,9 @@
 //! `inspect`: what a file is. Nothing secret is shown.
 
-use veilformer::ckks::container::{Kind, inspect};
+use std::path::Path;
+
+use veilformer::ckks::CkksError;
+use veilformer::ckks::container::{ContainerError, Kind, inspect};
 use veilformer::client::ClientBundle;
 use veilformer::runtime::ServerBundle;
 
@@ -11,7 +14,13 @@ use crate::cli::{Context, args, json};
 pub fn run(context: &Context, args: &args::Inspect) -> Result<()> {
     let bytes = files::read_secret(&args.file)?;
     let look = || {
-        let file = inspect(&bytes)?;
+        let file = inspect(&bytes).map_err(|error| match error {
+            // Before its first key is whole, only its name tells it from keys that were cut.
+            CkksError::Container(ContainerError::Truncated { .. }) if is_unfinished(&args.file) => {
+                ContainerError::Unfinished.into()
+            }
+            error => error,
+        })?;
         let bundle = bundle(file.kind, &bytes)?;
         Ok(json::Inspect { file, bundle })
     };
@@ -27,6 +36,11 @@ pub fn run(context: &Context, args: &args::Inspect) -> Result<()> {
         }
         text
     })
+}
+
+/// Whether a name is one that `keygen --resume` gives to what is not finished.
+fn is_unfinished(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "unfinished")
 }
 
 fn bundle(kind: Kind, bytes: &[u8]) -> Result<Option<json::Bundle>> {

@@ -8,19 +8,19 @@ use veilformer::client::ClientBundle;
 use veilformer::secret::{KeyGenerator, SecureRng};
 
 use crate::cli::error::{Failure, Result};
-use crate::cli::files::{Access, NewFile, commit};
+use crate::cli::files::{Access, NewFile, apart, commit, unfinished};
 use crate::cli::output::bytes;
 use crate::cli::{Context, args, json, load};
 
 const STAGE: &str = "making keys";
 
 pub fn run(context: &Context, args: &args::Keygen) -> Result<()> {
-    if args.secret == args.keys {
-        return Err(Failure::input(format!(
-            "the secret key and the evaluation keys would both be {}; name two files",
-            args.keys.display()
-        )));
+    let unfinished = unfinished(&args.keys);
+    let mut outputs = vec![&*args.secret, &*args.keys];
+    if args.resume {
+        outputs.push(&unfinished);
     }
+    apart(&outputs, &[&args.client])?;
     let bundle = load::client_bundle(&args.client)?;
     let made = match args.resume {
         true => resumed(context, args, &bundle)?,
@@ -94,27 +94,35 @@ fn made(context: &Context, args: &args::Keygen, bundle: &ClientBundle) -> Result
 /// The secret key first, or the one that is there: what an interrupt leaves of the evaluation keys is
 /// of use with it alone.
 fn resumed(context: &Context, args: &args::Keygen, bundle: &ClientBundle) -> Result<Made> {
+    let unfinished = unfinished(&args.keys);
+    // The secret key is looked at first: if it is refused, no file of keys was begun.
+    let (there, secret_file) = match args.secret.exists() {
+        true => (Some(load::secret_key(&args.secret, bundle.params())?), None),
+        false => {
+            let file = NewFile::create(&args.secret, Access::Secret, false)?;
+            (None, Some(file))
+        }
+    };
     let mut key_file = NewFile::go_on(&args.keys, context.force)?;
-    let unfinished = key_file.unfinished().unwrap_or(&args.keys).to_owned();
     let begun = key_file.seek(SeekFrom::End(0));
     let begun = begun.map_err(|e| Failure::write(&unfinished, &e))? > 0;
     let mut generator = KeyGenerator::new(bundle.params(), SecureRng::from_os()?);
-    let secret = if args.secret.exists() {
-        load::secret_key(&args.secret, bundle.params())?
-    } else if begun {
+    if begun && there.is_none() {
         return Err(Failure::input(format!(
             "{} was begun with a secret key, and {} is not there; name that secret key, or remove \
              the file to begin anew",
             unfinished.display(),
             args.secret.display()
         )));
-    } else {
-        let secret = generator.secret_key()?;
-        let mut secret_file = NewFile::create(&args.secret, Access::Secret, false)?;
-        secret_file.put(&secret.to_bytes()?)?;
-        commit(vec![secret_file])?;
-        secret
+    }
+    let secret = match there {
+        Some(secret) => secret,
+        None => generator.secret_key()?,
     };
+    if let Some(mut file) = secret_file {
+        file.put(&secret.to_bytes()?)?;
+        commit(vec![file])?;
+    }
     let stage = context.progress.stage(STAGE);
     let resumed = bundle
         .resume_evaluation_keys(
@@ -126,7 +134,14 @@ fn resumed(context: &Context, args: &args::Keygen, bundle: &ClientBundle) -> Res
                 ControlFlow::Continue(())
             },
         )
-        .map_err(|e| Failure::writing(&unfinished, e))?;
+        .map_err(|e| {
+            let left = format!(
+                "{} and {} keep what was made, and the same command goes on from there",
+                args.secret.display(),
+                unfinished.display()
+            );
+            Failure::writing_leaving(&unfinished, e, &left)
+        })?;
     let seconds = stage.finish();
     key_file.cut(resumed.bytes)?;
     commit(vec![key_file])?;

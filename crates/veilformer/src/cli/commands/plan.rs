@@ -1,23 +1,31 @@
 //! `plan`: what answering one sentence will take, without running it.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use veilformer::ckks::Params;
+use veilformer::ckks::container::{ContainerError, KeyFile, Kind};
 use veilformer::runtime::{
-    CostTable, Plan, ServerBundle, machine_name, measure, measure_deadline, plan,
+    COST_VERSION, CostTable, Plan, RuntimeError, ServerBundle, machine_name, measure,
+    measure_deadline, plan,
 };
 
-use crate::cli::error::Result;
+use crate::cli::error::{Failure, Result};
+use crate::cli::files::{self, Access, NewFile, commit};
 use crate::cli::output::{bytes, counted, table};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
+    // What takes no compiling to refuse is refused before it.
+    load::memory_limit(&args.memory)?;
+    if let Some(path) = &args.costs {
+        named_table(path)?;
+    }
     let what = args.model.as_deref().unwrap_or(&args.server);
     let (bundle, _) = load::named_server_bundle(context, what, &args.target)?;
-    let cache = args.costs.clone().or_else(|| cache(bundle.params()));
     let threads = rayon::current_num_threads();
-    let costs = costs(context, &bundle, cache.as_deref(), threads)?;
+    let costs = costs(context, &bundle, args.costs.as_deref(), threads)?;
     let params = bundle.params();
     let plan = plan(bundle.program(), params, bundle.keys(), &costs, threads)?;
     let (plan, kept) = load::within(&plan, &args.memory)?;
@@ -47,21 +55,29 @@ pub fn run(context: &Context, args: &args::Plan) -> Result<()> {
     })
 }
 
-/// Costs of this machine: from the cache where they cover the program, else measured and kept.
+/// Costs of this machine: from a file where they cover the program, else measured and kept there. The
+/// file is `named` by the user, or a cache of our own.
 pub fn costs(
     context: &Context,
     bundle: &ServerBundle,
-    cache: Option<&Path>,
+    named: Option<&Path>,
     threads: usize,
 ) -> Result<CostTable> {
     let params = bundle.params();
     let machine = machine_name(&format!("{:?}", context.isa));
-    let mut known = cache
-        .and_then(|path| CostTable::load(path, &machine, params))
-        .unwrap_or_else(|| CostTable::empty(params, &machine));
+    let cache = if named.is_some() { None } else { cache(params) };
+    let found = match (named, &cache) {
+        (Some(path), _) => known(context, path, &machine, params)?,
+        (None, Some(path)) => CostTable::load(path, &machine, params),
+        (None, None) => None,
+    };
+    let mut known = found.unwrap_or_else(|| CostTable::empty(params, &machine));
     if known.covers(bundle.program(), params, threads) {
         return Ok(known);
     }
+    // Whether a named file can be written is said before minutes are spent on what goes there.
+    let file = named.map(|path| NewFile::create(path, Access::Public, true));
+    let file = file.transpose()?;
     let stage = context
         .progress
         .stage("measuring this machine for the model (once)");
@@ -76,10 +92,70 @@ pub fn costs(
     if let Some(path) = cache {
         // Without a cache the next plan measures again; this one is not worse for it.
         let _ = path.parent().map(std::fs::create_dir_all);
-        let _ = known.save(path);
+        let _ = known.save(&path);
+    }
+    if let Some(mut file) = file {
+        file.put(&known.to_bytes()?)?;
+        commit(vec![file])?;
     }
     measured?;
     Ok(known)
+}
+
+/// The table of a file that the user names; nothing where there is none, or where it was measured by
+/// another version of this program. One that is of no use here is replaced only if the user says so: it
+/// may be of use elsewhere.
+fn known(
+    context: &Context,
+    path: &Path,
+    machine: &str,
+    params: &Params,
+) -> Result<Option<CostTable>> {
+    let force = "pass --force to replace it, name another file, or leave --costs out";
+    let refuse = |why: &str| match context.force {
+        true => Ok(None),
+        false => Err(Failure::input(format!("{why}; {force}")).of(path)),
+    };
+    match named_table(path)? {
+        None => Ok(None),
+        Some(Err(error)) => refuse(&format!("this cost table cannot be read ({error})")),
+        Some(Ok(table)) if table.params_digest != params.digest() => {
+            refuse("this cost table is of other parameters")
+        }
+        Some(Ok(table)) if table.machine != machine => refuse(&format!(
+            "this cost table is of another machine ({})",
+            table.machine
+        )),
+        // Of an older version, whose costs mean something else: it is measured anew.
+        Some(Ok(table)) if table.version != COST_VERSION => Ok(None),
+        Some(Ok(table)) => Ok(Some(table)),
+    }
+}
+
+/// What stands in a file that the user names as a cost table, or what is wrong with it as such; nothing
+/// where there is no file or an empty one. Whatever is no cost table is refused: costs will be written
+/// there, and nothing else of the user's may go for that.
+fn named_table(path: &Path) -> Result<Option<std::result::Result<CostTable, RuntimeError>>> {
+    const ELSE: &str = "a cost table is kept in a file of its own; name another file";
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Ok(data) if data.is_file() && data.len() == 0 => return Ok(None),
+        Ok(data) if !data.is_file() => {
+            let refused = format!("this is a device or a folder, and {ELSE}");
+            return Err(Failure::input(refused).of(path));
+        }
+        // Reading says what is wrong.
+        Ok(_) | Err(_) => {}
+    }
+    let mut file = files::open(path)?;
+    let other = |is: String| Failure::input(format!("{is}, and {ELSE}")).of(path);
+    match KeyFile::kind_of(&mut file) {
+        Ok(Kind::CostTable) => {}
+        Ok(kind) => return Err(other(format!("this is {kind}"))),
+        Err(ContainerError::NotOurs) => return Err(other("this is no file of Veilformer".into())),
+        Err(error) => return Err(other(format!("this may be something else ({error})"))),
+    }
+    Ok(Some(CostTable::from_bytes(&files::read(path)?)))
 }
 
 /// What is said beside the memory.
@@ -95,7 +171,7 @@ fn weights(plan: &Plan, kept: u64) -> String {
 }
 
 /// Where costs are kept: one file per parameters.
-pub fn cache(params: &Params) -> Option<PathBuf> {
+fn cache(params: &Params) -> Option<PathBuf> {
     let digest: String = params
         .digest()
         .iter()

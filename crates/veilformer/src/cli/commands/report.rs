@@ -7,7 +7,7 @@ use veilformer::client::Answer;
 use veilformer::plot::{Figure, Histogram, Labels, Panel, Series};
 use veilformer::runtime::{Plan, plan, report as hold_against};
 
-use super::plan::{cache, costs};
+use super::plan::costs;
 use crate::cli::encrypted::Encrypted;
 use crate::cli::error::{Failure, Result};
 use crate::cli::files::{Access, NewFile, commit, make_folder};
@@ -46,7 +46,7 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
         ));
     }
     // After what may be refused, and before what takes long.
-    make_folder(&args.output)?;
+    let _folders = make_folder(&args.output)?;
     let mut files = CHARTS
         .iter()
         .map(|name| NewFile::create(&args.output.join(name), Access::Public, context.force))
@@ -124,8 +124,7 @@ pub fn run(context: &Context, args: &args::Report) -> Result<()> {
 fn planned(context: &Context, encrypted: &Encrypted, path: Option<&Path>) -> Result<Plan> {
     let bundle = encrypted.server_bundle();
     let threads = rayon::current_num_threads();
-    let cached = cache(bundle.params());
-    let costs = costs(context, bundle, path.or(cached.as_deref()), threads)?;
+    let costs = costs(context, bundle, path, threads)?;
     let (program, params) = (bundle.program(), bundle.params());
     Ok(plan(program, params, bundle.keys(), &costs, threads)?)
 }

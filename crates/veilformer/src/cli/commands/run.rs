@@ -5,17 +5,21 @@ use std::ops::ControlFlow;
 use veilformer::ir::ciphertext::{CiphertextProgram, Operation};
 
 use crate::cli::error::{Failure, Result};
-use crate::cli::files::{self, Access, NewFile, commit};
+use crate::cli::files::{self, Access, NewFile, apart, commit};
 use crate::cli::output::{bytes, counted, peak_rss_bytes};
 use crate::cli::{Context, args, json, load};
 
 pub fn run(context: &Context, args: &args::Run) -> Result<()> {
+    load::memory_limit(&args.memory)?;
+    apart(&[&args.output], &[&args.input, &args.server, &args.keys])?;
     let input = files::read(&args.input)?;
     let mut file = NewFile::create(&args.output, Access::Public, context.force)?;
     let stage = context.progress.stage("loading bundle and keys");
     let bundle = load::server_bundle(&args.server)?;
     let keys = files::open(&args.keys)?;
-    let server = load::server(context, bundle, keys, &args.memory, |done, total| {
+    // Before what is said of the keys: too little memory is not their fault.
+    let kept = load::kept(&bundle, &args.memory)?;
+    let server = load::server_keeping(context, (bundle, kept), keys, |done, total| {
         stage.update(done, total);
     })
     .map_err(|e| e.of(&args.keys))?;
