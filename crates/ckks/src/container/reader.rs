@@ -133,12 +133,10 @@ impl Head {
         if self.params_digest == params.digest() && self.insecure == params.is_insecure() {
             return Ok(());
         }
-        let (found, expected) = (short_hex(&self.params_digest), short_hex(&params.digest()));
-        if found == expected {
-            // Digests of other parameters differ from the start; this is a header with a changed byte.
-            return Err(ContainerError::Corrupted);
-        }
-        Err(ContainerError::WrongParams { found, expected })
+        Err(ContainerError::WrongParams {
+            found: short_hex(&self.params_digest),
+            expected: short_hex(&params.digest()),
+        })
     }
 }
 

@@ -300,11 +300,11 @@ pub fn commit(mut files: Vec<NewFile>) -> Result<()> {
         }
     }
     let done = match done {
-        // All of them, whatever the first one says.
-        Ok(()) => placed
-            .into_iter()
-            .map(Placed::keep)
-            .fold(Ok(()), |all, one| all.and(one)),
+        Ok(()) => {
+            // All of them are let go of, whatever comes of the first one.
+            let kept: Vec<Result<()>> = placed.into_iter().map(Placed::keep).collect();
+            kept.into_iter().collect()
+        }
         Err((target, error, mut left)) => {
             for it in placed.into_iter().rev() {
                 if let Err(otherwise) = it.undo() {

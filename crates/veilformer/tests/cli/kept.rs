@@ -49,6 +49,11 @@ fn costs_never_go_over_another_file() {
             assert!(said.contains("name another file"), "{said}");
         }
     }
+    std::fs::write(at.join("dev.tsv"), "sentence\tlabel\nblue red\t1\n").unwrap();
+    let line = "report dev.tsv --model order --limit 1 --costs secret.veil";
+    let said = refused(at, line);
+    assert!(said.contains("a secret key"), "{said}");
+    assert!(!at.join("report").exists());
     let said = refused(at, "plan server.veil --costs none/costs.veil");
     assert!(said.contains("make it first"), "{said}");
 }

@@ -209,6 +209,59 @@ fn a_temporary_name_is_not_said() {
 }
 
 #[test]
+fn what_a_full_disk_leaves_is_said() {
+    let folder = with_client();
+    let at = folder.path();
+    // No file may become longer than this: a system that says so in place of a disk that is full.
+    let full = |line: &str| {
+        let limited = format!("trap '' XFSZ; ulimit -f 200; exec \"$0\" {line}");
+        let output = Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_veilformer")])
+            .current_dir(at)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("File too large"), "{said}");
+        assert!(!said.contains(".part"), "{said}");
+        said
+    };
+    let said = full("keygen");
+    assert!(said.contains("no file was changed"), "{said}");
+    assert_eq!(names(at), ["client.veil"]);
+    let said = full("keygen --resume");
+    let left = "secret.veil and keys.veil.unfinished keep what was made";
+    assert!(said.contains(left), "{said}");
+    let all = ["client.veil", "keys.veil.unfinished", "secret.veil"];
+    assert_eq!(names(at), all);
+    succeed(at, &["keygen", "--resume"]);
+    assert_eq!(names(at), ["client.veil", "keys.veil", "secret.veil"]);
+}
+
+#[test]
+fn an_interrupted_compilation_leaves_no_folder() {
+    let folder = TempDir::new().unwrap();
+    let at = folder.path();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_veilformer"))
+        .args(["--quiet", "compile", "sst2-ssm", "-o", "a/b"])
+        .current_dir(at)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !at.join("a/b").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no folder");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let process = child.id().to_string();
+    let kill = Command::new("kill").args(["-INT", &process]).status();
+    assert!(kill.is_ok());
+    // It may have been done by then.
+    let code = child.wait().unwrap().code();
+    assert_eq!(names(at).is_empty(), code == Some(130), "{code:?}");
+}
+
+#[test]
 fn unfinished_keys_are_called_so() {
     let folder = copy();
     let at = folder.path();
@@ -247,5 +300,16 @@ fn a_changed_byte_of_a_header_is_damage() {
             assert!(code == 2 && said.contains("is corrupted"), "{file}: {said}");
         }
         std::fs::write(&path, &good).unwrap();
+    }
+    let mut bent = std::fs::read(at.join("keys.veil")).unwrap();
+    bent[30] ^= 1;
+    std::fs::write(at.join("bent.veil"), &bent).unwrap();
+    std::fs::write(at.join("k.veil.unfinished"), &bent).unwrap();
+    for line in [
+        "run --force --keys bent.veil",
+        "keygen --resume --keys k.veil",
+    ] {
+        let (code, said) = run(at, line);
+        assert!(code == 2 && said.contains("is corrupted"), "{line}: {said}");
     }
 }

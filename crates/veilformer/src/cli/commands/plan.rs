@@ -151,7 +151,7 @@ fn named_table(path: &Path) -> Result<Option<std::result::Result<CostTable, Runt
     let other = |is: String| Failure::input(format!("{is}, and {ELSE}")).of(path);
     match KeyFile::kind_of(&mut file) {
         Ok(Kind::CostTable) => {}
-        Ok(kind) => return Err(other(format!("this is {kind}"))),
+        Ok(kind) => return Err(other(format!("the file is {kind}"))),
         Err(ContainerError::NotOurs) => return Err(other("this is no file of Veilformer".into())),
         Err(error) => return Err(other(format!("this may be something else ({error})"))),
     }

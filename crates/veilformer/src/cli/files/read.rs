@@ -21,7 +21,7 @@ pub fn open(path: &Path) -> Result<File> {
 /// Length in bytes of what is a file and no device; nothing where there is none.
 fn length(path: &Path) -> Option<u64> {
     let data = std::fs::metadata(path).ok()?;
-    data.is_file().then(|| data.len())
+    data.is_file().then_some(data.len())
 }
 
 /// A whole file of ours.
