@@ -170,7 +170,7 @@ const ROWS: [Row; 21] = [
         "long",
         |_| {},
         "--calibrate ../words.txt --tokens 99",
-        &["found 99", "expected 16"],
+        &["up to 99 tokens", "ask for 1 to 16"],
     ),
     (
         "empty",
