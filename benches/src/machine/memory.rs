@@ -159,7 +159,7 @@ pub(super) fn curve(set: Set, caches: [usize; 3], threads: usize) -> Curve {
         let mut bandwidth = measure(set, each(kib), &mut buffers, Way::NEAR);
         // Farther away fetching ahead may be faster, and where most is written past the caches that.
         let ways = [(l2 * threads, Way::FETCHED), (l3 / 2, Way::PAST)];
-        for (_, way) in ways.into_iter().filter(|(from, _)| kib > *from) {
+        for (_, way) in ways.into_iter().filter(|(from, _)| kib >= *from) {
             bandwidth = bandwidth.faster(measure(set, each(kib), &mut buffers, way));
         }
         let bytes = (kib * 1024) as f64;

@@ -283,7 +283,11 @@ const MARK: char = '\u{feff}';
 /// The most that is read of a file: a device may give bytes without end.
 const LARGEST: u64 = 1 << 30;
 
-fn read_text(path: &Path) -> Result<String> {
+/// The text of a file, without a byte order mark in front.
+///
+/// # Errors
+/// When the file cannot be read, is larger than 1 GiB, or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
     let text = text_within(path, LARGEST)?;
     match text.strip_prefix(MARK) {
         Some(rest) => Ok(rest.to_owned()),

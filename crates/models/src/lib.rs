@@ -20,7 +20,7 @@ mod tokenizer_file;
 
 pub use checkpoint::Checkpoint;
 pub use config::{Family, ModelConfig, Pooling};
-pub use data::{DataSet, Example, LineRange};
+pub use data::{DataSet, Example, LineRange, read_text};
 pub use embedding::{Embedding, EmbeddingTable};
 pub use error::{ModelError, Result};
 pub use folder::{FolderFiles, ModelFolder, TokenFiles, TokenTableFiles};

@@ -15,7 +15,7 @@ use veilformer_models::encoder::{
     EncoderConfig, EncoderFolder, EncoderTokenizer, Execution, Pass, Progress, calibrate_observed,
     center_keys_observed, lengthened,
 };
-use veilformer_models::{DataSet, Example, ModelError};
+use veilformer_models::{DataSet, Example, ModelError, read_text};
 use veilformer_runtime::ServerBundle;
 
 use crate::build::{BuildError, Bundles};
@@ -82,7 +82,7 @@ pub struct EncoderBuild {
 pub fn sentences_of(path: &Path) -> Result<Vec<String>, ModelError> {
     let set = match DataSet::load(path) {
         Ok(set) => set,
-        Err(error) => match std::fs::read_to_string(path) {
+        Err(error) => match read_text(path) {
             Ok(text) if !looks_like_data_set(&text) => plain_lines(&text).ok_or(error)?,
             _ => return Err(error),
         },
@@ -93,7 +93,7 @@ pub fn sentences_of(path: &Path) -> Result<Vec<String>, ModelError> {
 
 /// Text with a sentence per line.
 fn plain_lines(text: &str) -> Option<DataSet> {
-    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let lines = text.lines().map(str::trim);
     let lines = lines.filter(|line| !line.is_empty());
     let examples: Vec<Example> = lines
         .map(|line| Example {
@@ -339,7 +339,7 @@ mod tests {
     #[test]
     fn plain_lines_are_sentences() {
         let texts = |text: &str| plain_lines(text).map(|set| set.examples.len());
-        assert_eq!(texts("\u{feff}a b\n\n  \r\nc\r\n"), Some(2));
+        assert_eq!(texts("a b\n\n  \r\nc\r\n"), Some(2));
         assert_eq!(texts(" \n"), None);
     }
 }
